@@ -1,0 +1,29 @@
+"""One line per event: UTC time, event name, key=value fields."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+
+def line(event: str, fields: dict[str, object], now: float) -> str:
+    """Render one event at `now` (Unix seconds). Values with blanks or quotes are JSON strings."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    parts = [f"{key}={_value(value)}" for key, value in fields.items() if value is not None]
+    return " ".join([stamp, event, *parts])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    text = str(value)
+    plain = text and all(c.isprintable() and c not in " \"'=" for c in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def log(event: str, **fields: object) -> None:
+    """Write one event to standard error, flushed."""
+    print(line(event, fields, time.time()), file=sys.stderr, flush=True)
