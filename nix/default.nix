@@ -1,0 +1,161 @@
+# Assembles the flake's outputs from the other files of this folder.
+{ nixpkgs, nix2container, ... }@inputs:
+let
+  inherit (builtins)
+    attrNames
+    concatMap
+    concatStringsSep
+    fromJSON
+    listToAttrs
+    mapAttrs
+    readFile
+    toJSON
+    ;
+
+  system = "x86_64-linux";
+  cudaFloor = "12.8";
+  pkgs = nixpkgs.legacyPackages.${system};
+
+  userlandLock = fromJSON (readFile ./userland/lock.json);
+  environmentsLock = fromJSON (readFile ./environments/lock.json);
+  tiers = import ./tiers.nix;
+
+  fetch = import ./fetch.nix { inherit pkgs; };
+  buildroot = import ./buildroot.nix {
+    inherit pkgs;
+    debs = map (deb: deb.file) (userland.debs "buildroot");
+    hash = userlandLock.buildroot;
+  };
+  plugin = import ./plugin.nix { inherit system buildroot; };
+  userland = import ./userland.nix {
+    inherit fetch plugin;
+    lock = userlandLock;
+  };
+  environments = import ./environments.nix {
+    inherit fetch plugin;
+    lock = environmentsLock;
+  };
+  layer = import ./layer.nix { inherit plugin; };
+  image = import ./image.nix {
+    inherit plugin cudaFloor;
+    inherit (nix2container.packages.${system}) nix2container;
+  };
+
+  sources = name: path: builtins.path {
+    inherit name path;
+    filter = file: type: baseNameOf file != "__pycache__";
+  };
+
+  comfyui =
+    tier:
+    if tier.comfyui == null then
+      {
+        revision = "stand-in";
+        source = sources "comfyui-standin" ../tests/standin;
+      }
+    else
+      {
+        revision = inputs.${tier.comfyui}.rev;
+        source = inputs.${tier.comfyui};
+      };
+
+  # The last, small layer: our package, the workflows and this tier's defaults.
+  product =
+    name: tier:
+    layer {
+      name = "hearmeman-${name}";
+      trees = [
+        {
+          source = sources "hearmeman" ../python/hearmeman;
+          target = "opt/env/runtime/lib/python3.11/site-packages/hearmeman";
+        }
+        {
+          source = sources "workflows" ../workflows;
+          target = "opt/hearmeman/workflows";
+        }
+        {
+          source = sources "shims" ./userland/shims;
+          target = "";
+        }
+        {
+          source = tier.catalogue;
+          target = "opt/hearmeman/catalogue.toml";
+        }
+      ];
+      texts = {
+        "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
+        "opt/hearmeman/image.json" = toJSON {
+          tier = name;
+          comfyui_rev = (comfyui tier).revision;
+          comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
+          comfyui_main = "/opt/comfyui/main.py";
+          cuda_floor = cudaFloor;
+          env = tier.defaults;
+        };
+      };
+    };
+
+  layersOf =
+    name: tier:
+    map (group: userland.layer (userland.debs group) group) tier.userland
+    ++ map environments.layer tier.environments
+    ++ [
+      (layer {
+        name = if tier.comfyui == null then "comfyui-standin" else "comfyui";
+        trees = [
+          {
+            inherit (comfyui tier) source;
+            target = "opt/comfyui";
+          }
+        ];
+      })
+      (product name tier)
+    ];
+
+  images = mapAttrs (
+    name: tier:
+    image {
+      inherit name;
+      layers = layersOf name tier;
+      comfyuiRevision = (comfyui tier).revision;
+    }
+  ) tiers;
+
+  layers = listToAttrs (
+    map (value: {
+      inherit (value) name;
+      inherit value;
+    }) (concatMap (name: layersOf name tiers.${name}) (attrNames tiers))
+  );
+in
+{
+  packages.${system} =
+    listToAttrs (
+      map (name: {
+        name = "image-${name}";
+        value = images.${name};
+      }) (attrNames tiers)
+    )
+    // layers
+    // {
+      inherit buildroot;
+      default = images.smoke;
+    };
+
+  checks.${system} = mapAttrs (
+    name: built:
+    plugin {
+      name = "check-image-${name}";
+      module = "check";
+      arguments.image = built;
+    }
+  ) images;
+
+  apps.${system} = import ./apps.nix { };
+
+  # An image by its tier's name, for a clear error where there is no such tier.
+  lib.image =
+    tier:
+    images.${tier}
+      or (throw "no tier ${tier}: nix/tiers.nix has ${concatStringsSep ", " (attrNames tiers)}");
+}

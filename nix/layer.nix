@@ -1,0 +1,25 @@
+# A layer made of source trees, texts and links.
+{ plugin }:
+{
+  # Short name; the layer is `layer-${name}`.
+  name,
+  # [{ source, target }]: a path in the store and where its files go, without a leading slash.
+  trees ? [ ],
+  # { target = content; }; content that begins with #! becomes executable.
+  texts ? { },
+  # { target = to; }
+  links ? { },
+}:
+plugin {
+  name = "layer-${name}";
+  module = "tree";
+  needs = [
+    "layer"
+    "bytecode"
+  ];
+  arguments = {
+    inherit trees texts links;
+    created_by = "hearmeman ${name}";
+    level = 10;
+  };
+}

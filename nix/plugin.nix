@@ -1,0 +1,60 @@
+# A build plugin as a derivation: one module of python/hearmeman_build, run by the buildroot's python.
+#
+# It is plain `derivation` and uses nothing of nixpkgs, so its output path is the same in both worlds.
+{
+  system,
+  # The fixed-output tree that holds ld.so, python3.11 and zstd.
+  buildroot,
+}:
+let
+  libraries = "${buildroot}/usr/lib/x86_64-linux-gnu";
+
+  # One source per plugin: an edit to another plugin does not rebuild this one's layers.
+  source =
+    module: needs:
+    let
+      wanted = map (name: "${name}.py") ([ "__init__" "builder" "errors" module ] ++ needs);
+    in
+    builtins.path {
+      path = ../python;
+      name = "plugin-${module}";
+      filter =
+        path: type:
+        if type == "directory" then
+          baseNameOf path == "hearmeman_build"
+        else
+          baseNameOf (dirOf path) == "hearmeman_build" && builtins.elem (baseNameOf path) wanted;
+    };
+in
+{
+  # The derivation's name.
+  name,
+  # The module to run, and the other modules of hearmeman_build that it imports.
+  module,
+  needs ? [ ],
+  # What the plugin reads from its structured attributes.
+  arguments,
+}:
+derivation (
+  {
+    inherit name system buildroot;
+    __structuredAttrs = true;
+    builder = "${libraries}/ld-linux-x86-64.so.2";
+    args = [
+      "--library-path"
+      libraries
+      "${buildroot}/usr/bin/python3.11"
+      # Isolated, without site and without writing bytecode into the store.
+      "-I"
+      "-S"
+      "-B"
+      "-X"
+      "utf8"
+      "-c"
+      "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module(sys.argv[2], run_name='__main__')"
+      (source module needs)
+      "hearmeman_build.${module}"
+    ];
+  }
+  // arguments
+)

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Kept for people who type the old path.
+exec /opt/env/runtime/bin/hearmeman models fetch "$@"

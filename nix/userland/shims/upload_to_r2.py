@@ -1,0 +1,7 @@
+#!/opt/env/runtime/bin/python
+"""Kept for people who type the old path."""
+
+import os
+import sys
+
+os.execv("/opt/env/runtime/bin/hearmeman", ["hearmeman", "upload", *sys.argv[1:]])

@@ -1,0 +1,51 @@
+"""The host's command: `python -m hearmeman_build lock | prefetch | build | reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from hearmeman_build import lock_environments, lock_userland, reproduce
+from hearmeman_build.build import build_image, prefetch_tier
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT
+
+
+def main() -> int:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("lock", help="solve packages.txt and the environments' toml again and write both locks")
+    for name, text in (
+        ("prefetch", "put what a tier's image is made of into the store"),
+        ("build", "build a tier's image and print its layout"),
+        ("reproduce", "build a tier's image in two empty stores and compare"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
+        if name == "reproduce":
+            command.add_argument("--only", default="", help="only layers whose name contains this")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "lock":
+            lock_userland.lock(ROOT)
+            lock_environments.lock(ROOT)
+        elif arguments.command == "prefetch":
+            prefetch_tier(arguments.tier)
+        elif arguments.command == "build":
+            built = build_image(arguments.tier)
+            print(f"{built.layout}\n{built.digest}")
+        else:
+            reproduce.reproduce(arguments.tier, arguments.only)
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    sys.exit(main())

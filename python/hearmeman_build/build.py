@@ -1,0 +1,79 @@
+"""Prefetches and builds a tier's image on this machine, and reads what was built."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT, nix, offline_inputs, store_file
+from hearmeman_build.prefetch import prefetch
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image."""
+
+    layout: Path
+    """The OCI layout on this machine's disk."""
+    digest: str
+    """The manifest's digest."""
+    layers: list[dict[str, Any]]
+    """The manifest's layer descriptors, lowest first."""
+    size: int
+    """Bytes of all compressed layers."""
+
+
+def tier_parts(tier: str) -> dict[str, Any]:
+    """The userland groups and environments of a tier, from nix/tiers.nix.
+
+    Raises:
+        BuildError: there is no such tier; the message lists those there are.
+    """
+    tiers = json.loads(
+        nix("eval", "--impure", "--json", "--expr", _TIERS.replace("@ROOT@", str(ROOT)))
+    )
+    if tier not in tiers:
+        raise BuildError(f"no tier {tier!r}: nix/tiers.nix has {', '.join(sorted(tiers))}")
+    parts: dict[str, Any] = tiers[tier]
+    return parts
+
+
+_TIERS = (
+    "builtins.mapAttrs (name: tier: { inherit (tier) userland environments; }) (import @ROOT@/nix/tiers.nix)"
+)
+
+
+def prefetch_tier(tier: str, say: Any = print) -> None:
+    """Bring the store what `tier`'s image is made of."""
+    parts = tier_parts(tier)
+    prefetch(ROOT, parts["userland"], parts["environments"], say)
+
+
+def flake_reference() -> str:
+    """This repository as a flake: through git where it is a checkout, so that only tracked files count."""
+    return str(ROOT) if (ROOT / ".git").exists() else f"path:{ROOT}"
+
+
+def build_output(attribute: str, *flags: str) -> Path:
+    """Build one output of the flake; its path on disk."""
+    link = ROOT / ".work" / "results" / attribute
+    link.parent.mkdir(parents=True, exist_ok=True)
+    nix("build", f"{flake_reference()}#{attribute}", *offline_inputs(), "-o", str(link), *flags)
+    return store_file(str(link.readlink()))
+
+
+def build_image(tier: str) -> Image:
+    """Build `tier`'s image from what is prefetched."""
+    tier_parts(tier)
+    return read_image(build_output(f"image-{tier}"))
+
+
+def read_image(layout: Path) -> Image:
+    """Read a layout's index and manifest."""
+    [entry] = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads((layout / "blobs/sha256" / entry["digest"].partition(":")[2]).read_text())
+    layers = manifest["layers"]
+    return Image(layout, entry["digest"], layers, sum(layer["size"] for layer in layers))

@@ -1,0 +1,141 @@
+"""Writes a plan of files as one reproducible zstd layer, and the `layers.json` that describes it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from hearmeman_build.errors import BuildError
+
+MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
+MTIME = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member of the layer."""
+
+    path: str
+    """Path without a leading slash."""
+    kind: str
+    """"dir", "file", "link" (symbolic) or "hard"."""
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    target: str = ""
+    """Where a link leads; for "hard" a path in this layer."""
+    size: int = 0
+    """Bytes of a file."""
+    open: Callable[[], IO[bytes]] | None = None
+    """Opens a file's content."""
+
+
+def file_entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
+    """A file whose bytes are at hand."""
+    return Entry(path, "file", mode, size=len(content), open=lambda: io.BytesIO(content))
+
+
+def link_entry(path: str, target: str) -> Entry:
+    """A symbolic link."""
+    return Entry(path, "link", 0o777, target=target)
+
+
+def dir_entry(path: str, mode: int = 0o755) -> Entry:
+    """A directory of root's."""
+    return Entry(path, "dir", mode)
+
+
+def with_parents(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Add every missing parent directory, 755, root's."""
+    full = dict(entries)
+    for path in entries:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in full:
+            full[parent] = dir_entry(parent)
+            parent = parent.rpartition("/")[0]
+    return full
+
+
+def ordered(entries: Iterable[Entry]) -> list[Entry]:
+    """By path; hard links last, so that their targets come before them."""
+    return sorted(entries, key=lambda e: (e.kind == "hard", e.path))
+
+
+class _Tee(io.RawIOBase):
+    def __init__(self, sink: IO[bytes]) -> None:
+        self.sink = sink
+        self.hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        self.sink.write(data)
+        return len(data)
+
+
+def write_tar(entries: Iterable[Entry], sink: IO[bytes]) -> None:
+    """Write `entries`, in their order, as one pax tar: mtime 1, numeric owners, no names."""
+    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT) as tar:
+        for entry in entries:
+            tar.addfile(*_member(entry))
+
+
+def _member(entry: Entry) -> tuple[tarfile.TarInfo] | tuple[tarfile.TarInfo, IO[bytes]]:
+    info = tarfile.TarInfo(entry.path)
+    info.mtime, info.mode, info.uid, info.gid = MTIME, entry.mode, entry.uid, entry.gid
+    info.type = {"dir": tarfile.DIRTYPE, "file": tarfile.REGTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}[
+        entry.kind
+    ]
+    info.linkname = entry.target
+    if entry.kind != "file":
+        return (info,)
+    if entry.open is None:
+        raise BuildError(f"{entry.path}: a file without content in the layer's plan")
+    info.size = entry.size
+    return info, entry.open()
+
+
+def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: list[str], level: int = 10) -> None:
+    """Write `out/layer.tar.zst` and `out/layers.json` (nix2container's form of a ready blob).
+
+    `zstd` is the compressor's command. It reads from a pipe: from a file its header would differ.
+    """
+    out.mkdir(parents=True)
+    blob = out / "layer.tar.zst"
+    cores = os.environ.get("NIX_BUILD_CORES", "1")
+    with blob.open("wb") as target:
+        child = subprocess.Popen(
+            [*zstd, f"-{level}", f"-T{cores}", "-q", "-c"], stdin=subprocess.PIPE, stdout=target, env={}
+        )
+        if child.stdin is None:
+            raise BuildError("zstd could not be started")
+        tee = _Tee(child.stdin)
+        write_tar(ordered(with_parents(entries).values()), tee)
+        child.stdin.close()
+        if child.wait() != 0:
+            raise BuildError(f"zstd ended with {child.returncode} while writing the layer of {created_by}: is the disk full?")
+    with blob.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    described = [
+        {
+            "digest": f"sha256:{digest}",
+            "size": blob.stat().st_size,
+            "diff_ids": f"sha256:{tee.hash.hexdigest()}",
+            "mediatype": MEDIA_TYPE,
+            "layer-path": str(blob),
+            "History": {"created_by": created_by},
+        }
+    ]
+    (out / "layers.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+def moved(entry: Entry, path: str) -> Entry:
+    """The same entry at another path."""
+    return replace(entry, path=path)
