@@ -42,9 +42,11 @@ class _Slice(io.RawIOBase):
         data = self.file.read(min(len(view), self.left))
         view[: len(data)] = data
         self.left -= len(data)
-        if self.left == 0:
-            self.file.close()
         return len(data)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def _opener(file: Path, offset: int, size: int) -> Callable[[], IO[bytes]]:
