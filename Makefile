@@ -1,0 +1,41 @@
+# Everything a person types; each target sets up what it needs.
+python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+TIER ?= smoke
+
+.PHONY: help demo test lint prefetch image reproduce lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
+	@./setup.sh demo
+	@$(python) tests/demo.py
+
+test: ## ruff, mypy, pytest
+	@./setup.sh test
+	@$(python) -m ruff check python tests
+	@$(python) -m ruff format --check python tests
+	@$(python) -m mypy
+	@$(python) -m pytest
+
+lint: ## ruff and mypy only
+	@$(python) -m ruff check python tests
+	@$(python) -m mypy
+
+prefetch: ## put what TIER's image is made of into the Nix store
+	@./setup.sh demo
+	@$(python) -m hearmeman_build prefetch --tier $(TIER)
+
+image: prefetch ## build TIER's image from what is prefetched
+	@$(python) -m hearmeman_build build --tier $(TIER)
+
+reproduce: ## build TIER's image in two empty stores and compare
+	@./setup.sh demo
+	@$(python) -m hearmeman_build reproduce --tier $(TIER)
+
+lock: ## solve packages.txt and the environments again
+	@./setup.sh test
+	@$(python) -m hearmeman_build lock
+
+clean: ## delete what runs have made
+	rm -rf .work .venv

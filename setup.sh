@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs what this machine lacks for `make demo` and `make test`, and says what and why.
+set -euo pipefail
+
+cd "$(dirname "$0")"
+requirements=$1 # a lock in tests/, e.g. demo or test
+
+declare -A why=(
+  [nix]="nix-bin: builds the image"
+  [bwrap]="bubblewrap: boots the image without a container engine"
+  [zstd]="zstd: unpacks layers"
+  [setpriv]="util-linux: ties helper servers to the demo"
+  [skopeo]="skopeo: an independent reader of the image, and the pusher"
+  [docker-registry]="docker-registry: a real registry on loopback"
+)
+needed=(nix bwrap zstd setpriv)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry)
+
+packages=()
+for command in "${needed[@]}"; do
+  if ! command -v "$command" >/dev/null; then
+    echo "installing ${why[$command]}"
+    packages+=("${why[$command]%%:*}")
+  fi
+done
+if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
+  echo "installing python3-venv: the tools' own environment"
+  packages+=(python3-venv)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ]; then sudo=(); else sudo=(sudo); fi
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+stamp=.venv/$requirements.$(sha256sum "tests/$requirements.lock" | cut -c1-16)
+if [ ! -e "$stamp" ]; then
+  echo "installing tests/$requirements.lock into .venv"
+  [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r "tests/$requirements.lock"
+  touch "$stamp"
+fi

@@ -1,0 +1,212 @@
+"""The main job on embedded defaults: build the smoke image, boot it, run a workflow, find the output in the bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from hearmeman_build.build import Image, build_image, prefetch_tier
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import WORK
+from pod import Pod, unpack
+
+TESTS = Path(__file__).resolve().parent
+# A parent that dies by SIGKILL takes these children along.
+_LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Phases:
+    """Times the demo's phases and tells them as they begin."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str, text: str) -> Iterator[None]:
+        """One phase."""
+        print(f"{name:>9}  {text}", flush=True)
+        begun = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begun
+
+
+def note(text: str) -> None:
+    """One indented line under the current phase."""
+    print(f"{'':>9}  {text}", flush=True)
+
+
+@contextlib.contextmanager
+def server(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server of this demo's own, ended with it."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*_LINKED, *command],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: float = 20) -> None:
+    """Wait until something listens on `port`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise BuildError(f"{what} did not start on port {port}: look at its log in {WORK}")
+
+
+def sha256(path: Path) -> str:
+    """A file's sha256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def answers(url: str) -> bool:
+    """Whether `url` answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def demo() -> None:
+    """Run all phases and print the table."""
+    phases = Phases()
+    WORK.mkdir(exist_ok=True)
+    begun = time.monotonic()
+    with phases.phase("prefetch", "pinned packages and wheels into the Nix store, checked against the locks"):
+        prefetch_tier("smoke", note)
+    with phases.phase("build", "the smoke image: userland, Python environment, stand-in ComfyUI, hearmeman"):
+        image = build_image("smoke")
+        note(f"{image.digest}, {len(image.layers)} layers, {image.size / 1e6:.0f} MB")
+    with phases.phase("unpack", "the image's layers into a root filesystem"):
+        unpack(image)
+    key = run_pod(image, phases)
+    print_table(image, phases, key, time.monotonic() - begun)
+
+
+def run_pod(image: Image, phases: Phases) -> str:
+    """Boot the image against a Hub and a bucket on loopback, run one workflow, stop; the output's key."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-", dir=WORK)))
+        volume, bucket = folder / "volume", folder / "s3" / "runpod"
+        volume.mkdir()
+        bucket.mkdir(parents=True)
+        access, secret = secrets.token_hex(8), secrets.token_hex(16)
+        port, s3_port = free_port(), free_port()
+        with phases.phase("servers", "a Hugging Face Hub and an S3 server (rclone) on loopback"):
+            rclone = Path(sysconfig.get_path("scripts")) / "rclone"
+            s3_command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{s3_port}", str(bucket.parent)]
+            s3 = stack.enter_context(
+                server(s3_command, {"RCLONE_AUTH_KEY": f"{access},{secret}", "RCLONE_CONFIG": ""}, folder / "s3.log")
+            )
+            hub_command = [sys.executable, str(TESTS / "fakes" / "hub.py"), "--port", "0"]
+            hub = stack.enter_context(server(hub_command, {}, folder / "hub.log"))
+            line = hub.stdout.readline() if hub.stdout else ""
+            if not line:
+                raise BuildError("the demo's Hub did not start: " + (folder / "hub.log").read_text()[-500:])
+            hub_port = json.loads(line)["port"]
+            wait_port(s3_port, s3, "the S3 server")
+        pod = Pod(image, volume, say=lambda text: note(f"| {text}"))
+        stack.callback(pod.kill)
+        with phases.phase("boot", "the pod: hearmeman boot under tini"):
+            pod.start(
+                {
+                    "COMFYUI_HOST": "127.0.0.1",
+                    "COMFYUI_PORT": str(port),
+                    "HF_ENDPOINT": f"http://127.0.0.1:{hub_port}",
+                    "ENABLE_R2_SYNC": "true",
+                    "R2_ENDPOINT": f"http://127.0.0.1:{s3_port}",
+                    "R2_ACCESS_KEY_ID": access,
+                    "R2_SECRET_ACCESS_KEY": secret,
+                }
+            )
+            pod.wait_for(lambda: answers(f"http://127.0.0.1:{port}/system_stats"), "ComfyUI")
+        with phases.phase("models", "the enabled model, beside ComfyUI"):
+            model = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
+            pod.wait_for(model.is_file, "the model")
+            note(f"{model.relative_to(volume)}: {model.stat().st_size / 1e6:.1f} MB, verified")
+        with phases.phase("workflow", "hearmeman workflows run smoke-image"):
+            url = f"http://127.0.0.1:{port}"
+            command = pod.command(
+                "/opt/env/runtime/bin/hearmeman", "workflows", "run", "smoke-image", "--url", url, "--set", "color=3368703"
+            )
+            if subprocess.run([*_LINKED, *command], stdin=subprocess.DEVNULL).returncode != 0:
+                raise BuildError("the workflow failed: its message is above")
+        with phases.phase("bucket", "the output in the bucket"):
+            output = next((volume / "ComfyUI/output").rglob("*.png"))
+            found = lambda: [p for p in bucket.rglob("*.png") if sha256(p) == sha256(output)]  # noqa: E731
+            pod.wait_for(lambda: bool(found()), "the output in the bucket")
+            key = str(found()[0].relative_to(bucket))
+            note(f"s3://runpod/{key}")
+        with phases.phase("stop", "SIGTERM: ComfyUI first, then the sync drains"):
+            code = pod.stop()
+            if code != 0:
+                raise BuildError(f"the pod ended with {code} instead of 0")
+        return key
+
+
+def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
+    """The figures at the end."""
+    rows = [
+        ("digest", image.digest),
+        ("image", f"{image.size / 1e6:.1f} MB in {len(image.layers)} layers"),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in phases.seconds.items())),
+        ("total", f"{total:.1f} s"),
+        ("output", f"s3://runpod/{key}"),
+        ("layout", str(image.layout)),
+        ("with nixpkgs", "nix build .#image-smoke"),
+    ]
+    print()
+    for name, value in rows:
+        print(f"{name:>12}  {value}")
+
+
+def main() -> int:
+    """Run the demo; 130 on Ctrl-C, with everything that it started ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        demo()
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is left running", file=sys.stderr)
+        return 130
+    except (BuildError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Boots a built image without a container engine: unpacks its layers and runs them under bubblewrap."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hearmeman_build.build import Image
+from hearmeman_build.host import WORK
+
+
+def unpack(image: Image, below: Path = WORK / "rootfs") -> Path:
+    """The image's root filesystem as a folder, made once for each digest, written beside and renamed."""
+    root = below / image.digest.partition(":")[2][:16]
+    if root.is_dir():
+        return root
+    below.mkdir(parents=True, exist_ok=True)
+    for old in below.iterdir():
+        subprocess.run(["chmod", "-R", "u+w", str(old)], check=True)
+        shutil.rmtree(old)
+    beside = Path(tempfile.mkdtemp(prefix=".unpack-", dir=below))
+    owners = ["--numeric-owner", "-p"] if os.geteuid() == 0 else ["--no-same-owner"]
+    for layer in image.layers:
+        blob = image.layout / "blobs/sha256" / layer["digest"].partition(":")[2]
+        subprocess.run(["tar", "-C", str(beside), "--zstd", *owners, "-xf", str(blob.resolve())], check=True)
+    beside.chmod(0o755)
+    beside.rename(root)
+    return root
+
+
+def _bwrap(root: Path, volume: Path) -> list[str]:
+    command = ["bwrap", "--ro-bind", str(root), "/", "--dev", "/dev", "--proc", "/proc"]
+    command += ["--tmpfs", "/run", "--tmpfs", "/tmp", "--bind", str(volume), "/workspace"]
+    command += ["--unshare-pid", "--die-with-parent", "--chdir", "/workspace"]
+    if os.geteuid() != 0:
+        command += ["--unshare-user", "--uid", "0", "--gid", "0"]
+    return command
+
+
+def _configuration(image: Image) -> dict[str, object]:
+    blobs = image.layout / "blobs/sha256"
+    manifest = json.loads((blobs / image.digest.partition(":")[2]).read_text())
+    config: dict[str, object] = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())["config"]
+    return config
+
+
+class Pod:
+    """One running container of `image`, on the host's network, with `volume` as /workspace."""
+
+    def __init__(self, image: Image, volume: Path, say: Callable[[str], None] = lambda line: None) -> None:
+        self.image = image
+        self.volume = volume
+        self.root = unpack(image)
+        self.lines: list[str] = []
+        self.say = say
+        config = _configuration(image)
+        self.environment = dict(word.split("=", 1) for word in config["Env"])  # type: ignore[attr-defined]
+        self.entrypoint: list[str] = config["Entrypoint"]  # type: ignore[assignment]
+        self.process: subprocess.Popen[str] | None = None
+        self.init = 0
+        self.started = 0.0
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        """Start the entrypoint with the image's environment and `variables`."""
+        read, write = os.pipe()
+        # The environment goes by the process, not by --setenv: secrets do not belong into argv.
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [*_bwrap(self.root, self.volume), "--as-pid-1", "--info-fd", str(write), "--", *self.entrypoint],
+            env={**self.environment, **variables},
+            pass_fds=[write],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        os.close(write)
+        with os.fdopen(read) as info:
+            text = info.read()
+        self.init = json.loads(text)["child-pid"] if text else 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        if self.process is None or self.process.stdout is None:
+            return
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            self.say(self.lines[-1])
+
+    def log(self) -> str:
+        """Everything that the pod printed so far."""
+        return "\n".join(self.lines)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+        """Wait until `condition`; on time-out or the pod's end, raise with the pod's output."""
+        end = time.monotonic() + seconds
+        while not condition():
+            ended = self.process is None or self.process.poll() is not None
+            if ended or time.monotonic() > end:
+                why = "the pod ended" if ended else f"not within {seconds:.0f} s"
+                raise TimeoutError(f"waiting for {what}: {why}; it printed:\n{self.log()}")
+            time.sleep(0.05)
+
+    def wait_line(self, text: str, seconds: float = 60) -> str:
+        """Wait for a line that holds `text`; that line."""
+        self.wait_for(lambda: any(text in line for line in list(self.lines)), f"a line with {text!r}", seconds)
+        return next(line for line in self.lines if text in line)
+
+    def command(self, *arguments: str, variables: Mapping[str, str] | None = None) -> list[str]:
+        """A command line that runs `arguments` in the image beside the pod, on the same volume."""
+        settings = [word for key, value in (variables or {}).items() for word in ("--setenv", key, value)]
+        path = ["--clearenv", "--setenv", "PATH", self.environment["PATH"], "--setenv", "LANG", "C.UTF-8"]
+        return [*_bwrap(self.root, self.volume), *path, *settings, "--", *arguments]
+
+    def stop(self, seconds: float = 45) -> int:
+        """SIGTERM to PID 1 and wait; the exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None and self.init:
+            os.kill(self.init, signal.SIGTERM)
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def kill(self) -> None:
+        """End the pod at once; PID 1's death ends everything in its namespace."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
