@@ -1,12 +1,16 @@
-# What `nix run` offers; each program is a file of this repository that the host's python runs.
-{ }:
+# What `nix run` offers: the host's command on the checkout that it is called in.
+{
+  # The flake's own source.
+  self,
+}:
 let
-  app = module: {
+  app = name: {
     type = "app";
-    program = "${../python}/hearmeman_build/apps/${module}";
+    program = "${self}/nix/apps/${name}";
   };
 in
 {
   inspect = app "inspect";
   push = app "push";
+  reproduce = app "reproduce";
 }

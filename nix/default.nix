@@ -151,7 +151,7 @@ in
     }
   ) images;
 
-  apps.${system} = import ./apps.nix { };
+  apps.${system} = import ./apps.nix { inherit (inputs) self; };
 
   # An image by its tier's name, for a clear error where there is no such tier.
   lib.image =

@@ -92,6 +92,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def copy_of(output: Path, bucket: Path) -> str | None:
+    """The key of the object that holds the same bytes as `output`."""
+    wanted = sha256(output)
+    return next((str(p.relative_to(bucket)) for p in bucket.rglob("*.png") if sha256(p) == wanted), None)
+
+
 def answers(url: str) -> bool:
     """Whether `url` answers."""
     try:
@@ -161,15 +167,21 @@ def run_pod(image: Image, phases: Phases) -> str:
         with phases.phase("workflow", "hearmeman workflows run smoke-image"):
             url = f"http://127.0.0.1:{port}"
             command = pod.command(
-                "/opt/env/runtime/bin/hearmeman", "workflows", "run", "smoke-image", "--url", url, "--set", "color=3368703"
+                "/opt/env/runtime/bin/hearmeman",
+                "workflows",
+                "run",
+                "smoke-image",
+                "--url",
+                url,
+                "--set",
+                "color=3368703",
             )
             if subprocess.run([*_LINKED, *command], stdin=subprocess.DEVNULL).returncode != 0:
                 raise BuildError("the workflow failed: its message is above")
         with phases.phase("bucket", "the output in the bucket"):
             output = next((volume / "ComfyUI/output").rglob("*.png"))
-            found = lambda: [p for p in bucket.rglob("*.png") if sha256(p) == sha256(output)]  # noqa: E731
-            pod.wait_for(lambda: bool(found()), "the output in the bucket")
-            key = str(found()[0].relative_to(bucket))
+            pod.wait_for(lambda: copy_of(output, bucket) is not None, "the output in the bucket")
+            key = str(copy_of(output, bucket))
             note(f"s3://runpod/{key}")
         with phases.phase("stop", "SIGTERM: ComfyUI first, then the sync drains"):
             code = pod.stop()

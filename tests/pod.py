@@ -48,7 +48,9 @@ def _bwrap(root: Path, volume: Path) -> list[str]:
 def _configuration(image: Image) -> dict[str, object]:
     blobs = image.layout / "blobs/sha256"
     manifest = json.loads((blobs / image.digest.partition(":")[2]).read_text())
-    config: dict[str, object] = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())["config"]
+    config: dict[str, object] = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())[
+        "config"
+    ]
     return config
 
 

@@ -1,4 +1,4 @@
-"""The host's command: `python -m hearmeman_build lock | prefetch | build | reproduce`."""
+"""The host's command: `python -m hearmeman_build lock | prefetch | build | inspect | push | reproduce`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hearmeman_build import lock_environments, lock_userland, reproduce
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
+from hearmeman_build.push import inspect_image, push
 
 
 def main() -> int:
@@ -20,12 +21,18 @@ def main() -> int:
     for name, text in (
         ("prefetch", "put what a tier's image is made of into the store"),
         ("build", "build a tier's image and print its layout"),
+        ("inspect", "show a tier's image: digest, configuration, layers and their sizes"),
+        ("push", "push a tier's image to a registry and record its digest in images.lock.json"),
         ("reproduce", "build a tier's image in two empty stores and compare"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
-        if name == "reproduce":
-            command.add_argument("--only", default="", help="only layers whose name contains this")
+        if name == "push":
+            command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
+            command.add_argument("--tag", default="", help="default: the tier's name")
+            command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
+        if name == "inspect":
+            command.add_argument("--json", action="store_true", help="as JSON")
     arguments = parser.parse_args()
     try:
         if arguments.command == "lock":
@@ -36,8 +43,13 @@ def main() -> int:
         elif arguments.command == "build":
             built = build_image(arguments.tier)
             print(f"{built.layout}\n{built.digest}")
+        elif arguments.command == "inspect":
+            print(inspect_image(build_image(arguments.tier), arguments.json))
+        elif arguments.command == "push":
+            pushed = push(arguments.tier, arguments.to, arguments.tag, arguments.plain_http)
+            print(f"{pushed.reference}@{pushed.digest}")
         else:
-            reproduce.reproduce(arguments.tier, arguments.only)
+            reproduce.reproduce(arguments.tier)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

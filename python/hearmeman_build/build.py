@@ -32,18 +32,14 @@ def tier_parts(tier: str) -> dict[str, Any]:
     Raises:
         BuildError: there is no such tier; the message lists those there are.
     """
-    tiers = json.loads(
-        nix("eval", "--impure", "--json", "--expr", _TIERS.replace("@ROOT@", str(ROOT)))
-    )
+    tiers = json.loads(nix("eval", "--impure", "--json", "--expr", _TIERS.replace("@ROOT@", str(ROOT))))
     if tier not in tiers:
         raise BuildError(f"no tier {tier!r}: nix/tiers.nix has {', '.join(sorted(tiers))}")
     parts: dict[str, Any] = tiers[tier]
     return parts
 
 
-_TIERS = (
-    "builtins.mapAttrs (name: tier: { inherit (tier) userland environments; }) (import @ROOT@/nix/tiers.nix)"
-)
+_TIERS = "builtins.mapAttrs (name: tier: { inherit (tier) userland environments; }) (import @ROOT@/nix/tiers.nix)"
 
 
 def prefetch_tier(tier: str, say: Any = print) -> None:

@@ -21,13 +21,17 @@ def make_buildroot(debs: list[Path], out: Path) -> Path:
         (out / "usr" / top).mkdir(parents=True)
         (out / top).symlink_to(f"usr/{top}")
     for deb in debs:
-        unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        unpack = subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         flags = ["--keep-directory-symlink", "--no-same-owner", "--no-same-permissions"]
         done = subprocess.run(
             ["tar", "-C", out, *flags, "-xf", "-"], stdin=unpack.stdout, stderr=subprocess.PIPE, text=True
         )
         if unpack.wait() != 0 or done.returncode != 0:
-            raise BuildError(f"{deb.name} does not unpack, it may be truncated: delete it and run `make prefetch` again")
+            raise BuildError(
+                f"{deb.name} does not unpack, it may be truncated: delete it and run `make prefetch` again"
+            )
     for path in _DROPPED:
         shutil.rmtree(out / path, ignore_errors=True)
     # It is a link to /etc, which would be the host's.

@@ -15,7 +15,7 @@ from hearmeman_build.errors import BuildError
 
 def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
     algorithm, _, value = descriptor["digest"].partition(":")
-    path = layout / "blobs" / algorithm / value
+    path: Path = layout / "blobs" / algorithm / value
     if not path.is_file():
         raise BuildError(f"{path} is missing from the layout: build the image again")
     with path.open("rb") as file:
@@ -42,9 +42,10 @@ def check_layout(layout: Path, zstd: list[str]) -> str:
         raise BuildError("the config lists another number of layers than the manifest")
     for layer, diff_id in zip(manifest["layers"], diff_ids, strict=True):
         blob = _blob(layout, layer)
-        with blob.open("rb") as source, subprocess.Popen(
-            [*zstd, "-d", "-q", "-c"], stdin=source, stdout=subprocess.PIPE, env={}
-        ) as child:
+        with (
+            blob.open("rb") as source,
+            subprocess.Popen([*zstd, "-d", "-q", "-c"], stdin=source, stdout=subprocess.PIPE, env={}) as child,
+        ):
             if child.stdout is None:
                 raise BuildError("zstd could not be started")
             actual = check_tar(child.stdout)

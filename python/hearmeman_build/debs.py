@@ -52,7 +52,9 @@ def unpack(deb: Path, part: str, zstd: list[str], spool: IO[bytes]) -> None:
         elif name.endswith(".gz"):
             spool.write(gzip.decompress(body))
         elif name.endswith(".zst"):
-            spool.write(subprocess.run([*zstd, "-d", "-q", "-c"], input=body, stdout=subprocess.PIPE, check=True).stdout)
+            spool.write(
+                subprocess.run([*zstd, "-d", "-q", "-c"], input=body, stdout=subprocess.PIPE, check=True).stdout
+            )
         else:
             spool.write(body)
     except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:

@@ -83,7 +83,9 @@ def plan(environment: Environment, wheels: list[Path]) -> dict[str, Entry]:
             other = origin.get(target)
             if other is not None:
                 if other.digest != member.digest:
-                    raise BuildError(f"/{target} is in both {other.archive.name} and {path.name}, with different content")
+                    raise BuildError(
+                        f"/{target} is in both {other.archive.name} and {path.name}, with different content"
+                    )
                 continue
             origin[target] = member
             mode = 0o755 if member.executable else 0o644

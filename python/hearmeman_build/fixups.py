@@ -86,7 +86,11 @@ def _put_link(tree: Tree, path: str, target: str) -> None:
 
 
 def _base_files(tree: Tree) -> None:
-    for source, target in (("dot.profile", "root/.profile"), ("dot.bashrc", "root/.bashrc"), ("profile", "etc/profile")):
+    for source, target in (
+        ("dot.profile", "root/.profile"),
+        ("dot.bashrc", "root/.bashrc"),
+        ("profile", "etc/profile"),
+    ):
         _put(tree, target, content(tree, f"usr/share/base-files/{source}"))
     _put(tree, "etc/nsswitch.conf", content(tree, "usr/share/libc-bin/nsswitch.conf"))
     _put_link(tree, "etc/dpkg/origins/default", "debian")

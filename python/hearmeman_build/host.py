@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hearmeman_build.errors import BuildError
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The repository."""
+ROOT = Path(os.environ.get("HEARMEMAN_ROOT") or Path(__file__).resolve().parents[2])
+"""The repository; `nix run` starts this from the store and names the checkout."""
 
 WORK = ROOT / ".work"
 """Everything that a run makes and may be deleted."""

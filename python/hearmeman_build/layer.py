@@ -9,7 +9,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,7 +80,7 @@ class _Tee(io.RawIOBase):
         return len(data)
 
 
-def write_tar(entries: Iterable[Entry], sink: IO[bytes]) -> None:
+def write_tar(entries: Iterable[Entry], sink: _Tee) -> None:
     """Write `entries`, in their order, as one pax tar: mtime 1, numeric owners, no names."""
     with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT) as tar:
         for entry in entries:
@@ -120,7 +120,9 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
         write_tar(ordered(with_parents(entries).values()), tee)
         child.stdin.close()
         if child.wait() != 0:
-            raise BuildError(f"zstd ended with {child.returncode} while writing the layer of {created_by}: is the disk full?")
+            raise BuildError(
+                f"zstd ended with {child.returncode} while writing the layer of {created_by}: is the disk full?"
+            )
     with blob.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     described = [
@@ -135,7 +137,3 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
     ]
     (out / "layers.json").write_text(json.dumps(described, indent=1) + "\n")
 
-
-def moved(entry: Entry, path: str) -> Entry:
-    """The same entry at another path."""
-    return replace(entry, path=path)

@@ -83,7 +83,10 @@ def resolve(project: Path) -> list[dict[str, Any]]:
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(project, Path(folder) / "pyproject.toml")
-        for command in (["lock", "-q"], ["export", "-q", "--format", "pylock.toml", "--no-header", "-o", "pylock.toml"]):
+        for command in (
+            ["lock", "-q"],
+            ["export", "-q", "--format", "pylock.toml", "--no-header", "-o", "pylock.toml"],
+        ):
             done = subprocess.run([uv, *command, "--python", "3.11"], cwd=folder, capture_output=True, text=True)
             if done.returncode != 0:
                 raise BuildError(f"uv could not resolve {project.name}: {done.stderr.strip()[-1500:]}")
@@ -100,4 +103,6 @@ def lock(root: Path) -> None:
     document = {path.stem: resolve(path) for path in sorted(folder.glob("*.toml"))}
     write_atomically(folder / "lock.json", (json.dumps(document, indent=1) + "\n").encode())
     for name, entries in document.items():
-        print(f"nix/environments/lock.json: {name}: {len(entries)} wheels, {sum(e['size'] for e in entries) / 1e6:.0f} MB")
+        print(
+            f"nix/environments/lock.json: {name}: {len(entries)} wheels, {sum(e['size'] for e in entries) / 1e6:.0f} MB"
+        )

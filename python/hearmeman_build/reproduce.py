@@ -13,7 +13,7 @@ from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK
 
 
-def reproduce(tier: str, only: str = "") -> None:
+def reproduce(tier: str) -> None:
     """Build `tier`'s image in two fresh stores and compare every layer and the manifest.
 
     Raises:

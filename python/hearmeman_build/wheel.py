@@ -13,7 +13,9 @@ from pathlib import Path
 
 from hearmeman_build.errors import BuildError
 
-_TAGS = re.compile(r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$")
+_TAGS = re.compile(
+    r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def check_platform(wheel: Wheel) -> None:
     Raises:
         BuildError: names the wheel and its tags.
     """
-    python = any(p in ("py3", "py2.py3", "cp311") or (p.startswith("cp3") and "abi3" in wheel.abis) for p in wheel.pythons)
+    python = any(
+        p in ("py3", "py2.py3", "cp311") or (p.startswith("cp3") and "abi3" in wheel.abis) for p in wheel.pythons
+    )
     abi = any(a in ("none", "abi3", "cp311") for a in wheel.abis)
     platform = any(p == "any" or (p.endswith("_x86_64") and "linux" in p and "musl" not in p) for p in wheel.platforms)
     if not (python and abi and platform):
@@ -86,7 +90,9 @@ def members(path: Path, site: str) -> list[Member]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise BuildError(f"{path.name} is not a wheel (bad zip): delete it from the store and run `make prefetch`") from error
+        raise BuildError(
+            f"{path.name} is not a wheel (bad zip): delete it from the store and run `make prefetch`"
+        ) from error
     with archive:
         info = dist_info(archive, path)
         digests = _record(archive, info)

@@ -1,0 +1,81 @@
+"""Starts the stand-in ComfyUI on a free port as its own process and ends it again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAIN = Path(__file__).resolve().parent.parent / "standin" / "main.py"
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """A running stand-in."""
+
+    url: str
+    port: int
+    base: Path
+    output: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    """A port that nothing listened on a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def command(base: Path, port: int, *more: str) -> list[str]:
+    """The command line that starts it like the pod does, its folders made."""
+    for folder in ("models", "user", "output"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    config = base / "extra_model_paths.yaml"
+    config.write_text("", encoding="utf-8")
+    places = ["--base-directory", str(base), "--models-directory", str(base / "models")]
+    places += ["--user-directory", str(base / "user"), "--database-url", f"sqlite:///{base}/user/comfyui.db"]
+    places += ["--extra-model-paths-config", str(config)]
+    net = ["--listen", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, str(MAIN), *net, *places, "--disable-auto-launch", "--log-stdout", "--cpu", *more]
+
+
+@contextlib.contextmanager
+def comfyui(base: Path, write_seconds: float = 0.05, more: Sequence[str] = ()) -> Iterator[ComfyUI]:
+    """A stand-in under `base` that answers; it is ended on the way out."""
+    port = free_port()
+    environ = os.environ | {"STANDIN_WRITE_SECONDS": str(write_seconds), "PYTHONDONTWRITEBYTECODE": "1"}
+    log = base / "comfyui.log"
+    base.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(command(base, port, *more), env=environ, stdout=out, stderr=subprocess.STDOUT)
+    running = ComfyUI(f"http://127.0.0.1:{port}", port, base, base / "output", process)
+    try:
+        _wait(running, log)
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+
+def _wait(running: ComfyUI, log: Path) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end and running.process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{running.url}/system_stats", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"the stand-in did not start: {log.read_text(encoding='utf-8')}")
