@@ -1,0 +1,14 @@
+"""What several tests share: the smoke image, built once."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearmeman_build.build import Image, build_image, prefetch_tier
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """The smoke image, prefetched and built."""
+    prefetch_tier("smoke")
+    return build_image("smoke")

@@ -1,0 +1,132 @@
+"""The built image: reproducible, accepted by independent readers, and pushed with the digest it was built with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo import free_port
+from hearmeman_build import push as pushing
+from hearmeman_build.build import Image, build_output
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT
+
+QUICK = ("layer-comfyui-standin", "layer-hearmeman-smoke", "layer-environment-runtime", "image-smoke")
+
+
+@pytest.mark.parametrize("attribute", QUICK)
+def test_a_second_build_gives_the_same_bytes(image: Image, attribute: str) -> None:
+    build_output(attribute)
+    build_output(attribute, "--rebuild")
+
+
+def test_an_independent_reader_finds_every_digest_right(image: Image) -> None:
+    assert build_output("checks.x86_64-linux.smoke").read_text().strip() == image.digest
+
+
+def test_skopeo_reads_it(image: Image) -> None:
+    done = subprocess.run(
+        ["skopeo", "inspect", f"oci:{image.layout}:smoke"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    seen = json.loads(done.stdout)
+    assert seen["Digest"] == image.digest
+    assert seen["Layers"] == [layer["digest"] for layer in image.layers]
+
+
+def test_the_configuration_says_what_the_container_toolkit_needs(image: Image) -> None:
+    document = json.loads(pushing.inspect_image(image, as_json=True))
+    variables = dict(word.split("=", 1) for word in document["config"]["Env"])
+    assert variables["NVIDIA_REQUIRE_CUDA"] == "cuda>=12.8"
+    assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility,video"
+    assert "CUDA_VERSION" not in variables
+    assert document["config"]["Entrypoint"] == ["/usr/bin/tini", "--", "/opt/env/runtime/bin/hearmeman", "boot"]
+    assert not [name for name in variables if "SECRET" in name or "TOKEN" in name or "ENDPOINT" in name]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A real registry on loopback: its address and its log."""
+    port = free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{accesslog: {{disabled: false}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+        f"storage: {{filesystem: {{rootdir: '{tmp_path}/registry'}}}}\n"
+    )
+    log = tmp_path / "registry.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"127.0.0.1:{port}", log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
+    image: Image, registry: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, log = registry
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    first = pushing.push("smoke", f"{address}/hearmeman", plain_http=True)
+    sent = log.read_text().count('"PATCH /v2/')
+    second = pushing.push("smoke", f"{address}/hearmeman", plain_http=True)
+
+    assert first.digest == second.digest == image.digest
+    assert sent >= len(image.layers)
+    assert log.read_text().count('"PATCH /v2/') == sent
+    [entry] = json.loads((tmp_path / "images.lock.json").read_text())
+    assert (entry["tier"], entry["digest"]) == ("smoke", image.digest)
+    url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
+    request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        assert reply.headers["Docker-Content-Digest"] == image.digest
+
+
+def test_a_push_to_a_tag_is_refused() -> None:
+    with pytest.raises(BuildError, match="give REGISTRY/NAME, and the tag by --tag"):
+        pushing.push("smoke", "127.0.0.1:5000/hearmeman:latest")
+
+
+def test_it_builds_without_root_into_a_store_of_ones_own(
+    image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Sandboxed, as an unprivileged user: the same store path, so the same bytes."""
+    program = (
+        "from hearmeman_build.build import build_output, prefetch_tier; prefetch_tier('smoke', lambda t: None);"
+        "print(build_output('layer-comfyui-standin').name)"
+    )
+    command = [str(ROOT / ".venv/bin/python"), "-c", program]
+    folder = tmp_path_factory.mktemp("unprivileged")
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        os.chown(folder, 65534, 65534)
+        for parent in list(folder.parents)[:3]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    checkout = folder / "checkout"
+    copied = ["cp", "-a", str(ROOT / "python"), str(ROOT / "nix"), str(ROOT / "tests"), str(ROOT / "workflows")]
+    checkout.mkdir()
+    subprocess.run([*copied, str(ROOT / "flake.nix"), str(ROOT / "flake.lock"), str(checkout)], check=True)
+    (checkout / ".work").mkdir()
+    subprocess.run(["cp", "-a", str(ROOT / ".work/prefetch"), str(checkout / ".work/prefetch")], check=True)
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "65534:65534", str(checkout)], check=True)
+    environment = {**os.environ, "HOME": str(folder), "HEARMEMAN_STORE": str(folder / "store")}
+    environment |= {"HEARMEMAN_ROOT": str(checkout), "PYTHONPATH": str(checkout / "python")}
+    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == build_output("layer-comfyui-standin").name
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
