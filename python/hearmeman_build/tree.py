@@ -32,7 +32,7 @@ def plan(source: Path, target: str) -> dict[str, Entry]:
         folders[:] = sorted(f for f in folders if f != "__pycache__")
         for name in sorted(files):
             path = Path(folder, name)
-            tree |= _file(path, f"{target}/{path.relative_to(source)}")
+            tree |= _file(path, f"{target}/{path.relative_to(source)}".lstrip("/"))
     return tree
 
 
@@ -42,7 +42,8 @@ def _file(path: Path, target: str) -> dict[str, Entry]:
     status = path.stat()
     mode = 0o755 if status.st_mode & 0o111 else 0o644
     tree = {target: Entry(target, "file", mode, size=status.st_size, open=_opener(path))}
-    if target.endswith(".py"):
+    # A program that is started by its path is never imported: no bytecode beside it.
+    if target.endswith(".py") and mode == 0o644:
         code = compile_module(path.read_bytes(), f"/{target}")
         if code is not None:
             tree[cache_path(target)] = file_entry(cache_path(target), code)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ Send = Callable[[str, Json, str | None], None]
 _PIECES = 16
 
 
-class Interrupted(Exception):
+class InterruptError(Exception):
     """POST /interrupt came while a prompt ran."""
 
 
@@ -97,10 +98,10 @@ class Engine:
                 await asyncio.sleep(self.write_seconds / _PIECES)
 
     def stop_if_asked(self) -> None:
-        """Raises Interrupted once after POST /interrupt."""
+        """Raises InterruptError once after POST /interrupt."""
         if self._interrupt:
             self._interrupt = False
-            raise Interrupted
+            raise InterruptError
 
     def known(self, signature: str) -> tuple[Any, Json | None] | None:
         """The value and result of an earlier run of the same node with the same inputs."""
@@ -140,7 +141,7 @@ class _Run:
             await self._nodes()
             self.tell("execution_success", {}, record=True)
             status = "success"
-        except Interrupted:
+        except InterruptError:
             about = {"node_id": self.node, "node_type": self._class(self.node), "executed": self.done}
             self.tell("execution_interrupted", about, record=True, all_clients=True)
         except Exception as error:
@@ -197,15 +198,12 @@ class _Run:
         total = len(pending)
         for index, file in enumerate(pending):
             engine.stop_if_asked()
-            await engine.write(
-                file, lambda part, parts, at=index: self._progress(node, at * parts + part, total * parts)
-            )  # type: ignore[misc]
+            await engine.write(file, partial(self._progress, node, index, total))
         result: Json = {key: [dict(file.result) for file in pending]}
-        if key == "images":
-            result["animated"] = [False]
         return given[source], result
 
-    def _progress(self, node: str, value: int, most: int) -> None:
+    def _progress(self, node: str, index: int, files: int, part: int, parts: int) -> None:
+        value, most = index * parts + part, files * parts
         self._state(node, "running", value, most)
         self.tell("progress", {"value": value, "max": most, "node": node})
 

@@ -1,4 +1,4 @@
-"""Encodes a one-colour RGB image as PNG with text chunks, by the standard library alone (PNG specification, RFC 2083)."""
+"""Encodes a one-colour RGB image as PNG with text chunks; standard library only (RFC 2083)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,6 @@ class Server:
         self.engine, self.folders, self.version, self.argv = engine, folders, version, argv
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.number = 0
-        self._sends: set[asyncio.Task[None]] = set()
         self._outbox: asyncio.Queue[tuple[str, Json, str | None]] = asyncio.Queue()
         engine.send = lambda event, data, client: self._outbox.put_nowait((event, data, client))
 

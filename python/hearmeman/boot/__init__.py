@@ -1,0 +1,1 @@
+"""Settings and facts about the machine to a table of processes, and its execution under supervisord."""

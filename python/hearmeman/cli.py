@@ -1,0 +1,73 @@
+"""The `hearmeman` command: finds the subcommand, loads only that one, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from hearmeman import __version__
+from hearmeman.errors import HearmemanError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "boot": ("hearmeman.boot.command", "plan the pod's processes and run them"),
+    "status": ("hearmeman.status_command", "what runs, what was fetched, what was uploaded"),
+    "env": ("hearmeman.env_command", "every variable, its value and where that comes from"),
+    "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
+    "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
+    "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
+    "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
+    "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "keep": ("hearmeman.keep", "keep one process running (used by boot)"),
+}
+"""Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
+
+_WITHOUT_IMAGE = {"boot", "keep"}
+
+
+def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Make the parser; only the subcommand that `argv` names is imported."""
+    parser = argparse.ArgumentParser(
+        prog="hearmeman", description="Runs a ComfyUI pod, and looks into it.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"hearmeman {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module_name, summary) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == chosen:
+            module = importlib.import_module(module_name)
+            module.add(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the command and give its exit code: the command's own, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser_for(words).parse_args(words)
+        code: int = args.run(args, _environ(args.command, os.environ if environ is None else environ))
+        sys.stdout.flush()
+        return code
+    except HearmemanError as error:
+        print(f"hearmeman: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
+    given = {key: value for key, value in environ.items() if value != ""}
+    if command in _WITHOUT_IMAGE:
+        return given
+    from hearmeman.boot.image import IMAGE_FILE, read_image
+
+    defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
+    return {**defaults, **given}

@@ -1,0 +1,1 @@
+"""Ready ComfyUI workflows: what there is, and running one."""
