@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -115,6 +116,7 @@ class Keeper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                preexec_fn=_die_with_keeper,
             )
         except OSError as error:
             self._say("process.unstartable", command=self.args.argv[0], why=error.strerror)
@@ -251,6 +253,15 @@ class Output:
                 with contextlib.suppress(OSError, ValueError):
                     sys.stdout.buffer.write(self.prefix + warning.encode() + b"\n")
                     sys.stdout.buffer.flush()
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_keeper() -> None:
+    # If this wrapper is killed, the next one must find the port free.
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _last_drawn(text: bytes) -> bytes:

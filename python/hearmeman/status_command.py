@@ -76,6 +76,10 @@ def lines(states: Mapping[str, Any], processes: list[dict[str, Any]], problem: s
             what = f"ended with {keep.get('exit')}"
         elif keep.get("pid"):
             what = f"running, pid {keep['pid']}, up {process['now'] - process['start']} s"
+        elif keep.get("starts") and process["statename"] == "RUNNING":
+            what = "died, waits to be started again"
+        elif process["statename"] == "RUNNING":
+            what = "not started yet"
         else:
             what = f"not running ({process['statename'].lower()})"
         last = f", last exit {keep['exit']}" if keep.get("exit") is not None and not keep.get("done") else ""

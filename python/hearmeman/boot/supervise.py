@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -44,6 +45,12 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
         super().runforever()
 
 
+def _append_to_stdout() -> None:
+    # Programs' output goes to /dev/fd/1 opened anew: in a file, our own lines would else overwrite theirs.
+    fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
+
+
 if __name__ == "__main__":
+    _append_to_stdout()
     supervisord.Supervisor = PromptSupervisor
     supervisord.main(sys.argv[1:])

@@ -1,0 +1,398 @@
+"""Boot: what the plan holds, what it refuses, and a real supervisord in a folder of its own."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import process as fake_process
+from hearmeman import cli, settings
+from hearmeman.boot import execute, plan
+from hearmeman.boot.facts import Listen, Machine, Place, bind_problem, process_started
+from hearmeman.boot.image import Image, ImageError, read_image
+from hearmeman.keep import next_pause
+from hearmeman.tune.machine import Memory
+from hearmeman.tune.tuner import Tuning
+
+SYNC = {
+    "ENABLE_R2_SYNC": "true",
+    "R2_ENDPOINT": "http://127.0.0.1:9",
+    "R2_ACCESS_KEY_ID": "key-id-secret",
+    "R2_SECRET_ACCESS_KEY": "key-secret",
+}
+SECRET = {**SYNC, "HF_TOKEN": "hf-secret", "RUNPOD_API_KEY": "rp-secret", "COPY_OF_IT": "x hf-secret y"}
+IMAGE = Image("smoke", "abc", "/opt/python", "/opt/comfyui/main.py", "12.8")
+TUNING = Tuning("consumer", "cpu", ("--cpu",), {"memory_mode": "no GPU seen"}, ())
+SOURCE = str(Path(cli.__file__).parents[1])
+
+
+def machine(**changes: Any) -> Machine:
+    place = Place("VOLUME_DIR", "/workspace", 10**12, "")
+    listen = Listen("0.0.0.0", 8188, "")
+    return dataclasses.replace(Machine(True, (place,), (listen,), Memory((), "none", None, 0), (), ()), **changes)
+
+
+def planned(environ: dict[str, str], here: Machine | None = None) -> plan.BootPlan:
+    here = here or machine()
+    return plan.make_plan(settings.load(environ), here, IMAGE, TUNING, environ, "/run/hearmeman", "python")
+
+
+def test_the_plan_is_pure() -> None:
+    assert planned(SECRET) == planned(SECRET)
+    assert not Path("/run/hearmeman/env").exists()
+
+
+def test_comfyui_is_given_its_places() -> None:
+    argv = planned({"COMFYUI_OUTPUT_DIR": "/out", "RUNPOD_POD_ID": "p"}).processes[0].argv
+    text = " ".join(argv)
+    assert argv[:2] == ("/opt/python", "/opt/comfyui/main.py")
+    for part in (
+        "--listen 0.0.0.0 --port 8188",
+        "--base-directory /workspace/ComfyUI --models-directory /workspace/ComfyUI/models",
+        "--user-directory /workspace/ComfyUI/user",
+        "--database-url sqlite:////workspace/.hearmeman/p/comfyui.db",
+        "--extra-model-paths-config /run/hearmeman/extra_model_paths.yaml",
+        "--output-directory /out",
+        "--disable-auto-launch --log-stdout --cpu",
+    ):
+        assert part in text
+    assert "--output-directory" not in planned({}).processes[0].argv
+
+
+def test_secrets_go_only_where_they_are_needed() -> None:
+    made = planned(SECRET)
+    given = {process.name: process.secrets for process in made.processes}
+    assert given == {
+        "comfyui": (),
+        "models": ("HF_TOKEN",),
+        "sync": ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+    }
+    assert "secret" not in str([process.env for process in made.processes])
+    assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
+
+
+def test_harmless_names_are_not_withheld() -> None:
+    harmless = {"TOKENIZERS_PARALLELISM": "false", "PUBLIC_KEY": "ssh-ed25519 A", "MONKEY": "x", "PATH": "/bin"}
+    assert plan.withheld(harmless) == set()
+
+
+def test_the_stop_is_shared_out() -> None:
+    made = planned(SYNC)
+    stages = {process.name: (process.stop_stage, process.stop_seconds) for process in made.processes}
+    assert stages["comfyui"] == (1, 7)
+    assert stages["sync"] == (2, 21)
+    tight = planned({**SYNC, "STOP_SECONDS": "10"})
+    assert sum(p.stop_seconds for p in tight.processes if p.name != "models") <= 10
+    assert any("SYNC_DRAIN_SECONDS=20 does not fit" in warning for warning in tight.warnings)
+
+
+def test_a_node_on_the_volume_replaces_the_image_s() -> None:
+    here = machine(baked_nodes=("/opt/nodes/A", "/opt/nodes/B"), volume_nodes=("a",))
+    assert planned({}, here).node_links == ("/opt/nodes/B",)
+
+
+def test_everything_wrong_with_the_machine_is_told() -> None:
+    here = machine(
+        listens=(Listen("0.0.0.0", 8188, "taken"),),
+        places=(
+            Place("VOLUME_DIR", "/workspace", 1024**2, ""),
+            Place("STATE_DIR", "/state", 10**9, "/state is not writable"),
+        ),
+    )
+    with pytest.raises(plan.BootError) as caught:
+        planned({}, here)
+    text = str(caught.value)
+    assert "COMFYUI_PORT=8188: another process listens" in text
+    assert "/workspace has 1 MiB free, 64 MiB are needed" in text
+    assert "/state cannot be written: /state is not writable" in text
+
+
+def test_a_taken_port_is_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert bind_problem("127.0.0.1", server.getsockname()[1]) == "taken"
+    assert bind_problem("192.0.2.1", 8188) not in ("", "taken")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "not JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"tier": "smoke"}', "lacks or misstates comfyui_rev"),
+        (json.dumps({**dataclasses.asdict(IMAGE), "tier": "giant"}), "unknown tier 'giant'; known are smoke"),
+    ],
+)
+def test_an_image_file_that_cannot_be_used(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "image.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_pauses_grow_and_start_again_after_a_steady_minute() -> None:
+    pauses = [0.0]
+    for _ in range(8):
+        pauses.append(next_pause(pauses[-1], 0.1))
+    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert next_pause(60, 61) == 1
+
+
+def test_the_entrypoint_s_start_is_read_from_proc() -> None:
+    stat = "7 (a b) c) S" + " 0" * 18 + " 500 0"
+    assert process_started(6.0, stat, 100) == 5.0
+    assert process_started(1000.0, stat, 100) == 1000.0
+    assert process_started(3.0, "", 100) == 3.0
+
+
+def test_supervisord_s_comments_and_percent_signs_survive() -> None:
+    from supervisor.options import UnhosedConfigParser
+
+    process = plan.Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, (), 1, 3)
+    made = plan.BootPlan((), (), (process,), 30, (), ())
+    text = execute.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
+    parser = UnhosedConfigParser()
+    parser.read_string(text)
+    import shlex
+
+    command = parser.saneget("program:p", "command")
+    assert shlex.split(command)[-5:] == ["run", "50%", "a ;b", "c #d", "it's ;e"]
+
+
+# From here on real processes run.
+
+
+@pytest.fixture
+def pod() -> Iterator["Pod"]:
+    # A short path: a unix socket's name has 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="pod") as folder:
+        made = Pod(Path(folder))
+        yield made
+        made.end()
+
+
+class Pod:
+    """A pod in a folder, with stand-ins for its processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run_dir = root / "run"
+        self.events = root / "events"
+        self.events.touch()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": SOURCE,
+            "VOLUME_DIR": str(root / "volume"),
+            "COMFYUI_HOST": "127.0.0.1",
+            "COMFYUI_PORT": str(self.port),
+            "ENABLE_CONTROLNET": "false",
+            "FAKE_EVENTS": str(self.events),
+        }
+        self.image = root / "image.json"
+        image = Image("smoke", "abc", sys.executable, fake_process.__file__, "12.8")
+        self.image.write_text(json.dumps({**dataclasses.asdict(image), "env": {"MODELS": ""}}))
+        self.supervisord: subprocess.Popen[str] | None = None
+
+    def boot_command(self, *words: str) -> list[str]:
+        files = [
+            "--run-dir",
+            str(self.run_dir),
+            "--image-file",
+            str(self.image),
+            "--nodes-dir",
+            str(self.root / "nodes"),
+        ]
+        return [sys.executable, "-m", "hearmeman", "boot", *files, *words]
+
+    def boot(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = self.boot_command(*words)
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=30, check=False)
+
+    def start(self, command: list[str]) -> None:
+        out = (self.root / "out").open("w")
+        self.supervisord = subprocess.Popen(command, env=self.environ, stdout=out, stderr=out, text=True)
+        out.close()
+
+    def start_planned(self, environs: dict[str, dict[str, str]]) -> None:
+        """Run the real plan with stand-ins for every process; `environs` are their further variables."""
+        loaded = settings.load(self.environ)
+        made = plan.make_plan(loaded, machine(), IMAGE, TUNING, self.environ, str(self.run_dir), sys.executable)
+        processes = tuple(
+            dataclasses.replace(
+                process,
+                argv=(sys.executable, fake_process.__file__),
+                env={**process.env, "FAKE_NAME": process.name, **environs.get(process.name, {})},
+            )
+            for process in made.processes
+        )
+        started = time.clock_gettime(time.CLOCK_BOOTTIME)
+        made = dataclasses.replace(made, processes=processes)
+        config = execute.prepare(made, self.run_dir, self.environ, sys.executable, Path(loaded.state_path), started)
+        self.start([sys.executable, "-m", "hearmeman.boot.supervise", "-n", "-c", str(config)])
+
+    def wait(self, done: Callable[[], Any], seconds: float = 15) -> Any:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if found := done():
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s in vain\n{self.said()}\n{self.happened()}")
+
+    def happened(self) -> list[str]:
+        return [text.split(" ", 1)[1] for text in self.events.read_text().splitlines()]
+
+    def times(self, event: str) -> list[float]:
+        return [float(text.split()[0]) for text in self.events.read_text().splitlines() if text.endswith(event)]
+
+    def said(self) -> str:
+        return (self.root / "out").read_text()
+
+    def pid(self, name: str) -> int:
+        return int(json.loads((self.run_dir / "keep" / f"{name}.json").read_text())["pid"])
+
+    def end(self) -> int:
+        if self.supervisord is None:
+            return 0
+        self.supervisord.send_signal(signal.SIGTERM)
+        return self.supervisord.wait(timeout=40)
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def test_plan_starts_and_writes_nothing(pod: Pod) -> None:
+    done = pod.boot("--plan")
+    assert done.returncode == 0, done.stderr
+    assert "process    comfyui" in done.stdout
+    assert "no GPU seen" in done.stdout
+    pod.environ["HF_TOKEN"] = "hf-secret"
+    done = pod.boot("--plan", "--json")
+    assert json.loads(done.stdout)["plan"]["processes"][0]["name"] == "comfyui"
+    assert "hf-secret" not in done.stdout
+    assert not pod.run_dir.exists()
+    assert not (pod.root / "volume").exists()
+
+
+def test_bad_settings_and_arguments_are_told_together(pod: Pod) -> None:
+    pod.environ |= {"COMFYUI_PORT": "x", "GPU_TIER": "huge", "COMFYUI_ARGS": "--medvram --listen"}
+    done = pod.boot()
+    assert done.returncode == 2
+    for part in ("COMFYUI_PORT='x'", "GPU_TIER='huge'", "--medvram is not a flag", "use COMFYUI_HOST"):
+        assert part in done.stderr
+    assert not pod.run_dir.exists()
+
+
+def test_a_taken_port_stops_the_boot(pod: Pod) -> None:
+    with socket.create_server(("127.0.0.1", pod.port)):
+        done = pod.boot()
+    assert done.returncode == 1
+    assert f"COMFYUI_PORT={pod.port}: another process listens" in done.stderr
+    assert not (pod.root / "volume").exists()
+
+
+def test_a_volume_that_is_a_file_stops_the_boot(pod: Pod) -> None:
+    (pod.root / "volume").write_text("")
+    done = pod.boot()
+    assert done.returncode == 1
+    assert "volume cannot be written" in done.stderr
+    assert not pod.run_dir.exists()
+
+
+def test_a_real_boot(pod: Pod) -> None:
+    (pod.root / "nodes" / "Baked").mkdir(parents=True)
+    pod.environ |= SECRET
+    began = time.monotonic()
+    pod.start(pod.boot_command())
+    pod.wait(lambda: "comfyui started" in pod.happened())
+    assert time.monotonic() - began < 5
+    assert "comfyui exec seconds=" in pod.wait(lambda: pod.said() if "says hello" in pod.said() else "")
+    environ = Path(f"/proc/{pod.pid('comfyui')}/environ").read_bytes().decode()
+    assert "FAKE_EVENTS" in environ
+    for secret in ("key-secret", "key-id-secret", "hf-secret", "rp-secret"):
+        assert secret not in environ
+        assert secret not in pod.said()
+    assert pod.supervisord is not None
+    assert b"secret" not in Path(f"/proc/{pod.supervisord.pid}/environ").read_bytes()
+    assert (pod.run_dir / "nodes" / "Baked").readlink() == pod.root / "nodes" / "Baked"
+    for path in (pod.run_dir / "env").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+    state = pod.root / "volume/.hearmeman/local"
+    boot = json.loads((state / "boot.json").read_text())
+    assert boot["image"]["comfyui_rev"] == "abc"
+    assert list(boot["phases"]) == ["settings", "facts", "plan", "prepared"]
+    assert "says hello" in (state / "logs/comfyui.log").read_text()
+    words = [sys.executable, "-m", "hearmeman", "status", "--json", "--run-dir", str(pod.run_dir)]
+    status = json.loads(subprocess.run(words, env=pod.environ, capture_output=True, timeout=30, check=True).stdout)
+    assert {process["name"] for process in status["processes"]} == {"comfyui", "models", "sync"}
+    assert pod.end() == 0
+
+
+def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
+    pod.environ |= SYNC
+    pod.start_planned({"models": {"FAKE_EXIT": "3"}})
+    pod.wait(lambda: {"comfyui started", "sync started", "models started"} <= set(pod.happened()))
+    began = time.monotonic()
+    assert pod.end() == 0
+    assert time.monotonic() - began < 5
+    assert pod.happened()[-4:] == ["comfyui stopping", "comfyui stopped", "sync stopping", "sync stopped"]
+    assert pod.happened().count("models started") == 1
+
+
+def test_a_dying_process_is_started_again_with_a_growing_pause(pod: Pod) -> None:
+    pod.start_planned({"comfyui": {"FAKE_CRASHES": "2"}, "models": {"FAKE_EXIT": "0"}})
+    first, second, third = pod.wait(lambda: found if len(found := pod.times("comfyui started")) == 3 else None)
+    assert 0.9 < second - first < 1.9
+    assert 1.9 < third - second < 3.5
+    assert "again_in=2" in pod.said()
+
+
+def test_a_killed_wrapper_takes_its_process_along(pod: Pod) -> None:
+    pod.start_planned({"models": {"FAKE_EXIT": "0"}})
+    pod.wait(lambda: "comfyui started" in pod.happened())
+    child = pod.pid("comfyui")
+    parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    pod.wait(lambda: pod.happened().count("comfyui started") == 2)
+    # Its parent is gone, so whoever is PID 1 here decides how long it stays a zombie; one has no command line.
+    pod.wait(lambda: not command_line(child))
+
+
+def test_output_in_a_file_is_not_overwritten(pod: Pod) -> None:
+    pod.start(pod.boot_command())
+    pod.wait(lambda: "says hello" in pod.said())
+    pod.end()
+    assert "[comfyui] comfyui says hello\n" in pod.said()
+    assert "comfyui exec seconds=" in pod.said()
+
+
+def test_comfyui_waits_for_the_models(pod: Pod) -> None:
+    pod.environ["WAIT_FOR_MODELS"] = "true"
+    pod.start_planned({"models": {"FAKE_EXIT": "0", "FAKE_CRASHES": "1"}})
+    pod.wait(lambda: "comfyui started" in pod.happened())
+    assert pod.happened() == ["models started", "models started", "comfyui started"]
+
+
+def test_comfyui_is_not_started_when_models_are_missing(pod: Pod) -> None:
+    pod.environ["WAIT_FOR_MODELS"] = "true"
+    pod.start_planned({"models": {"FAKE_EXIT": "3"}})
+    pod.wait(lambda: 'why="ended with 3"' in pod.said())
+    assert pod.happened() == ["models started"]
