@@ -13,7 +13,7 @@ class UsageError(HearmemanError):
     exit_code = 2
 
 
-class PartlyDone(HearmemanError):
+class PartlyDoneError(HearmemanError):
     """Some of the work was done and kept; the message names what was not."""
 
     exit_code = 3

@@ -15,7 +15,7 @@ from typing import Any
 
 from hearmeman_build.buildroot import make_buildroot
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, nix, store_file
+from hearmeman_build.host import WORK, nix, store_file, store_option
 from hearmeman_build.wheel import check_platform, parse
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -178,7 +178,9 @@ def add_files(files: Mapping[str, Path]) -> None:
 
 
 def keep(paths: Sequence[str]) -> None:
-    """Hold `paths` against the garbage collector by roots under .work/roots."""
+    """Hold `paths` against the garbage collector by roots under .work/roots; a store of one's own is left alone."""
+    if store_option():
+        return
     roots = WORK / "roots"
     roots.mkdir(parents=True, exist_ok=True)
     for path in paths:
