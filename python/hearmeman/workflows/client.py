@@ -1,4 +1,4 @@
-"""Talks to ComfyUI: submits a prompt, follows it, and collects every kind of output. Imports aiohttp, so load it late."""
+"""Talks to ComfyUI: submits a prompt, follows it, collects its outputs. Imports aiohttp: load it late."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Client:
                 body = None
         if not isinstance(body, dict):
             raise NotReachableError(
-                f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address given with --url"
+                f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address in --url"
             )
         return body
 

@@ -100,7 +100,7 @@ def _listing(workflows: Mapping[str, library.Workflow]) -> str:
 
 
 def _print(ran: Ran, as_json: bool) -> None:
-    saved = [str(path) for path in ran.saved] or [None for _ in ran.result.outputs]
+    saved: list[str | None] = [str(path) for path in ran.saved] or [None for _ in ran.result.outputs]
     if not as_json:
         for output, path in zip(ran.result.outputs, saved, strict=True):
             print(path or output.path)
