@@ -25,7 +25,9 @@ class Settings(BaseModel):
 
     volume_dir: str = _var("/workspace", "where the volume is mounted", pattern="^/")
     models_dir: str = _var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models", pattern="^(/.*)?$")
-    comfyui_output_dir: str = _var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern="^(/.*)?$")
+    comfyui_output_dir: str = _var(
+        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern="^(/.*)?$"
+    )
     state_dir: str = _var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID", pattern="^(/.*)?$")
     runpod_pod_id: str = _var("local", "the pod's name, given by RunPod", pattern="^[A-Za-z0-9_.-]+$")
 
@@ -42,7 +44,9 @@ class Settings(BaseModel):
     wait_for_models: bool = _var(False, "start ComfyUI only when every enabled model is present")
     dry_run: bool = _var(False, "print the fetch plan and fetch nothing")
     download_timeout: int = _var(1800, "seconds without progress after which a download is cut", ge=1)
-    volume_size_gb: float = _var(0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0)
+    volume_size_gb: float = _var(
+        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
+    )
     enable_controlnet: bool = _var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
     hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")
     hf_endpoint: str = _var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
