@@ -285,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
         sha256, md5, block = hashlib.sha256(), hashlib.md5(), memoryview(bytearray(1024**2))
         signed = self.headers_by_name.get("x-amz-content-sha256", "") != "UNSIGNED-PAYLOAD"
         while left:
-            read = self.rfile.readinto(block[: min(left, len(block))])  # type: ignore[attr-defined]
+            read = self.rfile.readinto(block[: min(left, len(block))])
             if not read:
                 raise _CutError
             md5.update(block[:read])

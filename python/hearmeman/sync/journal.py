@@ -75,7 +75,7 @@ class OpenUpload:
 
 def journal_file(state: Path, endpoint: str, bucket: str) -> Path:
     """Give the journal's place: one for each bucket, so that a new bucket is filled from the start."""
-    return state / f"sync-{hashlib.sha256(f'{endpoint}\n{bucket}'.encode()).hexdigest()[:8]}.db"
+    return state / f"sync-{hashlib.sha256(f'{endpoint} {bucket}'.encode()).hexdigest()[:8]}.db"
 
 
 class Journal:

@@ -19,6 +19,10 @@ MOST_PARTS = 10_000
 BLOCK = 1024**2
 
 
+class FileChangedError(Exception):
+    """The file was written to while it was read; it is to be sent when it is still again."""
+
+
 def part_size(size: int) -> int:
     """Give the bytes of each part but the last of a file of `size` bytes: 50 MiB, more where 10,000 do not suffice."""
     whole = -(-size // MOST_PARTS)
@@ -93,9 +97,7 @@ class Parts:
                 if (old.key, old.sha256, old.part_size) == (key, content.sha256, size):
                     return old, self.journal.parts(old.upload_id)
                 self.give_up(old)
-        begun = OpenUpload(
-            path, content.size, content.sha256, key, self.bucket.begin(key, metadata), size, time.time()
-        )
+        begun = OpenUpload(path, content.size, content.sha256, key, self.bucket.begin(key, metadata), size, time.time())
         if self.journal is not None:
             self.journal.begin(begun)
         return begun, {}
@@ -156,9 +158,15 @@ class Slice(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes."""
+        """Read up to `size` bytes.
+
+        Raises:
+            FileChangedError: the file ends within the slice.
+        """
         left = self.size - self._at
         wanted = left if size is None or size < 0 else min(size, left)
         data = os.pread(self._descriptor, wanted, self._start + self._at)
+        if not data and wanted:
+            raise FileChangedError("it has become shorter")
         self._at += len(data)
         return data

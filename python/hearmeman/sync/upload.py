@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from hearmeman.sync.bucket import Bucket, TakenError
-from hearmeman.sync.failures import FileChangedError
 from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import object_key, with_content
-from hearmeman.sync.multipart import BLOCK, MULTIPART_ABOVE, Content, Parts, Slice, part_size
+from hearmeman.sync.multipart import BLOCK, MULTIPART_ABOVE, Content, FileChangedError, Parts, Slice, part_size
 from hearmeman.sync.tree import Seen, seen
 
 IN_MEMORY = 8 * 1024**2
@@ -65,9 +64,7 @@ class Uploader:
         """What sends large files."""
         return Parts(self.bucket, self.part_workers, self.journal)
 
-    def upload(
-        self, relative: str, expected: Seen, progress: Callable[[int], None] = lambda sent: None
-    ) -> Sent:
+    def upload(self, relative: str, expected: Seen, progress: Callable[[int], None] = lambda sent: None) -> Sent:
         """Upload one file, which looked as `expected` a moment ago; `progress` is told bytes that were sent.
 
         Raises:
@@ -106,7 +103,6 @@ class Uploader:
                     except TakenError:
                         there = self.bucket.head(key)
                     else:
-                        _unchanged(descriptor, expected)
                         return Sent(key, content.sha256, content.size, False)
                 if there is not None and there.holds(path, content.size, content.sha256):
                     progress(content.size)
@@ -132,7 +128,7 @@ def _candidates(key: str, sha256: str) -> Iterator[str]:
 
 def _unchanged(descriptor: int, expected: Seen) -> None:
     if seen(os.fstat(descriptor)) != expected:
-        raise FileChangedError
+        raise FileChangedError("it is another file now, or was written to")
 
 
 def _read_whole(descriptor: int, size: int) -> bytes:
