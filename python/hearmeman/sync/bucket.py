@@ -38,6 +38,10 @@ class TakenError(Exception):
     """An object lies at the key already."""
 
 
+class NotS3Error(Exception):
+    """What answers is no S3 server: it says that all is well, and names no entity tag."""
+
+
 class UploadLostError(Exception):
     """The bucket knows nothing of a multipart upload, any more."""
 
@@ -92,7 +96,7 @@ class Bucket:
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
-        return Stored(found["ContentLength"], found.get("ETag", "").strip('"'), told.get("sha256", ""))
+        return Stored(found["ContentLength"], _entity_tag(found).strip('"'), told.get("sha256", ""))
 
     def put(self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], md5: str = "") -> None:
         """Put one object in one piece; with `md5` (base64) the server refuses other bytes.
@@ -102,7 +106,7 @@ class Bucket:
         """
         more: dict[str, Any] = {"ContentMD5": md5} if md5 else {}
         try:
-            self.client.put_object(
+            sent = self.client.put_object(
                 Bucket=self.name,
                 Key=key,
                 Body=body,
@@ -113,12 +117,15 @@ class Bucket:
             )
         except ClientError as error:
             raise _conflict(error, key) from error
+        _entity_tag(sent)
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         """Begin a multipart upload; the answer is its id."""
         begun = self.client.create_multipart_upload(
             Bucket=self.name, Key=key, ContentType=content_type(key), Metadata=metadata
         )
+        if not begun.get("UploadId"):
+            raise NotS3Error
         return begun["UploadId"]
 
     def put_part(self, key: str, upload_id: str, number: int, body: IO[bytes], md5: str) -> str:
@@ -133,7 +140,7 @@ class Bucket:
             )
         except ClientError as error:
             raise _lost(error, upload_id) from error
-        return sent["ETag"]
+        return _entity_tag(sent)
 
     def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
         """Make the object of its parts, unless something lies at `key` and the server heeds the condition.
@@ -168,6 +175,13 @@ class Bucket:
 def content_type(key: str) -> str:
     """Give the media type for a key's extension."""
     return _TYPES.get(key.rpartition(".")[2].lower(), "application/octet-stream")
+
+
+def _entity_tag(answer: Mapping[str, Any]) -> str:
+    tag = answer.get("ETag")
+    if not tag:
+        raise NotS3Error("it names no entity tag")
+    return str(tag)
 
 
 def _status(error: ClientError) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from hearmeman.sync.bucket import UploadLostError
+from hearmeman.sync.bucket import NotS3Error, UploadLostError
 from hearmeman.sync.multipart import FileChangedError
 
 
@@ -69,8 +69,8 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
         return _failure("keys", endpoint, bucket, "no keys are given")
     if isinstance(error, boto.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
         return _failure("tls", endpoint, bucket, _deepest(error))
-    if isinstance(error, ResponseParserError):
-        return _failure("no-s3", endpoint, bucket, "no XML")
+    if isinstance(error, ResponseParserError | NotS3Error):
+        return _failure("no-s3", endpoint, bucket, str(error).partition("\n")[0][:100] or "no XML")
     if any(isinstance(cause, socket.gaierror) or "NameResolution" in type(cause).__name__ for cause in _causes(error)):
         return _failure("dns", endpoint, bucket, "")
     if isinstance(error, boto.ConnectTimeoutError | boto.EndpointConnectionError | boto.ProxyConnectionError):
