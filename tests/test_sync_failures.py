@@ -50,7 +50,7 @@ def test_every_failure_is_said_once_and_heals(r2: R2, tmp_path: Path) -> None:
             for name in ("a", "b"):
                 (daemon.output / f"{number}{name}.png").write_bytes(b"%d%s" % (number, name.encode()))
             daemon.wait_for(lambda said=said: "sync.failed" in daemon.log()[said:], f"{status} {code}")  # type: ignore[misc]
-            daemon.wait_for(lambda fault=fault: fault.times < 999_998, "several tries")  # type: ignore[misc]
+            daemon.wait_for(lambda fault=fault: fault.times < 999_999, "several tries")  # type: ignore[misc]
             r2.heal()
             daemon.wait_for(lambda number=number: len(r2.objects) == 2 * number + 2, f"both after {status} {code}")  # type: ignore[misc]
             daemon.wait_for(lambda said=said: "sync.healed" in daemon.log()[said:], "healed")  # type: ignore[misc]

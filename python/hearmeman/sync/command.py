@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from hearmeman.sync import cost
 
         return cost.show(settings, args.json)
+    asked_to_stop = _Stop()
     from hearmeman.log import log
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.daemon import Daemon
@@ -71,11 +72,29 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: daemon.stop())
+    asked_to_stop.tell(daemon.stop)
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
     # An upload that is still under way would hold the interpreter's own end up.
     sys.stdout.flush()
     os._exit(0 if everything else 3)
+
+
+class _Stop:
+    """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
+
+    def __init__(self) -> None:
+        self.heard = False
+        self.stop: Callable[[], None] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.heard = True
+        self.stop()
+
+    def tell(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+        if self.heard:
+            stop()
