@@ -164,6 +164,8 @@ class Daemon:
                 self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
             if not self.looked_at_all:
                 self.looked_at_all = True
+                left = len(self.backlog.left())
+                log("sync.reconciled", files=len(found), left=left, seconds=later - now)
                 self._abandon()
 
         self.survey.ask_all(ended)
