@@ -32,7 +32,9 @@ def r2() -> Iterator[R2]:
 def uploader(r2: R2, tmp_path: Path) -> Uploader:
     root = tmp_path / "output"
     root.mkdir()
-    return Uploader(Bucket(load(r2.environ()), 16), "o", root, Journal(tmp_path / "sync.db"), lambda path: "prompt-7")
+    return Uploader(
+        Bucket(load(r2.environ()), 16), "o", root, Journal(tmp_path / "sync.db"), lambda path, mtime_ns: "prompt-7"
+    )
 
 
 def send(uploader: Uploader, name: str, content: bytes | None = None) -> Sent:

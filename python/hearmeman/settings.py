@@ -60,7 +60,7 @@ class Settings(BaseModel):
     sync_extensions: str = _var(
         "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
     )
-    sync_uploads: int = _var(8, "files uploaded at one time", ge=1, le=64)
+    sync_uploads: int = _var(12, "files uploaded at one time", ge=1, le=64)
     sync_watch: bool = _var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
     stop_seconds: float = _var(30, "seconds the whole stop may take", ge=1)

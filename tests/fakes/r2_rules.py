@@ -264,7 +264,8 @@ class Handler(BaseHTTPRequestHandler):
         most = min(int(self.query.get("max-keys", ["1000"])[0]), 1000)
         with self.r2.lock:
             found = sorted((key, o) for key, o in self.r2.objects.items() if key.startswith(prefix) and key > after)
-        rows, folders = [], set()
+        rows: list[tuple[str, Object]] = []
+        folders: set[str] = set()
         for key, stored in found:
             inner, cut, _ = key.removeprefix(prefix).partition(delimiter) if delimiter else (key, "", "")
             if cut:

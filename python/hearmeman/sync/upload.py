@@ -36,7 +36,7 @@ class Sent:
     """Whether the bucket held it already, so nothing was sent."""
 
 
-def _no_prompt(relative: str) -> str:
+def _no_prompt(relative: str, mtime_ns: int) -> str:
     return ""
 
 
@@ -52,8 +52,8 @@ class Uploader:
     """The folder, without links in its path."""
     journal: Journal | None = None
     """Where half-sent files are kept; None: they are given up."""
-    prompt_of: Callable[[str], str] = _no_prompt
-    """Gives the id of the ComfyUI prompt that made a file, or nothing."""
+    prompt_of: Callable[[str, int], str] = _no_prompt
+    """Gives the id of the ComfyUI prompt that made a file, changed then, or nothing."""
     part_workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
     )
@@ -84,7 +84,7 @@ class Uploader:
             if before is not None and (before.size, before.sha256) == (content.size, content.sha256):
                 return Sent(before.key, content.sha256, content.size, True)  # Touched, not changed.
             metadata = {"sha256": content.sha256}
-            if prompt := self.prompt_of(relative):
+            if prompt := self.prompt_of(relative, expected.mtime_ns):
                 metadata["prompt-id"] = prompt
             for key in _candidates(object_key(self.prefix, relative, expected.mtime_ns), content.sha256):
                 there = self.bucket.head(key)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from hearmeman.sync.bucket import Bucket
 
 ATTEMPTS = 3
-POD_ENVIRONMENT = Path("/run/hearmeman/env/sync.json")
-"""What boot gives the sync; root's shell may read it, so that commands typed there need no keys."""
 
 
 class UploadError(HearmemanError):
@@ -40,9 +38,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise UsageError("name at least one file, or --test")
     from hearmeman.settings import load
     from hearmeman.sync.bucket import Bucket
+    from hearmeman.sync.pod_environment import with_pod_keys
     from hearmeman.sync.upload import PARTS_AT_ONCE
 
-    settings = load(with_pod_keys(environ, POD_ENVIRONMENT))
+    settings = load(with_pod_keys(environ))
     prefix = (settings.r2_prefix if args.prefix is None else args.prefix).strip("/")
     if not 0 < len(prefix.encode(errors="surrogateescape")) <= 100:
         raise UsageError("--prefix must have from 1 to 100 bytes")
@@ -61,18 +60,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         kind = UploadError if len(failed) == len(rows) else PartlyDoneError
         raise kind(f"{len(failed)} of {len(rows)} files were not uploaded:\n{text}")
     return 0
-
-
-def with_pod_keys(environ: Mapping[str, str], file: Path) -> dict[str, str]:
-    """Add to `environ` what boot gave the sync, if a key is missing and `file` may be read."""
-    if environ.get("R2_ACCESS_KEY_ID") and environ.get("R2_SECRET_ACCESS_KEY"):
-        return dict(environ)
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return dict(environ)
-    wanted = ("R2_", "COMFYUI_OUTPUT_DIR", "VOLUME_DIR")
-    return {**{name: value for name, value in given.items() if name.startswith(wanted)}, **environ}
 
 
 def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as_json: bool) -> list[dict[str, Any]]:

@@ -1,0 +1,177 @@
+"""`hearmeman sync status` and `cost`, the prompt's id, the folder watched by looking alone, signs of a finished file."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.comfyui import comfyui
+from fakes.r2 import R2
+from hearmeman.sync import cost
+from hearmeman.sync.finished import Sign, looks_whole, sign
+from hearmeman.sync.pod_environment import with_pod_keys
+from sync_process import Sync
+
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+
+
+@pytest.fixture
+def r2() -> Iterator[R2]:
+    with R2() as server:
+        yield server
+
+
+def run(daemon: Sync, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hearmeman", *words]
+    return subprocess.run(command, env=daemon.environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ())
+    before = run(daemon, "sync", "status")
+    assert (before.returncode, "no sync has run here" in before.stderr) == (1, True)
+    assert "is missing" in run(daemon, "sync", "cost").stderr
+    daemon.start()
+    try:
+        (daemon.output / "a.png").write_bytes(bytes(1000))
+        daemon.wait_for(lambda: "sync.uploaded" in daemon.log() and daemon.report().get("uploaded_files") == 1, "a.png")
+        running = run(daemon, "sync", "status", "--json")
+        assert running.returncode == 0, running.stderr
+        facts = json.loads(running.stdout)
+        assert facts["running"]
+        assert (facts["backlog_files"], facts["uploaded_bytes"], facts["pid"]) == (0, 1000, daemon.process.pid)
+        assert facts["last_success_key"].endswith("/a.png")
+        assert "1 files, 0.0 MB since the start" in run(daemon, "sync", "status").stdout
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    after = run(daemon, "sync", "status")
+    assert (after.returncode, "not running" in after.stdout) == (1, True)
+    found = json.loads(run(daemon, "sync", "cost", "--json").stdout)
+    assert (found["objects"], found["stored_bytes"]) == (1, 1000)
+    (month,) = found["months"]
+    sent = [request.operation for request in r2.requests]
+    assert (month["class_a"], month["class_b"]) == (sent.count("put_object"), sent.count("head_object")) == (1, 1)
+    assert month["sent_bytes"] == 1000
+    assert "1 class A and 1 class B requests" in run(daemon, "sync", "cost").stdout
+
+
+def test_prices_are_those_of_the_specification() -> None:
+    prices = cost.read_prices()
+    usage = {
+        "2026-01": {"PutObject": 900_000, "UploadPart": 100_000, "HeadObject": 1_000_000, "AbortMultipartUpload": 9}
+    }
+    found = cost.price(10, 100 * 10**9, usage, prices)
+    assert found.storage_dollars_month == pytest.approx(1.50)
+    assert found.months[0].dollars == pytest.approx(4.50 + 0.36)
+
+
+def test_the_prompts_id_is_kept(r2: R2, tmp_path: Path) -> None:
+    with comfyui(tmp_path / "comfyui") as running:
+        daemon = Sync(tmp_path, {**r2.environ(), "COMFYUI_PORT": str(running.port)})
+        daemon.environ["COMFYUI_OUTPUT_DIR"] = str(running.output)
+        daemon.start()
+        try:
+            daemon.wait_said("sync.started")
+            words = ("workflows", "run", "smoke-image", "--dir", str(WORKFLOWS), "--url", running.url, "--json")
+            done = run(daemon, *words)
+            assert done.returncode == 0, done.stderr
+            daemon.wait_for(lambda: len(r2.objects) == 1, "the output")
+            (stored,) = r2.objects.values()
+            assert stored.metadata["prompt-id"] in done.stdout
+            assert len(stored.metadata["prompt-id"]) > 8
+            assert daemon.stop() == 0
+        finally:
+            daemon.kill()
+
+
+def test_outputs_are_found_without_the_kernels_help(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_WATCH": "false"}).start()
+    try:
+        daemon.wait_said("sync.reconciled")
+        (daemon.output / "new/deep").mkdir(parents=True)
+        (daemon.output / "new/deep/a.png").write_bytes(b"a")
+        daemon.wait_for(lambda: len(r2.objects) == 1, "the first", 8)
+        (daemon.output / "new/deep/b.png").write_bytes(b"b")
+        daemon.wait_for(lambda: len(r2.objects) == 2, "the second", 8)
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_the_output_folder_may_vanish_and_come_back(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ()).start()
+    try:
+        daemon.wait_said("sync.reconciled")
+        daemon.output.rmdir()
+        daemon.output.mkdir()
+        (daemon.output / "a.png").write_bytes(b"a")
+        daemon.wait_for(lambda: len(r2.objects) == 1, "the file")
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
+    done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
+    assert done.returncode == 2
+    assert "SYNC_EXTENSIONS='tar.gz' names tar.gz" in done.stderr
+
+
+def test_the_pods_keys_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "sync.json"
+    file.write_text(
+        json.dumps({"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "b", "HF_TOKEN": "t"})
+    )
+    found = with_pod_keys({"R2_BUCKET": "mine"}, file)
+    assert found == {"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "mine"}
+    own = {"R2_ACCESS_KEY_ID": "x", "R2_SECRET_ACCESS_KEY": "y"}
+    assert with_pod_keys(own, file) == own
+    assert with_pod_keys({}, tmp_path / "none.json") == {}
+
+
+def box(kind: bytes, size: int) -> bytes:
+    return struct.pack(">I4s", size + 8, kind) + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 50 + b"\0\0\0\0IEND\xaeB`\x82", True),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 50, False),
+        (b"RIFF" + struct.pack("<I", 12) + b"WEBP" + bytes(8), True),
+        (b"RIFF" + struct.pack("<I", 13) + b"WAVE" + bytes(8), False),
+        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + bytes(8), None),
+        (box(b"ftyp", 8) + box(b"mdat", 100) + box(b"moov", 20), True),
+        (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4sQ", 1, b"mdat", 26) + bytes(10), True),
+        (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4s", 0, b"mdat") + bytes(99), True),
+        (box(b"ftyp", 8) + box(b"mdat", 100), False),
+        (box(b"ftyp", 8) + box(b"moov", 20) + box(b"mdat", 100)[:-1], False),
+        (b"ID3 and so on", None),
+        (b"", None),
+    ],
+)
+def test_formats_that_say_where_they_end(tmp_path: Path, content: bytes, whole: bool | None) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert looks_whole(file.fileno(), len(content)) is whole
+
+
+def test_a_file_open_for_writing_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    with path.open("wb") as file:
+        file.write(b"x")
+        file.flush()
+        assert sign(path) is Sign.OPEN
+    assert sign(path) is Sign.CLOSED
+    (tmp_path / "link").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    assert sign(tmp_path / "link") is Sign.NONE
