@@ -2,7 +2,7 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 
-.PHONY: help demo test lint prefetch image reproduce lock clean
+.PHONY: help demo test lint bench soak prefetch image reproduce lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -21,6 +21,14 @@ test: ## ruff, mypy, pytest
 lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
+
+bench: ## measure against named peers; takes a while
+	@./setup.sh test
+	@$(python) tests/bench/sync.py
+
+soak: ## the long versions of tests
+	@./setup.sh test
+	@CRASHES=200 $(python) -m pytest -s tests/test_sync_crash.py
 
 prefetch: ## put what TIER's image is made of into the Nix store
 	@./setup.sh demo

@@ -49,6 +49,17 @@ def test_outputs_arrive(server: S3, sync: Sync, request: pytest.FixtureRequest) 
     assert sync.stop() == 0
 
 
+def test_files_in_folders_made_a_moment_before(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
+    # The kernel's reports miss nearly all of these.
+    sync.wait_said("sync.reconciled")
+    for number in range(16):
+        folder = sync.output / f"video/{number}/take"
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"%d" % number)
+    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen", 4)
+    assert sync.stop() == 0
+
+
 def test_equal_names_of_other_content_stand_beside(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
     path = sync.output / "a.png"
     path.write_bytes(b"first")
