@@ -34,7 +34,7 @@ def models(volume: Path, hub: Hub, *words: str, **variables: str) -> subprocess.
         "MODEL_CATALOGUE": str(ROOT / "tests/smoke/catalogue.toml"),
         "MODELS": "smoke",
         "HF_ENDPOINT": hub.url,
-        "HF_HUB_ETAG_TIMEOUT": "3",
+        "DOWNLOAD_TIMEOUT": "3",
         **variables,
     }
     command = [sys.executable, "-m", "hearmeman", "models", *words]
@@ -79,11 +79,11 @@ def test_gated_without_a_token(tmp_path: Path, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("repos", "words"),
     [
-        ({}, "the repository does not exist"),
+        ({}, "the repository hearmeman/smoke does not exist"),
         ({REPO: Repo({})}, "does not exist in that repository"),
         ({REPO: Repo({PATH: Stored(tiny_safetensors())}, commit="0" * 40)}, "that revision does not exist"),
-        ({REPO: Repo({PATH: Stored(bytes(4194384))})}, "sent something else"),
-        ({REPO: Repo({PATH: Stored(b"short")})}, "sent something else"),
+        ({REPO: Repo({PATH: Stored(bytes(4194384))})}, "the file changed upstream, nothing here is corrupt"),
+        ({REPO: Repo({PATH: Stored(b"short")})}, "the file changed upstream, nothing here is corrupt"),
     ],
 )
 def test_each_failure_has_its_own_sentence(tmp_path: Path, hub: Hub, repos: dict[str, Repo], words: str) -> None:

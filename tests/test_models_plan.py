@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hearmeman.models.catalogue import Catalogue, CatalogueError, read
-from hearmeman.models.plan import Disk, DiskTooSmallError, Found, Record, asked_for, check_space, make_plan
+from hearmeman.models.plan import Disk, DiskTooSmallError, Found, Host, Record, asked_for, check_space, make_plan
 from hearmeman.settings import Settings
 
 SMOKE = Path(__file__).parent / "smoke/catalogue.toml"
@@ -20,7 +20,7 @@ def catalogue() -> Catalogue:
 
 
 def disk(found: Found | None = None, record: Record | None = None, free: int = 10**12) -> Disk:
-    return Disk({TO: found} if found else {}, {TO: record} if record else {}, {}, free)
+    return Disk({TO: found} if found else {}, {TO: record} if record else {}, {}, {}, free)
 
 
 @pytest.mark.parametrize(
@@ -37,19 +37,19 @@ def disk(found: Found | None = None, record: Record | None = None, free: int = 1
 def test_what_is_done_about_a_file(
     catalogue: Catalogue, found: Found | None, record: Record | None, action: str
 ) -> None:
-    plan = make_plan(catalogue, catalogue.models, disk(found, record))
+    plan = make_plan(catalogue, catalogue.models, disk(found, record), Host())
     assert [step.action for step in plan.steps] == [action]
 
 
 def test_what_does_not_fit_is_refused_with_the_figures(catalogue: Catalogue) -> None:
-    plan = make_plan(catalogue, catalogue.models, disk(free=1_000_000))
+    plan = make_plan(catalogue, catalogue.models, disk(free=1_000_000), Host())
     with pytest.raises(DiskTooSmallError, match=r"0\.00 GB free.*nothing was fetched"):
         check_space(plan, "/workspace/ComfyUI/models")
 
 
 def test_a_full_disk_is_no_matter_when_all_is_present(catalogue: Catalogue) -> None:
     record = Record(SIZE, 1, catalogue.files[0].sha256 or "")
-    check_space(make_plan(catalogue, catalogue.models, disk(Found(SIZE, 1), record, free=0)), "/m")
+    check_space(make_plan(catalogue, catalogue.models, disk(Found(SIZE, 1), record, free=0), Host()), "/m")
 
 
 def test_only_what_is_asked_for(catalogue: Catalogue) -> None:
