@@ -71,7 +71,7 @@ class Download:
         self._descriptor = -1
         self._ranges = True
         self._etag = ""
-        self._worked = False
+        self._worked, self._joined = False, False
         self._not_before, self._pause = 0.0, 0.0
         self._progressed = clock()
         self._failed_at = -1.0
@@ -122,9 +122,9 @@ class Download:
         self.connections += 1
         if self.state == "waiting":
             self.state = "starting"
-            # Time without progress counts from here: files wait for their turn.
-            if self._spans is None:
-                self._progressed = self.clock()
+            if not self._joined:
+                # Time without progress counts from here: files wait for their turn.
+                self._joined, self._progressed = True, self.clock()
 
     def work(self, http: Http) -> None:
         """Fetch one range, after asking the source for the address if that is not known."""
@@ -442,6 +442,7 @@ class Download:
             except CorruptError as error:
                 wrong = str(error)
         if not wrong:
+            self.journal.close()
             self._accept(self.file, digest)
             with self.lock:
                 self.state = "present"

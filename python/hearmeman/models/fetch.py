@@ -26,7 +26,7 @@ from hearmeman.models.store import Store
 from hearmeman.settings import Settings
 
 STALL_SECONDS = 30.0
-"""A connection that brings nothing for so long is cut and made again."""
+"""A connection that brings nothing for so long is cut and made again, sooner where DOWNLOAD_TIMEOUT is short."""
 _LIST_PAUSES = (0.5, 2.0, 5.0, 15.0)
 
 
@@ -36,7 +36,7 @@ class Fetch:
     def __init__(self, plan: Plan, store: Store, settings: Settings, lease: Lease) -> None:
         self.plan, self.store, self.settings, self.lease = plan, store, settings, lease
         self.lock = threading.Condition()
-        self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout))
+        self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout / 3))
         self.sources = Sources(settings, self.http)
         self.downloads: dict[str, Download] = {}
         self.checks: dict[str, Check] = {}

@@ -24,6 +24,7 @@ class Journal:
         self.etag = ""
         self._written = 0.0
         self._writing = threading.Lock()
+        self._closed = False
 
     def name(self, size: int | None, sha256: str) -> None:
         """Say which content this is about; 0 and '' where it is not known."""
@@ -60,12 +61,19 @@ class Journal:
         if not self._writing.acquire(blocking=False):
             return
         try:
+            if self._closed:
+                return
             self._written = time.monotonic()
             content = {"size": self.size, "sha256": self.sha256, "etag": self.etag, "done": done, "missing": missing}
             # Not durable: after a loss of power the hash of the whole tells what the note cannot.
             write_json(self.path, content, durable=False)
         finally:
             self._writing.release()
+
+    def close(self) -> None:
+        """Write no more: the file is whole, and its folder about to go."""
+        with self._writing:
+            self._closed = True
 
     def forget(self) -> None:
         """Remove the note: what is staged is wrong."""
