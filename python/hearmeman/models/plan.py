@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -233,10 +233,8 @@ def _notes(
     ]
     for model in models:
         notes += _about_model(model, host)
-    for step in steps:
-        if step.action in ("fetch", "list"):
-            notes += _about_file(step.file, host)
-    return tuple(dict.fromkeys(notes))
+    todo = [step.file for step in steps if step.action in ("fetch", "list")]
+    return tuple(dict.fromkeys([*notes, *_about_files(todo, host)]))
 
 
 def _about_model(model: Model, host: Host) -> list[str]:
@@ -255,22 +253,28 @@ def _about_model(model: Model, host: Host) -> list[str]:
     return notes
 
 
-def _about_file(file: File, host: Host) -> list[str]:
-    notes = []
-    name = file.to
+def _about_files(files: Iterable[File], host: Host) -> list[str]:
+    """Say what is to be known of files, each thing once with the files that it is true of."""
+    told: dict[str, list[str]] = {}
+    for file in files:
+        for what in _about_file(file, host):
+            told.setdefault(what, []).append(file.to)
+    return [f"{what}: {', '.join(names)}" for what, names in told.items()]
+
+
+def _about_file(file: File, host: Host) -> Iterator[str]:
     if file.gate and not (host.civitai_key if isinstance(file.source, CivitAI) else host.hf_token):
-        variable = "CIVITAI_API_KEY" if isinstance(file.source, CivitAI) else "HF_TOKEN"
-        notes.append(f"{name}: {file.gate}, and {variable} is not set")
+        yield f"{file.gate}, and {'CIVITAI_API_KEY' if isinstance(file.source, CivitAI) else 'HF_TOKEN'} is not set"
     if file.non_commercial:
-        notes.append(f"{name}: not for commercial use ({file.licence})")
+        yield f"not for commercial use ({file.licence})"
     if file.evidence != "confirmed":
-        notes.append(f"{name}: that {file.source} has it is not confirmed ({file.evidence} source)")
-    if not isinstance(file.source, Snapshot) and not file.sha256 and not file.blob:
-        size = "" if file.size else ", nor its size" + (f" (about {file.about / 1e9:.1f} GB)" if file.about else "")
-        notes.append(f"{name}: its hash is not established{size}; it is checked against what its source states")
-    if isinstance(file.source, Snapshot) and not file.about:
-        notes.append(f"{name}: the snapshot's size is not established")
-    return notes
+        yield f"that the source has it is not confirmed ({file.evidence} evidence)"
+    if isinstance(file.source, Snapshot):
+        if not file.about:
+            yield "the size is not established"
+    elif not file.sha256 and not file.blob:
+        what = "the hash is not" if file.size else "neither hash nor size is"
+        yield f"{what} established, what the source states is checked"
 
 
 def check_space(plan: Plan, models_dir: str, quota_gb: float = 0) -> None:

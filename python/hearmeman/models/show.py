@@ -30,13 +30,13 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
             (
                 "*" if model.id in asked else "",
                 model.id,
-                ("" if exact else "~") + (f"{size / 1e9:.2f}" if size else "?"),
+                f"{exact}{size / 1e9:.2f}" if size else "?",
                 "" if model.vram_gb is None else f"{model.vram_gb:g}",
                 " ".join(f"{name}={value}" for name, value in model.when.items()) or f"MODELS={model.id}",
                 model.title + (" (nothing in the image loads it)" if model.no_node else ""),
             )
         )
-    end = "* is asked for by the settings; ~ is a rounded size; ? is a size that is not established"
+    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file whose size is not established, as ? does"
     return "\n".join([*table(rows, right=(2, 3)), end])
 
 
@@ -45,13 +45,15 @@ def catalogue_json(known: Catalogue, asked: set[str]) -> str:
     models = []
     for model in known.models:
         size, exact = _size(known, model)
-        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": size, "bytes_exact": exact})
+        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": size, "bytes_exact": not exact})
     return json.dumps({"models": models, "files": [file.model_dump() for file in known.files]}, indent=2)
 
 
-def _size(known: Catalogue, model: Model) -> tuple[int, bool]:
+def _size(known: Catalogue, model: Model) -> tuple[int, str]:
+    """Sum a model's bytes; the mark is '' when that is exact, '~' when rounded, '>' when a size is missing."""
     files = [file for file in known.files if file.id in model.files]
-    return sum(file.expected for file in files), all(file.size for file in files)
+    mark = ">" if not all(f.expected for f in files) else "" if all(f.size for f in files) else "~"
+    return sum(file.expected for file in files), mark
 
 
 def plan(made: Plan) -> str:
