@@ -61,21 +61,16 @@ class Hub(Host):
         """Links to storage that were given out."""
         self.valid_from = 0
         """Links before this one have expired."""
-        self._hashes: dict[int, str] = {}
 
     @property
     def url(self) -> str:
         """What HF_ENDPOINT is set to."""
         return self.address(0)
 
-    def sha256(self, stored: Stored) -> str:
-        """A file's hash, computed once."""
-        return self._hashes.setdefault(id(stored), stored.sha256)
-
     def by_hash(self, sha256: str) -> Stored | None:
         """The stored file of that hash."""
         files = (stored for repo in self.repos.values() for stored in repo.files.values())
-        return next((stored for stored in files if self.sha256(stored) == sha256), None)
+        return next((stored for stored in files if stored.sha256 == sha256), None)
 
 
 class _HubHandler(Handler):
@@ -124,7 +119,7 @@ class _HubHandler(Handler):
         """A file as the Hub lists it."""
         entry: dict[str, object] = {"type": "file", "path": path, "size": len(stored.data), "oid": stored.blob_id}
         if stored.lfs:
-            entry["lfs"] = {"oid": self.hub.sha256(stored), "size": len(stored.data), "pointerSize": 134}
+            entry["lfs"] = {"oid": stored.sha256, "size": len(stored.data), "pointerSize": 134}
         return entry
 
     def resolve(self, repo: Repo, stored: Stored, path: str) -> None:
@@ -133,7 +128,7 @@ class _HubHandler(Handler):
         if not stored.lfs:
             self.send_file(path, stored, {**headers, "Content-Disposition": f'inline; filename="{quote(path)}"'})
             return
-        sha256 = self.hub.sha256(stored)
+        sha256 = stored.sha256
         linked = {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(stored.data))}
         with self.hub.lock:
             self.hub.links += 1

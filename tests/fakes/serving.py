@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import threading
@@ -24,15 +25,20 @@ class Stored:
     lfs: bool = True
     """On the Hub: whether it lies in large file storage, on the second host."""
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Its hash, which the Hub states for large files."""
         return hashlib.sha256(self.data).hexdigest()
 
-    @property
+    @functools.cached_property
     def blob_id(self) -> str:
         """Git's name of it, which the Hub states for small files."""
         return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
+
+    @functools.cached_property
+    def etag(self) -> str:
+        """What storage calls it."""
+        return f'"{hashlib.md5(self.data).hexdigest()}"'
 
 
 @dataclass
@@ -180,9 +186,9 @@ class Handler(BaseHTTPRequestHandler):
             body = b"<html><title>Sign in</title></html>" if kind == "html" else b'{"error": "sign in first"}'
             self.send(200, {"Content-Type": "text/html" if kind == "html" else "application/json"}, body)
             return
-        data, tag = stored.data, f'"{hashlib.md5(stored.data).hexdigest()}"'
         if fault and kind == "change":
-            data, tag = fault.other, f'"{hashlib.md5(fault.other).hexdigest()}"'
+            stored = Stored(fault.other)
+        data, tag = stored.data, stored.etag
         if fault and kind == "flip":
             data = data[: fault.at] + bytes([data[fault.at] ^ 1]) + data[fault.at + 1 :]
         headers = {"ETag": tag, **headers}

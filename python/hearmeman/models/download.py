@@ -337,7 +337,7 @@ class Download:
             if self.remote is not used:
                 return
             if not self._worked:
-                self._fail(GatedError(f"{self.file.to}: {self.file.source}: the storage refuses the link ({why})"))
+                self._fail(GatedError(why))
                 return
             self.remote = None
             if self.state == "starting":

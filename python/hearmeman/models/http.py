@@ -61,7 +61,7 @@ class Http:
 
         Raises:
             TransientError: worth trying again.
-            ExpiredError: 401, 403 or 410 from another host than the first, as expired links give.
+            ExpiredError: 401, 403 or 410 where no token was sent, as links give that have expired.
             FetchError: one of its leaves; the message lacks the file's name.
         """
         ask = {"User-Agent": f"hearmeman/{__version__}", "Accept-Encoding": "identity"}
@@ -74,7 +74,7 @@ class Http:
             secret = headers if origin(url) == origin(first) else {}
             response = self._send(url, {**ask, **secret})
             if response.status not in _REDIRECTS:
-                return self._sorted(response, url, first, span)
+                return self._sorted(response, url, span, link=not secret)
             location = urljoin(url, response.headers.get("Location", ""))
             response.drain_conn()
             response.release_conn()
@@ -90,7 +90,7 @@ class Http:
         response = self._send(url, {"User-Agent": f"hearmeman/{__version__}", **headers}, method, body)
         try:
             if response.status >= 400:
-                self._refuse(response, url, url)
+                self._refuse(response, url, link=False)
             return response.read(16 << 20)
         except (TransportError, OSError) as error:
             raise TransientError(f"{host(url)}: {brief(error)}") from error
@@ -117,10 +117,10 @@ class Http:
             self._managers[proxy] = kind(**self._options, ssl_context=self._tls)  # type: ignore[arg-type]
         return self._managers[proxy]
 
-    def _sorted(self, response: BaseHTTPResponse, url: str, first: str, span: tuple[int, int] | None) -> Answer:
+    def _sorted(self, response: BaseHTTPResponse, url: str, span: tuple[int, int] | None, link: bool) -> Answer:
         if response.status not in (200, 206):
             try:
-                self._refuse(response, url, first)
+                self._refuse(response, url, link)
             finally:
                 response.close()
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -142,16 +142,13 @@ class Http:
         total = None if found[3] == "*" else int(found[3])
         return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag)
 
-    def _refuse(self, response: BaseHTTPResponse, url: str, first: str) -> None:
+    def _refuse(self, response: BaseHTTPResponse, url: str, link: bool) -> None:
         status, where = response.status, host(url)
-        if status in (401, 403, 410) and origin(url) != origin(first):
-            raise ExpiredError(f"{where} answered {status}")
+        kind = ExpiredError if link else GatedError
         if status == 401:
-            raise GatedError(
-                f"{where} wants a token (401){_message(response)}: set it, or check that it is still valid"
-            )
-        if status in (403, 451):
-            raise GatedError(
+            raise kind(f"{where} wants a token (401){_message(response)}: set it, or check that it is still valid")
+        if status in (403, 451) or (status == 410 and link):
+            raise kind(
                 f"{where} forbids it ({status}){_message(response)}: accept its licence on the site, or use another token"
             )
         if status in (404, 410):
