@@ -33,6 +33,9 @@ from hearmeman.models.spans import ENDLESS, Part, Spans
 from hearmeman.models.verify import check_format, git_blob
 
 BLOCK = spans.MIB
+"""Bytes that are hashed at a time."""
+READ = spans.MIB // 4
+"""Bytes that are read at a time: what a kill loses of each connection, and what a slow one waits for."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 
@@ -282,7 +285,7 @@ class Download:
                 left = part.left if generation == self._generation and not self.over else 0
             if left <= 0:
                 return answer.length is not None and arrived == answer.length
-            data = answer.response.read(min(BLOCK, left))
+            data = answer.response.read(min(READ, left))
             if not data:
                 break
             written = 0
