@@ -150,7 +150,6 @@ def test_every_file_ends_in_the_bucket_once(r2: R2, operations: list[tuple[objec
         journal = Journal(Path(":memory:"))
         bucket = Bucket(load(r2.environ()), 2)
         world = World(Uploader(bucket, prefix, root, journal), journal, Backlog({}))
-        puts = len(r2.operations("put_object"))
         for name, *arguments in operations:
             getattr(world, str(name))(*arguments)
         world.settle()
@@ -162,7 +161,6 @@ def test_every_file_ends_in_the_bucket_once(r2: R2, operations: list[tuple[objec
                 assert stored[key] == content
         assert all(len(keys) == 1 for keys in world.keys.values())
         assert {key for keys in world.keys.values() for key in keys} == set(stored)
-        assert len(r2.operations("put_object")) - puts == len(stored)
         assert r2.overwritten == []
         # The journal spares the bucket: after a restart nothing is asked.
         asked = len(r2.requests)

@@ -98,7 +98,7 @@ def test_the_same_content_is_sent_once(r2: R2, uploader: Uploader) -> None:
     first = send(uploader, "a.png", b"a")
     again = send(uploader, "a.png")
     assert (first.key, first.was_there, again.was_there) == (again.key, False, True)
-    assert len(r2.operations("put_object")) == 1
+    assert len(r2.objects) == 1
 
 
 def test_other_content_gets_a_key_of_its_own(r2: R2, uploader: Uploader) -> None:
@@ -132,6 +132,32 @@ def test_an_object_of_another_tool_is_recognised(r2: R2, uploader: Uploader) -> 
     (uploader.root / "a.png").write_bytes(b"a")
     r2.lay(key(uploader, "a.png"), b"a")
     assert send(uploader, "a.png").was_there
+
+
+def test_a_bucket_that_heeds_conditions_is_not_asked_first(r2: R2, uploader: Uploader) -> None:
+    for number in range(5):
+        send(uploader, f"{number}.png", b"%d" % number)
+    assert len(r2.operations("head_object")) == 1
+    # A key that is taken is respected all the same, and the next keys are looked up first.
+    r2.lay(f"o/{utc_date(0)}/x.png", b"theirs")
+    (uploader.root / "x.png").write_bytes(b"ours")
+    os.utime(uploader.root / "x.png", (1, 1))
+    assert send(uploader, "x.png").key.startswith(f"o/{utc_date(0)}/x.")
+    asked = len(r2.operations("head_object"))
+    send(uploader, "after.png", b"after")
+    assert len(r2.operations("head_object")) == asked + 1
+    assert r2.overwritten == []
+
+
+def test_a_server_that_heeds_no_condition_is_always_asked_first(r2: R2, uploader: Uploader) -> None:
+    r2.conditional_put = False
+    for number in range(3):
+        send(uploader, f"{number}.png", b"%d" % number)
+    assert len(r2.operations("head_object")) == 3
+    assert r2.overwritten == [key(uploader, "0.png")]  # By the very same bytes, to find out.
+    second = send(uploader, "1.png", b"other")
+    assert r2.objects[second.key].content == b"other"
+    assert len(r2.overwritten) == 1
 
 
 def test_a_token_that_may_not_read(r2: R2, uploader: Uploader) -> None:

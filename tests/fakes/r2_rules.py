@@ -245,7 +245,8 @@ class Handler(BaseHTTPRequestHandler):
             raise _RefusedError(400, "EntityTooLarge", "more than 5 GiB in one piece")
         kind = self.headers_by_name.get("content-type", "application/octet-stream")
         found = Object(size, sha256, md5, kind, self._metadata(), body)
-        self._store(key, found, self.headers_by_name.get("if-none-match") == "*")
+        conditional = self.r2.conditional_put and self.headers_by_name.get("if-none-match") == "*"
+        self._store(key, found, conditional)
         return 200, {"ETag": f'"{md5}"'}, b""
 
     def _head_object(self, key: str, *unused: object) -> _Reply:

@@ -83,17 +83,20 @@ class Uploader:
             before = self.journal.record_of(relative) if self.journal else None
             if before is not None and (before.size, before.sha256) == (content.size, content.sha256):
                 return Sent(before.key, content.sha256, content.size, True)  # Touched, not changed.
+            is_large = content.size > MULTIPART_ABOVE
             metadata = {"sha256": content.sha256}
             if prompt := self.prompt_of(relative, expected.mtime_ns):
                 metadata["prompt-id"] = prompt
             for key in _candidates(object_key(self.prefix, relative, expected.mtime_ns), content.sha256):
-                there = self.bucket.head(key)
+                there = None if self.bucket.is_free(key) and not is_large else self.bucket.head(key)
                 if there is None:
                     try:
                         if held is not None:
                             self.bucket.put(key, held, metadata)
+                            if self.journal is not None:  # It pays where many files follow.
+                                self.bucket.try_condition(key, held, metadata)
                             progress(content.size)
-                        elif content.size <= MULTIPART_ABOVE:
+                        elif not is_large:
                             body = cast("IO[bytes]", Slice(descriptor, 0, content.size))
                             self.bucket.put(key, body, metadata, content.md5[0])
                             progress(content.size)
