@@ -223,18 +223,19 @@ class Download:
                 part = self._spans.take(1, whole=True)
             if part is None:
                 return
-            began = part.pos
+            began, generation = part.pos, self._generation
 
-            def arrived(position: int, part: Part = part) -> bool:
+            def arrived(position: int, part: Part = part, generation: int = generation) -> bool:
                 with self.lock:
+                    if generation != self._generation or self.over:
+                        return False
                     part.pos, self._progressed = position, self.clock()
-                    go_on = not self.over
                 self._more.set()
                 self._note()
-                return go_on
+                return True
 
             try:
-                xet.fetch(what, self.staged, (part.pos, part.end), arrived, min(self.timeout, xet.STALL_SECONDS))
+                xet.fetch(what, self.staged, (part.pos, part.end), arrived, min(self.timeout / 3, xet.STALL_SECONDS))
             except TransientError as error:
                 self._xet_tries -= 1
                 log(
@@ -243,7 +244,8 @@ class Download:
                 raise
             finally:
                 with self.lock:
-                    self._spans.give_back(part)
+                    if part in self._spans.active:
+                        self._spans.give_back(part)
 
     def _settle(self, answer: Answer, part: Part) -> Part:
         """Take in what the first bytes of an answer say; the lock is held."""
