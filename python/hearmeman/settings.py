@@ -92,9 +92,14 @@ class Settings(BaseModel):
     enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
     r2_bucket: str = _var("runpod", "bucket that outputs go to", min_length=1)
-    r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$")
+    r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
     r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")
+    sync_extensions: str = _var(
+        "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
+    )
+    sync_uploads: int = _var(8, "files uploaded at one time", ge=1, le=64)
+    sync_watch: bool = _var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
     stop_seconds: float = _var(30, "seconds the whole stop may take", ge=1)
 
