@@ -2,7 +2,7 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 
-.PHONY: help demo test lint prefetch image reproduce lock clean
+.PHONY: help demo test lint prefetch image reproduce lock bench soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -36,6 +36,14 @@ reproduce: ## build TIER's image in two empty stores and compare
 lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
+
+bench: ## measure the model fetch against wget, hf download and aria2c
+	@./setup.sh test bench
+	@$(python) tests/bench/models.py
+
+soak: ## the tests that take long: 200 kills of a fetch
+	@./setup.sh test
+	@KILLS=200 $(python) -m pytest tests/test_models_kill.py -s -k random
 
 clean: ## delete what runs have made
 	rm -rf .work .venv

@@ -107,8 +107,11 @@ class Download:
         if not self.over:
             self._note(force=True)
 
-    def wants_connection(self) -> bool:
-        """Tell whether one more connection would be of use now; the lock is held."""
+    def wants_connection(self, spare: bool = False) -> bool:
+        """Tell whether one more connection would be of use now; the lock is held.
+
+        `spare` ones are those that no other file wants: they may go beyond what one file gets else.
+        """
         if self.over or self.clock() < self._not_before:
             return False
         if self.state == "waiting":
@@ -118,7 +121,8 @@ class Download:
         if not self._ranges:
             return self.connections == 0
         worth_splitting = any(part.left >= 2 * spans.SMALLEST for part in self._spans.active)
-        return self.connections < self.most_connections and (bool(self._spans.free) or worth_splitting)
+        most = self.most_connections * (2 if spare else 1)
+        return self.connections < most and (bool(self._spans.free) or worth_splitting)
 
     def join(self) -> None:
         """Announce a connection; the lock is held, and `work` follows."""
@@ -419,6 +423,8 @@ class Download:
                 if generation != self._generation:
                     hasher, position, generation = hashlib.sha256(), 0, self._generation
                 frontier, complete = self._spans.frontier, self._spans.complete
+            if frontier - position < BLOCK and not complete:
+                continue
             while position < frontier:
                 count = os.preadv(self._descriptor, [buffer[: frontier - position]], position)
                 if count <= 0:
