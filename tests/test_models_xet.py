@@ -81,7 +81,7 @@ def test_a_wrong_bit_from_xet_is_found(case: Case, hub: Hub) -> None:
 def test_killed_it_goes_on_where_it_was_and_leaves_no_process(case: Case, hub: Hub) -> None:
     hub.rate = MIB
     process = case.start("fetch")
-    journal = case.folder / ".hearmeman/staging/x/journal.json"
+    journal = case.folder / ".hearmeman/staging/x/.journal.json"
     _wait(lambda: journal.exists() and json.loads(journal.read_text())["done"] > 0)
     tasks = Path(f"/proc/{process.pid}/task")
     found = [int(word) for task in tasks.iterdir() for word in (task / "children").read_text().split()]

@@ -45,7 +45,7 @@ State = Literal["waiting", "starting", "fetching", "checking", "present", "faile
 class Download:
     """One file, shared by the threads that work on it; `lock` guards all that changes.
 
-    `resolve` asks the source for the address, `accept` gives the verified file its place.
+    `resolve` asks for the address, at the cache too if it is told so; `accept` gives the verified file its place.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Download:
         file: File,
         staged: Path,
         journal: Path,
-        resolve: Callable[[File], Remote],
+        resolve: Callable[[File, bool], Remote],
         accept: Callable[[File, str], None],
         lock: threading.Condition,
         most_connections: int,
@@ -167,7 +167,8 @@ class Download:
             self._more.set()
 
     def _start(self) -> Remote:
-        remote = self._resolve(self.file)
+        # What comes wrong from the cache is fetched again from its source.
+        remote = self._resolve(self.file, not self._restarts)
         size = self.file.size or remote.size
         if self.file.size and remote.size and remote.size != self.file.size:
             raise self._moved(f"offers {remote.size} bytes, the catalogue names {self.file.size}")
@@ -470,6 +471,7 @@ class Download:
         with self.lock:
             self._restarts += 1
             self._begin_again()
-            self.state = "fetching" if self.remote else "waiting"
+            self.remote = None
+            self.state = "fetching" if self.connections else "waiting"
             self.lock.notify_all()
         return False
