@@ -22,12 +22,14 @@ lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
 
-bench: ## measure against named peers; takes a while
-	@./setup.sh test
+bench: ## measure against named peers and print ratios; takes a while
+	@./setup.sh test bench
+	@$(python) tests/bench/models.py
 	@$(python) tests/bench/sync.py
 
-soak: ## the long versions of tests
+soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
+	@KILLS=200 $(python) -m pytest tests/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/test_sync_crash.py
 
 prefetch: ## put what TIER's image is made of into the Nix store

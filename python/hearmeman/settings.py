@@ -84,6 +84,11 @@ class Settings(BaseModel):
     download_connections: int = _var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = _var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = _var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    model_cache: str = _var(
+        "",
+        "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
+        pattern="^(s3://[^/]+(/.*)?)?$",
+    )
     civitai_api_key: SecretStr | None = _var(None, "CivitAI API key, for files that want a login")
     civitai_endpoint: str = _var("https://civitai.com", "address of CivitAI", pattern="^https?://")
     hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")

@@ -45,7 +45,7 @@ State = Literal["waiting", "starting", "fetching", "checking", "present", "faile
 class Download:
     """One file, shared by the threads that work on it; `lock` guards all that changes.
 
-    `resolve` asks the source for the address, `accept` gives the verified file its place.
+    `resolve` asks for the address, at the cache too if it is told so; `accept` gives the verified file its place.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Download:
         file: File,
         staged: Path,
         journal: Path,
-        resolve: Callable[[File], Remote],
+        resolve: Callable[[File, bool], Remote],
         accept: Callable[[File, str], None],
         lock: threading.Condition,
         most_connections: int,
@@ -107,8 +107,11 @@ class Download:
         if not self.over:
             self._note(force=True)
 
-    def wants_connection(self) -> bool:
-        """Tell whether one more connection would be of use now; the lock is held."""
+    def wants_connection(self, spare: bool = False) -> bool:
+        """Tell whether one more connection would be of use now; the lock is held.
+
+        `spare` ones are those that no other file wants: they may go beyond what one file gets else.
+        """
         if self.over or self.clock() < self._not_before:
             return False
         if self.state == "waiting":
@@ -118,7 +121,8 @@ class Download:
         if not self._ranges:
             return self.connections == 0
         worth_splitting = any(part.left >= 2 * spans.SMALLEST for part in self._spans.active)
-        return self.connections < self.most_connections and (bool(self._spans.free) or worth_splitting)
+        most = self.most_connections * (2 if spare else 1)
+        return self.connections < most and (bool(self._spans.free) or worth_splitting)
 
     def join(self) -> None:
         """Announce a connection; the lock is held, and `work` follows."""
@@ -163,7 +167,8 @@ class Download:
             self._more.set()
 
     def _start(self) -> Remote:
-        remote = self._resolve(self.file)
+        # What comes wrong from the cache is fetched again from its source.
+        remote = self._resolve(self.file, not self._restarts)
         size = self.file.size or remote.size
         if self.file.size and remote.size and remote.size != self.file.size:
             raise self._moved(f"offers {remote.size} bytes, the catalogue names {self.file.size}")
@@ -223,18 +228,19 @@ class Download:
                 part = self._spans.take(1, whole=True)
             if part is None:
                 return
-            began = part.pos
+            began, generation = part.pos, self._generation
 
-            def arrived(position: int, part: Part = part) -> bool:
+            def arrived(position: int, part: Part = part, generation: int = generation) -> bool:
                 with self.lock:
+                    if generation != self._generation or self.over:
+                        return False
                     part.pos, self._progressed = position, self.clock()
-                    go_on = not self.over
                 self._more.set()
                 self._note()
-                return go_on
+                return True
 
             try:
-                xet.fetch(what, self.staged, (part.pos, part.end), arrived, min(self.timeout, xet.STALL_SECONDS))
+                xet.fetch(what, self.staged, (part.pos, part.end), arrived, min(self.timeout / 3, xet.STALL_SECONDS))
             except TransientError as error:
                 self._xet_tries -= 1
                 log(
@@ -243,7 +249,8 @@ class Download:
                 raise
             finally:
                 with self.lock:
-                    self._spans.give_back(part)
+                    if part in self._spans.active:
+                        self._spans.give_back(part)
 
     def _settle(self, answer: Answer, part: Part) -> Part:
         """Take in what the first bytes of an answer say; the lock is held."""
@@ -417,6 +424,8 @@ class Download:
                 if generation != self._generation:
                     hasher, position, generation = hashlib.sha256(), 0, self._generation
                 frontier, complete = self._spans.frontier, self._spans.complete
+            if frontier - position < BLOCK and not complete:
+                continue
             while position < frontier:
                 count = os.preadv(self._descriptor, [buffer[: frontier - position]], position)
                 if count <= 0:
@@ -462,6 +471,7 @@ class Download:
         with self.lock:
             self._restarts += 1
             self._begin_again()
-            self.state = "fetching" if self.remote else "waiting"
+            self.remote = None
+            self.state = "fetching" if self.connections else "waiting"
             self.lock.notify_all()
         return False

@@ -39,11 +39,8 @@ class Answer:
     """Bytes of the body; None when not stated."""
     etag: str
     """Strong validator; empty when there is none."""
-
-    @property
-    def ranges(self) -> bool:
-        """Whether the server gave the range that was asked for."""
-        return self.response.status == 206
+    ranges: bool
+    """Whether the server gave the range that was asked for, rather than the whole."""
 
 
 class Http:
@@ -133,14 +130,15 @@ class Http:
         length = int(stated) if stated.isdigit() else None
         tag = response.headers.get("ETag", "")
         tag = "" if tag.startswith("W/") else tag
-        if response.status == 200:
-            return Answer(response, url, 0, length, length, tag)
+        # Some S3 servers give a range and say 200.
+        if response.status == 200 and "Content-Range" not in response.headers:
+            return Answer(response, url, 0, length, length, tag, ranges=False)
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found is None or span is None or int(found[1]) != span[0]:
             response.close()
             raise TransientError(f"{host(url)} answered with a range that was not asked for")
         total = None if found[3] == "*" else int(found[3])
-        return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag)
+        return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag, ranges=True)
 
     def _refuse(self, response: BaseHTTPResponse, url: str, link: bool) -> None:
         status, where = response.status, host(url)

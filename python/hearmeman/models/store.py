@@ -70,7 +70,7 @@ class Store:
 
     def journal(self, file: File) -> Path:
         """Where it is noted which bytes of a staged file have arrived."""
-        return self.staging / quote(file.id, safe="") / "journal.json"
+        return self.staging / quote(file.id, safe="") / ".journal.json"
 
     def discard(self, file: File) -> None:
         """Throw away what was staged of a file."""

@@ -1,7 +1,4 @@
-"""Fetches bytes through Hugging Face's Xet storage, in a process of its own, since it may hang and reads its variables once.
-
-As a program it takes one JSON object on standard input, writes into the staged file, and prints how far it is.
-"""
+"""Fetches bytes through Hugging Face's Xet storage, in a process of its own, since it may hang and is then killed."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ import select
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +33,7 @@ def fetch(
     order = {**xet, "path": str(path), "start": span[0], "end": span[1]}
     complaints = tempfile.TemporaryFile()  # noqa: SIM115
     child = subprocess.Popen(
-        [sys.executable, "-m", "hearmeman.models.xet"],
+        [sys.executable, "-P", str(Path(__file__).with_name("xet_process.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
@@ -70,30 +65,3 @@ def fetch(
         for pipe in (child.stdin, child.stdout, complaints):
             with contextlib.suppress(OSError):
                 pipe.close()
-
-
-def _main() -> None:
-    import hf_xet  # type: ignore[import-untyped]
-
-    order = json.loads(sys.stdin.readline())
-    # Standard input closes when the parent dies, however it dies.
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-    descriptor = os.open(order["path"], os.O_WRONLY)
-    group = hf_xet.XetSession().new_download_stream_group(
-        token_refresh_url=order["refresh"], token_refresh_headers=order["headers"]
-    )
-    info = hf_xet.XetFileInfo(order["hash"], order["size"])
-    position, told = order["start"], 0.0
-    for data in group.download_stream(info, start=order["start"], end=order["end"]):
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(descriptor, view, position)
-            position, view = position + count, view[count:]
-        if time.monotonic() - told > 0.1:
-            told = time.monotonic()
-            print(position, flush=True)
-    print(position, flush=True)
-
-
-if __name__ == "__main__":
-    _main()

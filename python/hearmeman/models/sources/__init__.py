@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearmeman.models.catalogue import CivitAI, File, GitLFS, HuggingFace, Web
 from hearmeman.models.errors import FetchError
 from hearmeman.models.http import Http
 from hearmeman.settings import Settings
+
+if TYPE_CHECKING:
+    from hearmeman.models.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,27 @@ class Remote:
 class Sources:
     """All sources, with the settings and the tokens that they need."""
 
-    def __init__(self, settings: Settings, http: Http) -> None:
+    def __init__(self, settings: Settings, http: Http, cache: Cache | None = None) -> None:
         self.settings = settings
         self.http = http
+        self.cache = cache
 
-    def resolve(self, file: File) -> Remote:
-        """Ask the file's source where its bytes are.
+    def resolve(self, file: File, cached: bool = True) -> Remote:
+        """Tell where a file's bytes are: in the cache, unless `cached` is false, else at its source.
 
         Raises:
             TransientError: worth asking again.
             FetchError: one of its leaves; the message names the file.
         """
+        cache = self.cache if cached else None
+        if cache and file.sha256 and (found := cache.find(file.sha256)):
+            return found
+        remote = self._ask(file)
+        if cache and not file.sha256 and remote.sha256 and (found := cache.find(remote.sha256)):
+            return found
+        return remote
+
+    def _ask(self, file: File) -> Remote:
         from hearmeman.models.sources import civitai, hub, lfs
 
         try:

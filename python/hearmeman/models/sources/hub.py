@@ -34,6 +34,7 @@ def resolve(source: HuggingFace, settings: Settings) -> Remote:
     if found.xet_file_data is not None:
         xet = {
             "hash": found.xet_file_data.file_hash,
+            "size": found.size,
             "refresh": found.xet_file_data.refresh_route,
             "headers": headers if origin(found.xet_file_data.refresh_route) == origin(settings.hf_endpoint) else {},
         }
