@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator, model_validator
 
+from hearmeman import pod_settings
 from hearmeman.errors import UsageError
-
-_UNSUBSTITUTED = re.compile(r"\{\{\s*RUNPOD_SECRET_\w+\s*\}\}")
-
-
-def _var(default: Any, help: str, **limits: Any) -> Any:
-    return Field(default=default, description=help, **limits)
+from hearmeman.variables import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, Problem, extra_of, near_misses, renamed
+from hearmeman.variables import var as _var
 
 
-class Settings(BaseModel):
-    """The pod's settings; one field is one environment variable of the same name in capitals."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    volume_dir: str = _var("/workspace", "where the volume is mounted", pattern="^/")
-    models_dir: str = _var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models", pattern="^(/.*)?$")
-    comfyui_output_dir: str = _var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern="^(/.*)?$")
-    state_dir: str = _var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID", pattern="^(/.*)?$")
-    runpod_pod_id: str = _var("local", "the pod's name, given by RunPod", pattern="^[A-Za-z0-9_.-]+$")
-
-    comfyui_host: str = _var("0.0.0.0", "address that ComfyUI listens on")
-    comfyui_port: int = _var(8188, "port that ComfyUI listens on", ge=1, le=65535)
-    comfyui_args: str = _var("", "extra ComfyUI arguments; empty or 'auto' lets the tuner choose")
-    gpu_tier: Literal["auto", "consumer", "prosumer", "datacenter"] = _var("auto", "GPU tier; auto detects it")
-    gpu_memory_mode: Literal["auto", "full", "model_cpu_offload", "sequential_cpu_offload"] = _var(
-        "auto", "memory mode; auto follows the GPU"
-    )
+class Models(BaseModel):
+    """Models: what is fetched, and from where."""
 
     model_catalogue: str = _var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
     models: str = _var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
     wait_for_models: bool = _var(False, "start ComfyUI only when every enabled model is present")
     dry_run: bool = _var(False, "print the fetch plan and fetch nothing")
     download_timeout: int = _var(1800, "seconds without progress after which a download is cut", ge=1)
-    volume_size_gb: float = _var(0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0)
+    volume_size_gb: float = _var(
+        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
+    )
     enable_controlnet: bool = _var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
     hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")
     hf_endpoint: str = _var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
+
+
+class Sync(BaseModel):
+    """Outputs: where they are uploaded."""
 
     enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
@@ -54,16 +39,28 @@ class Settings(BaseModel):
     r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")
     sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
-    stop_seconds: float = _var(30, "seconds the whole stop may take", ge=1)
 
-    @field_validator("*", mode="after")
+
+class Settings(
+    pod_settings.Places,
+    pod_settings.ComfyUI,
+    pod_settings.Memory,
+    pod_settings.Doors,
+    pod_settings.Voices,
+    Models,
+    Sync,
+    pod_settings.Stop,
+    pod_settings.Given,
+):
+    """The pod's settings; one field is one environment variable of the same name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
     @classmethod
     def _substituted(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if isinstance(text, str) and _UNSUBSTITUTED.search(text):
-            raise ValueError(
-                "holds a RunPod secret that was not substituted: make that secret in RunPod's console or unset the variable"
-            )
+        if isinstance(value, str) and UNSUBSTITUTED.search(value):
+            raise ValueError(UNSUBSTITUTED_TEXT)
         return value
 
     @model_validator(mode="after")
@@ -90,6 +87,31 @@ class Settings(BaseModel):
         return self.comfyui_output_dir or f"{self.comfyui_dir}/output"
 
     @property
+    def gated(self) -> bool:
+        """Whether a gate stands before the pod's ports."""
+        return self.access_token is not None
+
+    @property
+    def comfyui_listens(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports that ComfyUI itself listens on."""
+        if self.gated:
+            return (("127.0.0.1", self.comfyui_inner_port),)
+        return tuple((host.strip(), self.comfyui_port) for host in self.comfyui_host.split(","))
+
+    @property
+    def comfyui_url(self) -> str:
+        """Where processes of this pod reach ComfyUI, without the gate."""
+        host, port = self.comfyui_listens[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        return f"http://{host}:{port}"
+
+    @property
+    def authorized_keys(self) -> tuple[str, ...]:
+        """SSH public keys that may log in."""
+        lines = (self.ssh_public_key or self.public_key).replace("\\n", "\n").splitlines()
+        return tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
+
+    @property
     def state_path(self) -> str:
         """This pod's state folder."""
         return self.state_dir or f"{self.volume_dir}/.hearmeman/{self.runpod_pod_id}"
@@ -100,9 +122,25 @@ SECRETS = frozenset(
 )
 """Names of the variables that never appear in logs, argv or another process's environment."""
 
+ALIASES: dict[str, str] = {
+    alias: name.upper() for name, field in Settings.model_fields.items() for alias in extra_of(field)["aliases"]
+}
+"""Old spelling -> the variable."""
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
+    ((group.__doc__ or "").rstrip("."), tuple(name.upper() for name in group.__annotations__))
+    for group in Settings.__bases__
+)
+"""Heading -> its variables, in the order in which they are shown."""
+
 
 class SettingsError(UsageError):
     """One or more variables are wrong; the message names all of them."""
+
+
+def canonical(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give `environ` without empty values and with old spellings under their new names."""
+    return renamed(environ, ALIASES)[0]
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -111,32 +149,74 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: names every wrong variable, its value unless secret, and what it takes.
     """
-    known = {name.upper(): name for name in Settings.model_fields}
-    given = {known[key]: value for key, value in environ.items() if key in known and value != ""}
-    problems = _misspelt(environ, known)
-    settings = None
-    try:
-        settings = Settings.model_validate(given)
-    except ValidationError as error:
-        for item in error.errors():
-            name = str(item["loc"][0]).upper() if item["loc"] else ""
-            shown = "" if not name or name in SECRETS else f"={environ.get(name, '')!r}"
-            message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}{shown}: {message}" if name else message)
+    settings, problems = parse(environ)
     if settings is None or problems:
-        raise SettingsError("settings are wrong, nothing was started:\n" + "\n".join(f"  {p}" for p in problems))
+        raise SettingsError(told(problems))
     return settings
 
 
-_PREFIXES = ("ENABLE_", "R2_", "COMFYUI_", "GPU_", "HF_TOKEN", "SYNC_")
+def told(problems: list[Problem]) -> str:
+    """Render problems as one message."""
+    return "settings are wrong, nothing was started:\n" + "\n".join(f"  {problem.text}" for problem in problems)
 
 
-def _misspelt(environ: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
-    problems = []
-    for key in sorted(environ):
-        if key in known or not key.startswith(_PREFIXES):
-            continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-        if near:
-            problems.append(f"{key} is not a variable: did you mean {near[0]}?")
-    return problems
+def parse(environ: Mapping[str, str]) -> tuple[Settings | None, list[Problem]]:
+    """Read the settings and find all that is wrong; None where they cannot be made."""
+    names = {name.upper(): name for name in Settings.model_fields}
+    found, spelt, problems = renamed(environ, ALIASES)
+    problems += near_misses(environ, {**names, **ALIASES})
+    settings = None
+    try:
+        settings = Settings.model_validate({names[name]: value for name, value in found.items() if name in names})
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = str(item["loc"][0]).upper() if item["loc"] else ""
+            message = item["msg"].removeprefix("Value error, ")
+            shown = "" if not name or name in SECRETS else f"={found.get(name, '')!r}"
+            name = name or message.split(" ")[0]
+            problems.append(Problem(name, f"{spelt.get(name, name)}{shown}: {message}" if item["loc"] else message))
+    if settings is not None:
+        problems += [Problem(text.partition("=")[0], text) for text in pod_settings.equal_ports(settings)]
+    return settings, problems
+
+
+_PARTS = {
+    "R2_ENDPOINT": "sync",
+    "R2_ACCESS_KEY_ID": "sync",
+    "R2_SECRET_ACCESS_KEY": "sync",
+    "JUPYTER_PASSWORD": "jupyter",
+    "HF_TOKEN": "models",
+    "CIVITAI_API_KEY": "models",
+}
+"""Variables whose absence fails only one part of the pod."""
+
+
+def load_for_boot(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], dict[str, str]]:
+    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it is not started).
+
+    A secret that was not substituted, or is missing, fails the part that needs it and not the pod: a pod without its
+    sync can still be reached and mended. Whatever else is wrong is an error, and so is a gate without its token.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    left = canonical(environ)
+    failed: dict[str, str] = {}
+    while True:
+        settings, problems = parse(environ if not failed else left)
+        kept = [problem for problem in problems if not _of_a_part(problem, left)]
+        if settings is not None and not problems:
+            return settings, left, failed
+        if kept or not problems:
+            raise SettingsError(told(problems))
+        for problem in problems:
+            part = _PARTS[problem.name]
+            failed[part] = "; ".join(filter(None, (failed.get(part), problem.text)))
+            left.pop(problem.name, None)
+            if part == "sync":
+                left["ENABLE_R2_SYNC"] = "false"
+
+
+def _of_a_part(problem: Problem, environ: Mapping[str, str]) -> bool:
+    value = environ.get(problem.name, "")
+    return problem.name in _PARTS and (value == "" or UNSUBSTITUTED.search(value) is not None)

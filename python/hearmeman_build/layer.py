@@ -136,4 +136,3 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
         }
     ]
     (out / "layers.json").write_text(json.dumps(described, indent=1) + "\n")
-

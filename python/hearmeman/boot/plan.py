@@ -176,7 +176,7 @@ def make_plan(
             Process(**{**vars(p), "secrets": tuple(name for name in p.secrets if environ.get(name))}) for p in processes
         ),
         stop_seconds=settings.stop_seconds,
-        withheld=tuple(sorted(hidden - SECRETS)),
+        withheld=tuple(sorted(hidden - {name for process in processes for name in process.secrets})),
         warnings=_warnings(settings, machine, tuning, sync_share),
     )
 
