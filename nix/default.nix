@@ -52,6 +52,8 @@ let
       {
         revision = "stand-in";
         source = sources "comfyui-standin" ../tests/standin;
+        # It parses by the facts that our own check uses.
+        flags = builtins.path { path = ../python/hearmeman/tune/cli-flags.json; name = "cli-flags.json"; };
       }
     else
       {
@@ -107,7 +109,18 @@ let
             inherit (comfyui tier) source;
             target = "opt/comfyui";
           }
-        ];
+        ]
+        ++ (
+          if tier.comfyui == null then
+            [
+              {
+                source = (comfyui tier).flags;
+                target = "opt/comfyui/cli-flags.json";
+              }
+            ]
+          else
+            [ ]
+        );
       })
       (product name tier)
     ];
