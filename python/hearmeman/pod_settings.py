@@ -34,7 +34,7 @@ class ComfyUI(BaseModel):
         18188, "with ACCESS_TOKEN: port on loopback that ComfyUI itself listens on, behind the gate", ge=1, le=65535
     )
     comfyui_args: str = var(
-        "", "extra ComfyUI arguments; they win over the tuner's. empty or 'auto' means none", ("CLI_ARGS",)
+        "", "extra ComfyUI arguments; they win over the tuner's; empty or 'auto' means none", ("CLI_ARGS",)
     )
     update_nodes_on_start: bool = var(False, "pull the custom nodes on the volume before ComfyUI starts")
     update_nodes_seconds: float = var(120, "seconds that the update of nodes may take in all", ge=1)
