@@ -39,9 +39,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     known = flags.load_flags(tune_command.flags_file(args.image_file))
     settings, own = _load(merged, known)
     clock.mark("settings")
-    here = facts.gather(settings, machine.gather(), args.nodes_dir, Path(image.comfyui_main))
+    here = facts.gather(settings, machine.gather(settings.models_path), args.nodes_dir, Path(image.comfyui_main))
     clock.mark("facts")
-    tuning = tuner.tune(here.memory, known, settings.gpu_tier, settings.gpu_memory_mode, own)
+    tuning = tuner.tune(
+        here.memory,
+        known,
+        settings.gpu_tier,
+        settings.gpu_memory_mode,
+        own,
+        tune_command.voices(settings),
+        cuda_floor=image.cuda_floor,
+    )
     plan = planner.make_plan(settings, here, image, tuning, merged, str(args.run_dir), sys.executable)
     clock.mark("plan")
     if args.plan:
