@@ -138,11 +138,11 @@ def test_at_boot_all_else_is_an_error(environ: dict[str, str]) -> None:
 
 
 def test_keys_for_ssh() -> None:
-    assert load({"PUBLIC_KEY": "ssh-ed25519 A a\n# no\n\nssh-rsa B b\n"}).authorized_keys == (
-        "ssh-ed25519 A a",
-        "ssh-rsa B b",
-    )
-    assert load({"PUBLIC_KEY": "k one", "SSH_PUBLIC_KEY": "k two"}).authorized_keys == ("k two",)
+    one, two = "ssh-ed25519 AAAAC3Nza one@host", 'from="10.0.0.1" ssh-rsa AAAAB3Nza two'
+    settings = load({"PUBLIC_KEY": f"{one}\n# no\n\n{two}\r\n-----BEGIN PRIVATE KEY-----"})
+    assert settings.authorized_keys == (one, two)
+    assert settings.bad_keys == (3,)
+    assert load({"PUBLIC_KEY": one, "SSH_PUBLIC_KEY": two}).authorized_keys == (two,)
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -101,9 +101,10 @@ class Stop(BaseModel):
 
 
 class Given(BaseModel):
-    """Given by RunPod."""
+    """Given by RunPod, or by boot."""
 
     runpod_pod_id: str = var("local", "the pod's name", given=True, pattern="^[A-Za-z0-9_.-]+$")
+    comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: str = var("", "outer port that leads to SSH", given=True, pattern=r"^\d*$")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from hearmeman import pod_settings
 from hearmeman.errors import UsageError
 from hearmeman.variables import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, Problem, extra_of, near_misses, renamed
 from hearmeman.variables import var as _var
+
+PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-9+/=]+(\s|$)")
 
 
 class Models(BaseModel):
@@ -99,7 +102,7 @@ class Settings(
         return tuple((host.strip(), self.comfyui_port) for host in self.comfyui_host.split(","))
 
     @property
-    def comfyui_url(self) -> str:
+    def inner_url(self) -> str:
         """Where processes of this pod reach ComfyUI, without the gate."""
         host, port = self.comfyui_listens[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
@@ -108,8 +111,16 @@ class Settings(
     @property
     def authorized_keys(self) -> tuple[str, ...]:
         """SSH public keys that may log in."""
+        return tuple(key for key in self._keys() if PUBLIC_KEY.search(key))
+
+    @property
+    def bad_keys(self) -> tuple[int, ...]:
+        """Which lines of the public keys are none, counted from 1."""
+        return tuple(number for number, key in enumerate(self._keys(), 1) if not PUBLIC_KEY.search(key))
+
+    def _keys(self) -> list[str]:
         lines = (self.ssh_public_key or self.public_key).replace("\\n", "\n").splitlines()
-        return tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
+        return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
     @property
     def state_path(self) -> str:
@@ -185,6 +196,8 @@ _PARTS = {
     "R2_ACCESS_KEY_ID": "sync",
     "R2_SECRET_ACCESS_KEY": "sync",
     "JUPYTER_PASSWORD": "jupyter",
+    "PUBLIC_KEY": "sshd",
+    "SSH_PUBLIC_KEY": "sshd",
     "HF_TOKEN": "models",
     "CIVITAI_API_KEY": "models",
 }

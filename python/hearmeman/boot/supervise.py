@@ -1,18 +1,27 @@
-"""supervisord, woken by signals and starting its programs at once: as it comes it polls up to a second for either."""
+"""supervisord, woken by signals and starting its programs at once; its exit code tells how the stop went."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from supervisor import supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 
+from hearmeman.log import log
+
+PARTLY = 3
+"""Exit code of a stop at which something was killed or left undone."""
+
 
 class _Wake:
-    """A pipe that every signal writes to; it sits in supervisord's own poll loop."""
+    """A pipe that every signal writes to; it sits in supervisord's own poll loop, which else wakes once a second."""
 
     def __init__(self) -> None:
         self.fd, write_end = os.pipe()
@@ -36,13 +45,40 @@ class _Wake:
 class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
     """Supervisor without the first poll's second."""
 
+    socket_owner = -1
+
     def runforever(self) -> None:
         """Start what is to be started, then run supervisord's own loop."""
         wake = _Wake()
         asyncore.socket_map[wake.fd] = wake
-        for group in sorted(self.process_groups.values()):
+        for section, _ in self.options.httpservers:
+            if self.socket_owner >= 0 and section.get("file"):
+                os.chown(section["file"], self.socket_owner, 0)
+        # What stops first matters most and starts first: ComfyUI is in that group.
+        for group in sorted(self.process_groups.values(), reverse=True):
             group.transition()
         super().runforever()
+
+
+def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
+    """Judge a stop by the wrappers' reports: (exit code, what was killed or left undone)."""
+    told = []
+    for report in reports:
+        if report.get("killed"):
+            told.append(f"{report['name']} did not stop in time and was killed")
+        elif report.get("name") == "sync" and report.get("exit") not in (0, None):
+            told.append(f"sync ended with {report['exit']}: outputs may be left; they are sent at the next start")
+    return (PARTLY if told else 0), told
+
+
+def _reports(folder: Path) -> Iterable[dict[str, Any]]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict):
+            yield found
 
 
 def _append_to_stdout() -> None:
@@ -50,7 +86,19 @@ def _append_to_stdout() -> None:
     fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> int:
+    """Run supervisord with `argv`; `--socket-owner=UID` before its own options is ours."""
+    if argv and argv[0].startswith("--socket-owner="):
+        PromptSupervisor.socket_owner = int(argv.pop(0).partition("=")[2])
     _append_to_stdout()
     supervisord.Supervisor = PromptSupervisor
-    supervisord.main(sys.argv[1:])
+    supervisord.main(argv)
+    code, told = verdict(_reports(Path(argv[argv.index("-c") + 1]).parent / "keep"))
+    for text in told:
+        log("stop.unclean", what=text)
+    log("stop.done", exit=code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
