@@ -23,7 +23,6 @@ KbdInteractiveAuthentication no
 UsePAM no
 PidFile none
 AcceptEnv LANG LC_*
-SetEnv BASH_ENV={shell}
 X11Forwarding no
 PrintMotd no
 ClientAliveInterval 60
@@ -53,8 +52,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise SshError("this image carries no sshd: use an image with openssh-server")
     key = host_key(args.keys_dir)
     config = args.run_dir / "ssh" / "sshd_config"
-    keys, shell = args.run_dir / "ssh" / "authorized_keys", args.run_dir / "shell.env"
-    config.write_text(_CONFIG.format(port=args.port, key=key, keys=keys, shell=shell), encoding="utf-8")
+    keys = args.run_dir / "ssh" / "authorized_keys"
+    config.write_text(_CONFIG.format(port=args.port, key=key, keys=keys), encoding="utf-8")
     os.execve(sshd, [sshd, "-D", "-e", "-f", str(config)], {"PATH": environ.get("PATH", "")})
     raise AssertionError("exec came back")
 

@@ -17,7 +17,7 @@ USERS = {
 }
 """System users for the processes that hold secrets: name -> uid and gid."""
 
-_SHELL_LINE = b"\n# What boot made of the pod's settings, without secrets.\n[ -r /run/hearmeman/shell.env ] && . /run/hearmeman/shell.env\n"
+_SHELL_LINE = b"# What boot made of the pod's settings, without secrets.\n[ -r /run/hearmeman/shell.env ] && . /run/hearmeman/shell.env\n"
 """For every interactive shell; boot writes the file."""
 
 _ALTERNATIVES = {
@@ -101,7 +101,8 @@ def _base_files(tree: Tree) -> None:
         _put(tree, target, content(tree, f"usr/share/base-files/{source}"))
     _put(tree, "etc/nsswitch.conf", content(tree, "usr/share/libc-bin/nsswitch.conf"))
     if "etc/bash.bashrc" in tree:
-        _put(tree, "etc/bash.bashrc", content(tree, "etc/bash.bashrc") + _SHELL_LINE)
+        # Before Debian's lines, which end at once for `ssh HOST COMMAND`.
+        _put(tree, "etc/bash.bashrc", _SHELL_LINE + content(tree, "etc/bash.bashrc"))
     _put(tree, "etc/profile.d/hearmeman.sh", _SHELL_LINE)
     _put_link(tree, "etc/dpkg/origins/default", "debian")
     _put_link(tree, "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")

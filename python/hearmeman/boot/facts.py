@@ -87,15 +87,17 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
     baked = [str(path) for path in _entries(nodes_dir)] + ([str(own)] if own.exists() else [])
     theirs = _entries(Path(settings.comfyui_dir) / "custom_nodes")
     volume = Path(settings.volume_dir)
+    mounted = mount_of(volume)
     proc = Path("/proc/self")
     return Machine(
-        volume_is_mount=os.path.ismount(volume),
+        # os.path.ismount does not see a bind mount of the same disk.
+        volume_is_mount=mounted.kind != "" and mounted.point == os.path.realpath(volume),
         places=tuple(_place(name, Path(path)) for name, path in wanted.items()),
         listens=tuple(_listens(settings)),
         memory=memory,
         baked_nodes=tuple(baked),
         volume_nodes=tuple(path.name for path in theirs),
-        volume=mount_of(volume),
+        volume=mounted,
         volume_used=_used(volume),
         not_separate=why_not_separate(
             _text(proc / "status"), _text(proc / "uid_map"), shutil.which("setpriv") is not None

@@ -179,21 +179,24 @@ class Table:
         argv = [self.python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host.split(',')[0]}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
-        argv += [
-            "--FileContentsManager.delete_to_trash=False",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        ]
         argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]
+        argv += ["--FileContentsManager.delete_to_trash=False"]
+        # Notebooks run in ComfyUI's environment; this one's own packages are pinned and stay as they are.
+        argv += ["--MultiKernelManager.default_kernel_name=comfyui", "--KernelSpecManager.ensure_native_kernel=False"]
+        argv += ["--KernelSpecManager.allowed_kernelspecs=comfyui", "--LabApp.extension_manager=readonly"]
         if settings.runpod_pod_id != "local":
             # Exactly the address at which RunPod's proxy shows it; no wildcard.
             origin = f"https://{settings.runpod_pod_id}-{settings.jupyter_port}.proxy.runpod.net"
             argv.append(f"--ServerApp.allow_origin={origin}")
-        # Its runtime files hold the token, so they lie in a folder that only the door's user and root can enter.
+        own = f"{settings.volume_dir}/.hearmeman/jupyter"
         places = {
+            # These hold the token, so they lie in a folder that only the door's user and root can enter.
             "JUPYTER_RUNTIME_DIR": f"{self.run_dir}/jupyter/runtime",
             "JUPYTER_PATH": f"{self.run_dir}/share/jupyter",
+            "JUPYTER_CONFIG_DIR": f"{own}/config",
+            "JUPYTER_DATA_DIR": f"{own}/data",
+            "IPYTHONDIR": f"{own}/ipython",
         }
-        places |= {"JUPYTER_CONFIG_DIR": f"{settings.volume_dir}/.hearmeman/jupyter"}
         return Process(
             name="jupyter",
             argv=tuple(argv),

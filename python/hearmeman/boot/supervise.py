@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from supervisor.medusa import asyncore_25 as asyncore
 
 from hearmeman.log import log
 
+HEAD_START = 0.5
+"""Seconds that ComfyUI's wrapper has for starting it before all else is started."""
 PARTLY = 3
 """Exit code of a stop at which something was killed or left undone."""
 
@@ -54,10 +57,22 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
         for section, _ in self.options.httpservers:
             if self.socket_owner >= 0 and section.get("file"):
                 os.chown(section["file"], self.socket_owner, 0)
-        # What stops first matters most and starts first: ComfyUI is in that group.
-        for group in sorted(self.process_groups.values(), reverse=True):
+        self._start_first("comfyui")
+        for group in self.process_groups.values():
             group.transition()
         super().runforever()
+
+    def _start_first(self, name: str) -> None:
+        # A moment's head start: the others' interpreters would else take its processors.
+        for group in self.process_groups.values():
+            process = group.processes.get(name)
+            if process is None:
+                continue
+            process.transition()
+            report = Path(self.options.configfile).parent / "keep" / f"{name}.json"
+            end = time.monotonic() + HEAD_START
+            while time.monotonic() < end and not _read(report).get("pid"):
+                time.sleep(0.01)
 
 
 def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
@@ -71,14 +86,12 @@ def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
     return (PARTLY if told else 0), told
 
 
-def _reports(folder: Path) -> Iterable[dict[str, Any]]:
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict):
-            yield found
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _append_to_stdout() -> None:
@@ -93,7 +106,8 @@ def main(argv: list[str]) -> int:
     _append_to_stdout()
     supervisord.Supervisor = PromptSupervisor
     supervisord.main(argv)
-    code, told = verdict(_reports(Path(argv[argv.index("-c") + 1]).parent / "keep"))
+    reports = Path(argv[argv.index("-c") + 1]).parent / "keep"
+    code, told = verdict(_read(path) for path in sorted(reports.glob("*.json")))
     for text in told:
         log("stop.unclean", what=text)
     log("stop.done", exit=code)

@@ -33,14 +33,16 @@ http {{
   proxy_request_buffering off;
   proxy_buffering off;
   proxy_buffer_size 256k;
+  proxy_buffers 8 256k;
+  proxy_busy_buffers_size 512k;
   proxy_http_version 1.1;
   proxy_connect_timeout 5s;
   proxy_read_timeout 24h;
   proxy_send_timeout 1h;
   tcp_nodelay on;
 
-  map $http_upgrade $upgrade {{ default ""; ~*^websocket$ websocket; }}
-  map $upgrade $connection {{ default ""; websocket upgrade; }}
+  map $http_upgrade $upgrade_to {{ default ""; ~*^websocket$ websocket; }}
+  map $upgrade_to $connection_kind {{ default ""; websocket upgrade; }}
 
   upstream door {{ server unix:{run}/gate/door.sock; keepalive 16; }}
 """
@@ -54,8 +56,8 @@ _SERVER = """
     error_page 502 504 = {down};
 
     proxy_set_header Host $http_host;
-    proxy_set_header Upgrade $upgrade;
-    proxy_set_header Connection $connection;
+    proxy_set_header Upgrade $upgrade_to;
+    proxy_set_header Connection $connection_kind;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     # The service behind never sees what opened the gate.
     proxy_set_header Authorization "";
@@ -71,7 +73,7 @@ _SERVER = """
       proxy_set_header Host $http_host;
       proxy_set_header Connection "";
       proxy_set_header X-Method $request_method;
-      proxy_set_header X-Upgrade $upgrade;
+      proxy_set_header X-Upgrade $upgrade_to;
     }}
     location = {refused} {{
       internal;
