@@ -44,7 +44,7 @@ http {{
   map $http_upgrade $upgrade_to {{ default ""; ~*^websocket$ websocket; }}
   map $upgrade_to $connection_kind {{ default ""; websocket upgrade; }}
 
-  upstream door {{ server unix:{run}/gate/door.sock; keepalive 16; }}
+  upstream door {{ server unix:{run}/gate/door.sock; keepalive 64; }}
 """
 
 _SERVER = """

@@ -21,6 +21,8 @@ from hearmeman.log import log
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOK_SECONDS = 1.0
 """Seconds between two looks at ComfyUI until it is ready; then ten times that."""
+BACKLOG = 4096
+"""A unix socket refuses what its backlog cannot hold, and a refusal here is an error for a visitor."""
 
 
 class Door:
@@ -159,11 +161,11 @@ async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
     runner = web.AppRunner(door.app(), access_log=None)
     await runner.setup()
     sock.unlink(missing_ok=True)
-    await web.UnixSite(runner, str(sock)).start()
+    await web.UnixSite(runner, str(sock), backlog=BACKLOG).start()
     sock.chmod(0o600)
     for host, port in listens:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         except OSError as error:
             log("door.closed", host=host, port=port, why=error.strerror)
     watch = asyncio.create_task(door.watch())
