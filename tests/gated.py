@@ -38,12 +38,10 @@ class GatedPod(Pod):
             "JUPYTER_PASSWORD": JUPYTER_TOKEN,
             "PUBLIC_KEY": f"{self.key.with_suffix('.pub').read_text()}\nnot a key\n",
             "ENABLE_XTTS": "true",
-            "MODELS": "",
-            "MODEL_CATALOGUE": "/workspace/none.toml",
+            "HF_ENDPOINT": "http://127.0.0.1:9",
             "HF_TOKEN": "hf_planted-secret",
             "RUNPOD_API_KEY": "rpa_planted-secret",
         }
-        (volume / "none.toml").write_text("")
 
     def own_image(self, changes: dict[str, object]) -> None:
         """Boot with the image's facts but for `changes`."""

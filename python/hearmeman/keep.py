@@ -81,6 +81,7 @@ class Keeper:
 
     def run(self) -> int:
         """Start, watch and start again; the exit code is 0, or that of a process that runs once."""
+        self._end_leftovers()
         self._report()
         self._wait_for_others()
         pause = 0.0
@@ -101,6 +102,14 @@ class Keeper:
             self._sleep(pause)
         self._report(pid=None)
         return 0
+
+    def _end_leftovers(self) -> None:
+        # A wrapper before this one was killed: its process died with it, but that one's children may hold the port.
+        pid = _read_json(self.args.report).get("pid") if self.args.report else None
+        if isinstance(pid, int) and pid > 1:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+                self._say("process.leftovers_ended", group=pid)
 
     def _wait_for_others(self) -> None:
         said = ""
