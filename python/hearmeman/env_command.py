@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     image_env = read_image(args.image_file).env if args.image_file.exists() else {}
     merged = {**image_env, **environ}
     if args.template:
-        load(merged)
+        load(merged, whole=True)
         print(json.dumps(template(merged, image_env), indent=2))
         return 0
     table = rows(merged, image_env)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for row in ({name: name for name in columns}, *table):
             cells = zip((row[name] for name in columns), widths, strict=True)
             print("  ".join(text.ljust(width) for text, width in cells).rstrip())
-    load(merged)
+    load(merged, whole=True)
     return 0
 
 

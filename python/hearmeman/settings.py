@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 
 from hearmeman import pod_settings
 from hearmeman.errors import UsageError
@@ -65,14 +65,6 @@ class Settings(
         if isinstance(value, str) and UNSUBSTITUTED.search(value):
             raise ValueError(UNSUBSTITUTED_TEXT)
         return value
-
-    @model_validator(mode="after")
-    def _complete(self) -> Settings:
-        if self.enable_r2_sync:
-            for name in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key"):
-                if not getattr(self, name):
-                    raise ValueError(f"{name.upper()} is required when ENABLE_R2_SYNC=true")
-        return self
 
     @property
     def comfyui_dir(self) -> str:
@@ -154,13 +146,15 @@ def canonical(environ: Mapping[str, str]) -> dict[str, str]:
     return renamed(environ, ALIASES)[0]
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], whole: bool = False) -> Settings:
     """Read the settings from `environ`; empty values count as unset.
+
+    `whole` asks for what belongs together: a single process of the pod is not given the others' secrets.
 
     Raises:
         SettingsError: names every wrong variable, its value unless secret, and what it takes.
     """
-    settings, problems = parse(environ)
+    settings, problems = parse(environ, whole)
     if settings is None or problems:
         raise SettingsError(told(problems))
     return settings
@@ -171,11 +165,12 @@ def told(problems: list[Problem]) -> str:
     return "settings are wrong, nothing was started:\n" + "\n".join(f"  {problem.text}" for problem in problems)
 
 
-def parse(environ: Mapping[str, str]) -> tuple[Settings | None, list[Problem]]:
-    """Read the settings and find all that is wrong; None where they cannot be made."""
+def parse(environ: Mapping[str, str], whole: bool = False) -> tuple[Settings | None, list[Problem]]:
+    """Read the settings and find all that is wrong; None where they cannot be made. `whole` as in `load`."""
     names = {name.upper(): name for name in Settings.model_fields}
     found, spelt, problems = renamed(environ, ALIASES)
     problems += near_misses(environ, {**names, **ALIASES})
+    problems += _missing(found) if whole else []
     settings = None
     try:
         settings = Settings.model_validate({names[name]: value for name, value in found.items() if name in names})
@@ -184,11 +179,20 @@ def parse(environ: Mapping[str, str]) -> tuple[Settings | None, list[Problem]]:
             name = str(item["loc"][0]).upper() if item["loc"] else ""
             message = item["msg"].removeprefix("Value error, ")
             shown = "" if not name or name in SECRETS else f"={found.get(name, '')!r}"
-            name = name or message.split(" ")[0]
-            problems.append(Problem(name, f"{spelt.get(name, name)}{shown}: {message}" if item["loc"] else message))
+            problems.append(Problem(name, f"{spelt.get(name, name)}{shown}: {message}" if name else message))
     if settings is not None:
         problems += [Problem(text.partition("=")[0], text) for text in pod_settings.equal_ports(settings)]
     return settings, problems
+
+
+_TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
+
+
+def _missing(found: Mapping[str, str]) -> list[Problem]:
+    if found.get("ENABLE_R2_SYNC", "").lower() not in _TRUE:
+        return []
+    names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+    return [Problem(name, f"{name} is required when ENABLE_R2_SYNC=true") for name in names if name not in found]
 
 
 _PARTS = {
@@ -216,7 +220,7 @@ def load_for_boot(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str],
     left = canonical(environ)
     failed: dict[str, str] = {}
     while True:
-        settings, problems = parse(environ if not failed else left)
+        settings, problems = parse(environ if not failed else left, whole=True)
         kept = [problem for problem in problems if not _of_a_part(problem, left)]
         if settings is not None and not problems:
             return settings, left, failed
