@@ -5,6 +5,7 @@ let
     attrNames
     concatMap
     concatStringsSep
+    elem
     fromJSON
     listToAttrs
     mapAttrs
@@ -98,6 +99,7 @@ let
           comfyui_rev = (comfyui tier).revision;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
+          jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
         };

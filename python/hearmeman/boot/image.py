@@ -13,7 +13,7 @@ from hearmeman.errors import HearmemanError
 IMAGE_FILE = Path("/opt/hearmeman/image.json")
 RUN_DIR = Path("/run/hearmeman")
 """Where boot keeps what lasts until the pod stops."""
-TIERS = ("smoke", "consumer", "prosumer", "datacenter")
+TIERS = ("smoke", "smoke-jupyter", "consumer", "prosumer", "datacenter")
 
 
 class ImageError(HearmemanError):
@@ -36,6 +36,8 @@ class Image:
     """Lowest CUDA version that the driver must offer."""
     env: Mapping[str, str] = field(default_factory=dict)
     """The tier's defaults of variables; the pod's own values win."""
+    jupyter_python: str = ""
+    """The interpreter that runs JupyterLab; empty where the image carries none."""
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Voice engine (xtts, chatterbox) -> its command; {host} and {port} stand for where it is to listen."""
     silent_nodes: tuple[str, ...] = ()
@@ -66,6 +68,9 @@ def read_image(path: Path) -> Image:
     services, silent = raw.get("services", {}), raw.get("silent_nodes", [])
     if not isinstance(services, dict) or not all(_is_words(argv) and argv for argv in services.values()):
         wrong.append("services")
+    jupyter = raw.get("jupyter_python", "")
+    if not isinstance(jupyter, str):
+        wrong.append("jupyter_python")
     if not _is_words(silent):
         wrong.append("silent_nodes")
     if wrong:
@@ -74,7 +79,7 @@ def read_image(path: Path) -> Image:
         raise ImageError(f"{path} names the unknown tier {raw['tier']!r}; known are {', '.join(TIERS)}. {mend}")
     commands = {name: tuple(argv) for name, argv in services.items()}
     facts = {name: raw[name] for name in texts}
-    return Image(**facts, env=env, services=commands, silent_nodes=tuple(silent), raw=raw)
+    return Image(**facts, env=env, jupyter_python=jupyter, services=commands, silent_nodes=tuple(silent), raw=raw)
 
 
 def _is_words(value: object) -> bool:
