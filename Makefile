@@ -2,7 +2,7 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 
-.PHONY: help demo test lint prefetch image reproduce lock docs clean
+.PHONY: help demo test lint prefetch image reproduce lock docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -36,6 +36,10 @@ reproduce: ## build TIER's image in two empty stores and compare
 lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
+
+bench: ## measure against named peers; prints ratios
+	@./setup.sh test
+	@$(python) tests/bench/gate.py
 
 docs: ## write the reference of all variables
 	@$(python) -m hearmeman env --docs docs/environment.md
