@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 
@@ -59,8 +59,6 @@ class Models(BaseModel):
     enable_flashportrait: bool = _var(False, "fetch FlashPortrait")
     enable_storymem: bool = _var(False, "fetch StoryMem (nothing in the image loads it)")
     enable_infcam: bool = _var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
-    enable_xtts: bool = _var(False, "fetch XTTS v2 and run its API")
-    enable_chatterbox: bool = _var(False, "fetch Chatterbox and run its API")
     download_connections: int = _var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = _var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = _var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")

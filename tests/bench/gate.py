@@ -7,6 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -35,7 +36,7 @@ async def upload(session: aiohttp.ClientSession, url: str) -> float:
     """MB/s of one large upload."""
     block = bytes(1 << 20)
 
-    async def body():  # type: ignore[no-untyped-def]
+    async def body() -> AsyncIterator[bytes]:
         for _ in range(BYTES >> 20):
             yield block
 
