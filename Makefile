@@ -2,7 +2,7 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 
-.PHONY: help demo test lint bench soak prefetch image reproduce lock clean
+.PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -26,6 +26,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@./setup.sh test bench
 	@$(python) tests/bench/models.py
 	@$(python) tests/bench/sync.py
+	@$(python) tests/bench/gate.py
 
 soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
@@ -46,6 +47,9 @@ reproduce: ## build TIER's image in two empty stores and compare
 lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
+
+docs: ## write the reference of all variables
+	@$(python) -m hearmeman env --docs docs/environment.md
 
 clean: ## delete what runs have made
 	rm -rf .work .venv

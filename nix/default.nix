@@ -5,6 +5,7 @@ let
     attrNames
     concatMap
     concatStringsSep
+    elem
     fromJSON
     listToAttrs
     mapAttrs
@@ -84,6 +85,13 @@ let
           target = "opt/hearmeman/catalogue.toml";
         }
       ];
+      # Where people look for logs; boot makes /run/hearmeman/logs.
+      links = {
+        "var/log/comfyui.log" = "/run/hearmeman/logs/comfyui.log";
+        "var/log/download_models.log" = "/run/hearmeman/logs/models.log";
+        "var/log/jupyter.log" = "/run/hearmeman/logs/jupyter.log";
+        "var/log/r2_sync.log" = "/run/hearmeman/logs/sync.log";
+      };
       texts = {
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {
@@ -91,6 +99,7 @@ let
           comfyui_rev = (comfyui tier).revision;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
+          jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
         };

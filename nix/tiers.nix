@@ -1,5 +1,5 @@
 # What each tier's image carries and defaults to; data only.
-{
+rec {
   # Boots anywhere, without a GPU and without ComfyUI: the demo and the tests run it.
   smoke = {
     userland = [ "core" ];
@@ -13,5 +13,13 @@
       ENABLE_CONTROLNET = "false";
       MODELS = "smoke";
     };
+  };
+
+  # The same with JupyterLab, which most of the tests and the demo do without.
+  smoke-jupyter = smoke // {
+    environments = [
+      "jupyter"
+      "runtime"
+    ];
   };
 }

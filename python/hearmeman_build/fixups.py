@@ -11,10 +11,14 @@ from hearmeman_build.layer import Entry, dir_entry, file_entry, link_entry
 Tree = dict[str, Entry]
 
 USERS = {
+    "hearmeman-door": 990,
     "hearmeman-sync": 991,
     "hearmeman-fetch": 992,
 }
 """System users for the processes that hold secrets: name -> uid and gid."""
+
+_SHELL_LINE = b"# What boot made of the pod's settings, without secrets.\n[ -r /run/hearmeman/shell.env ] && . /run/hearmeman/shell.env\n"
+"""For every interactive shell; boot writes the file."""
 
 _ALTERNATIVES = {
     "usr/bin/awk": ("usr/bin/gawk", "usr/bin/mawk"),
@@ -24,6 +28,8 @@ _ALTERNATIVES = {
     "usr/bin/editor": ("usr/bin/nano", "usr/bin/vim.tiny"),
 }
 """Name -> candidates, best first."""
+
+_SSH_GROUP = 101
 
 _CREATED = {
     "mnt": 0o755, "srv": 0o755, "opt": 0o755, "media": 0o755, "proc": 0o755, "sys": 0o755, "dev": 0o755,
@@ -69,6 +75,7 @@ def apply(tree: Tree) -> Tree:
     _accounts(tree)
     _pam(tree)
     _certificates(tree)
+    _ssh(tree)
     for name, candidates in _ALTERNATIVES.items():
         _alternative(tree, name, candidates)
     if "usr/bin/python3.11" in tree:
@@ -93,6 +100,10 @@ def _base_files(tree: Tree) -> None:
     ):
         _put(tree, target, content(tree, f"usr/share/base-files/{source}"))
     _put(tree, "etc/nsswitch.conf", content(tree, "usr/share/libc-bin/nsswitch.conf"))
+    if "etc/bash.bashrc" in tree:
+        # Before Debian's lines, which end at once for `ssh HOST COMMAND`.
+        _put(tree, "etc/bash.bashrc", _SHELL_LINE + content(tree, "etc/bash.bashrc"))
+    _put(tree, "etc/profile.d/hearmeman.sh", _SHELL_LINE)
     _put_link(tree, "etc/dpkg/origins/default", "debian")
     _put_link(tree, "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
     _put(tree, "etc/timezone", b"Etc/UTC\n")
@@ -108,6 +119,9 @@ def _accounts(tree: Tree) -> None:
     for name, number in USERS.items():
         passwd.append(f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin")
         group.append(f"{name}:x:{number}:")
+    if "usr/sbin/sshd" in tree:
+        passwd.append("sshd:x:100:65534::/run/sshd:/usr/sbin/nologin")
+        group.append(f"_ssh:x:{_SSH_GROUP}:")
     _put(tree, "etc/passwd", _lines(passwd))
     _put(tree, "etc/group", _lines(group))
     shadow = [f"{line.split(':')[0]}:*:19675:0:99999:7:::" for line in passwd]
@@ -116,6 +130,13 @@ def _accounts(tree: Tree) -> None:
     _put(tree, "etc/gshadow", _lines(gshadow), 0o640, gid=42)
     _put(tree, "etc/subuid", b"")
     _put(tree, "etc/subgid", b"")
+
+
+def _ssh(tree: Tree) -> None:
+    if "usr/sbin/sshd" in tree:
+        _put(tree, "etc/ssh/sshd_config", content(tree, "usr/share/openssh/sshd_config"))
+    if "usr/bin/ssh-agent" in tree:
+        tree["usr/bin/ssh-agent"] = replace(tree["usr/bin/ssh-agent"], mode=0o2755, gid=_SSH_GROUP)
 
 
 def _unlocked(master: bytes) -> list[str]:

@@ -133,7 +133,7 @@ def _host(settings: Settings, matters: bool) -> Host:
         return Host(hf_token=hf_token, civitai_key=civitai_key)
     from hearmeman.tune import machine, tuner
 
-    gpus, _ = machine.gpus_seen()
+    gpus = machine.nvidia().gpus
     vram = gpus[0].vram_mib / 1024 if gpus else None
     tier = settings.gpu_tier if settings.gpu_tier != "auto" else tuner.row_for(gpus[0].vram_mib if gpus else 0)[1]
     return Host(tier, vram, hf_token, civitai_key)

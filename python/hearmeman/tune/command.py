@@ -7,13 +7,16 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hearmeman.boot import image
 from hearmeman.tune import flags, machine, tuner
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman tune`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--models", action="store_true", help="tell for each enabled model whether it fits this GPU")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -25,14 +28,62 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     own, problems = own_arguments(settings.comfyui_args, known)
     if problems:
         raise settings_module.SettingsError("settings are wrong:\n" + "\n".join(f"  {p}" for p in problems))
-    memory = machine.gather()
-    chosen = tuner.tune(memory, known, settings.gpu_tier, settings.gpu_memory_mode, own)
+    memory = machine.gather(settings.models_path)
+    floor = image.read_image(image.IMAGE_FILE).cuda_floor if image.IMAGE_FILE.exists() else ""
+    chosen = tuner.tune(
+        memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings), cuda_floor=floor
+    )
+    if args.models:
+        return _models(settings, memory, args.json)
     if args.json:
         facts = {**dataclasses.asdict(memory), "ram_bytes": memory.ram_bytes}
         print(json.dumps({**dataclasses.asdict(chosen), "machine": facts}, indent=2))
     else:
-        print("\n".join(lines(chosen)))
-    return 0
+        print("\n".join([*machine_lines(memory), *lines(chosen)]))
+    return 1 if chosen.problems else 0
+
+
+def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
+    """Print whether each enabled model fits; 1 when one does not."""
+    from hearmeman.models import catalogue, plan
+    from hearmeman.tune import models
+
+    known = catalogue.read(Path(settings.model_catalogue))
+    asked = plan.asked_for(known, settings)
+    vram = memory.gpus[0].vram_mib / 1024 if memory.gpus else 0.0
+    engines = {name: tuner.VOICE_GB[name] for name in voices(settings)}
+    found = models.fits(asked, known.models, vram, engines)
+    if as_json:
+        print(json.dumps({"vram_gb": vram, "models": [dataclasses.asdict(fit) for fit in found]}, indent=2))
+    else:
+        if not memory.gpus:
+            print(f"no GPU seen: {memory.gpu_problem}")
+        for fit in found:
+            needs = "no figure" if fit.needs_gb is None else f"{fit.needs_gb:g} GB, {fit.has_gb:.1f} are there"
+            print(f"{fit.model:28} {fit.verdict:10} {needs}" + (f": {fit.advice}" if fit.advice else ""))
+        if not found:
+            print("no model is enabled")
+    return 1 if any(fit.verdict == "too large" for fit in found) else 0
+
+
+def voices(settings: Any) -> tuple[str, ...]:
+    """Name the voice engines that are enabled."""
+    return tuple(name for name in tuner.VOICE_GB if getattr(settings, f"enable_{name.lower()}"))
+
+
+def machine_lines(memory: machine.Memory) -> list[str]:
+    """Render what was seen of the machine."""
+    gib = 1024**3
+    cuda = f", CUDA up to {memory.cuda[0]}.{memory.cuda[1]}" if memory.cuda else ""
+    driver = f"driver {memory.driver}{cuda}" if memory.driver else memory.gpu_problem
+    gpus = ", ".join(f"{gpu.name} ({gpu.vram_mib} MiB)" for gpu in memory.gpus) or "none"
+    limit = f", of which the container may use {memory.ram_bytes / gib:.1f}" if memory.is_limited else ""
+    kind = memory.models.kind or "unknown"
+    return [
+        f"GPU          {gpus}; {driver}",
+        f"RAM          {memory.host_bytes / gib:.1f} GiB{limit}",
+        f"models on    {kind}{' (network)' if memory.models.is_network else ''} at {memory.models.point}",
+    ]
 
 
 def lines(chosen: tuner.Tuning) -> list[str]:
@@ -43,7 +94,8 @@ def lines(chosen: tuner.Tuning) -> list[str]:
         f"arguments    {' '.join(chosen.arguments) or '(none)'}",
     ]
     shown += [f"  {name}: {why}" for name, why in chosen.reasons.items() if name.startswith("-")]
-    return shown + [f"warning: {warning}" for warning in chosen.warnings]
+    shown += [f"warning: {warning}" for warning in chosen.warnings]
+    return shown + [f"problem: {problem}" for problem in chosen.problems]
 
 
 def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str, ...], list[str]]:
