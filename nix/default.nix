@@ -46,18 +46,10 @@ let
     filter = file: type: baseNameOf file != "__pycache__";
   };
 
-  comfyui =
-    tier:
-    if tier.comfyui == null then
-      {
-        revision = "stand-in";
-        source = sources "comfyui-standin" ../tests/standin;
-      }
-    else
-      {
-        revision = inputs.${tier.comfyui}.rev;
-        source = inputs.${tier.comfyui};
-      };
+  comfyui = import ./comfyui.nix {
+    inherit layer inputs;
+    standin = sources "comfyui-standin" ../tests/standin;
+  };
 
   # The last, small layer: our package, the workflows and this tier's defaults.
   product =
@@ -86,7 +78,7 @@ let
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {
           tier = name;
-          comfyui_rev = (comfyui tier).revision;
+          comfyui_rev = comfyui.commit tier;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
           cuda_floor = cudaFloor;
@@ -97,27 +89,17 @@ let
 
   layersOf =
     name: tier:
-    map (group: userland.layer (userland.debs group) group) tier.userland
-    ++ map environments.layer tier.environments
-    ++ [
-      (layer {
-        name = if tier.comfyui == null then "comfyui-standin" else "comfyui";
-        trees = [
-          {
-            inherit (comfyui tier) source;
-            target = "opt/comfyui";
-          }
-        ];
-      })
-      (product name tier)
-    ];
+    userland.layers tier.userland
+    ++ environments.layers tier.environments
+    ++ comfyui.layers tier
+    ++ [ (product name tier) ];
 
   images = mapAttrs (
     name: tier:
     image {
       inherit name;
       layers = layersOf name tier;
-      comfyuiRevision = (comfyui tier).revision;
+      comfyuiRevision = comfyui.commit tier;
     }
   ) tiers;
 

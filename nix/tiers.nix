@@ -1,17 +1,65 @@
 # What each tier's image carries and defaults to; data only.
+let
+  # Folder in /opt/comfyui-nodes -> flake input. A new node is one line here, one input, and its needs in
+  # environments/comfyui.toml.
+  nodes = {
+    ComfyUI-Chatterbox = "comfyui-chatterbox";
+    ComfyUI-FlashPortrait = "comfyui-flashportrait";
+    ComfyUI-GGUF = "comfyui-gguf";
+    ComfyUI-KJNodes = "comfyui-kjnodes";
+    ComfyUI-SCAIL-Pose = "comfyui-scail-pose";
+    ComfyUI-VideoHelperSuite = "comfyui-videohelpersuite";
+    ComfyUI-WanAnimatePreprocess = "comfyui-wananimatepreprocess";
+    ComfyUI-WanVideoWrapper = "comfyui-wanvideowrapper";
+    Comfyui_turbodiffusion = "comfyui-turbodiffusion";
+    VibeVoice-ComfyUI = "vibevoice-comfyui";
+    comfyui_controlnet_aux = "comfyui-controlnet-aux";
+  };
+
+  full = defaults: {
+    # One layer for each list of groups.
+    userland = [
+      [ "core" ]
+      [
+        "media"
+        "build"
+        "shell"
+      ]
+    ];
+    environments = [
+      "comfyui"
+      "xtts"
+      "chatterbox"
+      "runtime"
+    ];
+    comfyuiEnvironment = "comfyui";
+    comfyui = "comfyui";
+    inherit nodes defaults;
+    catalogue = ../python/hearmeman/models/catalogue.toml;
+  };
+in
 {
   # Boots anywhere, without a GPU and without ComfyUI: the demo and the tests run it.
   smoke = {
-    userland = [ "core" ];
+    userland = [ [ "core" ] ];
     environments = [ "runtime" ];
     # The environment that runs ComfyUI, and its source: null is the stand-in of tests/standin.
     comfyuiEnvironment = "runtime";
     comfyui = null;
-    nodes = [ ];
+    nodes = { };
     catalogue = ../tests/smoke/catalogue.toml;
     defaults = {
       ENABLE_CONTROLNET = "false";
       MODELS = "smoke";
     };
   };
+
+  # 8 to 24 GB of GPU memory.
+  consumer = full { GPU_TIER = "auto"; };
+
+  # 24 to 48 GB.
+  prosumer = full { GPU_TIER = "auto"; };
+
+  # 48 GB and more.
+  datacenter = full { GPU_TIER = "auto"; };
 }

@@ -39,7 +39,7 @@ def tier_parts(tier: str) -> dict[str, Any]:
     return parts
 
 
-_TIERS = "builtins.mapAttrs (name: tier: { inherit (tier) userland environments; }) (import @ROOT@/nix/tiers.nix)"
+_TIERS = "builtins.mapAttrs (name: tier: { inherit (tier) environments; userland = builtins.concatLists tier.userland; }) (import @ROOT@/nix/tiers.nix)"
 
 
 def prefetch_tier(tier: str, say: Any = print) -> None:

@@ -1,0 +1,46 @@
+# ComfyUI at COMFYUI_COMMIT, and the custom nodes: one layer each.
+{
+  layer,
+  # The flake's inputs.
+  inputs,
+  # The stand-in's source, for a tier without ComfyUI.
+  standin,
+}:
+let
+  inherit (builtins) attrNames map substring;
+
+  # An override by a folder has no commit; its hash says which tree it was.
+  revision = name: inputs.${name}.rev or "overridden-${substring 7 12 (inputs.${name}.narHash or "sha256-unknown")}";
+in
+{
+  inherit revision;
+
+  # ComfyUI's commit in a tier's image, or what stands in for it.
+  commit = tier: if tier.comfyui == null then "stand-in" else revision tier.comfyui;
+
+  layers =
+    tier:
+    [
+      (layer {
+        name = if tier.comfyui == null then "comfyui-standin" else "comfyui";
+        trees = [
+          {
+            source = if tier.comfyui == null then standin else inputs.${tier.comfyui};
+            target = "opt/comfyui";
+          }
+        ];
+      })
+    ]
+    ++ map (
+      node:
+      layer {
+        name = "node-${node}";
+        trees = [
+          {
+            source = inputs.${tier.nodes.${node}};
+            target = "opt/comfyui-nodes/${node}";
+          }
+        ];
+      }
+    ) (attrNames tier.nodes);
+}
