@@ -12,9 +12,11 @@ declare -A why=(
   [setpriv]="util-linux: ties helper servers to the demo"
   [skopeo]="skopeo: an independent reader of the image, and the pusher"
   [docker-registry]="docker-registry: a real registry on loopback"
+  [oci-image-tool]="oci-image-tool: an independent validator of the image"
+  [flac]="flac: decodes the stand-in's sound"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac)
 
 packages=()
 for command in "${needed[@]}"; do

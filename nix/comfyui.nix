@@ -3,7 +3,7 @@
   layer,
   # The flake's inputs.
   inputs,
-  # The stand-in's source, for a tier without ComfyUI.
+  # The stand-in's trees, for a tier without ComfyUI.
   standin,
 }:
 let
@@ -23,12 +23,16 @@ in
     [
       (layer {
         name = if tier.comfyui == null then "comfyui-standin" else "comfyui";
-        trees = [
-          {
-            source = if tier.comfyui == null then standin else inputs.${tier.comfyui};
-            target = "opt/comfyui";
-          }
-        ];
+        trees =
+          if tier.comfyui == null then
+            standin
+          else
+            [
+              {
+                source = inputs.${tier.comfyui};
+                target = "opt/comfyui";
+              }
+            ];
       })
     ]
     ++ map (

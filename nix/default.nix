@@ -48,7 +48,17 @@ let
 
   comfyui = import ./comfyui.nix {
     inherit layer inputs;
-    standin = sources "comfyui-standin" ../tests/standin;
+    standin = [
+      {
+        source = sources "comfyui-standin" ../tests/standin;
+        target = "opt/comfyui";
+      }
+      # It parses by the facts that our own check uses.
+      {
+        source = builtins.path { path = ../python/hearmeman/tune/cli-flags.json; name = "cli-flags.json"; };
+        target = "opt/comfyui/cli-flags.json";
+      }
+    ];
   };
 
   # The last, small layer: our package, the workflows and this tier's defaults.

@@ -32,6 +32,15 @@ def test_an_independent_reader_finds_every_digest_right(image: Image) -> None:
     assert build_output("checks.x86_64-linux.smoke").read_text().strip() == image.digest
 
 
+def test_an_independent_validator_accepts_every_document(image: Image) -> None:
+    """Its check of whole images is older than zstd layers, so each document is checked against its schema."""
+    blobs = image.layout / "blobs/sha256"
+    manifest = blobs / image.digest.partition(":")[2]
+    config = blobs / json.loads(manifest.read_text())["config"]["digest"].partition(":")[2]
+    for kind, path in (("imageIndex", image.layout / "index.json"), ("manifest", manifest), ("config", config)):
+        subprocess.run(["oci-image-tool", "validate", "--type", kind, str(path)], check=True)
+
+
 def test_skopeo_reads_it(image: Image) -> None:
     done = subprocess.run(
         ["skopeo", "inspect", f"oci:{image.layout}:smoke"], stdout=subprocess.PIPE, text=True, check=True
@@ -57,8 +66,8 @@ def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     port = free_port()
     config = tmp_path / "registry.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{accesslog: {{disabled: false}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        f"storage: {{filesystem: {{rootdir: '{tmp_path}/registry'}}}}\n"
+        f"version: 0.1\nlog:\n  accesslog:\n    disabled: false\nhttp:\n  addr: 127.0.0.1:{port}\n"
+        f"storage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\n"
     )
     log = tmp_path / "registry.log"
     with log.open("w") as output:

@@ -92,3 +92,9 @@ def test_a_wheel_for_another_platform_ends_evaluation() -> None:
     wheel = '{ file = "toy-1.0-cp311-cp311-win_amd64.whl"; sha256 = "1"; }'
     with pytest.raises(BuildError, match=r"toy-1\.0-cp311-cp311-win_amd64\.whl .* is for another platform"):
         nix("eval", "--impure", "--expr", f"({call} {wheel}).name")
+
+
+def test_a_disk_too_small_is_refused_before_the_first_byte(tmp_path: Path) -> None:
+    prefetch.check_space(10**9, {tmp_path: 3 * 10**9})
+    with pytest.raises(BuildError, match=r"has 2999 MB free, 3000 MB are needed .* nothing was fetched"):
+        prefetch.check_space(10**9, {tmp_path: 3 * 10**9 - 10**6})

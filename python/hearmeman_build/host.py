@@ -58,7 +58,7 @@ def nix(*arguments: str, program: str = "nix", quiet: bool = True) -> str:
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True
         )
     except FileNotFoundError as error:
-        raise BuildError(f"{program} is not installed: run `make setup`") from error
+        raise BuildError(f"{program} is not installed: run `./setup.sh demo`") from error
     if done.returncode != 0:
         said = (done.stderr or "").strip().splitlines()
         raise BuildError("\n".join([f"{program} {arguments[0]} failed:", *said[-12:]]))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -196,6 +197,31 @@ def invalid_paths(paths: Sequence[str]) -> set[str]:
     return set(nix("--check-validity", "--print-invalid", *paths, program="nix-store").split())
 
 
+_COPIES = 3
+"""A file is in the download cache, in the store, and about once more in the layers made of it."""
+
+
+def check_space(missing: int, places: Mapping[Path, int]) -> None:
+    """Refuse a fetch of `missing` bytes that cannot fit; `places` maps a folder to its filesystem's free bytes.
+
+    Raises:
+        BuildError: names the folder and both figures; nothing was fetched.
+    """
+    needed = _COPIES * missing
+    for place, free in places.items():
+        if free < needed:
+            raise BuildError(
+                f"{place} has {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB are needed for the files to fetch and the "
+                "layers made of them: free some space, or run `nix store gc` and `make clean`; nothing was fetched"
+            )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def add_files(files: Mapping[str, Path]) -> None:
     """Put files into the store under their names."""
     if not files:
@@ -243,21 +269,22 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
     invalid = invalid_paths(list(paths.values()))
 
     missing_debs = [name for name in packages if paths[deb_names[name]] in invalid]
+    missing_wheels = [entry for entry in wheels if paths[entry["file"]] in invalid]
+    deb_bytes = sum(userland["packages"][name]["size"] for name in missing_debs)
+    wheel_bytes = sum(entry["size"] for entry in missing_wheels)
+    check_space(deb_bytes + wheel_bytes, {place: _free(place) for place in (WORK, store_file("/nix/store"))})
     if missing_debs:
-        size = sum(userland["packages"][name]["size"] for name in missing_debs)
-        say(f"fetching {len(missing_debs)} Debian packages, {size / 1e6:.0f} MB")
+        say(f"fetching {len(missing_debs)} Debian packages, {deb_bytes / 1e6:.0f} MB")
         files = fetch_debs(root, userland, missing_debs)
         add_files({deb_names[name]: path for name, path in files.items()})
-    missing_wheels = [entry for entry in wheels if paths[entry["file"]] in invalid]
     if missing_wheels:
-        size = sum(entry["size"] for entry in missing_wheels)
-        say(f"fetching {len(missing_wheels)} Python wheels, {size / 1e6:.0f} MB")
+        say(f"fetching {len(missing_wheels)} Python wheels, {wheel_bytes / 1e6:.0f} MB")
         done = 0
         for batch in batches(missing_wheels):
             _store_wheels(root, batch)
             done += sum(entry["size"] for entry in batch)
-            if size > _BATCH_BYTES:
-                say(f"  {done / 1e6:.0f} of {size / 1e6:.0f} MB")
+            if wheel_bytes > _BATCH_BYTES:
+                say(f"  {done / 1e6:.0f} of {wheel_bytes / 1e6:.0f} MB")
     buildroot = add_buildroot(root, userland, say)
     keep([*paths.values(), buildroot])
 

@@ -23,6 +23,8 @@ from standin.validate import check
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _HERE = Path(__file__).resolve().parent
+# In an image the facts lie beside this file; in the repository the tuner has them.
+_FLAGS = (_HERE / "cli-flags.json", _HERE.parents[1] / "python/hearmeman/tune/cli-flags.json")
 
 
 class Server:
@@ -247,7 +249,7 @@ async def _serve(args: argparse.Namespace, version: str, argv: list[str]) -> int
 
 def start(argv: list[str]) -> int:
     """Parse, check what the real one checks at start, and serve; SIGTERM keeps its default, as with the real one."""
-    facts = load_facts(_HERE / "cli-flags.json")
+    facts = load_facts(next(path for path in _FLAGS if path.exists()))
     args = parser(facts).parse_args(argv[1:])
     for path in args.extra_model_paths_config or []:
         if not Path(path).is_file():

@@ -1,0 +1,55 @@
+"""Whether a file is what it should be: its size, its sha256, and for safetensors its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hearmeman.errors import HearmemanError
+
+_LONGEST_HEADER = 100 * 1024**2
+
+
+class CorruptError(HearmemanError):
+    """A file is not what it should be."""
+
+
+def check(path: Path, size: int | None, sha256: str | None) -> str:
+    """Check a file against what is known of it; the answer is its sha256.
+
+    Raises:
+        CorruptError: what differs.
+    """
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise CorruptError(f"{path.name} has {found} bytes instead of {size}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise CorruptError(f"{path.name} has the sha256 {digest} instead of {sha256}")
+    check_format(path)
+    return digest
+
+
+def check_format(path: Path) -> None:
+    """Check what a file's own format says of its length; other formats than safetensors pass.
+
+    Raises:
+        CorruptError: the header is not one, or promises more or fewer bytes than there are.
+    """
+    if path.suffix != ".safetensors":
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(_LONGEST_HEADER, size - 8):
+            raise CorruptError(f"{path.name} is not a safetensors file: its header's length is impossible")
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise CorruptError(f"{path.name} is not a safetensors file: its header cannot be read") from error
+    if 8 + length + max(ends, default=0) != size:
+        raise CorruptError(f"{path.name} has {size} bytes, its header promises {8 + length + max(ends, default=0)}")

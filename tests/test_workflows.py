@@ -1,0 +1,161 @@
+"""Workflows: the index, settings put into a graph, and runs against the stand-in ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.comfyui import ComfyUI, comfyui, free_port
+from hearmeman.cli import main
+from hearmeman.errors import UsageError
+from hearmeman.workflows import client, library
+from hearmeman_build.host import ROOT
+
+FOLDER = ROOT / "workflows"
+WORKFLOWS = library.load(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """A stand-in that writes within 0.2 s."""
+    with comfyui(tmp_path_factory.mktemp("comfyui"), write_seconds=0.2) as running:
+        yield running
+
+
+def _graph(name: str, *settings: str) -> library.Graph:
+    workflow = WORKFLOWS[name]
+    return library.apply(workflow, library.graph(workflow), settings)
+
+
+def _run(url: str, graph: library.Graph, timeout: float = 20) -> tuple[client.Ran, list[client.Progress]]:
+    told: list[client.Progress] = []
+    return asyncio.run(client.run(url, graph, timeout, None, told.append)), told
+
+
+def test_every_workflow_of_the_index_loads() -> None:
+    assert {"smoke-image", "smoke-audio"} <= set(WORKFLOWS)
+    for workflow in WORKFLOWS.values():
+        library.graph(workflow)
+
+
+def test_a_setting_takes_the_type_of_what_it_replaces() -> None:
+    graph = _graph("smoke-image", "width=128", "color=#0000ff", "prefix=a=b")
+    assert graph["1"]["inputs"]["width"] == 128
+    assert graph["1"]["inputs"]["color"] == 255
+    assert graph["2"]["inputs"]["filename_prefix"] == "a=b"
+    assert library.graph(WORKFLOWS["smoke-image"])["1"]["inputs"]["width"] == 64
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("width", "write it as --set key=value"),
+        ("widht=3", "did you mean width"),
+        ("width=wide", "it takes a whole number, like 64"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        _graph("smoke-image", setting)
+
+
+def test_a_run_reports_progress_and_names_its_file(server: ComfyUI) -> None:
+    ran, told = _run(server.url, _graph("smoke-image", "color=1"))
+    [output] = ran.result.outputs
+    assert (server.output / output.path).read_bytes().startswith(b"\x89PNG")
+    steps = [p.value for p in told if p.class_type == "SaveImage" and p.value is not None]
+    assert len(steps) > 3 and steps == sorted(steps)
+    assert told[-1].value == told[-1].max
+
+
+def test_sound_is_an_output_too(server: ComfyUI) -> None:
+    [output] = _run(server.url, _graph("smoke-audio"))[0].result.outputs
+    assert output.kind == "audio"
+    assert (server.output / output.path).read_bytes().startswith(b"fLaC")
+
+
+def test_the_same_prompt_again_is_told_as_unchanged(server: ComfyUI) -> None:
+    graph = _graph("smoke-image", "color=2")
+    first, second = _run(server.url, graph)[0].result, _run(server.url, graph)[0].result
+    assert (first.from_cache, second.from_cache) == (False, True)
+    assert first.outputs == second.outputs
+
+
+def test_a_refusal_names_node_class_and_input(server: ComfyUI) -> None:
+    graph = _graph("smoke-image")
+    graph["1"]["inputs"]["width"] = 0
+    with pytest.raises(client.RefusedError, match=r"node 1 \(EmptyImage\), input width: Value 0 smaller than min of 1"):
+        _run(server.url, graph)
+    graph["1"]["class_type"] = "WanVideoSampler"
+    with pytest.raises(client.RefusedError, match="node 1 is a WanVideoSampler, which this ComfyUI does not have"):
+        _run(server.url, graph)
+
+
+def test_a_failing_node_is_named(server: ComfyUI) -> None:
+    with pytest.raises(client.RunFailedError, match=r"node 1 \(EmptyImage\) failed with MemoryError"):
+        _run(server.url, _graph("smoke-image", "width=16384", "height=16384", "count=4096"))
+
+
+def test_an_interrupted_prompt_says_so(server: ComfyUI) -> None:
+    def interrupt() -> None:
+        for _ in range(40):
+            time.sleep(0.05)
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/interrupt", b"{}"), timeout=5).close()
+
+    breaker = threading.Thread(target=interrupt)
+    breaker.start()
+    try:
+        with pytest.raises(client.RunFailedError, match="was interrupted at node"):
+            _run(server.url, _graph("smoke-image", "color=3", "count=10"))
+    finally:
+        breaker.join()
+
+
+def test_too_little_time_says_what_became_of_the_prompt(server: ComfyUI) -> None:
+    with pytest.raises(client.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
+        _run(server.url, _graph("smoke-image", "color=4", "count=5"), timeout=0.3)
+
+
+def test_nothing_there_says_where_to_look() -> None:
+    with pytest.raises(client.NotReachableError, match="hearmeman status"):
+        _run(f"http://127.0.0.1:{free_port()}", _graph("smoke-image"))
+
+
+def test_a_file_that_leads_out_of_the_folder_is_not_saved(tmp_path: Path) -> None:
+    output = client.Output("1", "images", "x.png", "../..", "output")
+    with pytest.raises(client.RunFailedError, match="leads out of the folder"):
+        client.target(tmp_path, output, "0123456789")
+
+
+def test_the_command_saves_beside_what_is_there(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["workflows", "run", "smoke-image", "--dir", str(FOLDER), "--url", server.url, "--save", str(tmp_path)]
+    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
+    [first] = json.loads(capsys.readouterr().out)["outputs"]
+    (tmp_path / first["filename"]).write_bytes(b"mine")
+    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
+    [second] = json.loads(capsys.readouterr().out)["outputs"]
+    assert (tmp_path / first["filename"]).read_bytes() == b"mine"
+    assert Path(second["saved"]).read_bytes().startswith(b"\x89PNG")
+    assert second["saved"] != first["saved"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "smoke-imgae"], "did you mean smoke-image"),
+        (["run", "smoke-image", "--url", "ftp://x"], "it takes an address like"),
+        (["run", "smoke-image", "--timeout", "0"], "a number of seconds above 0"),
+    ],
+)
+def test_the_command_used_wrongly(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["workflows", *words, "--dir", str(FOLDER)], {}) == 2
+    assert said in capsys.readouterr().err
