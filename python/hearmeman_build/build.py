@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix, offline_inputs, store_file
 from hearmeman_build.prefetch import prefetch
@@ -57,7 +58,8 @@ def build_output(attribute: str, *flags: str) -> Path:
     """Build one output of the flake; its path on disk."""
     link = ROOT / ".work" / "results" / attribute
     link.parent.mkdir(parents=True, exist_ok=True)
-    nix("build", f"{flake_reference()}#{attribute}", *offline_inputs(), "-o", str(link), *flags)
+    inputs = [*offline_inputs(), *sources.overrides(sources.folder())]
+    nix("build", f"{flake_reference()}#{attribute}", *inputs, "-o", str(link), *flags)
     return store_file(str(link.readlink()))
 
 

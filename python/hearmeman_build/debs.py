@@ -52,14 +52,17 @@ def unpack(deb: Path, part: str, zstd: list[str], spool: IO[bytes]) -> None:
             done = subprocess.run([*zstd, "-d", "-q", "-c"], input=body, stdout=subprocess.PIPE, check=True)
             spool.write(done.stdout)
             return
-        opened: IO[bytes] = io.BytesIO(body)
-        if name.endswith(".xz"):
-            opened = lzma.open(opened)
-        elif name.endswith(".gz"):
-            opened = gzip.open(opened)
-        shutil.copyfileobj(opened, spool, 1 << 20)
+        shutil.copyfileobj(_opened(name, body), spool, 1 << 20)
     except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:
         raise BuildError(f"{deb.name}: {name} does not decompress ({error}): {_truncated(deb)}") from error
+
+
+def _opened(name: str, body: bytes) -> io.BufferedIOBase:
+    if name.endswith(".xz"):
+        return lzma.LZMAFile(io.BytesIO(body))
+    if name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=io.BytesIO(body))
+    return io.BytesIO(body)
 
 
 def control(deb: Path, zstd: list[str]) -> dict[str, bytes]:

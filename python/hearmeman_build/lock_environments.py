@@ -68,10 +68,10 @@ def choose(
     Raises:
         BuildError: no wheel fits.
     """
-    ranked = []
+    ranked: list[tuple[tuple[int, ...], str, Mapping[str, Any]]] = []
     wheels = list(wheels)
     if not wheels and sdist is not None:
-        ranked = [((), str(sdist.get("name") or sdist["url"].rpartition("/")[2]), sdist)]
+        ranked = [((0,), str(sdist.get("name") or sdist["url"].rpartition("/")[2]), sdist)]
     for item in wheels:
         file = str(item.get("name") or item["url"].rpartition("/")[2])
         level = rank(file)
