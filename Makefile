@@ -2,10 +2,10 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 
-.PHONY: help demo test lint prefetch image reproduce lock clean
+.PHONY: help demo test lint prefetch image image-check reproduce lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
 	@./setup.sh demo
@@ -39,3 +39,7 @@ lock: ## solve packages.txt and the environments again
 
 clean: ## delete what runs have made
 	rm -rf .work .venv
+
+image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
+	@./setup.sh test
+	@$(python) tests/image_check.py --tier $(TIER)

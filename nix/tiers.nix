@@ -35,7 +35,11 @@ let
     comfyuiEnvironment = "comfyui";
     comfyui = "comfyui";
     inherit nodes defaults;
-    catalogue = ../python/hearmeman/models/catalogue.toml;
+    catalogue =
+      if builtins.pathExists ../python/hearmeman/models/catalogue.toml then
+        ../python/hearmeman/models/catalogue.toml
+      else
+        ../tests/smoke/catalogue.toml;
   };
 in
 {

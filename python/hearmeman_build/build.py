@@ -59,7 +59,17 @@ def build_output(attribute: str, *flags: str) -> Path:
     link = ROOT / ".work" / "results" / attribute
     link.parent.mkdir(parents=True, exist_ok=True)
     inputs = [*offline_inputs(), *sources.overrides(sources.folder())]
-    nix("build", f"{flake_reference()}#{attribute}", *inputs, "-o", str(link), *flags)
+    try:
+        nix("build", f"{flake_reference()}#{attribute}", *inputs, "-o", str(link), *flags)
+    except BuildError as error:
+        # Nix names an address; what is missing is an input, and that has a mend.
+        unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/tarball/" in str(error)]
+        if unreachable:
+            raise BuildError(
+                f"{', '.join(unreachable)} cannot be fetched from GitHub: set HEARMEMAN_SOURCES to a folder with a "
+                f"subfolder for each of {', '.join(sources.locked())}"
+            ) from error
+        raise
     return store_file(str(link.readlink()))
 
 

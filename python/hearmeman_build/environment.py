@@ -107,7 +107,7 @@ def wheel_file(path: Path) -> Path:
 
 def _checked_members(path: Path) -> list[wheel.Member]:
     # Store paths are HASH-NAME.
-    name = path.name.partition("-")[2] if path.name[32:33] == "-" else path.name
+    name = path.name.partition("-")[2] if path.parent.name == "store" else path.name
     wheel.check_platform(wheel.parse(name))
     return wheel.members(path, SITE)
 

@@ -20,7 +20,10 @@ EPOCH = 315532800
 def unpack(source: Path, folder: Path) -> Path:
     """Unpack a source package; the folder that it holds."""
     with tarfile.open(source) as archive:
-        archive.extractall(folder, filter="data")
+        for name in archive.getnames():
+            if name.startswith("/") or ".." in name.split("/"):
+                raise BuildError(f"{source.name}: {name} leaves the folder that it is unpacked into")
+        archive.extractall(folder)
     [inner] = [path for path in folder.iterdir() if path.is_dir()]
     return inner
 

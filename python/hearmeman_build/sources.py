@@ -33,14 +33,14 @@ def folder() -> Path | None:
 def locked() -> dict[str, dict[str, str]]:
     """Input -> its locked reference, of every source that an image may hold."""
     nodes = json.loads((ROOT / "flake.lock").read_text())["nodes"]
-    return {
-        name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES
-    }
+    return {name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
 
 
 def differing(given: Path) -> list[str]:
     """Inputs whose tree in `given` is not the locked one."""
-    return [name for name, lock in locked().items() if (given / name).is_dir() and _hash(given / name) != lock["narHash"]]
+    return [
+        name for name, lock in locked().items() if (given / name).is_dir() and _hash(given / name) != lock["narHash"]
+    ]
 
 
 @cache

@@ -1,0 +1,167 @@
+"""Boots a tier's whole image on CPU and proves that ComfyUI, its nodes and every environment work: `make image-check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from demo import free_port
+from hearmeman_build.build import build_image
+from hearmeman_build.host import WORK
+from needed import unresolved
+from pod import Pod, unpack
+
+HERE = Path(__file__).resolve().parent
+LATE = {
+    "vibevoice": "comfyui",
+    "mediapipe_face": "comfyui",
+    "turbodiffusion": "comfyui",
+    "perth_watermark": "comfyui",
+    "traps": "comfyui",
+    "xtts": "xtts",
+    "chatterbox": "chatterbox",
+}
+"""Script of tests/late -> the environment that runs it."""
+
+
+class Report:
+    """What was checked, as it is checked."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.begun = time.monotonic()
+
+    def say(self, name: str, problem: str, detail: str = "") -> None:
+        """One check's outcome."""
+        mark = "FAILED" if problem else "ok"
+        print(f"{time.monotonic() - self.begun:7.1f} s  {mark:6}  {name}  {detail}", flush=True)
+        if problem:
+            print("    " + problem.replace("\n", "\n    "), flush=True)
+            self.failures.append(name)
+
+
+def fetch(url: str, body: Any = None) -> Any:
+    """GET, or POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.loads(reply.read())
+
+
+def check_classes(url: str, report: Report) -> None:
+    """Every class of tests/comfyui/classes.txt is there."""
+    lines = (HERE / "comfyui/classes.txt").read_text().splitlines()
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    there = set(fetch(f"{url}/object_info"))
+    missing = sorted(wanted - there)
+    report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
+
+
+def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -> None:
+    """One prompt runs, and its outputs are files on the volume."""
+    begun = time.monotonic()
+    answer = fetch(f"{url}/prompt", {"prompt": case["prompt"], "client_id": "check"})
+    identity = answer["prompt_id"]
+    while identity not in (history := fetch(f"{url}/history/{identity}")):
+        if time.monotonic() - begun > 120:
+            report.say(f"prompt {name}", "no answer within 120 s")
+            return
+        time.sleep(0.2)
+    outcome = history[identity]
+    problem = "" if outcome["status"]["status_str"] == "success" else json.dumps(outcome["status"], indent=1)
+    for node, wanted in case["outputs"].items():
+        for item in outcome["outputs"].get(node, {}).get(wanted["key"], []) or [{"filename": "nothing"}]:
+            file = volume / "ComfyUI/output" / item.get("subfolder", "") / item["filename"]
+            if file.suffix != wanted["suffix"] or not file.is_file() or file.stat().st_size == 0:
+                problem = problem or f"{file.name} of node {node} is not in the output folder"
+    report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
+
+
+def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
+    """Run one script of tests/late in the image."""
+    (pod.volume / f"{script}.py").write_text((HERE / f"late/{script}.py").read_text())
+    python = f"/opt/env/{environment}/bin/python"
+    variables = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "NUMBA_CACHE_DIR": "/tmp/numba", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        pod.command(python, f"/workspace/{script}.py", variables=variables),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
+
+
+def main() -> int:
+    """Check one tier."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tier", default="consumer")
+    parser.add_argument("--keep-log", type=Path, default=WORK / "image-check.log", help="where the pod's output goes")
+    arguments = parser.parse_args()
+    report = Report()
+    image = build_image(arguments.tier)
+    report.say("image", "", f"{image.digest}, {image.size / 1e9:.2f} GB in {len(image.layers)} layers")
+    root = unpack(image)
+    report.say("unpack", "")
+    missing = unresolved(root)
+    report.say("needed libraries", "\n".join(missing))
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        volume, port = Path(folder), free_port()
+        pod = Pod(image, volume)
+        try:
+            pod.start(
+                {
+                    "COMFYUI_HOST": "127.0.0.1",
+                    "COMFYUI_PORT": str(port),
+                    "COMFYUI_ARGS": "--cpu",
+                    "DRY_RUN": "true",
+                    "HF_HUB_OFFLINE": "1",
+                }
+            )
+            url = f"http://127.0.0.1:{port}"
+            pod.wait_for(lambda: answers(url), "ComfyUI", 400)
+            stats = fetch(f"{url}/system_stats")["system"]
+            seconds = time.monotonic() - pod.started
+            report.say("comfyui answers", "", f"{seconds:.1f} s after start, version {stats.get('comfyui_version')}")
+            failed = [line for line in pod.lines if "IMPORT FAILED" in line]
+            report.say("nodes import", "\n".join(failed))
+            check_classes(url, report)
+            for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
+                check_prompt(url, volume, name, case, report)
+            code = pod.stop()
+            report.say("stop", "" if code == 0 else f"exit code {code}")
+        except (TimeoutError, OSError) as error:
+            report.say("comfyui answers", str(error)[-3000:])
+        finally:
+            pod.kill()
+            arguments.keep_log.write_text(pod.log())
+        for script, environment in LATE.items():
+            check_late(pod, script, environment, report)
+    if report.failures:
+        print(
+            f"{len(report.failures)} checks failed: {', '.join(report.failures)}; the pod's output: {arguments.keep_log}"
+        )
+        return 1
+    print(f"all checks passed: {image.digest}")
+    return 0
+
+
+def answers(url: str) -> bool:
+    """Whether ComfyUI serves."""
+    try:
+        fetch(f"{url}/system_stats")
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
