@@ -45,7 +45,7 @@ def build_wheel(source: Path, backends: list[Path], out: Path) -> Path:
         os.chdir(unpack(source, Path(folder, "source")))
         try:
             legacy = importlib.import_module("setuptools.build_meta").__legacy__
-            name = legacy.build_wheel(str(out))
+            name: str = legacy.build_wheel(str(out))
         except (Exception, SystemExit) as error:
             raise BuildError(f"{source.name} does not build: {type(error).__name__}: {error}") from error
         finally:
