@@ -39,6 +39,6 @@ stamp=.venv/$requirements.$(sha256sum "tests/$requirements.lock" | cut -c1-16)
 if [ ! -e "$stamp" ]; then
   echo "installing tests/$requirements.lock into .venv"
   [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
-  .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r "tests/$requirements.lock"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r "tests/$requirements.lock"
   touch "$stamp"
 fi

@@ -136,7 +136,7 @@ def run_pod(image: Image, phases: Phases) -> str:
             rclone = Path(sysconfig.get_path("scripts")) / "rclone"
             s3_command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{s3_port}", str(bucket.parent)]
             s3 = stack.enter_context(
-                server(s3_command, {"RCLONE_AUTH_KEY": f"{access},{secret}", "RCLONE_CONFIG": ""}, folder / "s3.log")
+                server(s3_command, {"RCLONE_AUTH_KEY": f'"{access},{secret}"', "RCLONE_CONFIG": ""}, folder / "s3.log")
             )
             hub_command = [sys.executable, str(TESTS / "fakes" / "hub.py"), "--port", "0"]
             hub = stack.enter_context(server(hub_command, {}, folder / "hub.log"))

@@ -1,0 +1,79 @@
+"""Starts `hearmeman sync` as its own process, as the pod does, and watches what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hearmeman
+
+PYTHON = str(Path(hearmeman.__file__).parents[1])
+
+
+class Sync:
+    """One daemon on `output`, with its state in `state`."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], name: str = "pod") -> None:
+        """Name its folders; nothing runs yet."""
+        self.output, self.state = folder / "output", folder / name
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.log_file = self.state / "log"
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": PYTHON,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COMFYUI_OUTPUT_DIR": str(self.output),
+            "STATE_DIR": str(self.state),
+            **environ,
+        }
+
+    def start(self, **more: str) -> Sync:
+        """Start the daemon."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "hearmeman", "sync"],
+                env={**self.environ, **more},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    def stop(self, seconds: float = 30) -> int:
+        """SIGTERM and wait; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> str:
+        """Everything that it said."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def report(self) -> dict[str, Any]:
+        """Its state file."""
+        found: dict[str, Any] = json.loads((self.state / "sync.json").read_text(encoding="utf-8"))
+        return found
+
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+        """Wait until `condition`, else raise with the log."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise AssertionError(f"{what}: not within {seconds} s; it said:\n{self.log()}")
+            time.sleep(0.02)
+
+    def wait_said(self, text: str, seconds: float = 20) -> None:
+        """Wait until the log holds `text`."""
+        self.wait_for(lambda: text in self.log(), f"{text!r} in the log", seconds)
