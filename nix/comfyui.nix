@@ -1,6 +1,7 @@
 # ComfyUI at COMFYUI_COMMIT, and the custom nodes: one layer each.
 {
   layer,
+  plugin,
   # The flake's inputs.
   inputs,
   # The stand-in's trees, for a tier without ComfyUI.
@@ -17,6 +18,23 @@ in
 
   # ComfyUI's commit in a tier's image, or what stands in for it.
   commit = tier: if tier.comfyui == null then "stand-in" else revision tier.comfyui;
+
+  # What boot knows of this very ComfyUI: the options that it takes.
+  facts =
+    tier:
+    if tier.comfyui == null then
+      [ ]
+    else
+      [
+        {
+          source = plugin {
+            name = "comfyui-flags";
+            module = "comfyui_flags";
+            arguments.source = "${inputs.${tier.comfyui}}";
+          };
+          target = "opt/hearmeman/cli-flags.json";
+        }
+      ];
 
   layers =
     tier:

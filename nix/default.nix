@@ -5,10 +5,13 @@ let
     attrNames
     concatMap
     concatStringsSep
+    filter
     fromJSON
+    head
     listToAttrs
     mapAttrs
     readFile
+    tail
     toJSON
     ;
 
@@ -47,7 +50,7 @@ let
   };
 
   comfyui = import ./comfyui.nix {
-    inherit layer inputs;
+    inherit layer plugin inputs;
     standin = [
       {
         source = sources "comfyui-standin" ../tests/standin;
@@ -60,6 +63,8 @@ let
       }
     ];
   };
+
+  models = import ./models.nix { inherit pkgs layer; };
 
   # The last, small layer: our package, the workflows and this tier's defaults.
   product =
@@ -83,7 +88,8 @@ let
           source = tier.catalogue;
           target = "opt/hearmeman/catalogue.toml";
         }
-      ];
+      ]
+      ++ comfyui.facts tier;
       texts = {
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {
@@ -93,9 +99,18 @@ let
           comfyui_main = "/opt/comfyui/main.py";
           cuda_floor = cudaFloor;
           env = tier.defaults;
+          environment_key = comfyuiKey tier;
         };
       };
     };
+
+  # Changes when and only when ComfyUI's Python packages do: what a user added on the volume was built for these.
+  comfyuiKey =
+    tier:
+    let
+      name = tier.comfyuiEnvironment;
+    in
+    builtins.substring 0 16 (builtins.hashString "sha256" (toJSON (environments.entries name)));
 
   layersOf =
     name: tier:
@@ -104,14 +119,28 @@ let
     ++ comfyui.layers tier
     ++ [ (product name tier) ];
 
-  images = mapAttrs (
-    name: tier:
+  # `baked` names entries of ./variants.nix; a tier's own layers come first, so that variants share them.
+  imageOf =
+    name: baked:
+    let
+      tier = tiers.${name};
+      full = concatStringsSep "-" ([ name ] ++ map (variant: variant.suffix) baked);
+      files = models.files tier.catalogue (concatMap (variant: variant.models) baked);
+    in
     image {
-      inherit name;
-      layers = layersOf name tier;
+      name = full;
+      layers = layersOf name tier ++ map models.layerOf files;
       comfyuiRevision = comfyui.commit tier;
-    }
-  ) tiers;
+    };
+
+  images = mapAttrs (name: tier: imageOf name [ ]) tiers;
+
+  # Every choice of the variants, in their order.
+  choices = foldr (
+    variant: rest: rest ++ map (chosen: [ variant ] ++ chosen) rest
+  ) [ [ ] ] (import ./variants.nix);
+
+  foldr = combine: start: list: if list == [ ] then start else combine (head list) (foldr combine start (tail list));
 
   layers = listToAttrs (
     map (value: {
@@ -143,9 +172,21 @@ in
     }
   ) images;
 
+  # Apart from `packages`: one whose files are not locked ends evaluation.
+  legacyPackages.${system} = listToAttrs (
+    concatMap (
+      name:
+      map (baked: {
+        name = concatStringsSep "-" ([ "image" name ] ++ map (variant: variant.suffix) baked);
+        value = imageOf name baked;
+      }) (tail choices)
+    ) (filter (name: tiers.${name}.comfyui != null) (attrNames tiers))
+  );
+
   apps.${system} = import ./apps.nix { inherit (inputs) self; };
 
   # An image by its tier's name, for a clear error where there is no such tier.
+  lib.bake = imageOf;
   lib.image =
     tier:
     images.${tier}

@@ -86,11 +86,12 @@ def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -
 
 def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
     """Run one script of tests/late in the image."""
-    (pod.volume / f"{script}.py").write_text((HERE / f"late/{script}.py").read_text())
+    # A script's folder comes first on its path: its name must not be a package's.
+    (pod.volume / f"late_{script}.py").write_text((HERE / f"late/{script}.py").read_text())
     python = f"/opt/env/{environment}/bin/python"
     variables = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "NUMBA_CACHE_DIR": "/tmp/numba", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        pod.command(python, f"/workspace/{script}.py", variables=variables),
+        pod.command(python, f"/workspace/late_{script}.py", variables=variables),
         capture_output=True,
         text=True,
         timeout=400,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ DRIVER = frozenset(
     }
 )
 """Libraries that no image holds."""
+
+OTHER_HARDWARE = (
+    # One file for each accelerator and CUDA version; bitsandbytes loads the one that fits torch.
+    re.compile(r"bitsandbytes/libbitsandbytes_(cuda(11|13)\d+|rocm\d+|xpu\d+)\.so$"),
+    re.compile(r"comfy_kitchen/backends/hip/"),
+    # One file for each ffmpeg; the image's is 5.
+    re.compile(r"torio/lib/_?(lib)?_?torio_ffmpeg[46]\.so$"),
+    # An unversioned name that Debian has in the development package only; torchaudio goes on without it.
+    re.compile(r"torchaudio/lib/(lib|_)torchaudio_sox\.so$"),
+    # numba's optional pool beside OpenMP's and its own.
+    re.compile(r"numba/np/ufunc/tbbpool\."),
+)
+"""Files that their packages load only where what they need is there."""
 
 
 def needed(path: Path) -> tuple[list[str], list[str]]:
@@ -68,6 +82,8 @@ def unresolved(root: Path) -> list[str]:
     for name, files in environments.items():
         near = {file.name for file in files} | {file.name for file in environments.get("base", [])}
         for file in files:
+            if any(pattern.search(str(file)) for pattern in OTHER_HARDWARE):
+                continue
             names, folders = needed(file)
             for wanted in names:
                 if wanted in system or wanted in near or wanted in DRIVER:

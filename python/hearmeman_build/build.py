@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,18 @@ def build_output(attribute: str, *flags: str) -> Path:
     return store_file(str(link.readlink()))
 
 
-def build_image(tier: str) -> Image:
-    """Build `tier`'s image from what is prefetched."""
+def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
+    """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
+
+    Raises:
+        BuildError: no such tier or variant, or the build failed.
+    """
     tier_parts(tier)
-    return read_image(build_output(f"image-{tier}"))
+    known = [variant["suffix"] for variant in json.loads(nix("eval", "--json", "--file", f"{ROOT}/nix/variants.nix"))]
+    unknown = sorted(set(baked) - set(known))
+    if unknown:
+        raise BuildError(f"no variant {', '.join(unknown)}: nix/variants.nix has {', '.join(known)}")
+    return read_image(build_output("-".join(["image", tier, *(name for name in known if name in baked)])))
 
 
 def read_image(layout: Path) -> Image:

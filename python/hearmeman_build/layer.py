@@ -76,6 +76,7 @@ class _Tee(io.RawIOBase):
 
     def __init__(self, sink: IO[bytes]) -> None:
         self.sink = sink
+        self.size = 0
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | None] = queue.Queue(8)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -88,6 +89,7 @@ class _Tee(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._queue.put(bytes(data))
         self.sink.write(data)
+        self.size += len(data)
         return len(data)
 
     def digest(self) -> str:
@@ -148,6 +150,7 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
             "digest": f"sha256:{digest}",
             "size": blob.stat().st_size,
             "diff_ids": f"sha256:{diff_id}",
+            "unpacked": tee.size,
             "mediatype": MEDIA_TYPE,
             "layer-path": str(blob),
             "History": {"created_by": created_by},
