@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demo import free_port
+from hearmeman_build import inspect_image
 from hearmeman_build import push as pushing
 from hearmeman_build.build import Image, build_output
 from hearmeman_build.errors import BuildError
@@ -51,7 +52,7 @@ def test_skopeo_reads_it(image: Image) -> None:
 
 
 def test_the_configuration_says_what_the_container_toolkit_needs(image: Image) -> None:
-    document = json.loads(pushing.inspect_image(image, as_json=True))
+    document = json.loads(inspect_image.shown(image, as_json=True))
     variables = dict(word.split("=", 1) for word in document["config"]["Env"])
     assert variables["NVIDIA_REQUIRE_CUDA"] == "cuda>=12.8"
     assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility,video"

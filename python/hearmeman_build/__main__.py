@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
         if name in ("build", "inspect", "push", "load"):
             command.add_argument(
-                "--bake", action="append", default=[], metavar="NAME", help="models baked in: an entry of nix/variants.nix"
+                "--bake",
+                action="append",
+                default=[],
+                metavar="NAME",
+                help="models baked in: an entry of nix/variants.nix",
             )
         if name == "push":
             command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
@@ -45,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
             command.add_argument("--name", default="hearmeman", help="the image's name there (default: hearmeman)")
         if name == "inspect":
-            command.add_argument("--against", default="", metavar="TIER", help="show what differs from this tier's image")
+            command.add_argument(
+                "--against", default="", metavar="TIER", help="show what differs from this tier's image"
+            )
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "sbom":
             command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")

@@ -29,7 +29,7 @@ class Image:
 
 
 def tier_parts(tier: str) -> dict[str, Any]:
-    """The userland groups and environments of a tier, from nix/tiers.nix.
+    """The userland groups, environments and source inputs of a tier, from nix/tiers.nix.
 
     Raises:
         BuildError: there is no such tier; the message lists those there are.
@@ -41,7 +41,13 @@ def tier_parts(tier: str) -> dict[str, Any]:
     return parts
 
 
-_TIERS = "builtins.mapAttrs (name: tier: { inherit (tier) environments; userland = builtins.concatLists tier.userland; }) (import @ROOT@/nix/tiers.nix)"
+_TIERS = """
+builtins.mapAttrs (name: tier: {
+  inherit (tier) environments;
+  userland = builtins.concatLists tier.userland;
+  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes;
+}) (import @ROOT@/nix/tiers.nix)
+"""
 
 
 def prefetch_tier(tier: str, say: Any = print) -> None:

@@ -26,7 +26,7 @@ def options(source: Path) -> dict[str, Any]:
         version = importlib.import_module("comfyui_version").__version__
     except (ImportError, AttributeError) as error:
         raise BuildError(f"ComfyUI's options cannot be read from comfy/cli_args.py: {error}") from error
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for group in parser._mutually_exclusive_groups:
         names = [action.option_strings[0] for action in group._group_actions]
         groups |= {action.dest: names for action in group._group_actions}

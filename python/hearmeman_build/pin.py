@@ -38,7 +38,9 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     flake = (root / "flake.nix").read_text()
     address = f"github:{locked['owner']}/{locked['repo']}/"
     if flake.count(f"{address}{old}") != 1:
-        raise BuildError(f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, mend them first")
+        raise BuildError(
+            f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, mend them first"
+        )
     write_atomically(root / "flake.nix", flake.replace(f"{address}{old}", f"{address}{commit}").encode())
     write_atomically(root / "flake.lock", (json.dumps(lock, indent=2) + "\n").encode())
     say(f"{name}: {old[:12]} -> {commit[:12]}, {found['narHash']}")

@@ -260,6 +260,9 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
         if environment not in locked:
             raise BuildError(f"no environment {environment} in nix/environments/lock.json: run `make lock`")
     packages = sorted({name for group in groups for name in userland["groups"][group]})
+    if any(not entry["file"].endswith(".whl") for name in environments for entry in locked[name]):
+        # Packages that publish no wheel are built by setuptools.
+        environments = [*environments, "build"]
     wheels = list({e["file"]: e for environment in environments for e in locked[environment]}.values())
 
     deb_names = {name: store_name(userland["packages"][name]["file"]) for name in packages}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from TTS.tts.configs.xtts_config import XttsConfig
+from TTS.tts.models import xtts
 from TTS.tts.models.xtts import Xtts, XttsArgs
 
 arguments = XttsArgs(
@@ -32,11 +33,12 @@ with torch.no_grad():
 assert len(whole) > 100
 assert chunks and all(chunk.numel() for chunk in chunks)
 
+# Whoever gives it a verified or read-only file must give a copy: it converts the published checkpoint in place.
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder, "model.pth")
-    torch.save({"config": config, "model": model.state_dict()}, path)
+    with xtts._legacy_safe_globals():
+        torch.save({"config": config, "model": {}}, path)
     before = hashlib.sha256(path.read_bytes()).hexdigest()
-    state = model.get_compatible_checkpoint_state_dict(path)
-    after = hashlib.sha256(path.read_bytes()).hexdigest()
-assert state
-print("xtts", len(whole), len(chunks), "checkpoint rewritten" if before != after else "checkpoint kept")
+    model.get_compatible_checkpoint_state_dict(path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() != before, "it no longer rewrites its checkpoint"
+print("xtts", len(whole), len(chunks))
