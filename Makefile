@@ -13,13 +13,13 @@ demo: ## build the smoke image, boot it, run a workflow, find its output in the 
 
 test: ## ruff, mypy, pytest
 	@./setup.sh test
-	@$(python) -m ruff check python tests
-	@$(python) -m ruff format --check python tests
+	@$(python) -m ruff check --no-cache python tests
+	@$(python) -m ruff format --no-cache --check python tests
 	@$(python) -m mypy
 	@$(python) -m pytest
 
 lint: ## ruff and mypy only
-	@$(python) -m ruff check python tests
+	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
 
 prefetch: ## put what TIER's image is made of into the Nix store

@@ -11,10 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fakes.hub import Hub
-from fakes.s3 import S3
 
 from demo import free_port
+from fakes.hub import Hub
+from fakes.s3 import S3
 from hearmeman_build.build import Image
 from pod import Pod
 

@@ -7,7 +7,7 @@ from hearmeman.settings import SECRETS, SettingsError, load
 
 def message(environ: dict[str, str]) -> str:
     with pytest.raises(SettingsError) as caught:
-        load(environ)
+        load(environ, whole=True)
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -39,8 +39,15 @@ def test_a_secret_is_masked_when_printed() -> None:
     assert {"HF_TOKEN", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"} <= SECRETS
 
 
-def test_sync_needs_its_endpoint_and_keys() -> None:
-    assert "R2_ENDPOINT is required" in message({"ENABLE_R2_SYNC": "true"})
+def test_sync_needs_its_endpoint_and_keys_all_named_with_the_rest() -> None:
+    text = message({"ENABLE_R2_SYNC": "true", "R2_ACCESS_KEY_ID": "key", "COMFYUI_PORT": "x"})
+    for part in ("R2_ENDPOINT is required", "R2_SECRET_ACCESS_KEY is required", "COMFYUI_PORT='x'"):
+        assert part in text
+    assert "R2_ACCESS_KEY_ID is" not in text
+
+
+def test_a_process_without_the_sync_s_secrets_has_settings() -> None:
+    assert load({"ENABLE_R2_SYNC": "true"}).enable_r2_sync
 
 
 def test_empty_means_unset() -> None:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for row in ({name: name for name in columns}, *table):
             cells = zip((row[name] for name in columns), widths, strict=True)
             print("  ".join(text.ljust(width) for text, width in cells).rstrip())
-    load({**image_env, **environ})
+    load({**image_env, **environ}, whole=True)
     return 0
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from hearmeman.errors import UsageError
 
@@ -70,14 +70,6 @@ class Settings(BaseModel):
             )
         return value
 
-    @model_validator(mode="after")
-    def _complete(self) -> Settings:
-        if self.enable_r2_sync:
-            for name in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key"):
-                if not getattr(self, name):
-                    raise ValueError(f"{name.upper()} is required when ENABLE_R2_SYNC=true")
-        return self
-
     @property
     def comfyui_dir(self) -> str:
         """ComfyUI's base directory on the volume."""
@@ -109,15 +101,17 @@ class SettingsError(UsageError):
     """One or more variables are wrong; the message names all of them."""
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], whole: bool = False) -> Settings:
     """Read the settings from `environ`; empty values count as unset.
+
+    `whole` asks for what belongs together: a single process of the pod is not given the others' secrets.
 
     Raises:
         SettingsError: names every wrong variable, its value unless secret, and what it takes.
     """
     known = {name.upper(): name for name in Settings.model_fields}
     given = {known[key]: value for key, value in environ.items() if key in known and value != ""}
-    problems = _misspelt(environ, known)
+    problems = _misspelt(environ, known) + (_missing(environ) if whole else [])
     settings = None
     try:
         settings = Settings.model_validate(given)
@@ -130,6 +124,16 @@ def load(environ: Mapping[str, str]) -> Settings:
     if settings is None or problems:
         raise SettingsError("settings are wrong, nothing was started:\n" + "\n".join(f"  {p}" for p in problems))
     return settings
+
+
+_TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
+
+
+def _missing(environ: Mapping[str, str]) -> list[str]:
+    if environ.get("ENABLE_R2_SYNC", "").lower() not in _TRUE:
+        return []
+    names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+    return [f"{name} is required when ENABLE_R2_SYNC=true" for name in names if not environ.get(name)]
 
 
 _PREFIXES = ("ENABLE_", "R2_", "COMFYUI_", "GPU_", "HF_TOKEN", "SYNC_")

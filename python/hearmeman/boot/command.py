@@ -109,7 +109,7 @@ def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, tuple[str, ...]]
     own, problems = own_arguments(environ.get("COMFYUI_ARGS", ""), known)
     told = "\n".join(f"  {problem}" for problem in problems)
     try:
-        settings = load(environ)
+        settings = load(environ, whole=True)
     except SettingsError as error:
         raise SettingsError("\n".join(part for part in (str(error), told) if part)) from error
     if problems:
