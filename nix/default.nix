@@ -158,6 +158,7 @@ in
       }) (attrNames tiers)
     )
     // layers
+    // environments.built
     // {
       inherit buildroot;
       default = images.smoke;

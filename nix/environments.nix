@@ -8,12 +8,15 @@
 let
   inherit (builtins)
     all
+    attrNames
+    concatMap
     elem
     elemAt
     filter
     foldl'
     fromTOML
     genList
+    listToAttrs
     match
     readFile
     sort
@@ -110,6 +113,17 @@ let
 in
 {
   inherit members;
+
+  # The wheels that are built here, since their packages publish none; each once.
+  built = listToAttrs (
+    concatMap (
+      name:
+      map (entry: {
+        name = "wheel-${entry.name}";
+        value = wheel entry;
+      }) (filter (entry: !(isWheel entry)) (entries name))
+    ) (attrNames lock)
+  );
 
   # Every file of an environment, for lists of what is in an image.
   inherit entries;
