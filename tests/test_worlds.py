@@ -56,3 +56,14 @@ def test_the_other_world_is_really_another(comfyui: Path) -> None:
 
     assert here["buildroot"] != there["buildroot"]
     assert here["layer-userland-core"] != there["layer-userland-core"]
+
+
+def test_a_changed_node_changes_its_layer_alone(comfyui: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(comfyui, changed, symlinks=True)
+    (changed / "comfyui-gguf/new.py").write_text("x = 1\n")
+    before = _evaluate("nix/offline/nixpkgs", comfyui, OUTPUTS)
+    after = _evaluate("nix/offline/nixpkgs", changed, OUTPUTS)
+
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"layer-node-ComfyUI-GGUF", "image-consumer", "image-prosumer", "image-datacenter"}
