@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import tempfile
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,10 @@ def copy(
     with tempfile.TemporaryDirectory() as folder:
         digest_file = Path(folder, "digest")
         command = ["skopeo", "--insecure-policy", "copy", "--digestfile", str(digest_file), *flags]
-        # Only to a terminal skopeo says what it skips.
+        # Only to a terminal skopeo says what it skips, and only as many layers as the terminal has rows.
         ours, theirs = pty.openpty()
-        environment = {**os.environ, "TMPDIR": folder, "COLUMNS": "200"}
+        termios.tcsetwinsize(theirs, (200, 200))
+        environment = {**os.environ, "TMPDIR": folder}
         try:
             child = subprocess.Popen([*command, source, destination], stdout=theirs, stderr=theirs, env=environment)
         except FileNotFoundError as error:
