@@ -1,8 +1,11 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
+# A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
+SOURCES ?=
+export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint prefetch image image-check reproduce lock clean
+.PHONY: help demo test lint prefetch image image-check reproduce lock pin clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -29,6 +32,10 @@ prefetch: ## put what TIER's image is made of into the Nix store
 image: prefetch ## build TIER's image from what is prefetched
 	@$(python) -m hearmeman_build build --tier $(TIER)
 
+image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
+	@./setup.sh test
+	@$(python) tests/image_check.py --tier $(TIER)
+
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
 	@$(python) -m hearmeman_build reproduce --tier $(TIER)
@@ -37,9 +44,8 @@ lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
 
+pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
+	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+
 clean: ## delete what runs have made
 	rm -rf .work .venv
-
-image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
-	@./setup.sh test
-	@$(python) tests/image_check.py --tier $(TIER)

@@ -5,6 +5,7 @@ let
     attrNames
     concatMap
     concatStringsSep
+    elem
     filter
     fromJSON
     head
@@ -135,10 +136,14 @@ let
 
   images = mapAttrs (name: tier: imageOf name [ ]) tiers;
 
-  # Every choice of the variants, in their order.
-  choices = foldr (
-    variant: rest: rest ++ map (chosen: [ variant ] ++ chosen) rest
-  ) [ [ ] ] (import ./variants.nix);
+  variantsOf =
+    name:
+    filter (
+      variant: if variant ? tiers then elem name variant.tiers else tiers.${name}.comfyui != null
+    ) (import ./variants.nix);
+
+  # Every choice of some of `list`, in its order.
+  choices = foldr (item: rest: rest ++ map (chosen: [ item ] ++ chosen) rest) [ [ ] ];
 
   foldr = combine: start: list: if list == [ ] then start else combine (head list) (foldr combine start (tail list));
 
@@ -180,14 +185,13 @@ in
       map (baked: {
         name = concatStringsSep "-" ([ "image" name ] ++ map (variant: variant.suffix) baked);
         value = imageOf name baked;
-      }) (tail choices)
-    ) (filter (name: tiers.${name}.comfyui != null) (attrNames tiers))
+      }) (tail (choices (variantsOf name)))
+    ) (attrNames tiers)
   );
 
   apps.${system} = import ./apps.nix { inherit (inputs) self; };
 
   # An image by its tier's name, for a clear error where there is no such tier.
-  lib.bake = imageOf;
   lib.image =
     tier:
     images.${tier}

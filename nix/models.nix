@@ -77,8 +77,8 @@ let
           if file.source.kind == "huggingface" then
             [ "https://huggingface.co/${file.source.repo}/resolve/${file.source.revision}/${file.source.path}" ]
           else
-            # Behind a login or a redirect: our own fetcher puts it into the store, see `hearmeman_build bake`.
-            [ "file:///not-in-the-store/run-hearmeman_build-bake-first/${storeName file}" ];
+            # Behind a login or a redirect: our own fetcher puts it into the store, see `hearmeman_build prefetch --bake`.
+            [ "file:///not-in-the-store/run-hearmeman_build-prefetch-with-bake-first/${storeName file}" ];
       };
 in
 {

@@ -1,4 +1,5 @@
-# Images with models baked in: which models each suffix stands for, in the order in which suffixes are written.
+# Images with models baked in: the catalogue's models that each suffix stands for, in the order in which suffixes
+# are written, and the tiers that have it (all but smoke where none are named).
 [
   {
     suffix = "wan720p";
@@ -11,5 +12,11 @@
   {
     suffix = "illustrious";
     models = [ "illustrious" ];
+  }
+  # One small file: what the tests bake.
+  {
+    suffix = "tiny";
+    models = [ "smoke" ];
+    tiers = [ "smoke" ];
   }
 ]

@@ -55,11 +55,14 @@ def fetch(url: str, body: Any = None) -> Any:
         return json.loads(reply.read())
 
 
-def check_classes(url: str, report: Report) -> None:
-    """Every class of tests/comfyui/classes.txt is there."""
-    lines = (HERE / "comfyui/classes.txt").read_text().splitlines()
-    wanted = {line for line in lines if line and not line.startswith("#")}
+def check_classes(url: str, report: Report, write: bool) -> None:
+    """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
     there = set(fetch(f"{url}/object_info"))
+    path = HERE / "comfyui/classes.txt"
+    if write:
+        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; image_check.py --write-classes.\n"
+        path.write_text(head + "".join(f"{name}\n" for name in sorted(there)))
+    wanted = {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
     missing = sorted(wanted - there)
     report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
 
@@ -106,6 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", default="consumer")
     parser.add_argument("--keep-log", type=Path, default=WORK / "image-check.log", help="where the pod's output goes")
+    parser.add_argument("--write-classes", action="store_true", help="write tests/comfyui/classes.txt anew")
     arguments = parser.parse_args()
     report = Report()
     image = build_image(arguments.tier)
@@ -134,7 +138,7 @@ def main() -> int:
             report.say("comfyui answers", "", f"{seconds:.1f} s after start, version {stats.get('comfyui_version')}")
             failed = [line for line in pod.lines if "IMPORT FAILED" in line]
             report.say("nodes import", "\n".join(failed))
-            check_classes(url, report)
+            check_classes(url, report, arguments.write_classes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
             code = pod.stop()

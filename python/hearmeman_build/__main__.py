@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
-        if name in ("build", "inspect", "push", "load"):
+        if name in ("prefetch", "build", "inspect", "push", "load"):
             command.add_argument(
                 "--bake",
                 action="append",
@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
             prefetch_tier(arguments.tier)
+            if arguments.bake:
+                bake.bake(arguments.tier, arguments.bake)
         case "build":
             built = build_image(arguments.tier, arguments.bake)
             print(f"{built.layout}\n{built.digest}")

@@ -42,9 +42,14 @@ def tier_parts(tier: str) -> dict[str, Any]:
 
 
 _TIERS = """
+let variants = import @ROOT@/nix/variants.nix; in
 builtins.mapAttrs (name: tier: {
   inherit (tier) environments;
   userland = builtins.concatLists tier.userland;
+  catalogue = toString tier.catalogue;
+  variants = map (v: v.suffix) (
+    builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
+  );
   inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes;
 }) (import @ROOT@/nix/tiers.nix)
 """
@@ -86,12 +91,20 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
     Raises:
         BuildError: no such tier or variant, or the build failed.
     """
-    tier_parts(tier)
-    known = [variant["suffix"] for variant in json.loads(nix("eval", "--json", "--file", f"{ROOT}/nix/variants.nix"))]
+    parts = tier_parts(tier)
+    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+
+
+def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:
+    """The variants `baked` in the order of their suffixes.
+
+    Raises:
+        BuildError: the tier has no such variant; the message lists those it has.
+    """
     unknown = sorted(set(baked) - set(known))
     if unknown:
-        raise BuildError(f"no variant {', '.join(unknown)}: nix/variants.nix has {', '.join(known)}")
-    return read_image(build_output("-".join(["image", tier, *(name for name in known if name in baked)])))
+        raise BuildError(f"no variant {', '.join(unknown)} of tier {tier}: nix/variants.nix has {', '.join(known)}")
+    return [name for name in known if name in baked]
 
 
 def read_image(layout: Path) -> Image:

@@ -46,7 +46,9 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     say(f"{name}: {old[:12]} -> {commit[:12]}, {found['narHash']}")
     if name == "comfyui":
         say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`,")
-        say("`make image image-check TIER=consumer`, and `make classes` to write tests/comfyui/classes.txt anew")
+        say(
+            "`make image image-check TIER=consumer`, and tests/image_check.py --write-classes for tests/comfyui/classes.txt"
+        )
 
 
 def _tree(name: str, locked: dict[str, Any], commit: str) -> dict[str, Any]:
