@@ -5,7 +5,7 @@ TIER ?= smoke
 SOURCES ?=
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint prefetch image image-check reproduce lock pin clean
+.PHONY: help demo test lint prefetch image image-check reproduce lock pin docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -46,6 +46,9 @@ lock: ## solve packages.txt and the environments again
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+
+docs: ## write the reference of all variables
+	@$(python) -m hearmeman env --docs docs/environment.md
 
 clean: ## delete what runs have made
 	rm -rf .work .venv

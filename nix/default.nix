@@ -91,6 +91,13 @@ let
         }
       ]
       ++ comfyui.facts tier;
+      # Where people look for logs; boot makes /run/hearmeman/logs.
+      links = {
+        "var/log/comfyui.log" = "/run/hearmeman/logs/comfyui.log";
+        "var/log/download_models.log" = "/run/hearmeman/logs/models.log";
+        "var/log/jupyter.log" = "/run/hearmeman/logs/jupyter.log";
+        "var/log/r2_sync.log" = "/run/hearmeman/logs/sync.log";
+      };
       texts = {
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {

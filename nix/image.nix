@@ -34,7 +34,10 @@ let
     Env = map (key: "${key}=${variables.${key}}") (builtins.attrNames variables);
     WorkingDir = "/workspace";
     ExposedPorts = {
+      "22/tcp" = { };
       "8188/tcp" = { };
+      "8888/tcp" = { };
+      "19123/tcp" = { };
     };
     StopSignal = "SIGTERM";
     Labels = {

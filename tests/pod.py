@@ -36,9 +36,9 @@ def unpack(image: Image, below: Path = WORK / "rootfs") -> Path:
     return root
 
 
-def _bwrap(root: Path, volume: Path) -> list[str]:
+def _bwrap(root: Path, mount: list[str]) -> list[str]:
     command = ["bwrap", "--ro-bind", str(root), "/", "--dev", "/dev", "--proc", "/proc"]
-    command += ["--tmpfs", "/run", "--tmpfs", "/tmp", "--bind", str(volume), "/workspace"]
+    command += ["--tmpfs", "/run", "--tmpfs", "/tmp", *mount, "/workspace"]
     command += ["--unshare-pid", "--die-with-parent", "--chdir", "/workspace"]
     if os.geteuid() != 0:
         command += ["--unshare-user", "--uid", "0", "--gid", "0"]
@@ -60,6 +60,8 @@ class Pod:
     def __init__(self, image: Image, volume: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self.image = image
         self.volume = volume
+        self.mount = ["--bind", str(volume)]
+        """bwrap's words that put something at /workspace."""
         self.root = unpack(image)
         self.lines: list[str] = []
         self.say = say
@@ -76,7 +78,7 @@ class Pod:
         # The environment goes by the process, not by --setenv: secrets do not belong into argv.
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [*_bwrap(self.root, self.volume), "--as-pid-1", "--info-fd", str(write), "--", *self.entrypoint],
+            [*_bwrap(self.root, self.mount), "--as-pid-1", "--info-fd", str(write), "--", *self.entrypoint],
             env={**self.environment, **variables},
             pass_fds=[write],
             stdin=subprocess.DEVNULL,
@@ -123,7 +125,7 @@ class Pod:
         """A command line that runs `arguments` in the image beside the pod, on the same volume."""
         settings = [word for key, value in (variables or {}).items() for word in ("--setenv", key, value)]
         path = ["--clearenv", "--setenv", "PATH", self.environment["PATH"], "--setenv", "LANG", "C.UTF-8"]
-        return [*_bwrap(self.root, self.volume), *path, *settings, "--", *arguments]
+        return [*_bwrap(self.root, self.mount), *path, *settings, "--", *arguments]
 
     def stop(self, seconds: float = 45) -> int:
         """SIGTERM to PID 1 and wait; the exit code."""

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from fakes import process as fake_process
+from fakes.comfyui import free_port
 from hearmeman import cli, settings
-from hearmeman.boot import execute, plan
+from hearmeman.boot import execute, plan, supervisord_conf
 from hearmeman.boot.facts import Listen, Machine, Place, bind_problem, process_started
 from hearmeman.boot.image import Image, ImageError, read_image
+from hearmeman.boot.processes import Process
 from hearmeman.keep import next_pause
 from hearmeman.tune.machine import Memory
 from hearmeman.tune.tuner import Tuning
@@ -73,9 +75,10 @@ def test_secrets_go_only_where_they_are_needed() -> None:
     made = planned(SECRET)
     given = {process.name: process.secrets for process in made.processes}
     assert given == {
-        "comfyui": (),
-        "models": ("HF_TOKEN",),
-        "sync": ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+        "comfyui": {},
+        "models": {"HF_TOKEN": "HF_TOKEN"},
+        "sync": {"R2_ACCESS_KEY_ID": "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY": "R2_SECRET_ACCESS_KEY"},
+        "door": {},
     }
     assert "secret" not in str([process.env for process in made.processes])
     assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
@@ -89,10 +92,10 @@ def test_harmless_names_are_not_withheld() -> None:
 def test_the_stop_is_shared_out() -> None:
     made = planned(SYNC)
     stages = {process.name: (process.stop_stage, process.stop_seconds) for process in made.processes}
-    assert stages["comfyui"] == (1, 7)
+    assert stages["comfyui"] == (1, 6)
     assert stages["sync"] == (2, 21)
     tight = planned({**SYNC, "STOP_SECONDS": "10"})
-    assert sum(p.stop_seconds for p in tight.processes if p.name != "models") <= 10
+    assert sum(max(p.stop_seconds for p in tight.processes if p.stop_stage == stage) for stage in (1, 2, 3)) <= 10
     assert any("SYNC_DRAIN_SECONDS=20 does not fit" in warning for warning in tight.warnings)
 
 
@@ -161,9 +164,9 @@ def test_the_entrypoint_s_start_is_read_from_proc() -> None:
 def test_supervisord_s_comments_and_percent_signs_survive() -> None:
     from supervisor.options import UnhosedConfigParser
 
-    process = plan.Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, (), 1, 3)
+    process = Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, {}, 1, 3)
     made = plan.BootPlan((), (), (process,), 30, (), ())
-    text = execute.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
+    text = supervisord_conf.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
     parser = UnhosedConfigParser()
     parser.read_string(text)
     import shlex
@@ -189,17 +192,20 @@ class Pod:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.chmod(0o755)  # The door runs as a user of its own.
         self.run_dir = root / "run"
         self.events = root / "events"
         self.events.touch()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.events.chmod(0o666)
+        self.port, self.status_port = free_port(), free_port()
         self.environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": SOURCE,
             "VOLUME_DIR": str(root / "volume"),
             "COMFYUI_HOST": "127.0.0.1",
             "COMFYUI_PORT": str(self.port),
+            "STATUS_HOST": "127.0.0.1",
+            "STATUS_PORT": str(self.status_port),
             "ENABLE_CONTROLNET": "false",
             "FAKE_EVENTS": str(self.events),
         }
@@ -319,7 +325,7 @@ def test_a_volume_that_is_a_file_stops_the_boot(pod: Pod) -> None:
 
 def test_a_real_boot(pod: Pod) -> None:
     (pod.root / "nodes" / "Baked").mkdir(parents=True)
-    pod.environ |= SECRET
+    pod.environ |= {**SECRET, "ENABLE_R2_SYNC": "false"}
     began = time.monotonic()
     pod.start(pod.boot_command())
     pod.wait(lambda: "comfyui started" in pod.happened())
@@ -338,11 +344,11 @@ def test_a_real_boot(pod: Pod) -> None:
     state = pod.root / "volume/.hearmeman/local"
     boot = json.loads((state / "boot.json").read_text())
     assert boot["image"]["comfyui_rev"] == "abc"
-    assert list(boot["phases"]) == ["settings", "facts", "plan", "prepared"]
+    assert list(boot["phases"]) == ["settings", "gpu", "storage", "plan", "prepared"]
     assert "says hello" in (state / "logs/comfyui.log").read_text()
     words = [sys.executable, "-m", "hearmeman", "status", "--json", "--run-dir", str(pod.run_dir)]
     status = json.loads(subprocess.run(words, env=pod.environ, capture_output=True, timeout=30, check=True).stdout)
-    assert {process["name"] for process in status["processes"]} == {"comfyui", "models", "sync"}
+    assert {process["name"] for process in status["processes"]} == {"comfyui", "models", "door"}
     assert pod.end() == 0
 
 
@@ -353,7 +359,9 @@ def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
     began = time.monotonic()
     assert pod.end() == 0
     assert time.monotonic() - began < 5
-    assert pod.happened()[-4:] == ["comfyui stopping", "comfyui stopped", "sync stopping", "sync stopped"]
+    assert pod.happened()[-6:] == [
+        f"{name} {word}" for name in ("comfyui", "sync", "door") for word in ("stopping", "stopped")
+    ]
     assert pod.happened().count("models started") == 1
 
 
@@ -388,11 +396,15 @@ def test_comfyui_waits_for_the_models(pod: Pod) -> None:
     pod.environ["WAIT_FOR_MODELS"] = "true"
     pod.start_planned({"models": {"FAKE_EXIT": "0", "FAKE_CRASHES": "1"}})
     pod.wait(lambda: "comfyui started" in pod.happened())
-    assert pod.happened() == ["models started", "models started", "comfyui started"]
+    assert [event for event in pod.happened() if "door" not in event] == [
+        "models started",
+        "models started",
+        "comfyui started",
+    ]
 
 
 def test_comfyui_is_not_started_when_models_are_missing(pod: Pod) -> None:
     pod.environ["WAIT_FOR_MODELS"] = "true"
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})
-    pod.wait(lambda: 'why="ended with 3"' in pod.said())
-    assert pod.happened() == ["models started"]
+    pod.wait(lambda: 'why="models ended with 3"' in pod.said())
+    assert "comfyui started" not in pod.happened()

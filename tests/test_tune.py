@@ -1,14 +1,21 @@
 """The tuner: every row of the VRAM table, a person's wishes, and ComfyUI's own flags."""
 
+import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hearmeman.tune.flags import check, load_flags
+from hearmeman.storage import Mount, mount_of
+from hearmeman.tune.flags import PACKAGED, check, load_flags, names
 from hearmeman.tune.machine import Gpu, Memory, memory_limit
-from hearmeman.tune.tuner import ROWS, tune
+from hearmeman.tune.tuner import ROWS, VOICE_GB, tune
+from standin.arguments import load_facts, parser
 
 FLAGS = load_flags()
+COMFYUI = parser(load_facts(PACKAGED))
 GIB = 1024**3
 
 
@@ -21,9 +28,9 @@ def memory(*vram_mib: int, ram_gib: int = 64, limit_gib: int | None = None) -> M
 @pytest.mark.parametrize(
     ("card", "vram_mib", "tier", "mode", "arguments"),
     [
-        ("6 GB", 6144, "consumer", "sequential_cpu_offload", ("--lowvram", "--cpu-vae")),
-        ("8 GB", 8192, "consumer", "sequential_cpu_offload", ("--lowvram",)),
-        ("11 GB", 11264, "consumer", "sequential_cpu_offload", ("--lowvram",)),
+        ("6 GB", 6144, "consumer", "sequential_cpu_offload", ("--vram-headroom", "1", "--cpu-vae")),
+        ("8 GB", 8192, "consumer", "sequential_cpu_offload", ("--vram-headroom", "1")),
+        ("11 GB", 11264, "consumer", "sequential_cpu_offload", ("--vram-headroom", "1")),
         ("12 GB", 12288, "consumer", "sequential_cpu_offload", ()),
         ("T4, ECC", 15360, "consumer", "model_cpu_offload", ()),
         ("16 GB", 16376, "consumer", "model_cpu_offload", ()),
@@ -39,12 +46,13 @@ def memory(*vram_mib: int, ram_gib: int = 64, limit_gib: int | None = None) -> M
 def test_rows(card: str, vram_mib: int, tier: str, mode: str, arguments: tuple[str, ...]) -> None:
     chosen = tune(memory(vram_mib), FLAGS)
     assert (chosen.tier, chosen.memory_mode, chosen.arguments) == (tier, mode, arguments), card
-    assert {"tier", "memory_mode", *arguments} <= set(chosen.reasons)
+    assert {"tier", "memory_mode", *names(arguments)} <= set(chosen.reasons)
 
 
 def test_every_argument_of_the_table_is_a_flag_of_comfyui() -> None:
     for _, _, _, arguments in ROWS:
-        assert check(" ".join(arguments), FLAGS) == (arguments, [])
+        text = " ".join(arguments)
+        assert check(text, FLAGS) == (tuple(text.split()), [])
 
 
 def test_below_8_gb_warns() -> None:
@@ -62,23 +70,132 @@ def test_wishes_win_and_too_high_a_tier_warns() -> None:
     assert (chosen.tier, chosen.memory_mode, chosen.arguments) == (
         "datacenter",
         "sequential_cpu_offload",
-        ("--lowvram",),
+        ("--vram-headroom", "6"),
     )
     assert any("GPU_TIER=datacenter" in warning for warning in chosen.warnings)
     assert tune(memory(8192), FLAGS, mode="full").arguments == ()
+    assert tune(memory(81559), FLAGS, mode="model_cpu_offload").arguments == ("--disable-smart-memory",)
 
 
 def test_own_arguments_push_out_what_they_exclude() -> None:
-    chosen = tune(memory(8192), FLAGS, own=("--highvram",))
-    assert chosen.arguments == ("--highvram",)
-    assert chosen.reasons["--lowvram"] == "left out: COMFYUI_ARGS says --highvram"
+    chosen = tune(memory(4096), FLAGS, own=("--highvram",))
+    assert chosen.arguments == ("--cpu-vae", "--highvram")
+    assert chosen.reasons["--vram-headroom"] == "left out: COMFYUI_ARGS says --highvram"
     assert tune(memory(), FLAGS, own=("--cpu", "--fast")).arguments == ("--cpu", "--fast")
+    assert tune(memory(24564), FLAGS, own=("--cpu",)).arguments == ("--cpu",)
 
 
-def test_little_ram_keeps_memory_unpinned() -> None:
-    chosen = tune(memory(24564, ram_gib=512, limit_gib=16), FLAGS)
-    assert chosen.arguments == ("--disable-pinned-memory",)
-    assert "container's memory limit is 16.0 GiB" in chosen.reasons["--disable-pinned-memory"]
+@pytest.mark.parametrize(
+    ("limit_gib", "arguments"),
+    [
+        (8, ("--cache-none", "--disable-pinned-memory")),
+        (16, ("--cache-lru", "8", "--disable-pinned-memory")),
+        (64, ("--cache-lru", "24", "--disable-pinned-memory")),
+        (250, ("--cache-lru", "24")),
+        (512, ()),
+    ],
+)
+def test_a_limit_below_the_host_s_ram_is_kept(limit_gib: int, arguments: tuple[str, ...]) -> None:
+    chosen = tune(memory(24564, ram_gib=512, limit_gib=limit_gib), FLAGS)
+    assert chosen.arguments == arguments
+    for flag in names(arguments):
+        assert f"memory limit is {limit_gib}.0 GiB" in chosen.reasons[flag]
+
+
+def test_a_small_host_keeps_memory_unpinned() -> None:
+    assert tune(memory(24564, ram_gib=16), FLAGS).arguments == ("--disable-pinned-memory",)
+    assert tune(memory(ram_gib=16), FLAGS).arguments == ("--cpu",)
+
+
+def test_models_on_a_network_volume_are_not_mapped() -> None:
+    here = dataclasses.replace(memory(24564), models=Mount("/workspace", "fuse.mfs"))
+    chosen = tune(here, FLAGS)
+    assert chosen.arguments == ("--disable-mmap",)
+    assert "fuse.mfs" in chosen.reasons["--disable-mmap"]
+    assert any("first load" in warning for warning in chosen.warnings)
+
+
+def test_voices_get_their_vram() -> None:
+    chosen = tune(memory(24564), FLAGS, voices=("XTTS", "Chatterbox"))
+    assert chosen.arguments == ("--reserve-vram", "8.5")
+    assert chosen.warnings == ()
+    assert any("few models fit" in w for w in tune(memory(12288), FLAGS, voices=("XTTS", "Chatterbox")).warnings)
+
+
+@pytest.mark.parametrize(("cuda", "fails"), [((12, 4), True), ((12, 8), False), ((13, 0), False), (None, False)])
+def test_an_old_driver_is_told_before_comfyui_starts(cuda: tuple[int, int] | None, fails: bool) -> None:
+    here = dataclasses.replace(memory(24564), driver="550.54", cuda=cuda)
+    problems = tune(here, FLAGS, cuda_floor="12.8").problems
+    assert bool(problems) is fails
+    if fails:
+        assert "driver 550.54 runs CUDA up to 12.4, and this image needs 12.8" in problems[0]
+        assert "create one with CUDA 12.8" in problems[0]
+
+
+def test_the_gpu_that_is_asked_for_is_the_one_that_is_tuned() -> None:
+    here = memory(81559, 8192)
+    assert tune(here, FLAGS, own=("--cuda-device", "1")).memory_mode == "sequential_cpu_offload"
+    assert tune(here, FLAGS, own=("--cuda-device=0",)).tier == "datacenter"
+    assert "numbered 0 to 1" in tune(here, FLAGS, own=("--cuda-device", "2")).problems[0]
+
+
+def test_no_argument_claims_to_have_been_seen_on_a_gpu() -> None:
+    chosen = tune(memory(6144, ram_gib=512, limit_gib=8), FLAGS, voices=("XTTS",))
+    assert len(chosen.given) == 5
+    assert {argument.seen for argument in chosen.given} == {"parses only"}
+
+
+MEMORIES = st.builds(
+    lambda vram, ram, limit, kind, cuda: Memory(
+        tuple(Gpu("a card", size) for size in vram), "", limit, ram, "1", cuda, Mount("/m", kind)
+    ),
+    st.lists(st.integers(0, 300_000), max_size=3),
+    st.integers(0, 4096 * GIB),
+    st.none() | st.integers(1, 4096 * GIB),
+    st.sampled_from(["", "ext4", "nfs4", "fuse", "overlay"]),
+    st.none() | st.tuples(st.integers(11, 13), st.integers(0, 9)),
+)
+WISHES = {
+    "tier": st.sampled_from(["auto", "consumer", "prosumer", "datacenter"]),
+    "mode": st.sampled_from(["auto", "full", "model_cpu_offload", "sequential_cpu_offload"]),
+    "voices": st.lists(st.sampled_from(sorted(VOICE_GB)), unique=True),
+}
+OWN = st.sampled_from(
+    ["", "--lowvram", "--novram --cache-classic", "--vram-headroom 2", "--cpu", "--high-ram --fast", "--cuda-device 1"]
+)
+
+
+@given(here=MEMORIES, own=OWN, **WISHES)
+def test_whatever_is_chosen_comfyui_takes(here: Memory, own: str, tier: str, mode: str, voices: list[str]) -> None:
+    wanted, problems = check(own, FLAGS)
+    assert problems == []
+    chosen = tune(here, FLAGS, tier, mode, wanted, voices, "12.8")
+    COMFYUI.parse_args(list(chosen.arguments))
+    assert check(" ".join(chosen.arguments), FLAGS)[1] == []
+    assert set(wanted) <= set(chosen.arguments)
+    for argument in chosen.given:
+        assert argument.reason and "\n" not in argument.reason
+    if not here.gpus and not names(wanted) & FLAGS["--cpu"].excludes:
+        assert "--cpu" in chosen.arguments
+
+
+@given(small=st.integers(0, 200_000), more=st.integers(0, 200_000))
+def test_more_vram_never_means_less(small: int, more: int) -> None:
+    modes = ["sequential_cpu_offload", "model_cpu_offload", "full"]
+    tiers = ["consumer", "prosumer", "datacenter"]
+    one, two = tune(memory(small), FLAGS), tune(memory(small + more), FLAGS)
+    assert modes.index(one.memory_mode) <= modes.index(two.memory_mode)
+    assert tiers.index(one.tier) <= tiers.index(two.tier)
+    assert len(one.arguments) >= len(two.arguments)
+
+
+@given(st.lists(st.sampled_from([*sorted(FLAGS), "1", "0.5", "-1", "auto", "x", "--fas", "--lowvra", ""]), max_size=5))
+def test_what_passes_the_check_comfyui_takes_too(words: list[str]) -> None:
+    text = shlex.join(words)
+    arguments, problems = check(text, FLAGS)
+    if not problems:
+        assert arguments == tuple(words)
+        COMFYUI.parse_args(words)
 
 
 def test_two_gpus_are_not_one() -> None:
@@ -107,6 +224,9 @@ def test_two_gpus_are_not_one() -> None:
         ("--lowvram 1", "'1' belongs to no flag"),
         ("--lowvram --highvram", "--highvram excludes --lowvram"),
         ("'--lowvram", "close the quotation"),
+        ("--enable-cors-header", "lets every web page drive ComfyUI"),
+        ("--enable-cors-header '*'", "lets every web page drive ComfyUI"),
+        ("--tls-keyfile /k", "RunPod's proxy speaks TLS"),
     ],
 )
 def test_wrong_arguments(text: str, problem: str) -> None:
@@ -142,3 +262,29 @@ def test_memory_limit_of_cgroup_1(tmp_path: Path) -> None:
     assert memory_limit(tmp_path) == 2000
     put(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     assert memory_limit(tmp_path) is None
+
+
+MOUNTS = """22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+30 22 0:40 / /workspace rw,nosuid shared:1 - fuse.mfs mfs#10.0.0.1:9421 rw
+31 30 0:41 / /workspace/my\\040models ro - tmpfs tmpfs rw
+32 22 0:42 / /workspaces rw - nfs4 host:/x rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "network"),
+    [
+        ("/etc", "ext4", False),
+        ("/workspace", "fuse.mfs", True),
+        ("/workspace/ComfyUI/models", "fuse.mfs", True),
+        ("/workspace/my models/x", "tmpfs", False),
+        ("/workspaces/x", "nfs4", True),
+        ("/workspace2", "ext4", False),
+    ],
+)
+def test_the_filesystem_of_a_folder(tmp_path: Path, path: str, kind: str, network: bool) -> None:
+    put(tmp_path, "proc/self/mountinfo", MOUNTS)
+    found = mount_of(Path(path), tmp_path)
+    assert (found.kind, found.is_network) == (kind, network)
+    assert found.read_only is (kind == "tmpfs")
+    assert mount_of(Path(path), tmp_path / "nowhere").kind == ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hearmeman import __version__
 from hearmeman.errors import HearmemanError
@@ -20,11 +22,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "restart": ("hearmeman.restart_command", "stop a process of the pod and start it again"),
+    "nodes": ("hearmeman.nodes_command", "update the custom nodes on the volume"),
     "keep": ("hearmeman.keep", "keep one process running (used by boot)"),
+    "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
+    "sshd": ("hearmeman.ssh_command", "make host keys and become sshd (used by boot)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"boot", "keep"}
+_WITHOUT_IMAGE = {"boot", "keep", "door", "sshd"}
+_GIVEN_SECRETS = {"models": "models", "sync": "sync", "upload": "sync"}
+"""Command -> the process of the pod whose secrets it needs; a shell in the pod has none of its own."""
 
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -67,7 +75,19 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
     given = {key: value for key, value in environ.items() if value != ""}
     if command in _WITHOUT_IMAGE:
         return given
-    from hearmeman.boot.image import IMAGE_FILE, read_image
+    from hearmeman.boot.image import IMAGE_FILE, RUN_DIR, read_image
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
-    return {**defaults, **given}
+    secrets = _secrets(RUN_DIR / "env" / f"{_GIVEN_SECRETS[command]}.json") if command in _GIVEN_SECRETS else {}
+    return {**secrets, **defaults, **given}
+
+
+def _secrets(path: Path) -> dict[str, str]:
+    # Only root can read it; for anybody else, and outside a pod, there is nothing.
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    from hearmeman.settings import SECRETS
+
+    return {name: value for name, value in found.items() if name in SECRETS}

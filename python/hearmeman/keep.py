@@ -10,18 +10,16 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from hearmeman.log import line
+from hearmeman.output import Output
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 60.0
-LOG_BYTES = 10 * 1024**2
-LONGEST_LINE = 64 * 1024
 FINAL_CODES = (0, 2, 3)
 """Exit codes after which a process that runs once is not tried again: done, wrongly asked, partly done."""
 
@@ -33,7 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", type=Path, required=True, help="file that its output is appended to")
     parser.add_argument("--once", action="store_true", help=f"end with the process if it exits with {FINAL_CODES}")
     parser.add_argument("--report", type=Path, help="file that holds its pid, starts and last exit, as JSON")
-    parser.add_argument("--wait-file", type=Path, help="start only when this report says the process has ended with 0")
+    parser.add_argument("--after", type=Path, action="append", default=[], help="start when this report says it ended")
+    parser.add_argument("--needs", type=Path, action="append", default=[], help="the same, and only if it ended with 0")
+    parser.add_argument("--umask", type=lambda text: int(text, 8), help="the process's umask, octal")
     parser.add_argument("--stop-seconds", type=float, default=10.0, help="seconds between SIGTERM and SIGKILL")
     parser.add_argument("--boot-started", type=float, help="CLOCK_BOOTTIME at the entrypoint's start")
     parser.add_argument("argv", nargs="+", help="-- and the command")
@@ -60,7 +60,14 @@ class Keeper:
         self.environment: dict[str, str] = json.loads(args.env_file.read_text(encoding="utf-8"))
         self.output = Output(self.name, args.log)
         self.stopping = False
-        self.facts: dict[str, object] = {"name": self.name, "pid": None, "starts": 0, "exit": None, "done": False}
+        self.facts: dict[str, object] = {
+            "name": self.name,
+            "pid": None,
+            "starts": 0,
+            "exit": None,
+            "done": False,
+            "killed": False,
+        }
         self.wake, self.woken = os.pipe()
         for end in (self.wake, self.woken):
             os.set_blocking(end, False)
@@ -74,13 +81,15 @@ class Keeper:
 
     def run(self) -> int:
         """Start, watch and start again; the exit code is 0, or that of a process that runs once."""
+        self._end_leftovers()
         self._report()
-        self._wait_for_file()
+        self._wait_for_others()
         pause = 0.0
         while not self.stopping:
             began = time.monotonic()
             code = self._one_life()
             if self.stopping:
+                self._report(exit=code)
                 break
             alive = time.monotonic() - began
             if self.args.once and code in FINAL_CODES:
@@ -94,17 +103,30 @@ class Keeper:
         self._report(pid=None)
         return 0
 
-    def _wait_for_file(self) -> None:
+    def _end_leftovers(self) -> None:
+        # A wrapper before this one was killed: its process died with it, but that one's children may hold the port.
+        pid = _read_json(self.args.report).get("pid") if self.args.report else None
+        if isinstance(pid, int) and pid > 1:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+                self._say("process.leftovers_ended", group=pid)
+
+    def _wait_for_others(self) -> None:
         said = ""
-        while self.args.wait_file and not self.stopping:
-            report = _read_json(self.args.wait_file)
-            if report.get("done") and report.get("exit") == 0:
+        while not self.stopping:
+            why = "; ".join(filter(None, (self._lacks(path) for path in (*self.args.after, *self.args.needs))))
+            if not why:
                 return
-            why = f"ended with {report['exit']}" if report.get("done") else "not done yet"
             if why != said:
-                self._say("process.waiting", file=self.args.wait_file.name, why=why)
+                self._say("process.waiting", why=why)
                 said = why
             self._sleep(0.2)
+
+    def _lacks(self, path: Path) -> str:
+        report = _read_json(path)
+        if not report.get("done"):
+            return f"{path.stem} is not done yet"
+        return f"{path.stem} ended with {report['exit']}" if path in self.args.needs and report.get("exit") else ""
 
     def _one_life(self) -> int:
         try:
@@ -117,6 +139,7 @@ class Keeper:
                 stderr=subprocess.STDOUT,
                 process_group=0,
                 preexec_fn=_die_with_keeper,
+                umask=-1 if self.args.umask is None else self.args.umask,
             )
         except OSError as error:
             self._say("process.unstartable", command=self.args.argv[0], why=error.strerror)
@@ -147,6 +170,7 @@ class Keeper:
                 child.send_signal(signal.SIGTERM)
             if deadline is not None and time.monotonic() > deadline:
                 self._say("process.killed", after=self.args.stop_seconds)
+                self._report(killed=True)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 deadline = float("inf")
@@ -208,53 +232,6 @@ class Keeper:
             beside.replace(path)
 
 
-class Output:
-    """Lines of a process, each with its name before it, to stdout and to a log file that is rotated by size."""
-
-    def __init__(self, name: str, log: Path) -> None:
-        self.prefix = f"[{name}] ".encode()
-        self.log = log
-        self.rest = b""
-        self.broken = False
-        self.log_failed = False
-
-    def feed(self, data: bytes) -> None:
-        """Take what the process wrote; whole lines go on, of a line redrawn with carriage returns the last state."""
-        *lines, rest = (self.rest + data).split(b"\n")
-        for text in lines:
-            self.write(_last_drawn(text.rstrip(b"\r")))
-        self.rest = _last_drawn(rest)
-        if len(self.rest) > LONGEST_LINE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write a last line that has no end."""
-        if self.rest:
-            self.write(self.rest)
-            self.rest = b""
-
-    def write(self, text: bytes) -> None:
-        """Write one line to both places; a full disk stops the log file and not the process."""
-        try:
-            sys.stdout.buffer.write(self.prefix + text + b"\n")
-            sys.stdout.buffer.flush()
-        except (BrokenPipeError, ValueError):
-            self.broken = True
-        try:
-            if self.log.exists() and self.log.stat().st_size + len(text) > LOG_BYTES:
-                self.log.replace(self.log.with_name(self.log.name + ".1"))
-            with self.log.open("ab") as file:
-                file.write(text + b"\n")
-            self.log_failed = False
-        except OSError as error:
-            if not self.log_failed:
-                self.log_failed = True
-                warning = line("log.unwritable", {"file": self.log, "why": error.strerror}, time.time())
-                with contextlib.suppress(OSError, ValueError):
-                    sys.stdout.buffer.write(self.prefix + warning.encode() + b"\n")
-                    sys.stdout.buffer.flush()
-
-
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -262,12 +239,6 @@ _LIBC = ctypes.CDLL(None)
 def _die_with_keeper() -> None:
     # If this wrapper is killed, the next one must find the port free.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _last_drawn(text: bytes) -> bytes:
-    # A carriage return at the very end may be the first half of "\r\n".
-    kept = text[:-1] if text.endswith(b"\r") else text
-    return kept.rsplit(b"\r", 1)[-1] + text[len(kept) :]
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 
+from hearmeman import pod_settings
 from hearmeman.errors import UsageError
+from hearmeman.variables import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, Problem, extra_of, near_misses, renamed
+from hearmeman.variables import var as _var
 
-_UNSUBSTITUTED = re.compile(r"\{\{\s*RUNPOD_SECRET_\w+\s*\}\}")
-
-
-def _var(default: Any, help: str, **limits: Any) -> Any:
-    return Field(default=default, description=help, **limits)
+PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-9+/=]+(\s|$)")
 
 
-class Settings(BaseModel):
-    """The pod's settings; one field is one environment variable of the same name in capitals."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    volume_dir: str = _var("/workspace", "where the volume is mounted", pattern="^/")
-    models_dir: str = _var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models", pattern="^(/.*)?$")
-    comfyui_output_dir: str = _var(
-        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern="^(/.*)?$"
-    )
-    state_dir: str = _var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID", pattern="^(/.*)?$")
-    runpod_pod_id: str = _var("local", "the pod's name, given by RunPod", pattern="^[A-Za-z0-9_.-]+$")
-
-    comfyui_host: str = _var("0.0.0.0", "address that ComfyUI listens on")
-    comfyui_port: int = _var(8188, "port that ComfyUI listens on", ge=1, le=65535)
-    comfyui_args: str = _var("", "extra ComfyUI arguments; empty or 'auto' lets the tuner choose")
-    gpu_tier: Literal["auto", "consumer", "prosumer", "datacenter"] = _var("auto", "GPU tier; auto detects it")
-    gpu_memory_mode: Literal["auto", "full", "model_cpu_offload", "sequential_cpu_offload"] = _var(
-        "auto", "memory mode; auto follows the GPU"
-    )
+class Models(BaseModel):
+    """Models: what is fetched, and from where."""
 
     model_catalogue: str = _var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
     models: str = _var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
@@ -51,6 +31,10 @@ class Settings(BaseModel):
     hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")
     hf_endpoint: str = _var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
 
+
+class Sync(BaseModel):
+    """Outputs: where they are uploaded."""
+
     enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
     r2_bucket: str = _var("runpod", "bucket that outputs go to", min_length=1)
@@ -58,16 +42,28 @@ class Settings(BaseModel):
     r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")
     sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
-    stop_seconds: float = _var(30, "seconds the whole stop may take", ge=1)
 
-    @field_validator("*", mode="after")
+
+class Settings(
+    pod_settings.Places,
+    pod_settings.ComfyUI,
+    pod_settings.Memory,
+    pod_settings.Doors,
+    pod_settings.Voices,
+    Models,
+    Sync,
+    pod_settings.Stop,
+    pod_settings.Given,
+):
+    """The pod's settings; one field is one environment variable of the same name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
     @classmethod
     def _substituted(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if isinstance(text, str) and _UNSUBSTITUTED.search(text):
-            raise ValueError(
-                "holds a RunPod secret that was not substituted: make that secret in RunPod's console or unset the variable"
-            )
+        if isinstance(value, str) and UNSUBSTITUTED.search(value):
+            raise ValueError(UNSUBSTITUTED_TEXT)
         return value
 
     @property
@@ -86,6 +82,39 @@ class Settings(BaseModel):
         return self.comfyui_output_dir or f"{self.comfyui_dir}/output"
 
     @property
+    def gated(self) -> bool:
+        """Whether a gate stands before the pod's ports."""
+        return self.access_token is not None
+
+    @property
+    def comfyui_listens(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports that ComfyUI itself listens on."""
+        if self.gated:
+            return (("127.0.0.1", self.comfyui_inner_port),)
+        return tuple((host.strip(), self.comfyui_port) for host in self.comfyui_host.split(","))
+
+    @property
+    def inner_url(self) -> str:
+        """Where processes of this pod reach ComfyUI, without the gate."""
+        host, port = self.comfyui_listens[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        return f"http://{host}:{port}"
+
+    @property
+    def authorized_keys(self) -> tuple[str, ...]:
+        """SSH public keys that may log in."""
+        return tuple(key for key in self._keys() if PUBLIC_KEY.search(key))
+
+    @property
+    def bad_keys(self) -> tuple[int, ...]:
+        """Which lines of the public keys are none, counted from 1."""
+        return tuple(number for number, key in enumerate(self._keys(), 1) if not PUBLIC_KEY.search(key))
+
+    def _keys(self) -> list[str]:
+        lines = (self.ssh_public_key or self.public_key).replace("\\n", "\n").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+    @property
     def state_path(self) -> str:
         """This pod's state folder."""
         return self.state_dir or f"{self.volume_dir}/.hearmeman/{self.runpod_pod_id}"
@@ -96,9 +125,25 @@ SECRETS = frozenset(
 )
 """Names of the variables that never appear in logs, argv or another process's environment."""
 
+ALIASES: dict[str, str] = {
+    alias: name.upper() for name, field in Settings.model_fields.items() for alias in extra_of(field)["aliases"]
+}
+"""Old spelling -> the variable."""
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
+    ((group.__doc__ or "").rstrip("."), tuple(name.upper() for name in group.__annotations__))
+    for group in Settings.__bases__
+)
+"""Heading -> its variables, in the order in which they are shown."""
+
 
 class SettingsError(UsageError):
     """One or more variables are wrong; the message names all of them."""
+
+
+def canonical(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give `environ` without empty values and with old spellings under their new names."""
+    return renamed(environ, ALIASES)[0]
 
 
 def load(environ: Mapping[str, str], whole: bool = False) -> Settings:
@@ -109,42 +154,86 @@ def load(environ: Mapping[str, str], whole: bool = False) -> Settings:
     Raises:
         SettingsError: names every wrong variable, its value unless secret, and what it takes.
     """
-    known = {name.upper(): name for name in Settings.model_fields}
-    given = {known[key]: value for key, value in environ.items() if key in known and value != ""}
-    problems = _misspelt(environ, known) + (_missing(environ) if whole else [])
+    settings, problems = parse(environ, whole)
+    if settings is None or problems:
+        raise SettingsError(told(problems))
+    return settings
+
+
+def told(problems: list[Problem]) -> str:
+    """Render problems as one message."""
+    return "settings are wrong, nothing was started:\n" + "\n".join(f"  {problem.text}" for problem in problems)
+
+
+def parse(environ: Mapping[str, str], whole: bool = False) -> tuple[Settings | None, list[Problem]]:
+    """Read the settings and find all that is wrong; None where they cannot be made. `whole` as in `load`."""
+    names = {name.upper(): name for name in Settings.model_fields}
+    found, spelt, problems = renamed(environ, ALIASES)
+    problems += near_misses(environ, {**names, **ALIASES})
+    problems += _missing(found) if whole else []
     settings = None
     try:
-        settings = Settings.model_validate(given)
+        settings = Settings.model_validate({names[name]: value for name, value in found.items() if name in names})
     except ValidationError as error:
-        for item in error.errors():
+        for item in error.errors(include_url=False, include_input=False):
             name = str(item["loc"][0]).upper() if item["loc"] else ""
-            shown = "" if not name or name in SECRETS else f"={environ.get(name, '')!r}"
             message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}{shown}: {message}" if name else message)
-    if settings is None or problems:
-        raise SettingsError("settings are wrong, nothing was started:\n" + "\n".join(f"  {p}" for p in problems))
-    return settings
+            shown = "" if not name or name in SECRETS else f"={found.get(name, '')!r}"
+            problems.append(Problem(name, f"{spelt.get(name, name)}{shown}: {message}" if name else message))
+    if settings is not None:
+        problems += [Problem(text.partition("=")[0], text) for text in pod_settings.equal_ports(settings)]
+    return settings, problems
 
 
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
 
 
-def _missing(environ: Mapping[str, str]) -> list[str]:
-    if environ.get("ENABLE_R2_SYNC", "").lower() not in _TRUE:
+def _missing(found: Mapping[str, str]) -> list[Problem]:
+    if found.get("ENABLE_R2_SYNC", "").lower() not in _TRUE:
         return []
     names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
-    return [f"{name} is required when ENABLE_R2_SYNC=true" for name in names if not environ.get(name)]
+    return [Problem(name, f"{name} is required when ENABLE_R2_SYNC=true") for name in names if name not in found]
 
 
-_PREFIXES = ("ENABLE_", "R2_", "COMFYUI_", "GPU_", "HF_TOKEN", "SYNC_")
+_PARTS = {
+    "R2_ENDPOINT": "sync",
+    "R2_ACCESS_KEY_ID": "sync",
+    "R2_SECRET_ACCESS_KEY": "sync",
+    "JUPYTER_PASSWORD": "jupyter",
+    "PUBLIC_KEY": "sshd",
+    "SSH_PUBLIC_KEY": "sshd",
+    "HF_TOKEN": "models",
+    "CIVITAI_API_KEY": "models",
+}
+"""Variables whose absence fails only one part of the pod."""
 
 
-def _misspelt(environ: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
-    problems = []
-    for key in sorted(environ):
-        if key in known or not key.startswith(_PREFIXES):
-            continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-        if near:
-            problems.append(f"{key} is not a variable: did you mean {near[0]}?")
-    return problems
+def load_for_boot(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], dict[str, str]]:
+    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it is not started).
+
+    A secret that was not substituted, or is missing, fails the part that needs it and not the pod: a pod without its
+    sync can still be reached and mended. Whatever else is wrong is an error, and so is a gate without its token.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    left = canonical(environ)
+    failed: dict[str, str] = {}
+    while True:
+        settings, problems = parse(environ if not failed else left, whole=True)
+        kept = [problem for problem in problems if not _of_a_part(problem, left)]
+        if settings is not None and not problems:
+            return settings, left, failed
+        if kept or not problems:
+            raise SettingsError(told(problems))
+        for problem in problems:
+            part = _PARTS[problem.name]
+            failed[part] = "; ".join(filter(None, (failed.get(part), problem.text)))
+            left.pop(problem.name, None)
+            if part == "sync":
+                left["ENABLE_R2_SYNC"] = "false"
+
+
+def _of_a_part(problem: Problem, environ: Mapping[str, str]) -> bool:
+    value = environ.get(problem.name, "")
+    return problem.name in _PARTS and (value == "" or UNSUBSTITUTED.search(value) is not None)

@@ -10,6 +10,7 @@ from hearmeman_build.layer import Entry, dir_entry, file_entry, link_entry
 Tree = dict[str, Entry]
 
 USERS = {
+    "hearmeman-door": 990,
     "hearmeman-sync": 991,
     "hearmeman-fetch": 992,
 }
@@ -22,6 +23,9 @@ _PACKAGE_GROUPS = {"usr/bin/ssh-agent": ("_ssh", 101)}
 """Program -> the group that its package's postinst makes."""
 
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+_SHELL_LINE = b"# What boot made of the pod's settings, without secrets.\n[ -r /run/hearmeman/shell.env ] && . /run/hearmeman/shell.env\n"
+"""For every interactive shell; boot writes the file."""
 
 _ALTERNATIVES = {
     "usr/bin/awk": ("usr/bin/gawk", "usr/bin/mawk"),
@@ -118,6 +122,10 @@ def _base_files(tree: Tree) -> None:
     ):
         _put(tree, target, content(tree, f"usr/share/base-files/{source}"))
     _put(tree, "etc/nsswitch.conf", content(tree, "usr/share/libc-bin/nsswitch.conf"))
+    if "etc/bash.bashrc" in tree:
+        # Before Debian's lines, which end at once for `ssh HOST COMMAND`.
+        _put(tree, "etc/bash.bashrc", _SHELL_LINE + content(tree, "etc/bash.bashrc"))
+    _put(tree, "etc/profile.d/hearmeman.sh", _SHELL_LINE)
     _put_link(tree, "etc/dpkg/origins/default", "debian")
     _put_link(tree, "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
     _put(tree, "etc/timezone", b"Etc/UTC\n")

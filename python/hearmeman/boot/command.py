@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import __version__
-from hearmeman.boot.image import IMAGE_FILE, Image, read_image
-
-RUN_DIR = Path("/run/hearmeman")
+from hearmeman.boot.image import IMAGE_FILE, RUN_DIR, Image, read_image
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,56 +33,96 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     clock = _Clock(facts.boot_started())
     image = read_image(args.image_file)
-    merged = {**image.env, **environ}
     known = flags.load_flags(tune_command.flags_file(args.image_file))
-    settings, own = _load(merged, known)
+    settings, merged, failed, own = _load({**image.env, **environ}, known)
     clock.mark("settings")
-    here = facts.gather(settings, machine.gather(), args.nodes_dir, Path(image.comfyui_main))
-    clock.mark("facts")
-    tuning = tuner.tune(here.memory, known, settings.gpu_tier, settings.gpu_memory_mode, own)
-    plan = planner.make_plan(settings, here, image, tuning, merged, str(args.run_dir), sys.executable)
+    memory = machine.gather(settings.models_path)
+    clock.mark("gpu")
+    here = facts.gather(settings, memory, args.nodes_dir, Path(image.comfyui_main))
+    clock.mark("storage")
+    tuning = tuner.tune(
+        here.memory,
+        known,
+        settings.gpu_tier,
+        settings.gpu_memory_mode,
+        own,
+        tune_command.voices(settings),
+        cuda_floor=image.cuda_floor,
+    )
+    plan = planner.make_plan(settings, here, image, tuning, merged, str(args.run_dir), sys.executable, failed)
     clock.mark("plan")
+    text = "\n".join(lines(plan, settings, here, image, tuning))
     if args.plan:
         shown = {"image": image.raw, "tuning": dataclasses.asdict(tuning), "plan": dataclasses.asdict(plan)}
-        print(json.dumps(shown, indent=2) if args.json else "\n".join(lines(plan, here, image, tuning)))
+        print(json.dumps(shown, indent=2) if args.json else text)
         return 0
     state = Path(settings.state_path)
-    config = execute.prepare(plan, args.run_dir, merged, sys.executable, state, clock.started)
+    config = execute.prepare(plan, args.run_dir, merged, sys.executable, state, clock.started, image.comfyui_python)
     clock.mark("prepared")
-    print("\n".join(lines(plan, here, image, tuning)), flush=True)
-    record = {
-        "started": time.time() - clock.now(),
-        "phases": clock.phases,
-        "image": image.raw,
-        "tuning": dataclasses.asdict(tuning),
-        "processes": [{"name": p.name, "argv": p.argv, "once": p.once, "after": p.after} for p in plan.processes],
-        "warnings": plan.warnings,
-        "run_dir": str(args.run_dir),
-    }
-    execute.write_state(state / "boot.json", record)
-    execute.become_supervisord(config, environ, sys.executable)
+    print(text, flush=True)
+    record = {**_record(plan, settings, here, image, tuning), "started": time.time() - clock.now()}
+    record |= {"started_boottime": clock.started, "phases": clock.phases, "run_dir": str(args.run_dir)}
+    for folder in (args.run_dir, state):
+        execute.write_state(folder / "boot.json", record)
+    execute.become_supervisord(config, environ, sys.executable, plan.separate)
     raise AssertionError("exec came back")
 
 
-def lines(plan: Any, here: Any, image: Image, tuning: Any) -> list[str]:
+def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> dict[str, Any]:
+    """Make what the door and `hearmeman status` know of this boot."""
+    status = next((door for door in plan.doors if door.variable == "STATUS_PORT"), None)
+    listens = [(host, status.port) for host in status.hosts] if status and not settings.gated else []
+    pod = settings.runpod_pod_id
+    return {
+        "image": image.raw,
+        "tuning": dataclasses.asdict(tuning),
+        "machine": dataclasses.asdict(here.memory),
+        "volume": {"path": settings.volume_dir, "is_mount": here.volume_is_mount, "kind": here.volume.kind},
+        "processes": [
+            {"name": p.name, "argv": p.argv, "user": p.user.name, "once": p.once, "after": [*p.after, *p.needs]}
+            for p in plan.processes
+        ],
+        "doors": [door.words() for door in plan.doors],
+        "failed": plan.failed,
+        "warnings": plan.warnings,
+        "state_dir": settings.state_path,
+        "comfyui_url": plan.comfyui_url,
+        "expected_nodes": [name for path in plan.node_links if (name := Path(path).name) not in image.silent_nodes],
+        "status_listens": listens,
+        "origins": [f"{pod}-{door.port}.proxy.runpod.net" for door in plan.doors] if pod != "local" else [],
+    }
+
+
+def lines(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> list[str]:
     """Render the plan for a person."""
+    from hearmeman.boot import doors
+
     volume = here.places[0]
     mounted = "mounted" if here.volume_is_mount else "not mounted"
+    kind = f"{here.volume.kind}{', network' if here.volume.is_network else ''}" if here.volume.kind else "unknown"
+    memory = here.memory
+    gpus = ", ".join(f"{gpu.name} ({gpu.vram_mib} MiB)" for gpu in memory.gpus) or "none"
     shown = [
         f"hearmeman {__version__}: image for tier {image.tier}, ComfyUI {image.comfyui_rev[:12]}",
-        f"  volume     {volume.path}, {mounted}, {volume.free_bytes / 1e9:.1f} GB free",
+        f"  volume     {volume.path}, {mounted}, {kind}, {volume.free_bytes / 1e9:.1f} GB free, {here.volume_used:.0%} used",
+        f"  gpu        {gpus}" + (f", driver {memory.driver}" if memory.driver else ""),
         f"  memory     {tuning.tier}, {tuning.memory_mode}: {tuning.reasons['memory_mode']}",
         f"  arguments  {' '.join(tuning.arguments) or '(none)'}",
         f"  nodes      {len(plan.node_links)} from the image, {len(here.volume_nodes)} from the volume",
     ]
     for process in plan.processes:
-        notes = ["once"] if process.once else []
-        notes += [f"after {process.after}"] if process.after else []
+        notes = [f"as {process.user.name}"] if not process.user.whole else []
+        notes += ["once"] if process.once else []
+        notes += [f"after {', '.join((*process.after, *process.needs))}"] if process.after or process.needs else []
         notes += [f"is given {', '.join(process.secrets)}"] if process.secrets else []
         notes.append(f"stops in stage {process.stop_stage} within {process.stop_seconds:g} s")
         shown.append(f"  process    {process.name}: {'; '.join(notes)}")
+    shown += [f"  door       {words}" for words in doors.words(plan.doors)]
+    if settings.authorized_keys and settings.runpod_public_ip and settings.runpod_tcp_port_22:
+        shown.append(f"  ssh        ssh root@{settings.runpod_public_ip} -p {settings.runpod_tcp_port_22}")
     if plan.withheld:
         shown.append(f"  withheld   {', '.join(plan.withheld)}: they look secret, no process is given them")
+    shown += [f"  NOT STARTED {name}: {why}" for name, why in (plan.failed or {}).items()]
     return shown + [f"  warning    {warning}" for warning in plan.warnings]
 
 
@@ -102,16 +140,16 @@ class _Clock:
         self.phases[phase] = round(self.now(), 3)
 
 
-def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, tuple[str, ...]]:
-    from hearmeman.settings import SettingsError, load
+def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...]]:
+    from hearmeman.settings import SettingsError, canonical, load_for_boot
     from hearmeman.tune.command import own_arguments
 
-    own, problems = own_arguments(environ.get("COMFYUI_ARGS", ""), known)
+    own, problems = own_arguments(canonical(environ).get("COMFYUI_ARGS", ""), known)
     told = "\n".join(f"  {problem}" for problem in problems)
     try:
-        settings = load(environ, whole=True)
+        settings, left, failed = load_for_boot(environ)
     except SettingsError as error:
         raise SettingsError("\n".join(part for part in (str(error), told) if part)) from error
     if problems:
         raise SettingsError(f"settings are wrong, nothing was started:\n{told}")
-    return settings, own
+    return settings, left, failed, own

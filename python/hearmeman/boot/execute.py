@@ -1,23 +1,35 @@
-"""Carries a boot plan out: folders, links, environments, supervisord's configuration; then becomes supervisord."""
+"""Carries a boot plan out: folders, links, environments, configurations; then becomes supervisord."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
-import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from hearmeman.boot.plan import BootError, BootPlan, Process
+from hearmeman.boot.plan import BootError, BootPlan
+from hearmeman.boot.shell import shell_file
+from hearmeman.boot.supervisord_conf import configuration
+from hearmeman.boot.users import DOOR
+from hearmeman.door.nginx import gate_conf
 
 _SUPERVISOR_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+_GROUP_WRITES = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRGRP
+_SSHD_DIR = Path("/run/sshd")
 
 
 def prepare(
-    plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: str, state: Path, started: float
+    plan: BootPlan,
+    run_dir: Path,
+    environ: Mapping[str, str],
+    python: str,
+    state: Path,
+    started: float,
+    comfyui_python: str = "",
 ) -> Path:
     """Write all that supervisord and its programs need under `run_dir`; the answer is its configuration.
 
@@ -27,22 +39,29 @@ def prepare(
     try:
         for folder in plan.directories:
             Path(folder).mkdir(parents=True, exist_ok=True)
-        for name in ("env", "keep", "nodes"):
+        if plan.separate:
+            _share_with_bare_root(plan.directories)
+        for name in ("env", "gate", "jupyter", "keep", "nodes", "share", "ssh"):
             shutil.rmtree(run_dir / name, ignore_errors=True)
-            (run_dir / name).mkdir(parents=True, mode=0o700 if name == "env" else 0o755)
-        for target in plan.node_links:
-            (run_dir / "nodes" / Path(target).name).symlink_to(target)
-        # JSON is YAML.
-        paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes")}}
-        (run_dir / "extra_model_paths.yaml").write_text(json.dumps(paths) + "\n", encoding="utf-8")
+            private = name in ("env", "gate", "jupyter")
+            (run_dir / name).mkdir(parents=True, mode=0o700 if private else 0o755)
+            if private and plan.separate:
+                os.chown(run_dir / name, DOOR.uid, 0)
+        _links(plan, run_dir, state)
         for process in plan.processes:
-            env = {**process.env, **{name: environ[name] for name in process.secrets}}
-            _write_private(run_dir / "env" / f"{process.name}.json", json.dumps(env))
+            env = {**process.env, **{alias: environ[name] for name, alias in process.secrets.items()}}
+            owner = process.user.uid if plan.separate and process.secrets else -1
+            _write_private(run_dir / "env" / f"{process.name}.json", json.dumps(env), owner)
+        _kernel(run_dir, comfyui_python, {**(plan.shell or {})})
+        (run_dir / "shell.env").write_text(shell_file(plan.shell or {}, plan.unset), encoding="utf-8")
+        if plan.authorized_keys:
+            (run_dir / "ssh" / "authorized_keys").write_text("\n".join(plan.authorized_keys) + "\n", encoding="utf-8")
+            with contextlib.suppress(OSError):  # Not under /run for a person who tries it elsewhere.
+                _SSHD_DIR.mkdir(exist_ok=True)
+        (run_dir / "gate" / "nginx.conf").write_text(gate_conf(plan.doors, run_dir), encoding="utf-8")
         config = run_dir / "supervisord.conf"
-        password = os.urandom(16).hex()
-        _write_private(
-            config, configuration(plan, run_dir, state / "logs", python, started, password, os.geteuid() == 0)
-        )
+        text = configuration(plan, run_dir, state / "logs", python, started, os.urandom(16).hex(), os.geteuid() == 0)
+        _write_private(config, text, DOOR.uid if plan.separate else -1)
     except OSError as error:
         raise BootError(
             f"{error.filename or run_dir} cannot be written: {error.strerror}: nothing was started; "
@@ -51,56 +70,56 @@ def prepare(
     return config
 
 
-def become_supervisord(config: Path, environ: Mapping[str, str], python: str) -> None:
+def become_supervisord(config: Path, environ: Mapping[str, str], python: str, separate: bool = False) -> None:
     """Replace this process by supervisord, whose environment holds nothing but what Python needs."""
     env = {name: environ[name] for name in _SUPERVISOR_ENV if name in environ}
-    os.execve(python, [python, "-m", "hearmeman.boot.supervise", "-n", "-c", str(config)], env)
+    owner = [f"--socket-owner={DOOR.uid}"] if separate else []
+    os.execve(python, [python, "-m", "hearmeman.boot.supervise", *owner, "-n", "-c", str(config)], env)
 
 
-def configuration(
-    plan: BootPlan, run_dir: Path, logs: Path, python: str, started: float, password: str, as_root: bool
-) -> str:
-    """Render supervisord's configuration."""
-    sock = run_dir / "supervisor.sock"
-    login = f"username=hearmeman\npassword={password}\n"
-    parts = [
-        "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\nloglevel=warn\n"
-        f"pidfile={_plain(run_dir / 'supervisord.pid')}\n" + ("user=root\n" if as_root else ""),
-        f"[unix_http_server]\nfile={_plain(sock)}\nchmod=0700\n{login}",
-        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n",
-        f"[supervisorctl]\nserverurl=unix://{_plain(sock)}\n{login}",
-    ]
-    for process in plan.processes:
-        command = _plain(shlex.join(keep_argv(process, run_dir, logs, python, started)))
-        parts.append(
-            f"[program:{process.name}]\ncommand={command}\ndirectory={_plain(process.directory)}\n"
-            "autostart=true\nstartsecs=0\nredirect_stderr=true\nstdout_logfile=/dev/fd/1\nstdout_logfile_maxbytes=0\n"
-            f"autorestart={'unexpected' if process.once else 'true'}\nexitcodes=0,2,3\n"
-            f"stopsignal=TERM\nstopwaitsecs={math.ceil(process.stop_seconds) + 1}\n"
-        )
-    # supervisord stops group after group, the one with the highest priority first.
-    stages = sorted({process.stop_stage for process in plan.processes})
-    for stage in stages:
-        members = ",".join(process.name for process in plan.processes if process.stop_stage == stage)
-        parts.append(f"[group:stop-{stage}]\nprograms={members}\npriority={1000 - stage}\n")
-    return "\n".join(parts)
+def _links(plan: BootPlan, run_dir: Path, state: Path) -> None:
+    for target in plan.node_links:
+        (run_dir / "nodes" / Path(target).name).symlink_to(target)
+    logs = run_dir / "logs"
+    logs.unlink(missing_ok=True)
+    logs.symlink_to(state / "logs")
+    # JSON is YAML.
+    paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes")}}
+    (run_dir / "extra_model_paths.yaml").write_text(json.dumps(paths) + "\n", encoding="utf-8")
 
 
-def keep_argv(process: Process, run_dir: Path, logs: Path, python: str, started: float) -> tuple[str, ...]:
-    """Build the command of the wrapper that keeps `process` running."""
-    argv = [python, "-m", "hearmeman", "keep", process.name]
-    argv += ["--env-file", f"{run_dir}/env/{process.name}.json", "--log", f"{logs}/{process.name}.log"]
-    argv += ["--report", f"{run_dir}/keep/{process.name}.json", "--stop-seconds", f"{process.stop_seconds:g}"]
-    argv += ["--boot-started", f"{started:.3f}"]
-    if process.once:
-        argv.append("--once")
-    if process.after:
-        argv += ["--wait-file", f"{run_dir}/keep/{process.after}.json"]
-    return (*argv, "--", *process.argv)
+def _kernel(run_dir: Path, comfyui_python: str, environ: Mapping[str, str]) -> None:
+    if not comfyui_python:
+        return
+    kernel = {
+        "argv": [comfyui_python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "ComfyUI's Python",
+        "language": "python",
+        "env": {name: value for name, value in environ.items() if name.startswith(("HF_HOME", "XDG_CACHE"))},
+    }
+    folder = run_dir / "share/jupyter/kernels/comfyui"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+
+
+def _share_with_bare_root(directories: tuple[str, ...]) -> None:
+    # ComfyUI is root without the right to overrule permissions: folders of another owner must let root's group write.
+    # The tree below may be large, so only these folders and their children are looked at.
+    for folder in {*directories, *(child.path for top in directories for child in _folders_in(top))}:
+        found = Path(folder).stat()
+        if found.st_uid != 0 and not (found.st_gid == 0 and found.st_mode & _GROUP_WRITES == _GROUP_WRITES):
+            with contextlib.suppress(OSError):  # Some network volumes allow neither; the boot goes on.
+                os.chown(folder, -1, 0)
+                Path(folder).chmod(stat.S_IMODE(found.st_mode) | _GROUP_WRITES)
+
+
+def _folders_in(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def write_state(path: Path, content: Mapping[str, object]) -> None:
-    """Write a state file beside its place, fsync and rename.
+    """Write a state file beside its place, fsync and rename; everybody may read it.
 
     Raises:
         BootError: it cannot be written.
@@ -112,17 +131,15 @@ def write_state(path: Path, content: Mapping[str, object]) -> None:
             json.dump(content, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
         Path(file.name).replace(path)
     except OSError as error:
         raise BootError(f"{path} cannot be written: {error.strerror}: nothing was started; free some space") from error
 
 
-def _plain(text: object) -> str:
-    # supervisord expands %(x)s and takes " ;" and " #" for a comment; both only inside shlex's single quotes here.
-    return str(text).replace("%", "%%").replace(" ;", " '';").replace(" #", " ''#")
-
-
-def _write_private(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str, owner: int = -1) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
+        if owner >= 0:
+            os.fchown(file.fileno(), owner, 0)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hearmeman.boot.doors import doors
+from hearmeman.boot.users import why_not_separate
 from hearmeman.settings import Settings
+from hearmeman.storage import ROOT_MOUNT, Mount, mount_of, nearest
 from hearmeman.tune.machine import Memory
 
 
@@ -29,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Listen:
-    """An address that ComfyUI is to listen on."""
+    """An address that the pod is to listen on."""
 
     host: str
     """One address."""
@@ -37,6 +42,10 @@ class Listen:
     """The port."""
     problem: str
     """'taken', another reason why it cannot be bound, or empty."""
+    variable: str = "COMFYUI_PORT"
+    """The variable that names the port."""
+    essential: bool = True
+    """Whether the pod is of no use without it."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,21 @@ class Machine:
     places: tuple[Place, ...]
     """The volume first, then what lies elsewhere."""
     listens: tuple[Listen, ...]
-    """One per address of COMFYUI_HOST."""
+    """One per address and port."""
     memory: Memory
     """GPU and RAM."""
     baked_nodes: tuple[str, ...]
     """Absolute paths of the image's custom nodes."""
     volume_nodes: tuple[str, ...]
     """Names in the volume's custom_nodes."""
+    volume: Mount = ROOT_MOUNT
+    """What VOLUME_DIR lies on."""
+    volume_used: float = 0.0
+    """How full its filesystem is, 0 to 1."""
+    not_separate: str = ""
+    """Why processes cannot be given users of their own; empty if they can."""
+    volume_repositories: tuple[str, ...] = ()
+    """Custom nodes on the volume that git can update."""
 
 
 def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Path) -> Machine:
@@ -68,15 +85,50 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
     # A base directory hides ComfyUI's own custom node, so it is linked like the image's others.
     own = comfyui_main.parent / "custom_nodes" / "websocket_image_save.py"
     baked = [str(path) for path in _entries(nodes_dir)] + ([str(own)] if own.exists() else [])
-    hosts = [host.strip() for host in settings.comfyui_host.split(",") if host.strip()]
+    theirs = _entries(Path(settings.comfyui_dir) / "custom_nodes")
+    volume = Path(settings.volume_dir)
+    mounted = mount_of(volume)
+    proc = Path("/proc/self")
     return Machine(
-        volume_is_mount=os.path.ismount(settings.volume_dir),
+        # os.path.ismount does not see a bind mount of the same disk.
+        volume_is_mount=mounted.kind != "" and mounted.point == os.path.realpath(volume),
         places=tuple(_place(name, Path(path)) for name, path in wanted.items()),
-        listens=tuple(Listen(host, settings.comfyui_port, bind_problem(host, settings.comfyui_port)) for host in hosts),
+        listens=tuple(_listens(settings)),
         memory=memory,
         baked_nodes=tuple(baked),
-        volume_nodes=tuple(path.name for path in _entries(Path(settings.comfyui_dir) / "custom_nodes")),
+        volume_nodes=tuple(path.name for path in theirs),
+        volume=mounted,
+        volume_used=_used(volume),
+        not_separate=why_not_separate(
+            _text(proc / "status"), _text(proc / "uid_map"), shutil.which("setpriv") is not None
+        ),
+        volume_repositories=tuple(str(path) for path in theirs if (path / ".git").exists()),
     )
+
+
+def _listens(settings: Settings) -> Iterator[Listen]:
+    for door in doors(settings):
+        for host in door.hosts:
+            problem = bind_problem(host, door.port)
+            yield Listen(host, door.port, problem, door.variable, door.essential)
+        if door.inner:
+            variable = door.variable.replace("_PORT", "_INNER_PORT")
+            yield Listen("127.0.0.1", door.inner, bind_problem("127.0.0.1", door.inner), variable, door.essential)
+
+
+def _used(path: Path) -> float:
+    try:
+        found = os.statvfs(nearest(path))
+    except OSError:
+        return 0.0
+    return 1 - found.f_bavail / found.f_blocks if found.f_blocks else 0.0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -87,9 +139,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _place(variable: str, path: Path) -> Place:
-    there = path
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = nearest(path)
     free, problem = 0, ""
     try:
         free = os.statvfs(there).f_bavail * os.statvfs(there).f_frsize
@@ -127,8 +177,5 @@ def process_started(now: float, stat: str, ticks: int) -> float:
 
 def boot_started() -> float:
     """Give the entrypoint's start as CLOCK_BOOTTIME seconds, the interpreter's own start-up included."""
-    try:
-        stat = Path("/proc/self/stat").read_text(encoding="utf-8")
-    except OSError:
-        stat = ""
+    stat = _text(Path("/proc/self/stat"))
     return process_started(time.clock_gettime(time.CLOCK_BOOTTIME), stat, os.sysconf("SC_CLK_TCK"))

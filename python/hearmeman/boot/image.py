@@ -11,6 +11,8 @@ from typing import Any
 from hearmeman.errors import HearmemanError
 
 IMAGE_FILE = Path("/opt/hearmeman/image.json")
+RUN_DIR = Path("/run/hearmeman")
+"""Where boot keeps what lasts until the pod stops."""
 TIERS = ("smoke", "consumer", "prosumer", "datacenter")
 
 
@@ -34,6 +36,10 @@ class Image:
     """Lowest CUDA version that the driver must offer."""
     env: Mapping[str, str] = field(default_factory=dict)
     """The tier's defaults of variables; the pod's own values win."""
+    services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Voice engine (xtts, chatterbox) -> its command; {host} and {port} stand for where it is to listen."""
+    silent_nodes: tuple[str, ...] = ()
+    """Custom nodes that bring no class of their own, so that /object_info cannot show whether they loaded."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """The file's whole content."""
 
@@ -57,8 +63,19 @@ def read_image(path: Path) -> Image:
     env = raw.get("env", {})
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         wrong.append("env")
+    services, silent = raw.get("services", {}), raw.get("silent_nodes", [])
+    if not isinstance(services, dict) or not all(_is_words(argv) and argv for argv in services.values()):
+        wrong.append("services")
+    if not _is_words(silent):
+        wrong.append("silent_nodes")
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
     if raw["tier"] not in TIERS:
         raise ImageError(f"{path} names the unknown tier {raw['tier']!r}; known are {', '.join(TIERS)}. {mend}")
-    return Image(**{name: raw[name] for name in texts}, env=env, raw=raw)
+    commands = {name: tuple(argv) for name, argv in services.items()}
+    facts = {name: raw[name] for name in texts}
+    return Image(**facts, env=env, services=commands, silent_nodes=tuple(silent), raw=raw)
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)

@@ -1,20 +1,24 @@
-"""Settings and facts to the pod's process table; pure."""
+"""Settings and facts to all that boot will do; pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from hearmeman.boot import doors as door_table
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.image import Image
+from hearmeman.boot.processes import Process, Table, stop_shares
+from hearmeman.boot.users import ROOT
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import SECRETS, Settings
 from hearmeman.tune.tuner import Tuning
+from hearmeman.variables import strangers
 
 MIN_FREE_BYTES = 64 * 1024**2
-_MARGIN_SECONDS = 2.0
+FULL = 0.95
 _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE
 )
@@ -22,30 +26,6 @@ _SECRET_NAME = re.compile(
 
 class BootError(HearmemanError):
     """This machine cannot run what the settings ask for; nothing was started."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process of the pod."""
-
-    name: str
-    """Its name in logs and in `hearmeman status`."""
-    argv: tuple[str, ...]
-    """The command."""
-    env: Mapping[str, str]
-    """Its environment without secrets."""
-    secrets: tuple[str, ...]
-    """Secret variables that it alone is given."""
-    stop_stage: int
-    """Processes of stage 1 are stopped first; those of the next when all of it have ended."""
-    stop_seconds: float
-    """Seconds between SIGTERM and SIGKILL."""
-    once: bool = False
-    """Whether it ends by itself."""
-    after: str = ""
-    """Process that must have ended with 0 before this one starts."""
-    directory: str = "/"
-    """Where it is started."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +44,20 @@ class BootPlan:
     """Variables that look secret and that no process is given."""
     warnings: tuple[str, ...]
     """What a person should know."""
+    doors: tuple[door_table.Door, ...] = ()
+    """The pod's open ports."""
+    shell: Mapping[str, str] | None = None
+    """The environment of interactive shells."""
+    unset: tuple[str, ...] = ()
+    """Variables that interactive shells are rid of."""
+    failed: Mapping[str, str] | None = None
+    """Part of the pod that is not started -> why."""
+    authorized_keys: tuple[str, ...] = ()
+    """SSH public keys that may log in."""
+    separate: bool = False
+    """Whether processes run as users of their own."""
+    comfyui_url: str = ""
+    """Where ComfyUI itself answers inside the pod."""
 
 
 def withheld(environ: Mapping[str, str]) -> set[str]:
@@ -73,26 +67,31 @@ def withheld(environ: Mapping[str, str]) -> set[str]:
     return names | {name for name, value in environ.items() if any(secret in value for secret in values)}
 
 
-def check(settings: Settings, machine: Machine) -> None:
+def check(settings: Settings, machine: Machine, tuning: Tuning) -> None:
     """Refuse what cannot work here.
 
     Raises:
         BootError: names every port that is taken and every folder that cannot be used.
     """
-    problems = []
+    problems = list(tuning.problems)
     for listen in machine.listens:
         where = f"{listen.host}:{listen.port}"
+        if not listen.essential:
+            continue
         if listen.problem == "taken":
             problems.append(
-                f"COMFYUI_PORT={listen.port}: another process listens on {where}: "
-                "stop that process or set COMFYUI_PORT to a free port"
+                f"{listen.variable}={listen.port}: another process listens on {where}: "
+                f"stop that process or set {listen.variable} to a free port"
             )
         elif listen.problem:
             problems.append(
                 f"COMFYUI_HOST={listen.host}: cannot listen on {where}: {listen.problem}: set another address"
             )
-    if not machine.listens:
-        problems.append(f"COMFYUI_HOST={settings.comfyui_host!r} names no address: set it to 0.0.0.0")
+    if settings.storage_mode == "persistent" and not machine.volume_is_mount:
+        problems.append(
+            f"STORAGE_MODE=persistent, and nothing is mounted at {settings.volume_dir}: attach a volume there, "
+            "or set STORAGE_MODE=auto to run without one"
+        )
     told = set()
     for place in machine.places:
         full = place.free_bytes < MIN_FREE_BYTES
@@ -118,90 +117,68 @@ def make_plan(
     environ: Mapping[str, str],
     run_dir: str,
     python: str,
+    failed: Mapping[str, str] | None = None,
 ) -> BootPlan:
     """Plan the pod; `environ` is the merged environment, `python` the interpreter of this package.
 
     Raises:
         BootError: see `check`.
     """
-    check(settings, machine)
+    check(settings, machine, tuning)
     hidden = withheld(environ)
     public = {name: value for name, value in environ.items() if name not in hidden}
     cache = f"{settings.volume_dir}/.cache"
     base = {"XDG_CACHE_HOME": cache, "HF_HOME": f"{cache}/huggingface", "PYTHONUNBUFFERED": "1", **public}
-    comfyui_share, sync_share = stop_shares(settings)
-    us = (python, "-m", "hearmeman")
-    processes = [
-        Process(
-            name="comfyui",
-            argv=comfyui_argv(settings, image, tuning, run_dir),
-            env=base,
-            secrets=(),
-            stop_stage=1,
-            stop_seconds=comfyui_share,
-            after="models" if settings.wait_for_models else "",
-            directory=settings.comfyui_dir,
-        ),
-        Process(
-            name="models",
-            argv=(*us, "models", "fetch"),
-            env=base,
-            secrets=("HF_TOKEN",),
-            stop_stage=1,
-            stop_seconds=min(5.0, comfyui_share),
-            once=True,
-        ),
-    ]
-    if settings.enable_r2_sync:
-        drain = max(0.0, min(settings.sync_drain_seconds, sync_share - 1))
-        processes.append(
-            Process(
-                name="sync",
-                argv=(*us, "sync"),
-                env={**base, "SYNC_DRAIN_SECONDS": f"{drain:g}"},
-                secrets=("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
-                stop_stage=2,
-                stop_seconds=sync_share,
-            )
-        )
-    for process in processes:
+    base["COMFYUI_URL"] = settings.inner_url
+    not_started = {**(failed or {}), **_not_started(settings, machine, image)}
+    processes = []
+    for process in Table(settings, machine, image, tuning, base, run_dir, python).processes():
         if any("\n" in word for word in process.argv):
             raise BootError(
                 f"the command of {process.name} holds a line break: remove it from the variables that name paths"
             )
+        secrets = {name: alias for name, alias in process.secrets.items() if environ.get(name)}
+        user = ROOT if machine.not_separate else process.user
+        processes.append(replace(process, secrets=secrets, user=user))
+    given = {name for process in processes for name in process.secrets}
     return BootPlan(
         directories=_directories(settings),
         node_links=_links(machine),
-        processes=tuple(
-            Process(**{**vars(p), "secrets": tuple(name for name in p.secrets if environ.get(name))}) for p in processes
-        ),
+        processes=tuple(processes),
         stop_seconds=settings.stop_seconds,
-        withheld=tuple(sorted(hidden - SECRETS)),
-        warnings=_warnings(settings, machine, tuning, sync_share),
+        withheld=tuple(sorted(hidden - given)),
+        warnings=_warnings(settings, machine, tuning, environ),
+        doors=tuple(door for door in door_table.doors(settings) if _is_open(door, machine, not_started)),
+        shell=base,
+        unset=tuple(sorted({*hidden, *(alias for process in processes for alias in process.secrets.values())})),
+        failed=not_started,
+        authorized_keys=settings.authorized_keys,
+        separate=not machine.not_separate,
+        comfyui_url=settings.inner_url,
     )
 
 
-def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str) -> tuple[str, ...]:
-    """Build ComfyUI's command."""
-    base = settings.comfyui_dir
-    argv = [image.comfyui_python, image.comfyui_main]
-    argv += ["--listen", settings.comfyui_host, "--port", str(settings.comfyui_port)]
-    argv += ["--base-directory", base, "--models-directory", settings.models_path, "--user-directory", f"{base}/user"]
-    # In the pod's own state folder, since several pods may mount one volume and ComfyUI locks this file.
-    argv += ["--database-url", f"sqlite:///{settings.state_path}/comfyui.db"]
-    argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
-    if settings.output_path != f"{base}/output":
-        argv += ["--output-directory", settings.output_path]
-    return (*argv, "--disable-auto-launch", "--log-stdout", *tuning.arguments)
+def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str, str]:
+    found = {}
+    for name in ("xtts", "chatterbox"):
+        if getattr(settings, f"enable_{name}") and name not in image.services:
+            variable = f"ENABLE_{name.upper()}"
+            found[name] = (
+                f"{variable}=true, and this image (tier {image.tier}) carries no {name}: unset {variable} or use another image"
+            )
+    parts = {"STATUS_PORT": "status page", "SSH_PORT": "sshd", "JUPYTER_PORT": "jupyter"}
+    parts |= {f"{name}{port}": name.lower() for name in ("XTTS", "CHATTERBOX") for port in ("_PORT", "_INNER_PORT")}
+    for listen in machine.listens:
+        if listen.problem and not listen.essential:
+            why = "another process listens there" if listen.problem == "taken" else listen.problem
+            found[parts[listen.variable]] = f"{listen.variable}={listen.port}: {why}: set another port"
+    return found
 
 
-def stop_shares(settings: Settings) -> tuple[float, float]:
-    """Share STOP_SECONDS out: seconds for ComfyUI and for the sync; a margin stays for supervisord's own loop."""
-    usable = settings.stop_seconds - min(_MARGIN_SECONDS, settings.stop_seconds / 5)
-    if not settings.enable_r2_sync:
-        return usable, 0.0
-    comfyui = max(usable - settings.sync_drain_seconds - 1, min(5.0, usable * 0.3))
-    return comfyui, usable - comfyui
+def _is_open(door: door_table.Door, machine: Machine, not_started: Mapping[str, str]) -> bool:
+    if door.service.lower() in not_started:
+        return False
+    return not any(listen.problem for listen in machine.listens if listen.variable == door.variable)
 
 
 def _directories(settings: Settings) -> tuple[str, ...]:
@@ -217,15 +194,28 @@ def _links(machine: Machine) -> tuple[str, ...]:
     return tuple(path for path in machine.baked_nodes if PurePosixPath(path).name.casefold() not in theirs)
 
 
-def _warnings(settings: Settings, machine: Machine, tuning: Tuning, sync_share: float) -> tuple[str, ...]:
+def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Mapping[str, str]) -> tuple[str, ...]:
     found = list(tuning.warnings)
-    if not machine.volume_is_mount:
+    sync_share = stop_shares(settings)[1]
+    if not machine.volume_is_mount and settings.storage_mode != "ephemeral":
         found.append(f"no volume is mounted at {settings.volume_dir}: what is written there goes with the pod")
-    if any(listen.host not in ("127.0.0.1", "::1", "localhost") for listen in machine.listens):
-        found.append(f"ComfyUI asks for no password: whoever reaches port {settings.comfyui_port} can use it")
+    if machine.volume_used >= FULL:
+        found.append(f"the volume is {machine.volume_used:.0%} full: models or outputs may not fit")
     if settings.enable_r2_sync and sync_share - 1 < settings.sync_drain_seconds:
         found.append(
             f"SYNC_DRAIN_SECONDS={settings.sync_drain_seconds:g} does not fit STOP_SECONDS={settings.stop_seconds:g}: "
             f"the sync gets {max(0.0, sync_share - 1):g} s"
         )
+    if machine.not_separate:
+        found.append(
+            f"processes cannot be given users of their own ({machine.not_separate}): "
+            "ComfyUI and its custom nodes could read the pod's secrets"
+        )
+    found += [f"key {number} of PUBLIC_KEY is no SSH public key: it is left out" for number in settings.bad_keys]
+    if settings.update_nodes_on_start and not machine.volume_repositories:
+        found.append(
+            "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
+        )
+    known = {name.upper(): "" for name in Settings.model_fields}
+    found += [f"{name} is set, and nothing here knows it: it has no effect" for name in strangers(environ, known)]
     return tuple(found)

@@ -1,18 +1,30 @@
-"""supervisord, woken by signals and starting its programs at once: as it comes it polls up to a second for either."""
+"""supervisord, woken by signals and starting its programs at once; its exit code tells how the stop went."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from supervisor import supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 
+from hearmeman.log import log
+
+HEAD_START = 0.5
+"""Seconds that ComfyUI's wrapper has for starting it before all else is started."""
+PARTLY = 3
+"""Exit code of a stop at which something was killed or left undone."""
+
 
 class _Wake:
-    """A pipe that every signal writes to; it sits in supervisord's own poll loop."""
+    """A pipe that every signal writes to; it sits in supervisord's own poll loop, which else wakes once a second."""
 
     def __init__(self) -> None:
         self.fd, write_end = os.pipe()
@@ -36,13 +48,50 @@ class _Wake:
 class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
     """Supervisor without the first poll's second."""
 
+    socket_owner = -1
+
     def runforever(self) -> None:
         """Start what is to be started, then run supervisord's own loop."""
         wake = _Wake()
         asyncore.socket_map[wake.fd] = wake
-        for group in sorted(self.process_groups.values()):
+        for section, _ in self.options.httpservers:
+            if self.socket_owner >= 0 and section.get("file"):
+                os.chown(section["file"], self.socket_owner, 0)
+        self._start_first("comfyui")
+        for group in self.process_groups.values():
             group.transition()
         super().runforever()
+
+    def _start_first(self, name: str) -> None:
+        # A moment's head start: the others' interpreters would else take its processors.
+        for group in self.process_groups.values():
+            process = group.processes.get(name)
+            if process is None:
+                continue
+            process.transition()
+            report = Path(self.options.configfile).parent / "keep" / f"{name}.json"
+            end = time.monotonic() + HEAD_START
+            while time.monotonic() < end and not _read(report).get("pid"):
+                time.sleep(0.01)
+
+
+def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
+    """Judge a stop by the wrappers' reports: (exit code, what was killed or left undone)."""
+    told = []
+    for report in reports:
+        if report.get("killed"):
+            told.append(f"{report['name']} did not stop in time and was killed")
+        elif report.get("name") == "sync" and report.get("exit") not in (0, None):
+            told.append(f"sync ended with {report['exit']}: outputs may be left; they are sent at the next start")
+    return (PARTLY if told else 0), told
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _append_to_stdout() -> None:
@@ -50,7 +99,20 @@ def _append_to_stdout() -> None:
     fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> int:
+    """Run supervisord with `argv`; `--socket-owner=UID` before its own options is ours."""
+    if argv and argv[0].startswith("--socket-owner="):
+        PromptSupervisor.socket_owner = int(argv.pop(0).partition("=")[2])
     _append_to_stdout()
     supervisord.Supervisor = PromptSupervisor
-    supervisord.main(sys.argv[1:])
+    supervisord.main(argv)
+    reports = Path(argv[argv.index("-c") + 1]).parent / "keep"
+    code, told = verdict(_read(path) for path in sorted(reports.glob("*.json")))
+    for text in told:
+        log("stop.unclean", what=text)
+    log("stop.done", exit=code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hearmeman.boot import image
 from hearmeman.tune import flags, machine, tuner
 
 
@@ -25,14 +27,37 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     own, problems = own_arguments(settings.comfyui_args, known)
     if problems:
         raise settings_module.SettingsError("settings are wrong:\n" + "\n".join(f"  {p}" for p in problems))
-    memory = machine.gather()
-    chosen = tuner.tune(memory, known, settings.gpu_tier, settings.gpu_memory_mode, own)
+    memory = machine.gather(settings.models_path)
+    floor = image.read_image(image.IMAGE_FILE).cuda_floor if image.IMAGE_FILE.exists() else ""
+    chosen = tuner.tune(
+        memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings), cuda_floor=floor
+    )
     if args.json:
         facts = {**dataclasses.asdict(memory), "ram_bytes": memory.ram_bytes}
         print(json.dumps({**dataclasses.asdict(chosen), "machine": facts}, indent=2))
     else:
-        print("\n".join(lines(chosen)))
-    return 0
+        print("\n".join([*machine_lines(memory), *lines(chosen)]))
+    return 1 if chosen.problems else 0
+
+
+def voices(settings: Any) -> tuple[str, ...]:
+    """Name the voice engines that are enabled."""
+    return tuple(name for name in tuner.VOICE_GB if getattr(settings, f"enable_{name.lower()}"))
+
+
+def machine_lines(memory: machine.Memory) -> list[str]:
+    """Render what was seen of the machine."""
+    gib = 1024**3
+    cuda = f", CUDA up to {memory.cuda[0]}.{memory.cuda[1]}" if memory.cuda else ""
+    driver = f"driver {memory.driver}{cuda}" if memory.driver else memory.gpu_problem
+    gpus = ", ".join(f"{gpu.name} ({gpu.vram_mib} MiB)" for gpu in memory.gpus) or "none"
+    limit = f", of which the container may use {memory.ram_bytes / gib:.1f}" if memory.is_limited else ""
+    kind = memory.models.kind or "unknown"
+    return [
+        f"GPU          {gpus}; {driver}",
+        f"RAM          {memory.host_bytes / gib:.1f} GiB{limit}",
+        f"models on    {kind}{' (network)' if memory.models.is_network else ''} at {memory.models.point}",
+    ]
 
 
 def lines(chosen: tuner.Tuning) -> list[str]:
@@ -43,7 +68,8 @@ def lines(chosen: tuner.Tuning) -> list[str]:
         f"arguments    {' '.join(chosen.arguments) or '(none)'}",
     ]
     shown += [f"  {name}: {why}" for name, why in chosen.reasons.items() if name.startswith("-")]
-    return shown + [f"warning: {warning}" for warning in chosen.warnings]
+    shown += [f"warning: {warning}" for warning in chosen.warnings]
+    return shown + [f"problem: {problem}" for problem in chosen.problems]
 
 
 def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str, ...], list[str]]:

@@ -31,6 +31,8 @@ _OURS = {
     "--help": "it ends ComfyUI at once; leave it out",
     "-h": "it ends ComfyUI at once; leave it out",
     "--windows-standalone-build": "this is Linux; leave it out",
+    "--tls-keyfile": "RunPod's proxy speaks TLS for the pod; leave it out",
+    "--tls-certfile": "RunPod's proxy speaks TLS for the pod; leave it out",
 }
 _GONE = {
     "--medvram": "leave it out: ComfyUI manages this itself (--lowvram is the nearest)",
@@ -108,6 +110,17 @@ def names(arguments: Sequence[str]) -> set[str]:
     return {word.partition("=")[0] for word in arguments if _is_flag(word)}
 
 
+def value_of(arguments: Sequence[str], flag: str) -> str | None:
+    """Give the last value of `flag` in an argument list, as argparse would see it; None when it has none."""
+    value = None
+    for at, word in enumerate(arguments):
+        spelling, joined, rest = word.partition("=")
+        if spelling == flag:
+            follows = at + 1 < len(arguments) and not _is_flag(arguments[at + 1])
+            value = rest if joined else arguments[at + 1] if follows else None
+    return value
+
+
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and not _NUMBER.fullmatch(word)
 
@@ -121,6 +134,10 @@ def _takes(flag: Flag | None, have: int) -> bool:
 def _values(flag: Flag, values: list[str], joined: bool) -> list[str]:
     if flag.nargs == 0:
         return [f"{flag.name} takes no value"] if joined else []
+    if flag.name == "--enable-cors-header" and values in ([], ["*"]):
+        return [
+            f"{flag.name} without an origin lets every web page drive ComfyUI: name the origin, as in https://example.org"
+        ]
     if flag.nargs in (None, "+") and not values:
         return [f"{flag.name} needs a value"]
     problems = []

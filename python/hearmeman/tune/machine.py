@@ -1,10 +1,12 @@
-"""Facts that the tuner needs: the GPUs as NVML sees them, the container's memory limit, the host's RAM."""
+"""Facts that the tuner needs: GPUs and driver as NVML sees them, memory limit, RAM, where the models lie."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
+
+from hearmeman.storage import ROOT_MOUNT, Mount, mount_of
 
 MIB = 1024**2
 
@@ -31,39 +33,69 @@ class Memory:
     """The container's memory limit; None when there is none."""
     host_bytes: int
     """The host's RAM."""
+    driver: str = ""
+    """The NVIDIA driver's version, such as 570.86.15; empty without one."""
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA version that the driver can run."""
+    models: Mount = ROOT_MOUNT
+    """What MODELS_DIR lies on."""
 
     @property
     def ram_bytes(self) -> int:
         """What may be used: the smaller of limit and RAM."""
-        return self.host_bytes if self.limit_bytes is None else min(self.limit_bytes, self.host_bytes)
+        return self.limit_bytes if self.limit_bytes is not None and self.is_limited else self.host_bytes
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the container may use less than the host has."""
+        return self.limit_bytes is not None and (self.limit_bytes < self.host_bytes or not self.host_bytes)
 
 
-def gather(root: Path = Path("/")) -> Memory:
+@dataclass(frozen=True)
+class Nvidia:
+    """What NVML says."""
+
+    gpus: tuple[Gpu, ...] = ()
+    """The GPUs of this container."""
+    problem: str = ""
+    """Why there are none."""
+    driver: str = ""
+    """The driver's version."""
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA version that it can run."""
+
+
+def gather(models_dir: str = "/", root: Path = Path("/")) -> Memory:
     """Ask the machine; `root` is where proc and sys are."""
-    gpus, problem = gpus_seen()
-    return Memory(gpus, problem, memory_limit(root), host_ram(root))
+    seen = nvidia()
+    mount = mount_of(Path(models_dir), root)
+    return Memory(seen.gpus, seen.problem, memory_limit(root), host_ram(root), seen.driver, seen.cuda, mount)
 
 
-def gpus_seen() -> tuple[tuple[Gpu, ...], str]:
+def nvidia() -> Nvidia:
     """Ask NVML; a reason instead where it does not answer."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        return (), "the NVIDIA driver's libnvidia-ml.so.1 is not in this container"
+        return Nvidia(problem="the NVIDIA driver's libnvidia-ml.so.1 is not in this container")
     # After the probe, since most machines without a GPU need not pay for this import.
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return (), f"the NVIDIA driver does not answer ({error})"
+        return Nvidia(problem=f"the NVIDIA driver does not answer ({error})")
+    driver, cuda = "", None
     try:
-        gpus = [gpu for index in range(pynvml.nvmlDeviceGetCount()) for gpu in _gpus_of(index)]
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+        cuda = (number // 1000, number % 1000 // 10)
+        gpus = tuple(gpu for index in range(pynvml.nvmlDeviceGetCount()) for gpu in _gpus_of(index))
     except pynvml.NVMLError as error:
-        return (), f"the NVIDIA driver gives no memory size ({error})"
+        return Nvidia((), f"the NVIDIA driver gives no memory size ({error})", driver, cuda)
     finally:
         pynvml.nvmlShutdown()
-    return tuple(gpus), "" if gpus else "the NVIDIA driver lists no GPU for this container"
+    return Nvidia(gpus, "" if gpus else "the NVIDIA driver lists no GPU for this container", driver, cuda)
 
 
 def _gpus_of(index: int) -> list[Gpu]:

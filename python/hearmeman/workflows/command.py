@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0
     if not args.timeout > 0:
         raise UsageError(f"--timeout {args.timeout:g}: it takes a number of seconds above 0")
-    url = args.url or f"http://127.0.0.1:{environ.get('COMFYUI_PORT') or 8188}"
+    url = args.url or environ.get("COMFYUI_URL") or f"http://127.0.0.1:{environ.get('COMFYUI_PORT') or 8188}"
     if not _is_address(url):
         raise UsageError(f"--url {url}: it takes an address like http://127.0.0.1:8188")
     workflow = library.find(workflows, args.name)

@@ -1,0 +1,81 @@
+"""The pod's ports: which there are, who stands before them, and in plain words who can reach what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hearmeman.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Door:
+    """One port of the pod, as it is seen from outside."""
+
+    service: str
+    """What is behind it."""
+    variable: str
+    """The variable that names its port."""
+    hosts: tuple[str, ...]
+    """Addresses that it is open on."""
+    port: int
+    """Its port."""
+    guard: str
+    """'gate', 'token', 'keys', or empty: nobody asks."""
+    inner: int = 0
+    """Behind the gate: the service's own port on loopback; 0 for a socket."""
+    essential: bool = False
+    """Whether the pod is of no use without it."""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it can be reached from outside the pod."""
+        return any(host not in LOOPBACK for host in self.hosts)
+
+    def words(self) -> str:
+        """Say who can come in."""
+        where = f"{self.port} {self.service}"
+        if not self.is_public:
+            return f"{where}: from inside the pod only"
+        who = {
+            "gate": "whoever has ACCESS_TOKEN",
+            "token": "whoever has JUPYTER_PASSWORD",
+            "keys": "whoever has a key of PUBLIC_KEY",
+            "": "EVERYBODY who knows the address; set ACCESS_TOKEN to ask for a token",
+        }
+        return f"{where}: {who[self.guard]}"
+
+
+def doors(settings: Settings) -> tuple[Door, ...]:
+    """List the ports that these settings open."""
+    gate = "gate" if settings.gated else ""
+    gated = settings.gated
+    comfyui = ("ComfyUI", "COMFYUI_PORT", _hosts(settings.comfyui_host), settings.comfyui_port)
+    found = [
+        Door(*comfyui, gate, settings.comfyui_inner_port if gated else 0, essential=True),
+        Door("status page", "STATUS_PORT", _hosts(settings.status_host), settings.status_port, gate),
+    ]
+    for service, name in (("XTTS", "xtts"), ("Chatterbox", "chatterbox")):
+        if getattr(settings, f"enable_{name}"):
+            # Behind the gate a voice API is as public as ComfyUI; without one it stays inside unless asked for.
+            hosts = getattr(settings, "comfyui_host" if gated else f"{name}_host")
+            inner = getattr(settings, f"{name}_inner_port") if gated else 0
+            port = getattr(settings, f"{name}_port")
+            found.append(Door(service, f"{name.upper()}_PORT", _hosts(hosts), port, gate, inner))
+    if settings.jupyter_password is not None:
+        hosts = _hosts(settings.jupyter_host)
+        found.append(Door("JupyterLab", "JUPYTER_PORT", hosts, settings.jupyter_port, "token"))
+    if settings.authorized_keys:
+        found.append(Door("SSH", "SSH_PORT", ("0.0.0.0",), settings.ssh_port, "keys"))
+    return tuple(found)
+
+
+def words(found: Sequence[Door]) -> list[str]:
+    """Say for every door who can come in."""
+    return [door.words() for door in found]
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(host.strip() for host in text.split(",") if host.strip())

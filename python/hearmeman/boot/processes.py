@@ -1,0 +1,251 @@
+"""The process table: what runs in the pod, as whom, with which secrets, and in which order it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from hearmeman.boot.facts import Machine
+from hearmeman.boot.image import Image
+from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, User
+from hearmeman.settings import Settings
+from hearmeman.tune.tuner import Tuning
+
+_LAST_SECONDS = 1.0
+_MARGIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the pod."""
+
+    name: str
+    """Its name in logs and in `hearmeman status`."""
+    argv: tuple[str, ...]
+    """The command."""
+    env: Mapping[str, str]
+    """Its environment without secrets."""
+    secrets: Mapping[str, str]
+    """Secret variables that it alone is given -> the name that it knows them by."""
+    stop_stage: int
+    """Processes of stage 1 are stopped first; those of the next when all of it have ended."""
+    stop_seconds: float
+    """Seconds between SIGTERM and SIGKILL."""
+    once: bool = False
+    """Whether it ends by itself."""
+    after: tuple[str, ...] = ()
+    """Processes that must have ended before this one starts, however they ended."""
+    needs: tuple[str, ...] = ()
+    """Processes that must have ended with 0 before this one starts."""
+    directory: str = "/"
+    """Where it is started."""
+    user: User = field(default=ROOT)
+    """Whom it runs as."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the process table is made from."""
+
+    settings: Settings
+    """The pod's settings."""
+    machine: Machine
+    """Facts about this machine."""
+    image: Image
+    """Facts about the image."""
+    tuning: Tuning
+    """ComfyUI's arguments."""
+    base: Mapping[str, str]
+    """The environment that every process is given."""
+    run_dir: str
+    """Folder for what lasts until the pod stops."""
+    python: str
+    """The interpreter of this package."""
+
+    def processes(self) -> Iterator[Process]:
+        """Make every process of the pod."""
+        yield self._comfyui()
+        yield self._models()
+        if self.settings.enable_r2_sync:
+            yield self._sync()
+        if self.settings.update_nodes_on_start and self.machine.volume_repositories:
+            yield self._nodes()
+        yield self._door()
+        if self.settings.gated:
+            yield self._gate()
+        if self.settings.authorized_keys and self._is_free("SSH_PORT"):
+            yield self._sshd()
+        if self.settings.jupyter_password is not None and self._is_free("JUPYTER_PORT"):
+            yield self._jupyter()
+        for name in ("xtts", "chatterbox"):
+            port = f"{name.upper()}_{'INNER_' if self.settings.gated else ''}PORT"
+            if getattr(self.settings, f"enable_{name}") and name in self.image.services and self._is_free(port):
+                yield self._voice(name)
+
+    def _is_free(self, variable: str) -> bool:
+        return not any(listen.problem for listen in self.machine.listens if listen.variable == variable)
+
+    def _us(self, *words: str) -> tuple[str, ...]:
+        return (self.python, "-m", "hearmeman", *words)
+
+    def _comfyui(self) -> Process:
+        settings = self.settings
+        return Process(
+            name="comfyui",
+            argv=comfyui_argv(settings, self.image, self.tuning, self.run_dir),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=stop_shares(settings)[0],
+            after=("nodes",) if settings.update_nodes_on_start and self.machine.volume_repositories else (),
+            needs=("models",) if settings.wait_for_models else (),
+            directory=settings.comfyui_dir,
+            user=BARE,
+        )
+
+    def _models(self) -> Process:
+        return Process(
+            name="models",
+            argv=self._us("models", "fetch"),
+            env=self.base,
+            secrets={"HF_TOKEN": "HF_TOKEN", "CIVITAI_API_KEY": "CIVITAI_API_KEY"},
+            stop_stage=1,
+            stop_seconds=min(5.0, stop_shares(self.settings)[0]),
+            once=True,
+            user=FETCH,
+        )
+
+    def _sync(self) -> Process:
+        share = stop_shares(self.settings)[1]
+        drain = max(0.0, min(self.settings.sync_drain_seconds, share - 1))
+        return Process(
+            name="sync",
+            argv=self._us("sync"),
+            env={**self.base, "SYNC_DRAIN_SECONDS": f"{drain:g}"},
+            secrets={name: name for name in ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")},
+            stop_stage=2,
+            stop_seconds=share,
+            user=SYNC,
+        )
+
+    def _nodes(self) -> Process:
+        return Process(
+            name="nodes",
+            argv=self._us("nodes", "update"),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=1.0,
+            once=True,
+            user=BARE,
+        )
+
+    def _door(self) -> Process:
+        # Loopback only: what it is asked for by the gate and by health checks.
+        return Process(
+            name="door",
+            argv=self._us("door", "--run-dir", self.run_dir),
+            env=self.base,
+            secrets={"ACCESS_TOKEN": "ACCESS_TOKEN"},
+            stop_stage=3,
+            stop_seconds=_LAST_SECONDS,
+            user=DOOR,
+        )
+
+    def _gate(self) -> Process:
+        return Process(
+            name="gate",
+            argv=("nginx", "-e", "stderr", "-c", f"{self.run_dir}/gate/nginx.conf"),
+            env={"PATH": self.base.get("PATH", "")},
+            secrets={},
+            stop_stage=3,
+            stop_seconds=_LAST_SECONDS,
+            user=DOOR,
+        )
+
+    def _sshd(self) -> Process:
+        words = ("sshd", "--run-dir", self.run_dir, "--keys-dir", f"{self.settings.state_path}/ssh")
+        return Process(
+            name="sshd",
+            argv=self._us(*words, "--port", str(self.settings.ssh_port)),
+            env=self.base,
+            secrets={},
+            stop_stage=3,
+            stop_seconds=_LAST_SECONDS,
+        )
+
+    def _jupyter(self) -> Process:
+        settings = self.settings
+        argv = [self.python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+        argv += [f"--ServerApp.ip={settings.jupyter_host.split(',')[0]}", f"--ServerApp.port={settings.jupyter_port}"]
+        argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
+        argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]
+        argv += ["--FileContentsManager.delete_to_trash=False"]
+        # Notebooks run in ComfyUI's environment; this one's own packages are pinned and stay as they are.
+        argv += ["--MultiKernelManager.default_kernel_name=comfyui", "--KernelSpecManager.ensure_native_kernel=False"]
+        argv += ["--KernelSpecManager.allowed_kernelspecs=comfyui", "--LabApp.extension_manager=readonly"]
+        if settings.runpod_pod_id != "local":
+            # Exactly the address at which RunPod's proxy shows it; no wildcard.
+            origin = f"https://{settings.runpod_pod_id}-{settings.jupyter_port}.proxy.runpod.net"
+            argv.append(f"--ServerApp.allow_origin={origin}")
+        own = f"{settings.volume_dir}/.hearmeman/jupyter"
+        places = {
+            # These hold the token, so they lie in a folder that only the door's user and root can enter.
+            "JUPYTER_RUNTIME_DIR": f"{self.run_dir}/jupyter/runtime",
+            "JUPYTER_PATH": f"{self.run_dir}/share/jupyter",
+            "JUPYTER_CONFIG_DIR": f"{own}/config",
+            "JUPYTER_DATA_DIR": f"{own}/data",
+            "IPYTHONDIR": f"{own}/ipython",
+        }
+        return Process(
+            name="jupyter",
+            argv=tuple(argv),
+            env={**self.base, **places},
+            secrets={"JUPYTER_PASSWORD": "JUPYTER_TOKEN"},
+            stop_stage=1,
+            stop_seconds=min(5.0, stop_shares(settings)[0]),
+            directory=settings.volume_dir,
+        )
+
+    def _voice(self, name: str) -> Process:
+        settings = self.settings
+        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host").split(",")[0]
+        port = getattr(settings, f"{name}_inner_port" if settings.gated else f"{name}_port")
+        return Process(
+            name=name,
+            argv=tuple(word.format(host=host, port=port) for word in self.image.services[name]),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=min(5.0, stop_shares(settings)[0]),
+            directory=settings.volume_dir,
+            user=BARE,
+        )
+
+
+def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str) -> tuple[str, ...]:
+    """Build ComfyUI's command."""
+    base = settings.comfyui_dir
+    hosts = ",".join(host for host, _ in settings.comfyui_listens)
+    argv = [image.comfyui_python, image.comfyui_main]
+    argv += ["--listen", hosts, "--port", str(settings.comfyui_listens[0][1])]
+    argv += ["--base-directory", base, "--models-directory", settings.models_path, "--user-directory", f"{base}/user"]
+    # In the pod's own state folder, since several pods may mount one volume and ComfyUI locks this file.
+    argv += ["--database-url", f"sqlite:///{settings.state_path}/comfyui.db"]
+    argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
+    if settings.output_path != f"{base}/output":
+        argv += ["--output-directory", settings.output_path]
+    return (*argv, "--disable-auto-launch", "--log-stdout", *tuning.arguments)
+
+
+def stop_shares(settings: Settings) -> tuple[float, float]:
+    """Share STOP_SECONDS out: seconds for ComfyUI and for the sync.
+
+    The doors close last and need a second; a margin stays for supervisord's own loop.
+    """
+    total = settings.stop_seconds
+    usable = total - min(_MARGIN_SECONDS, total / 5) - min(_LAST_SECONDS, total / 10)
+    if not settings.enable_r2_sync:
+        return usable, 0.0
+    comfyui = max(usable - settings.sync_drain_seconds - 1, min(5.0, usable * 0.3))
+    return comfyui, usable - comfyui

@@ -1,0 +1,50 @@
+"""`hearmeman door`: the status page and the gate's doorman (used by boot)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from hearmeman.errors import HearmemanError
+
+
+class DoorError(HearmemanError):
+    """There is no pod to answer for."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `hearmeman door`."""
+    parser.add_argument("--run-dir", type=Path, default=Path("/run/hearmeman"), help="boot's run folder")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Serve until told to stop.
+
+    Raises:
+        DoorError: no pod was booted here.
+    """
+    from hearmeman.door import collect, server
+    from hearmeman.door.auth import Lock
+
+    boot = collect.read(args.run_dir / "boot.json")
+    if boot is None:
+        raise DoorError(f"{args.run_dir}/boot.json is missing: `hearmeman boot` starts this")
+    token = environ.get("ACCESS_TOKEN", "")
+    origins = tuple(str(origin) for origin in boot.get("origins", []))
+    listens = [(str(host), int(port)) for host, port in boot.get("status_listens", [])]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        door = server.Door(args.run_dir, boot, Lock(token, origins) if token else None)
+        serving = asyncio.create_task(server.serve(door, args.run_dir / "gate" / "door.sock", listens))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(main())
+    return 0

@@ -1,0 +1,132 @@
+"""Renders nginx's configuration: the gate that lets through what the door says yes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hearmeman.boot.doors import Door
+
+CHECK, REFUSED, LOGIN, DOWN = "/_door/check", "/_door/refused", "/_door/login", "/_door/down"
+"""Addresses at the door's own server: may it pass, the answer to a refusal, the login form, the service is not up."""
+
+_HEAD = """# Written by hearmeman boot.
+daemon off;
+worker_processes 2;
+pid {run}/gate/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  server_tokens off;
+  default_type application/octet-stream;
+  client_body_temp_path {run}/gate/body;
+  proxy_temp_path {run}/gate/proxy;
+  fastcgi_temp_path {run}/gate/fastcgi;
+  uwsgi_temp_path {run}/gate/uwsgi;
+  scgi_temp_path {run}/gate/scgi;
+
+  # Uploads and streams pass through as they come: nothing is kept, nothing is cut short.
+  client_max_body_size 0;
+  client_body_timeout 300s;
+  client_body_buffer_size 512k;
+  proxy_request_buffering off;
+  proxy_buffering off;
+  proxy_buffer_size 256k;
+  proxy_buffers 8 256k;
+  proxy_busy_buffers_size 512k;
+  proxy_http_version 1.1;
+  proxy_connect_timeout 5s;
+  proxy_read_timeout 24h;
+  proxy_send_timeout 1h;
+  tcp_nodelay on;
+
+  map $http_upgrade $upgrade_to {{ default ""; ~*^websocket$ websocket; }}
+  map $upgrade_to $connection_kind {{ default ""; websocket upgrade; }}
+
+  upstream door {{ server unix:{run}/gate/door.sock; keepalive 64; }}
+"""
+
+_SERVER = """
+  server {{
+{listens}
+    auth_request {check};
+    auth_request_set $clean_cookie $upstream_http_x_clean_cookie;
+    error_page 401 403 = {refused};
+    error_page 502 504 = {down};
+
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $upgrade_to;
+    proxy_set_header Connection $connection_kind;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    # The service behind never sees what opened the gate.
+    proxy_set_header Authorization "";
+    proxy_set_header Cookie $clean_cookie;
+
+    location / {{ proxy_pass http://{upstream}; }}
+    location = {check} {{
+      internal;
+      auth_request off;
+      proxy_pass http://door;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+      proxy_set_header X-Method $request_method;
+      proxy_set_header X-Upgrade $upgrade_to;
+    }}
+    location = {refused} {{
+      internal;
+      auth_request off;
+      proxy_pass http://door;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+      proxy_set_header Authorization "";
+      proxy_set_header X-Uri $request_uri;
+    }}
+    location = {down} {{
+      internal;
+      auth_request off;
+      proxy_pass http://door;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection "";
+      proxy_set_header X-Service "{service}";
+    }}
+    location = {login} {{
+      auth_request off;
+      client_max_body_size 8k;
+      proxy_request_buffering on;
+      proxy_pass http://door;
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+    }}
+  }}
+"""
+
+
+def gate_conf(doors: Iterable[Door], run_dir: Path) -> str:
+    """Render the configuration for the doors that the gate guards; without one it is a file that serves nothing."""
+    guarded = [door for door in doors if door.guard == "gate"]
+    text = _HEAD.format(run=run_dir)
+    for door in guarded:
+        upstream = door.service.lower().replace(" ", "-")
+        if door.inner:
+            text += f"  upstream {upstream} {{ server 127.0.0.1:{door.inner}; keepalive 16; }}\n"
+        listens = "\n".join(f"    listen {_address(host, door.port)};" for host in door.hosts)
+        text += _SERVER.format(
+            listens=listens,
+            check=CHECK,
+            refused=REFUSED,
+            down=DOWN,
+            login=LOGIN,
+            upstream=upstream if door.inner else "door",
+            service=door.service,
+        )
+    return text + "}\n"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

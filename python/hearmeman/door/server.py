@@ -1,0 +1,188 @@
+"""The door's server: health, readiness and status, and what the gate asks before it lets anybody in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from hearmeman.door import collect, pages
+from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, without_ours
+from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
+from hearmeman.log import log
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at ComfyUI until it is ready; then ten times that."""
+BACKLOG = 4096
+"""A unix socket refuses what its backlog cannot hold, and a refusal here is an error for a visitor."""
+
+
+class Door:
+    """Answers for one pod."""
+
+    def __init__(self, run_dir: Path, boot: dict[str, Any], lock: Lock | None) -> None:
+        self.run_dir, self.boot, self.lock = run_dir, boot, lock
+        self.slow_down = SlowDown()
+        self.readiness = collect.Readiness(False, "not looked at yet")
+        self.phases: dict[str, float] = {}
+        self.looked = float("-inf")
+        self.looking = asyncio.Lock()
+
+    def app(self) -> web.Application:
+        """Make the application; without a lock it has no gate's routes."""
+        app = web.Application(client_max_size=8192)
+        app.router.add_get("/", self.status)
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/readyz", self.readyz)
+        app.router.add_get("/status", self.status)
+        if self.lock is not None:
+            app.router.add_route("*", CHECK, self.check)
+            app.router.add_route("*", REFUSED, self.refused)
+            app.router.add_get(LOGIN, self.form)
+            app.router.add_post(LOGIN, self.login)
+        app.router.add_route("*", DOWN, self.down)
+        return app
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """The pod is alive, whatever ComfyUI does."""
+        return web.json_response({"alive": True})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """ComfyUI answers and has its nodes: 200, else 503 and why."""
+        await self.look()
+        code = 200 if self.readiness.ready else 503
+        return web.json_response({"ready": self.readiness.ready, "why": self.readiness.why}, status=code)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Everything that is known of the pod."""
+        found = await asyncio.to_thread(collect.status, self.run_dir)
+        dumps = functools.partial(json.dumps, indent=2)
+        return web.json_response(found, dumps=dumps, headers={"Cache-Control": "no-store"})
+
+    async def check(self, request: web.Request) -> web.Response:
+        """What nginx asks for each request: 204, or 401 after a pause that grows with the failures."""
+        assert self.lock is not None
+        verdict = self.lock.judge(request.headers, _cookies(request), time.time())
+        if verdict.passes:
+            clean = without_ours(request.headers.get("Cookie", ""))
+            return web.Response(status=204, headers={"X-Clean-Cookie": clean})
+        if verdict.tried:
+            await self._failed()
+        return web.Response(status=401)
+
+    async def refused(self, request: web.Request) -> web.Response:
+        """What a refused request gets: a form for a browser, a sentence for a program."""
+        headers = {**pages.HEADERS, "WWW-Authenticate": "Bearer"}
+        if "text/html" in request.headers.get("Accept", ""):
+            page = pages.login(LOGIN, pages.local_path(request.headers.get("X-Uri", "/")))
+            return web.Response(status=401, text=page, content_type="text/html", headers=headers)
+        text = "this pod asks for its token: send the header 'Authorization: Bearer ACCESS_TOKEN'"
+        return web.json_response({"error": text}, status=401, headers=headers)
+
+    async def form(self, request: web.Request) -> web.Response:
+        """The login form."""
+        page = pages.login(LOGIN, pages.local_path(request.query.get("next", "/")))
+        return web.Response(text=page, content_type="text/html", headers=pages.HEADERS)
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """Take the form; the right token gets a cookie and is sent where it wanted to go."""
+        assert self.lock is not None
+        fields = await request.post()
+        where = pages.local_path(str(fields.get("next", "/")))
+        if not self.lock.fits(str(fields.get("token", ""))):
+            await self._failed()
+            page = pages.login(LOGIN, where, "This is not the token.")
+            return web.Response(status=401, text=page, content_type="text/html", headers=pages.HEADERS)
+        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+        answer = web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
+        answer.set_cookie(
+            SECURE_COOKIE if secure else COOKIE,
+            self.lock.session(time.time()),
+            max_age=SESSION_SECONDS,
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite="Lax",
+        )
+        return answer
+
+    async def down(self, request: web.Request) -> web.Response:
+        """What is shown while the service behind the gate does not answer."""
+        service = request.headers.get("X-Service", "The service")
+        if "text/html" in request.headers.get("Accept", ""):
+            headers = {**pages.HEADERS, "Retry-After": "3"}
+            return web.Response(status=503, text=pages.down(service), content_type="text/html", headers=headers)
+        return web.json_response({"error": f"{service} does not answer yet"}, status=503, headers={"Retry-After": "3"})
+
+    async def _failed(self) -> None:
+        pause = self.slow_down.failed(time.monotonic())
+        if pause:
+            await asyncio.sleep(pause)
+
+    async def watch(self) -> None:
+        """Look at ComfyUI for ever, and write down when it was ready first."""
+        while True:
+            with contextlib.suppress(OSError):  # A full disk must not end the watch.
+                await self.look()
+            await asyncio.sleep(LOOK_SECONDS * (10 if self.readiness.ready else 1))
+
+    async def look(self) -> None:
+        """Ask ComfyUI, unless that was done a moment ago."""
+        async with self.looking:
+            if time.monotonic() - self.looked > LOOK_SECONDS / 2:
+                await self._look()
+                self.looked = time.monotonic()
+
+    async def _look(self) -> None:
+        before = self.readiness
+        pid = int((collect.read(self.run_dir / "keep/comfyui.json") or {}).get("pid") or 0)
+        self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
+        if self.readiness.ready and "comfyui_ready" not in self.phases:
+            self.phases["comfyui_ready"] = collect.since_start(self.boot)
+        if self.readiness != before:
+            said = "pod.ready" if self.readiness.ready else "pod.not_ready"
+            log(said, seconds=collect.since_start(self.boot), why=self.readiness.why or None)
+            _write(
+                self.run_dir / "gate" / "door.json",
+                {"ready": self.readiness.ready, "why": self.readiness.why, "phases": self.phases},
+            )
+
+
+async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
+    """Serve on a unix socket and on `listens` until cancelled."""
+    runner = web.AppRunner(door.app(), access_log=None)
+    await runner.setup()
+    sock.unlink(missing_ok=True)
+    await web.UnixSite(runner, str(sock), backlog=BACKLOG).start()
+    sock.chmod(0o600)
+    for host, port in listens:
+        try:
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        except OSError as error:
+            log("door.closed", host=host, port=port, why=error.strerror)
+    watch = asyncio.create_task(door.watch())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        watch.cancel()
+        await runner.cleanup()
+
+
+def _cookies(request: web.Request) -> dict[str, str]:
+    # By hand: http.cookies drops the whole header at the first cookie that it does not like.
+    pairs = (part.strip().partition("=") for part in request.headers.get("Cookie", "").split(";"))
+    return {name: value for name, _, value in pairs}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(content), encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,75 @@
+"""A process's output: each line with its name before it to standard output, and to a log file rotated by size."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from pathlib import Path
+
+from hearmeman.log import line
+
+LOG_BYTES = 10 * 1024**2
+KEPT_LOGS = 3
+"""Old log files beside the current one: NAME.log.1 is the newest of them."""
+LONGEST_LINE = 64 * 1024
+
+
+class Output:
+    """Lines of a process, each with its name before it, to stdout and to a log file that is rotated by size."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.prefix = f"[{name}] ".encode()
+        self.log = log
+        self.rest = b""
+        self.broken = False
+        self.log_failed = False
+
+    def feed(self, data: bytes) -> None:
+        """Take what the process wrote; whole lines go on, of a line redrawn with carriage returns the last state."""
+        *lines, rest = (self.rest + data).split(b"\n")
+        for text in lines:
+            self.write(_last_drawn(text.rstrip(b"\r")))
+        self.rest = _last_drawn(rest)
+        if len(self.rest) > LONGEST_LINE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write a last line that has no end."""
+        if self.rest:
+            self.write(self.rest)
+            self.rest = b""
+
+    def write(self, text: bytes) -> None:
+        """Write one line to both places; a full disk stops the log file and not the process."""
+        try:
+            sys.stdout.buffer.write(self.prefix + text + b"\n")
+            sys.stdout.buffer.flush()
+        except (BrokenPipeError, ValueError):
+            self.broken = True
+        try:
+            if self.log.exists() and self.log.stat().st_size + len(text) > LOG_BYTES:
+                self._rotate()
+            with self.log.open("ab") as file:
+                file.write(text + b"\n")
+            self.log_failed = False
+        except OSError as error:
+            if not self.log_failed:
+                self.log_failed = True
+                warning = line("log.unwritable", {"file": self.log, "why": error.strerror}, time.time())
+                with contextlib.suppress(OSError, ValueError):
+                    sys.stdout.buffer.write(self.prefix + warning.encode() + b"\n")
+                    sys.stdout.buffer.flush()
+
+    def _rotate(self) -> None:
+        names = [self.log, *(self.log.with_name(f"{self.log.name}.{number}") for number in range(1, KEPT_LOGS + 1))]
+        for newer, older in reversed(list(itertools.pairwise(names))):
+            with contextlib.suppress(FileNotFoundError):
+                newer.replace(older)
+
+
+def _last_drawn(text: bytes) -> bytes:
+    # A carriage return at the very end may be the first half of "\r\n".
+    kept = text[:-1] if text.endswith(b"\r") else text
+    return kept.rsplit(b"\r", 1)[-1] + text[len(kept) :]

@@ -1,0 +1,84 @@
+"""`hearmeman sshd`: makes host keys where there are none, then becomes sshd (used by boot)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from hearmeman.boot.users import DOOR
+from hearmeman.errors import HearmemanError
+from hearmeman.log import log
+
+_CONFIG = """# Written by hearmeman; keys only.
+Port {port}
+HostKey {key}
+AuthorizedKeysFile {keys}
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+PidFile none
+AcceptEnv LANG LC_*
+X11Forwarding no
+PrintMotd no
+ClientAliveInterval 60
+Subsystem sftp internal-sftp
+"""
+
+
+class SshError(HearmemanError):
+    """sshd cannot be started."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `hearmeman sshd`."""
+    parser.add_argument("--run-dir", type=Path, required=True, help="boot's run folder")
+    parser.add_argument("--keys-dir", type=Path, required=True, help="folder on the volume that keeps the host key")
+    parser.add_argument("--port", type=int, default=22, help="port to listen on (%(default)s)")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Become sshd.
+
+    Raises:
+        SshError: sshd or ssh-keygen is missing, or the host key cannot be written.
+    """
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if sshd is None:
+        raise SshError("this image carries no sshd: use an image with openssh-server")
+    key = host_key(args.keys_dir)
+    config = args.run_dir / "ssh" / "sshd_config"
+    keys = args.run_dir / "ssh" / "authorized_keys"
+    config.write_text(_CONFIG.format(port=args.port, key=key, keys=keys), encoding="utf-8")
+    os.execve(sshd, [sshd, "-D", "-e", "-f", str(config)], {"PATH": environ.get("PATH", "")})
+    raise AssertionError("exec came back")
+
+
+def host_key(folder: Path) -> Path:
+    """Give this pod's host key, made on the first start; it stays on the volume, so that clients know the pod again.
+
+    Raises:
+        SshError: it cannot be made.
+    """
+    key = folder / "ssh_host_ed25519_key"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not key.exists():
+            beside = folder / f".{key.name}.{os.getpid()}"
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hearmeman", "-f", str(beside)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            Path(f"{beside}.pub").replace(f"{key}.pub")
+            beside.replace(key)
+            log("sshd.host_key", made=key)
+        if os.geteuid() == 0:
+            # Another user's: root without capabilities, as which ComfyUI runs, cannot read it.
+            for path in (folder, key):
+                os.chown(path, DOOR.uid, 0)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
+        raise SshError(f"the SSH host key {key} cannot be made: {why}: free some space, or unset PUBLIC_KEY") from error
+    return key
