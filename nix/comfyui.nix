@@ -8,7 +8,13 @@
   standin,
 }:
 let
-  inherit (builtins) attrNames map substring;
+  inherit (builtins)
+    attrNames
+    filter
+    listToAttrs
+    match
+    substring
+    ;
 
   # An override by a folder has no commit; its hash says which tree it was.
   revision = name: inputs.${name}.rev or "overridden-${substring 7 12 (inputs.${name}.narHash or "sha256-unknown")}";
@@ -63,6 +69,12 @@ in
             target = "opt/comfyui-nodes/${node}";
           }
         ];
+        links = listToAttrs (
+          map (folder: {
+            name = "opt/comfyui-nodes/${folder}";
+            value = "/run/hearmeman/node_data/${folder}";
+          }) (filter (folder: match "${node}/.*" folder != null) tier.nodeFolders)
+        );
       }
     ) (attrNames tier.nodes);
 }

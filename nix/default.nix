@@ -69,7 +69,7 @@ let
 
   # The last, small layer: our package, the workflows and this tier's defaults.
   product =
-    name: tier:
+    name: tier: baked:
     layer {
       name = "hearmeman-${name}";
       trees = [
@@ -107,7 +107,10 @@ let
           comfyui_main = "/opt/comfyui/main.py";
           cuda_floor = cudaFloor;
           env = tier.defaults;
+          comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
+          node_folders = tier.nodeFolders;
+          models_dir = if baked then "/opt/models" else "";
         };
       };
     };
@@ -121,11 +124,11 @@ let
     builtins.substring 0 16 (builtins.hashString "sha256" (toJSON (environments.entries name)));
 
   layersOf =
-    name: tier:
+    name: tier: baked:
     userland.layers tier.userland
     ++ environments.layers tier.environments
     ++ comfyui.layers tier
-    ++ [ (product name tier) ];
+    ++ [ (product name tier baked) ];
 
   # `baked` names entries of ./variants.nix; a tier's own layers come first, so that variants share them.
   imageOf =
@@ -137,7 +140,7 @@ let
     in
     image {
       name = full;
-      layers = layersOf name tier ++ map models.layerOf files;
+      layers = layersOf name tier (files != [ ]) ++ map models.layerOf files;
       comfyuiRevision = comfyui.commit tier;
     };
 
@@ -158,7 +161,7 @@ let
     map (value: {
       inherit (value) name;
       inherit value;
-    }) (concatMap (name: layersOf name tiers.${name}) (attrNames tiers))
+    }) (concatMap (name: layersOf name tiers.${name} false) (attrNames tiers))
   );
 in
 {

@@ -16,6 +16,12 @@ let
     comfyui_controlnet_aux = "comfyui-controlnet-aux";
   };
 
+  # Folders that a node makes in its own: they lead to the volume.
+  nodeFolders = [
+    "ComfyUI-WanVideoWrapper/text_embed_cache"
+    "comfyui_controlnet_aux/ckpts"
+  ];
+
   full = defaults: {
     # One layer for each list of groups.
     userland = [
@@ -34,7 +40,8 @@ let
     ];
     comfyuiEnvironment = "comfyui";
     comfyui = "comfyui";
-    inherit nodes defaults;
+    comfyuiArguments = [ "--enable-manager" ];
+    inherit nodes nodeFolders defaults;
     catalogue =
       if builtins.pathExists ../python/hearmeman/models/catalogue.toml then
         ../python/hearmeman/models/catalogue.toml
@@ -50,7 +57,9 @@ in
     # The environment that runs ComfyUI, and its source: null is the stand-in of tests/standin.
     comfyuiEnvironment = "runtime";
     comfyui = null;
+    comfyuiArguments = [ ];
     nodes = { };
+    nodeFolders = [ ];
     catalogue = ../tests/smoke/catalogue.toml;
     defaults = {
       ENABLE_CONTROLNET = "false";

@@ -20,6 +20,9 @@ def make_wheel(folder: Path, name: str, files: Mapping[str, str], spoil: str = "
         for file, text in files.items():
             archive.writestr(file, text)
         archive.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: toy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         rows = []
         for file, text in files.items():
             content = b"spoilt" if file == spoil else text.encode()
