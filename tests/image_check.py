@@ -17,6 +17,7 @@ from hearmeman_build.build import build_image
 from hearmeman_build.host import WORK
 from needed import unresolved
 from pod import Pod, unpack
+from toywheel import make_wheel
 
 HERE = Path(__file__).resolve().parent
 LATE = {
@@ -55,6 +56,13 @@ def fetch(url: str, body: Any = None) -> Any:
         return json.loads(reply.read())
 
 
+def fetch_text(url: str) -> str:
+    """GET of plain text."""
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        text: str = reply.read().decode()
+        return text.strip()
+
+
 def check_classes(url: str, report: Report, write: bool) -> None:
     """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
     there = set(fetch(f"{url}/object_info"))
@@ -85,6 +93,29 @@ def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -
             if file.suffix != wanted["suffix"] or not file.is_file() or file.stat().st_size == 0:
                 problem = problem or f"{file.name} of node {node} is not in the output folder"
     report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
+
+
+def check_volume(pod: Pod, report: Report) -> None:
+    """What nodes write into their own folders, and what pip installs for ComfyUI, lands on the volume."""
+    inside = ["nsenter", "-t", str(pod.init), "-m", "--", "/bin/sh", "-c"]
+    for folder in ("comfyui_controlnet_aux/ckpts", "ComfyUI-WanVideoWrapper/text_embed_cache"):
+        done = subprocess.run(
+            [*inside, f"echo written > /opt/comfyui-nodes/{folder}/probe"], capture_output=True, text=True
+        )
+        there = pod.volume / "ComfyUI/node_data" / folder / "probe"
+        report.say(f"node folder {folder}", done.stderr if done.returncode or not there.is_file() else "")
+    toy = make_wheel(pod.volume, "toy", {"toy.py": "VERSION = 1\n"})
+    [python] = (pod.volume / ".hearmeman/overlays").glob("*/bin/python")
+    overlay = f"/workspace/{python.relative_to(pod.volume)}"
+    script = f"""
+    export PIP_CONSTRAINT={Path(overlay).parents[1]}/constraints.txt
+    {overlay} -m pip install --no-index /workspace/{toy.name} && cd / && {overlay} -c 'import toy, torch'
+    {overlay} -m pip install --no-index torch transformers opencv-python | grep -c 'already satisfied: \\(torch\\|transformers\\|opencv-python\\)'
+    ! {overlay} -m pip install --no-index 'numpy<2'
+    """
+    done = subprocess.run([*inside, f"set -e{script}"], capture_output=True, text=True, timeout=120)
+    landed = (python.parents[1] / "lib/python3.11/site-packages/toy.py").is_file()
+    report.say("overlay", "" if done.returncode == 0 and landed else f"{done.stdout}\n{done.stderr}"[-1500:])
 
 
 def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
@@ -141,6 +172,8 @@ def main() -> int:
             check_classes(url, report, arguments.write_classes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
+            report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
+            check_volume(pod, report)
             code = pod.stop()
             report.say("stop", "" if code == 0 else f"exit code {code}")
         except (TimeoutError, OSError) as error:
