@@ -67,3 +67,12 @@ def test_a_changed_node_changes_its_layer_alone(comfyui: Path, tmp_path: Path) -
 
     differing = {name for name in before if before[name] != after[name]}
     assert differing == {"layer-node-ComfyUI-GGUF", "image-consumer", "image-prosumer", "image-datacenter"}
+
+
+def test_nix2container_is_given_the_same_blobs() -> None:
+    overrides = ["--override-input", "nixpkgs", f"path:{ROOT}/nix/offline/nixpkgs", "--no-write-lock-file"]
+    overrides += ["--override-input", "nix2container", f"path:{ROOT}/tests/worlds/nix2container"]
+    words = ["eval", "--json", f"{flake_reference()}#packages.x86_64-linux.image-smoke", *overrides, "--apply"]
+    given = json.loads(nix(*words, "image: image.nix2container"))
+    assert given["layers"] == json.loads(nix(*words, "image: image.layers"))
+    assert (given["name"], given["tag"], given["arch"]) == ("hearmeman-smoke", "smoke", "amd64")
