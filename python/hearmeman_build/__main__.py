@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
                 metavar="NAME",
                 help="models baked in: an entry of nix/variants.nix",
             )
+        if name == "prefetch":
+            command.add_argument("--models-only", action="store_true", help="only what --bake names")
         if name == "push":
             command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
@@ -67,7 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
         case "pin":
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
-            prefetch_tier(arguments.tier)
+            if not arguments.models_only:
+                prefetch_tier(arguments.tier)
             if arguments.bake:
                 bake.bake(arguments.tier, arguments.bake)
         case "build":
