@@ -3,11 +3,11 @@
 [
   {
     suffix = "wan720p";
-    models = [ "wan-720p" ];
+    models = [ "wan21-t2v-14b" ];
   }
   {
     suffix = "wan480p";
-    models = [ "wan-480p" ];
+    models = [ "wan21-t2v-1.3b" ];
   }
   {
     suffix = "illustrious";

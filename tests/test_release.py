@@ -32,7 +32,16 @@ def test_baked_models_are_fetched_first_and_a_custom_tag_names_one_image() -> No
     inputs = {"BAKE_WAN_720P": "true", "BAKE_WAN_480P": "false", "BAKE_ILLUSTRIOUS": "true", "TAG": "mine"}
     found = _release().commands({"TIERS": "consumer prosumer", "IMAGE": "r/n", **inputs})
     bake = ["--bake", "wan720p", "--bake", "illustrious"]
-    assert found[0] == [sys.executable, "-m", "hearmeman_build", "prefetch", "--models-only", "--tier", "consumer", *bake]
+    assert found[0] == [
+        sys.executable,
+        "-m",
+        "hearmeman_build",
+        "prefetch",
+        "--models-only",
+        "--tier",
+        "consumer",
+        *bake,
+    ]
     assert found[1][4:] == ["--tier", "consumer", "--to", "r/n", *bake, "--tag", "mine"]
     assert found[3][4:] == ["--tier", "prosumer", "--to", "r/n", *bake, "--tag", "mine-prosumer"]
 

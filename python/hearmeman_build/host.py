@@ -33,7 +33,9 @@ def nix_options(root_user: bool) -> list[str]:
 
     With the real nixpkgs the machine's own configuration holds: its daemon, its caches.
     """
-    options = {key: _OPTIONS[key] for key in ("experimental-features", "warn-dirty")} if in_nixpkgs_world() else _OPTIONS
+    options = (
+        {key: _OPTIONS[key] for key in ("experimental-features", "warn-dirty")} if in_nixpkgs_world() else _OPTIONS
+    )
     if root_user and not in_nixpkgs_world():
         # Debian's nix-bin alone makes no build users; the sandbox isolates all the same.
         options = {**options, "build-users-group": ""}
