@@ -5,7 +5,7 @@ TIER ?= smoke
 SOURCES ?=
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint prefetch image image-check reproduce lock pin docs clean
+.PHONY: help demo test lint prefetch image image-check reproduce lock pin docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -46,6 +46,11 @@ lock: ## solve packages.txt and the environments again
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+
+bench: ## measure against named peers; prints ratios
+	@./setup.sh test
+	@$(python) tests/bench/gate.py
+	@$(python) tests/bench/image_build.py --tier $(TIER)
 
 docs: ## write the reference of all variables
 	@$(python) -m hearmeman env --docs docs/environment.md

@@ -105,6 +105,7 @@ let
           comfyui_rev = comfyui.commit tier;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
+          jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
           comfyui_arguments = tier.comfyuiArguments;

@@ -36,6 +36,7 @@ let
       "comfyui"
       "xtts"
       "chatterbox"
+      "jupyter"
       "runtime"
     ];
     comfyuiEnvironment = "comfyui";
@@ -49,7 +50,7 @@ let
         ../tests/smoke/catalogue.toml;
   };
 in
-{
+rec {
   # Boots anywhere, without a GPU and without ComfyUI: the demo and the tests run it.
   smoke = {
     userland = [ [ "core" ] ];
@@ -65,6 +66,14 @@ in
       ENABLE_CONTROLNET = "false";
       MODELS = "smoke";
     };
+  };
+
+  # The same with JupyterLab, which most of the tests and the demo do without.
+  smoke-jupyter = smoke // {
+    environments = [
+      "jupyter"
+      "runtime"
+    ];
   };
 
   # 8 to 24 GB of GPU memory.

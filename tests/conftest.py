@@ -1,4 +1,4 @@
-"""What several tests share: the smoke image, built once."""
+"""What several tests share: the smoke images, built once."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ def image() -> Image:
     """The smoke image, prefetched and built."""
     prefetch_tier("smoke")
     return build_image("smoke")
+
+
+@pytest.fixture(scope="session")
+def jupyter_image() -> Image:
+    """The smoke image with JupyterLab; the two differ in one layer."""
+    prefetch_tier("smoke-jupyter")
+    return build_image("smoke-jupyter")

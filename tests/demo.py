@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -87,6 +87,24 @@ def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: flo
     raise BuildError(f"{what} did not start on port {port}: look at its log in {WORK}")
 
 
+def remove(folder: Path) -> None:
+    """Delete what a run made, if it got that far."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def no_interrupts() -> None:
+    """From now on Ctrl-C and SIGTERM do nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def interrupt(number: int, frame: object) -> None:
+    """End the run; a second Ctrl-C does not cut the clearing up short."""
+    no_interrupts()
+    raise KeyboardInterrupt
+
+
 def sha256(path: Path) -> str:
     """A file's sha256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -126,9 +144,11 @@ def demo() -> None:
 def run_pod(image: Image, phases: Phases) -> str:
     """Boot the image against a Hub and a bucket on loopback, run one workflow, stop; the output's key."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-", dir=WORK)))
+        folder = WORK / f"demo-{os.getpid()}"
+        # Before it is made, so that no moment is left in which it is nobody's.
+        stack.callback(remove, folder)
         volume, bucket = folder / "volume", folder / "s3" / "runpod"
-        volume.mkdir()
+        volume.mkdir(parents=True)
         bucket.mkdir(parents=True)
         access, secret = secrets.token_hex(8), secrets.token_hex(16)
         port, s3_port = free_port(), free_port()
@@ -187,7 +207,9 @@ def run_pod(image: Image, phases: Phases) -> str:
             code = pod.stop()
             if code != 0:
                 raise BuildError(f"the pod ended with {code} instead of 0")
-        return key
+        # All is done but the clearing up, which an interrupt would only leave half done.
+        no_interrupts()
+    return key
 
 
 def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
@@ -208,7 +230,8 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
 
 def main() -> int:
     """Run the demo; 130 on Ctrl-C, with everything that it started ended."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         demo()
     except KeyboardInterrupt:

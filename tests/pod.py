@@ -138,7 +138,7 @@ class Pod:
         return code
 
     def kill(self) -> None:
-        """End the pod at once; PID 1's death ends everything in its namespace."""
+        """End the pod at once; PID 1 is gone only when everything in its namespace is."""
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+            os.kill(self.init or self.process.pid, signal.SIGKILL)
             self.process.wait()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ class Sync:
         self.output, self.state = folder / "output", folder / name
         self.output.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(parents=True, exist_ok=True)
-        self.log_file = self.state / "log"
+        self.lines: list[str] = []
         self.environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": PYTHON,
@@ -37,20 +38,31 @@ class Sync:
 
     def start(self, **more: str) -> Sync:
         """Start the daemon."""
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "hearmeman", "sync"],
-                env={**self.environ, **more},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "hearmeman", "sync"],
+            env={**self.environ, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
         return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self.lines.append(line)
 
     def stop(self, seconds: float = 30) -> int:
         """SIGTERM and wait; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
 
     def kill(self) -> None:
         """End it at once."""
@@ -59,7 +71,7 @@ class Sync:
 
     def log(self) -> str:
         """Everything that it said."""
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        return "".join(list(self.lines))
 
     def report(self) -> dict[str, Any]:
         """Its state file."""

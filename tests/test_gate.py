@@ -23,8 +23,8 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
-def pod(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedPod]:
-    made = GatedPod(image, tmp_path_factory.mktemp("gate"))
+def pod(jupyter_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedPod]:
+    made = GatedPod(jupyter_image, tmp_path_factory.mktemp("gate"))
     try:
         made.start(made.variables)
         made.wait_line("pod.ready")

@@ -36,7 +36,7 @@ def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
         "COMFYUI_HOST": "127.0.0.1",
         "COMFYUI_PORT": str(port),
         "HF_ENDPOINT": hub.url,
-        "HF_TOKEN": "hf_secret-of-the-hub",
+        "HF_TOKEN": hub.token,
         "ENABLE_R2_SYNC": "true",
         "R2_ENDPOINT": s3.url,
         "R2_ACCESS_KEY_ID": s3.access_key,
@@ -59,7 +59,7 @@ def _up(pod: Pod, port: int) -> None:
 def test_the_main_job(image: Image, tmp_path: Path) -> None:
     volume, port = tmp_path / "volume", free_port()
     volume.mkdir()
-    with Hub() as hub, S3() as s3:
+    with Hub(token="hf_secret-of-the-hub") as hub, S3() as s3:
         pod = Pod(image, volume)
         try:
             pod.start(_variables(hub, s3, port))

@@ -100,8 +100,8 @@ def zombies(pod: Pod) -> list[int]:
     return found
 
 
-def test_every_process_killed_in_turn_comes_back(image: Image, tmp_path: Path) -> None:
-    pod = GatedPod(image, tmp_path)
+def test_every_process_killed_in_turn_comes_back(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = GatedPod(jupyter_image, tmp_path)
     try:
         pod.start(pod.variables)
         pod.wait_line("pod.ready")
@@ -128,8 +128,8 @@ def test_every_process_killed_in_turn_comes_back(image: Image, tmp_path: Path) -
         pod.kill()
 
 
-def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(image: Image, tmp_path: Path) -> None:
-    pod, given = plain(image, tmp_path / "v"), variables()
+def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(jupyter_image: Image, tmp_path: Path) -> None:
+    pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     instead_of_comfyui(pod, CRASHING)
     try:
         pod.start(given)
@@ -149,8 +149,8 @@ def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(image: Image, t
         pod.kill()
 
 
-def test_a_process_that_hangs_is_ended_within_the_budget(image: Image, tmp_path: Path) -> None:
-    pod, given = plain(image, tmp_path / "v"), variables()
+def test_a_process_that_hangs_is_ended_within_the_budget(jupyter_image: Image, tmp_path: Path) -> None:
+    pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     instead_of_comfyui(pod, STUBBORN)
     try:
         pod.start(given)
@@ -163,8 +163,8 @@ def test_a_process_that_hangs_is_ended_within_the_budget(image: Image, tmp_path:
         pod.kill()
 
 
-def test_a_comfyui_that_is_frozen_is_not_ready(image: Image, tmp_path: Path) -> None:
-    pod, given = plain(image, tmp_path / "v"), variables()
+def test_a_comfyui_that_is_frozen_is_not_ready(jupyter_image: Image, tmp_path: Path) -> None:
+    pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     try:
         pod.start(given)
         pod.wait_line("pod.ready")
@@ -179,8 +179,8 @@ def test_a_comfyui_that_is_frozen_is_not_ready(image: Image, tmp_path: Path) -> 
         pod.kill()
 
 
-def test_a_disk_that_fills_up_stops_nothing(image: Image, tmp_path: Path) -> None:
-    pod, given = plain(image, tmp_path / "v"), variables()
+def test_a_disk_that_fills_up_stops_nothing(jupyter_image: Image, tmp_path: Path) -> None:
+    pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     pod.mount = ["--size", str(96 << 20), "--tmpfs"]
     try:
         pod.start(given)
@@ -207,9 +207,9 @@ def test_a_disk_that_fills_up_stops_nothing(image: Image, tmp_path: Path) -> Non
     ],
 )
 def test_a_volume_that_cannot_be_used_is_told_at_once(
-    image: Image, tmp_path: Path, mount: list[str], said: str
+    jupyter_image: Image, tmp_path: Path, mount: list[str], said: str
 ) -> None:
-    pod = plain(image, tmp_path / "v")
+    pod = plain(jupyter_image, tmp_path / "v")
     pod.mount = [word.format(tmp_path / "v") for word in mount]
     try:
         pod.start(variables())
@@ -222,8 +222,8 @@ def test_a_volume_that_cannot_be_used_is_told_at_once(
     assert list((tmp_path / "v").iterdir()) == []
 
 
-def test_a_volume_of_another_user_can_be_worked_with(image: Image, tmp_path: Path) -> None:
-    pod, given = plain(image, tmp_path / "v"), variables()
+def test_a_volume_of_another_user_can_be_worked_with(jupyter_image: Image, tmp_path: Path) -> None:
+    pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     for name in ("", "ComfyUI", "ComfyUI/output", "ComfyUI/models", "ComfyUI/models/loras"):
         (pod.volume / name).mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -243,11 +243,11 @@ def test_a_volume_of_another_user_can_be_worked_with(image: Image, tmp_path: Pat
         pod.kill()
 
 
-def test_sigterm_at_any_moment_ends_the_pod(image: Image, tmp_path: Path) -> None:
+def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path) -> None:
     rng = random.Random(6)
     print(f"seed {6}")
     for attempt in range(8):
-        pod, given = plain(image, tmp_path / f"v{attempt}"), variables(STOP_SECONDS="6")
+        pod, given = plain(jupyter_image, tmp_path / f"v{attempt}"), variables(STOP_SECONDS="6")
         try:
             pod.start(given)
             # Until tini is there, the kernel drops the signal: a container runtime's own gap.

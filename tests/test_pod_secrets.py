@@ -24,8 +24,8 @@ PLANTED = {
 }
 
 
-def test_a_process_started_as_comfyui_is_finds_no_secret(image: Image, tmp_path: Path) -> None:
-    pod = GatedPod(image, tmp_path)
+def test_a_process_started_as_comfyui_is_finds_no_secret(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = GatedPod(jupyter_image, tmp_path)
     shutil.copy(prober.__file__, pod.volume / "prober.py")
     pod.own_image({"comfyui_main": "/workspace/prober.py"})
     probe = pod.volume / "probe"

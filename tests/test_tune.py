@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hearmeman.models import catalogue, plan
+from hearmeman.settings import load
 from hearmeman.storage import Mount, mount_of
+from hearmeman.tune import models as tune_models
 from hearmeman.tune.flags import PACKAGED, check, load_flags, names
 from hearmeman.tune.machine import Gpu, Memory, memory_limit
 from hearmeman.tune.tuner import ROWS, VOICE_GB, tune
@@ -288,3 +291,39 @@ def test_the_filesystem_of_a_folder(tmp_path: Path, path: str, kind: str, networ
     assert (found.kind, found.is_network) == (kind, network)
     assert found.read_only is (kind == "tmpfs")
     assert mount_of(Path(path), tmp_path / "nowhere").kind == ""
+
+
+CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
+
+
+def judged(vram_gb: float, environ: dict[str, str], **voices: float) -> dict[str, tune_models.Fit]:
+    asked = plan.asked_for(CATALOGUE, load({"ENABLE_CONTROLNET": "false", **environ}))
+    return {fit.model: fit for fit in tune_models.fits(asked, CATALOGUE.models, vram_gb, voices)}
+
+
+def test_each_model_is_judged_and_the_way_out_is_named() -> None:
+    large = judged(16, {"ENABLE_VIBEVOICE": "true"})["vibevoice-large"]
+    assert large.verdict == "too large"
+    assert large.advice == "set VIBEVOICE_MODEL=Large-Q8 (12 GB) or take a GPU with 20 GB or more"
+    assert judged(24, {"ENABLE_VIBEVOICE": "true"})["vibevoice-large"].verdict == "fits"
+    wan = judged(16, {"WAN_720P": "true"})["wan21-t2v-14b"]
+    assert wan.verdict == "slow"
+    assert wan.advice.startswith("parts of it wait in RAM")
+    assert judged(4, {"ENABLE_STEADYDANCER": "true"})["steadydancer"].advice == "take a GPU with 24 GB or more"
+
+
+def test_a_voice_engine_takes_its_share() -> None:
+    beside = judged(23.99, {"ENABLE_STEADYDANCER": "true", "ENABLE_XTTS": "true"}, XTTS=4.0)
+    assert beside["steadydancer"].verdict == "too large"
+    assert "turn off XTTS, which hold 4 GB" in beside["steadydancer"].advice
+    assert beside["xtts-v2"].verdict == "fits"
+
+
+@given(small=st.floats(0, 200), more=st.floats(0, 200), model=st.sampled_from(CATALOGUE.models))
+def test_a_larger_gpu_never_fits_less(small: float, more: float, model: catalogue.Model) -> None:
+    order = ["too large", "slow", "fits"]
+    verdicts = [tune_models.fits([model], CATALOGUE.models, size, {})[0].verdict for size in (small, small + more)]
+    if "unknown" not in verdicts:
+        assert order.index(verdicts[0]) <= order.index(verdicts[1])
+    else:
+        assert verdicts == ["unknown", "unknown"]

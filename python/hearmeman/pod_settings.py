@@ -81,12 +81,12 @@ class Doors(BaseModel):
 class Voices(BaseModel):
     """Voice APIs."""
 
-    enable_xtts: bool = var(False, "start the XTTS v2 API")
+    enable_xtts: bool = var(False, "fetch XTTS v2 and run its API")
     xtts_host: str = var("127.0.0.1", "address that the XTTS API's port is open on", pattern=_HOSTS)
     xtts_port: int = var(8020, "port of the XTTS API", ge=1, le=65535)
     xtts_inner_port: int = var(18020, "with ACCESS_TOKEN: the XTTS API's own port on loopback", ge=1, le=65535)
     coqui_tos_agreed: bool = var(False, "you accept XTTS v2's licence (CPML, not for commercial use)")
-    enable_chatterbox: bool = var(False, "start the Chatterbox API")
+    enable_chatterbox: bool = var(False, "fetch Chatterbox and run its API")
     chatterbox_host: str = var("127.0.0.1", "address that the Chatterbox API's port is open on", pattern=_HOSTS)
     chatterbox_port: int = var(8000, "port of the Chatterbox API", ge=1, le=65535)
     chatterbox_inner_port: int = var(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 
@@ -28,6 +28,42 @@ class Models(BaseModel):
         0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
     )
     enable_controlnet: bool = _var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
+    controlnet_models: str = _var(
+        "canny,depth,openpose",
+        "which ControlNets, separated by commas: canny, depth, openpose, lineart, normalbae",
+        pattern=r"^ *(canny|depth|openpose|lineart|normalbae)( *, *(canny|depth|openpose|lineart|normalbae))* *$",
+    )
+    enable_vibevoice: bool = _var(False, "fetch VibeVoice (speech in ComfyUI)")
+    vibevoice_model: Literal["1.5B", "Large", "Large-Q8"] = _var("Large", "which VibeVoice")
+    wan_720p: bool = _var(False, "fetch WAN 2.1 text-to-video 14B")
+    wan_480p: bool = _var(False, "fetch WAN 2.1 text-to-video 1.3B")
+    enable_i2v: bool = _var(False, "fetch WAN 2.1 image-to-video 14B and its CLIP vision encoder")
+    enable_wan22_distill: bool = _var(False, "fetch the WAN 2.2 image-to-video experts for 4 steps")
+    wan22_distill_variant: Literal["lightx2v", "turbodiffusion"] = _var(
+        "lightx2v", "how they come to 4 steps: LoRAs in ComfyUI's own nodes, or TurboDiffusion's files and nodes"
+    )
+    enable_wan22_ti2v: bool = _var(False, "fetch WAN 2.2 text-and-image-to-video 5B")
+    enable_vace: bool = _var(False, "fetch WAN 2.1 VACE 14B (video editing)")
+    enable_fun_inp: bool = _var(False, "fetch WAN 2.2 Fun InP 14B (between a first and a last frame)")
+    enable_steadydancer: bool = _var(False, "fetch SteadyDancer 14B (a picture dances like a video)")
+    enable_scail: bool = _var(False, "fetch SCAIL preview 14B (a character moves like a 3D pose)")
+    enable_illustrious: bool = _var(False, "fetch Realism Illustrious v5.0 (SDXL, from CivitAI)")
+    enable_illustrious_embeddings: bool = _var(True, "with ENABLE_ILLUSTRIOUS: fetch its two embeddings too")
+    enable_zimage: bool = _var(False, "fetch Z-Image Turbo")
+    enable_qwen_edit: bool = _var(False, "fetch Qwen-Image-Edit-2511")
+    qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = _var(
+        "Q4_K_M", "which Qwen-Image-Edit: a GGUF quantisation, fp8, or full for bf16"
+    )
+    enable_genfocus: bool = _var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
+    enable_mvinverse: bool = _var(False, "fetch MVInverse's weights (nothing in the image loads them)")
+    enable_flashportrait: bool = _var(False, "fetch FlashPortrait")
+    enable_storymem: bool = _var(False, "fetch StoryMem (nothing in the image loads it)")
+    enable_infcam: bool = _var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
+    download_connections: int = _var(32, "connections that all downloads together may use", ge=1, le=256)
+    download_connections_per_file: int = _var(16, "connections that one file may use", ge=1, le=64)
+    download_xet: bool = _var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    civitai_api_key: SecretStr | None = _var(None, "CivitAI API key, for files that want a login")
+    civitai_endpoint: str = _var("https://civitai.com", "address of CivitAI", pattern="^https?://")
     hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")
     hf_endpoint: str = _var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
 
@@ -38,9 +74,14 @@ class Sync(BaseModel):
     enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
     r2_bucket: str = _var("runpod", "bucket that outputs go to", min_length=1)
-    r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$")
+    r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
     r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")
+    sync_extensions: str = _var(
+        "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
+    )
+    sync_uploads: int = _var(8, "files uploaded at one time", ge=1, le=64)
+    sync_watch: bool = _var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
 
 

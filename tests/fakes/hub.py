@@ -9,41 +9,30 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from dataclasses import dataclass
+from typing import cast
 from urllib.parse import quote, unquote, urlsplit
+
+from fakes.serving import Handler, Host, Stored
+
+__all__ = ["COMMIT", "PATH", "REPO", "Hub", "Repo", "Stored", "safetensors", "tiny_safetensors"]
 
 REPO = "hearmeman/smoke"
 COMMIT = "5e0d1a7c3b9f4e28860c2d7b1f3a9e64c8d2b075"
 PATH = "tiny.safetensors"
 
 
-def tiny_safetensors(values: int = 1 << 20) -> bytes:
-    """A real safetensors file, 4 MiB and always the same: one float32 tensor of `values` numbers."""
+def safetensors(values: int, seed: bytes) -> bytes:
+    """A real safetensors file, always the same for the same seed: one float32 tensor of `values` numbers."""
     shape = {"weight": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]}}
     header = json.dumps(shape, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + hashlib.shake_128(b"hearmeman smoke").digest(4 * values)
+    return len(header).to_bytes(8, "little") + header + hashlib.shake_128(seed).digest(4 * values)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One file of a repository."""
-
-    data: bytes
-    lfs: bool = True
-    """Whether it lies in large file storage, on the second host."""
-
-    @property
-    def sha256(self) -> str:
-        """Its hash, which the Hub states for large files."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def blob_id(self) -> str:
-        """Git's name of it, which the Hub states for small files."""
-        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
+def tiny_safetensors() -> bytes:
+    """The smoke image's model, 4 MiB."""
+    return safetensors(1 << 20, b"hearmeman smoke")
 
 
 @dataclass(frozen=True)
@@ -56,171 +45,124 @@ class Repo:
     """Whether it is open only to `Hub.token`."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request that was seen."""
-
-    method: str
-    host: str
-    """'hub' or 'storage'."""
-    path: str
-    headers: Mapping[str, str]
-    status: int
-    sent: int = field(default=0, compare=False)
-    """Bytes of the answer's body."""
-
-
 def default_repos() -> dict[str, Repo]:
     """What the demo and the smoke image fetch."""
     return {REPO: Repo({PATH: Stored(tiny_safetensors())})}
 
 
-class Hub:
-    """The Hub and its storage, each on a port of its own."""
+class Hub(Host):
+    """The Hub and its storage, each on a port of its own. A fault's key is a large file's sha256, or a small one's path."""
 
     def __init__(self, repos: Mapping[str, Repo] | None = None, port: int = 0, token: str = "hf_test") -> None:
+        super().__init__([(_HubHandler, port), (_StorageHandler, 0)])
         self.repos = dict(default_repos() if repos is None else repos)
         self.token = token
-        self.requests: list[Request] = []
-        self._servers = [_Server(("127.0.0.1", port), _HubHandler), _Server(("127.0.0.1", 0), _StorageHandler)]
-        for server in self._servers:
-            server.hub = self
-        self._threads = [threading.Thread(target=s.serve_forever, args=(0.05,), daemon=True) for s in self._servers]
-
-    @property
-    def port(self) -> int:
-        """The Hub's port."""
-        return int(self._servers[0].server_address[1])
+        self.links = 0
+        """Links to storage that were given out."""
+        self.valid_from = 0
+        """Links before this one have expired."""
 
     @property
     def url(self) -> str:
         """What HF_ENDPOINT is set to."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def storage_url(self) -> str:
-        """Where large files lie."""
-        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
+        return self.address(0)
 
     def by_hash(self, sha256: str) -> Stored | None:
         """The stored file of that hash."""
         files = (stored for repo in self.repos.values() for stored in repo.files.values())
         return next((stored for stored in files if stored.sha256 == sha256), None)
 
-    def __enter__(self) -> Hub:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    hub: Hub
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    host_name = ""
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        """Answer one request."""
-        raise NotImplementedError
-
-    def send(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """Send a whole answer and note the request."""
-        shown = b"" if self.command == "HEAD" else body
-        seen = {name.lower(): value for name, value in self.headers.items()}
-        self.server.hub.requests.append(Request(self.command, self.host_name, self.path, seen, status, sent=len(shown)))
-        with contextlib.suppress(ConnectionError):
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(shown)
-
-    def send_file(self, stored: Stored, headers: Mapping[str, str]) -> None:
-        """Send a file or the range of it that was asked for."""
-        total = len(stored.data)
-        asked = self.headers.get("Range", "")
-        if not asked:
-            self.send(200, {"Accept-Ranges": "bytes", **headers}, stored.data)
-            return
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
-        start = int(found[1]) if found else total
-        end = min(int(found[2]) if found and found[2] else total - 1, total - 1)
-        if start >= total or start > end:
-            self.send(416, {"Content-Range": f"bytes */{total}", **headers})
-            return
-        span = {"Content-Range": f"bytes {start}-{end}/{total}", "Accept-Ranges": "bytes"}
-        self.send(206, {**span, **headers}, stored.data[start : end + 1])
-
-
-class _HubHandler(_Handler):
+class _HubHandler(Handler):
     host_name = "hub"
 
+    @property
+    def hub(self) -> Hub:
+        return cast(Hub, self.server.host)
+
     def answer(self) -> None:
-        """`/{repo}/resolve/{revision}/{path}`: the small file itself, or a redirect to the large one."""
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", unquote(urlsplit(self.path).path))
-        hub = self.server.hub
-        repo = hub.repos.get(found[1]) if found else None
-        if found is None or repo is None:
-            self.refuse(404, "RepoNotFound", "Repository not found")
-        elif repo.gated and self.headers.get("Authorization") != f"Bearer {hub.token}":
-            code = 403 if self.headers.get("Authorization") else 401
-            self.refuse(code, "GatedRepo", f"Access to model {found[1]} is restricted.")
-        elif found[2] not in ("main", repo.commit):
-            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {found[2]}", {"X-Repo-Commit": repo.commit})
-        elif found[3] not in repo.files:
-            self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.commit})
+        """`/{repo}/resolve/{revision}/{path}`: the small file, or a redirect to the large one; `/api/models/{repo}`: lists."""
+        path = unquote(urlsplit(self.path).path)
+        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            repo = self.repo(found[1], found[2])
+            if repo is not None and found[3] not in repo.files:
+                self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.commit})
+            elif repo is not None:
+                self.resolve(repo, repo.files[found[3]], found[3])
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
+            if repo := self.repo(found[1], found[2]):
+                siblings = [{"rfilename": name} for name in repo.files]
+                self.reply({"_id": "0", "id": found[1], "modelId": found[1], "sha": repo.commit, "siblings": siblings})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
+            if repo := self.repo(found[1], found[2]):
+                self.reply([self.entry(name, stored) for name, stored in repo.files.items()])
         else:
-            self.resolve(repo, repo.files[found[3]], found[3])
+            self.refuse(404, "", "Not found")
+
+    def repo(self, name: str, revision: str) -> Repo | None:
+        """The repository, if it and its revision exist and it is open to the asker; else the refusal was sent."""
+        repo = self.hub.repos.get(name)
+        authorization = self.headers.get("Authorization")
+        if repo is None:
+            self.refuse(401 if not authorization else 404, "RepoNotFound", "Repository not found")
+        elif authorization and authorization != f"Bearer {self.hub.token}":
+            self.refuse(401, "", "Invalid credentials in Authorization header")
+        elif repo.gated and not authorization:
+            self.refuse(401, "GatedRepo", f"Access to model {name} is restricted.")
+        elif revision not in ("main", repo.commit):
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        else:
+            return repo
+        return None
+
+    def entry(self, path: str, stored: Stored) -> dict[str, object]:
+        """A file as the Hub lists it."""
+        entry: dict[str, object] = {"type": "file", "path": path, "size": len(stored.data), "oid": stored.blob_id}
+        if stored.lfs:
+            entry["lfs"] = {"oid": stored.sha256, "size": len(stored.data), "pointerSize": 134}
+        return entry
 
     def resolve(self, repo: Repo, stored: Stored, path: str) -> None:
         """Answer for a file that exists."""
         headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{stored.blob_id}"'}
         if not stored.lfs:
-            self.send_file(stored, {**headers, "Content-Disposition": f'inline; filename="{quote(path)}"'})
+            self.send_file(path, stored, {**headers, "Content-Disposition": f'inline; filename="{quote(path)}"'})
             return
-        linked = {"X-Linked-ETag": f'"{stored.sha256}"', "X-Linked-Size": str(len(stored.data))}
-        location = f"{self.server.hub.storage_url}/repos/{stored.sha256}?X-Amz-Expires=3600&X-Amz-Signature=0"
+        sha256 = stored.sha256
+        linked = {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(stored.data))}
+        with self.hub.lock:
+            self.hub.links += 1
+            link = self.hub.links
+        location = f"{self.hub.address(1)}/repos/{sha256}?X-Amz-Expires=3600&X-Amz-Signature={link}"
         self.send(302, {**headers, **linked, "Location": location, "Accept-Ranges": "bytes"}, b"Found. Redirecting")
+
+    def reply(self, content: object) -> None:
+        """Answer with JSON."""
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
     def refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         """An error as the Hub tells it: in headers."""
         told = {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
+        told = {name: value for name, value in told.items() if value}
         self.send(status, told, json.dumps({"error": message}).encode())
 
 
-class _StorageHandler(_Handler):
+class _StorageHandler(Handler):
     host_name = "storage"
 
     def answer(self) -> None:
         """`/repos/{sha256}?signature`: the bytes; like S3, two ways of authorising at once are an error."""
+        hub = cast(Hub, self.server.host)
         parts = urlsplit(self.path)
-        stored = self.server.hub.by_hash(parts.path.rpartition("/")[2])
+        sha256 = parts.path.rpartition("/")[2]
+        stored = hub.by_hash(sha256)
+        signature = re.search(r"X-Amz-Signature=(\d+)", parts.query)
         if self.headers.get("Authorization"):
             self.send(400, {}, b"<Error><Code>InvalidArgument</Code>Only one auth mechanism allowed</Error>")
-        elif stored is None or "X-Amz-Signature" not in parts.query:
-            self.send(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+        elif stored is None or signature is None or int(signature[1]) < hub.valid_from:
+            self.send(403, {}, b"<Error><Code>AccessDenied</Code>Request has expired</Error>")
         else:
-            self.send_file(stored, {"ETag": f'"{hashlib.md5(stored.data).hexdigest()}"'})
+            self.send_file(sha256, stored, {"Content-Type": "binary/octet-stream"})
 
 
 def main() -> None:
@@ -228,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
     with Hub(port=parser.parse_args().port) as hub:
-        print(json.dumps({"port": hub.port}), flush=True)
+        print(json.dumps({"port": hub.port()}), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

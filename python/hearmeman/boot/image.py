@@ -13,7 +13,7 @@ from hearmeman.errors import HearmemanError
 IMAGE_FILE = Path("/opt/hearmeman/image.json")
 RUN_DIR = Path("/run/hearmeman")
 """Where boot keeps what lasts until the pod stops."""
-TIERS = ("smoke", "consumer", "prosumer", "datacenter")
+TIERS = ("smoke", "smoke-jupyter", "consumer", "prosumer", "datacenter")
 
 
 class ImageError(HearmemanError):
@@ -36,6 +36,8 @@ class Image:
     """Lowest CUDA version that the driver must offer."""
     env: Mapping[str, str] = field(default_factory=dict)
     """The tier's defaults of variables; the pod's own values win."""
+    jupyter_python: str = ""
+    """The interpreter that runs JupyterLab; empty where the image carries none."""
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Voice engine (xtts, chatterbox) -> its command; {host} and {port} stand for where it is to listen."""
     silent_nodes: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ def read_image(path: Path) -> Image:
         wrong.append("services")
     lists = {name: raw.get(name, []) for name in ("silent_nodes", "comfyui_arguments", "node_folders")}
     wrong += [name for name, words in lists.items() if not _is_words(words)]
-    extra = {name: raw.get(name, "") for name in ("environment_key", "models_dir")}
+    extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "models_dir")}
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")

@@ -172,6 +172,10 @@ def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str
             found[name] = (
                 f"{variable}=true, and this image (tier {image.tier}) carries no {name}: unset {variable} or use another image"
             )
+    if settings.jupyter_password is not None and not image.jupyter_python:
+        found["jupyter"] = (
+            f"JUPYTER_PASSWORD is set, and this image (tier {image.tier}) carries no JupyterLab: unset it or use another image"
+        )
     parts = {"STATUS_PORT": "status page", "SSH_PORT": "sshd", "JUPYTER_PORT": "jupyter"}
     parts |= {f"{name}{port}": name.lower() for name in ("XTTS", "CHATTERBOX") for port in ("_PORT", "_INNER_PORT")}
     for listen in machine.listens:
@@ -182,7 +186,7 @@ def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str
 
 
 def _is_open(door: door_table.Door, machine: Machine, not_started: Mapping[str, str]) -> bool:
-    if door.service.lower() in not_started:
+    if {"JupyterLab": "jupyter", "SSH": "sshd"}.get(door.service, door.service.lower()) in not_started:
         return False
     return not any(listen.problem for listen in machine.listens if listen.variable == door.variable)
 

@@ -75,7 +75,8 @@ class Table:
             yield self._gate()
         if self.settings.authorized_keys and self._is_free("SSH_PORT"):
             yield self._sshd()
-        if self.settings.jupyter_password is not None and self._is_free("JUPYTER_PORT"):
+        wanted = self.settings.jupyter_password is not None and self.image.jupyter_python
+        if wanted and self._is_free("JUPYTER_PORT"):
             yield self._jupyter()
         for name in ("xtts", "chatterbox"):
             port = f"{name.upper()}_{'INNER_' if self.settings.gated else ''}PORT"
@@ -182,7 +183,7 @@ class Table:
 
     def _jupyter(self) -> Process:
         settings = self.settings
-        argv = [self.python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+        argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host.split(',')[0]}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -10,19 +11,57 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hearmeman.errors import HearmemanError
 
+COMFYUI_FOLDERS = frozenset(
+    [
+        "audio_encoders",
+        "background_removal",
+        "checkpoints",
+        "classifiers",
+        "clip",
+        "clip_vision",
+        "configs",
+        "controlnet",
+        "detection",
+        "diffusers",
+        "diffusion_models",
+        "embeddings",
+        "frame_interpolation",
+        "geometry_estimation",
+        "gligen",
+        "hypernetworks",
+        "latent_upscale_models",
+        "loras",
+        "model_patches",
+        "optical_flow",
+        "photomaker",
+        "style_models",
+        "t2i_adapter",
+        "text_encoders",
+        "unet",
+        "upscale_models",
+        "vae",
+        "vae_approx",
+    ]
+)
+"""Folders that the pinned ComfyUI looks into by itself."""
+
+_ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
 
 class CatalogueError(HearmemanError):
     """The catalogue is missing or wrong; the message names every mistake in it."""
 
 
-class _Entry(BaseModel):
+class Entry(BaseModel):
+    """A frozen table of the catalogue that refuses keys it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class HuggingFace(_Entry):
+class HuggingFace(Entry):
     """A file of a Hugging Face repository."""
 
-    kind: Literal["huggingface"]
+    kind: Literal["huggingface"] = "huggingface"
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     """Owner and name."""
     path: str = Field(min_length=1)
@@ -34,21 +73,98 @@ class HuggingFace(_Entry):
         return f"{self.repo}/{self.path}@{self.revision[:12]}"
 
 
-class File(_Entry):
-    """One file, however many models need it."""
+class Snapshot(Entry):
+    """All files of a Hugging Face repository, or those that `include` names."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Its name in this catalogue."""
-    source: Annotated[HuggingFace, Field()]
+    kind: Literal["huggingface-snapshot"] = "huggingface-snapshot"
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """Owner and name."""
+    revision: str = "main"
+    """Commit; a branch only as long as the snapshot is not locked."""
+    include: tuple[str, ...] = ("*",)
+    """Patterns of paths; one of them must match."""
+    exclude: tuple[str, ...] = (".*", "*/.*", "*.md", "*.png", "*.jpg", "*.gif", "*.mp4", "*.pdf")
+    """Patterns of paths that are left out."""
+
+    def takes(self, path: str) -> bool:
+        """Tell whether a path of the repository belongs to the snapshot."""
+        return any(fnmatch.fnmatch(path, p) for p in self.include) and not any(
+            fnmatch.fnmatch(path, p) for p in self.exclude
+        )
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision[:12]}"
+
+
+class CivitAI(Entry):
+    """A file of a model version on CivitAI."""
+
+    kind: Literal["civitai"] = "civitai"
+    model: int = Field(gt=0)
+    """The model's number, for people."""
+    version: int = Field(gt=0)
+    """The version's number."""
+    file: str = ""
+    """Name or number of one of the version's files; empty takes the primary one."""
+
+    def __str__(self) -> str:
+        return f"civitai model {self.model} version {self.version}" + (f" file {self.file}" if self.file else "")
+
+
+class GitLFS(Entry):
+    """An object of a git repository's large file storage; the file's sha256 is its name there."""
+
+    kind: Literal["git-lfs"] = "git-lfs"
+    repo: str = Field(pattern="^https?://")
+    """Address of the repository, as git clones it."""
+    path: str = ""
+    """Path inside the repository, for people."""
+
+    def __str__(self) -> str:
+        return f"{self.repo} {self.path}".strip()
+
+
+class Web(Entry):
+    """A plain address."""
+
+    kind: Literal["url"] = "url"
+    url: str = Field(pattern="^https?://")
+    """The address."""
+
+    def __str__(self) -> str:
+        return self.url.partition("?")[0]
+
+
+Source = Annotated[HuggingFace | Snapshot | CivitAI | GitLFS | Web, Field(discriminator="kind")]
+
+
+class File(Entry):
+    """One file, or one repository's snapshot, however many models need it."""
+
+    id: str
+    """Its name in this catalogue; of a snapshot's parts: the snapshot's, and the path."""
+    source: Source
     """Where it comes from."""
     to: str
-    """Where it goes, relative to MODELS_DIR."""
+    """Where it goes, relative to MODELS_DIR: a file, or a snapshot's folder."""
     size: int | None = Field(default=None, gt=0)
     """Bytes; None when not established."""
+    about: int | None = Field(default=None, gt=0)
+    """Bytes as a rounded figure, for space alone; given where `size` is not established."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Hash of its content; None when not established."""
-    licence: str | None = None
-    """Licence as its source states it."""
+    blob: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """Git's hash of it, which is all that the Hub states for small files."""
+    licence: str = ""
+    """Licence as its source states it; empty when not established."""
+    non_commercial: bool = False
+    """Whether the licence forbids commercial use."""
+    gate: str = ""
+    """What must be done before the source gives it; empty: nothing."""
+    evidence: Literal["confirmed", "single", "unverified"] = "confirmed"
+    """How well it is established that the source has this file."""
+    note: str = ""
+    """What else a person should know."""
 
     @field_validator("to")
     @classmethod
@@ -56,46 +172,139 @@ class File(_Entry):
         path = PurePosixPath(value)
         if path.is_absolute() or ".." in path.parts or str(path) != value or len(path.parts) < 2:
             raise ValueError("takes FOLDER/NAME below MODELS_DIR, without '..'")
+        if any(part.startswith(".") for part in path.parts):
+            raise ValueError("takes no hidden folder or file")
         return value
 
+    @model_validator(mode="after")
+    def _whole(self) -> File:
+        if isinstance(self.source, GitLFS) and not (self.sha256 and self.size):
+            raise ValueError("git-lfs needs size and sha256: they are the object's name")
+        if isinstance(self.source, Snapshot) and (self.size or self.sha256):
+            raise ValueError("a snapshot has no size or sha256 of its own: use `about`")
+        return self
 
-class Model(_Entry):
+    @property
+    def expected(self) -> int:
+        """Bytes for the sum of space: exact, rounded, or 0 when nothing is known."""
+        return self.size or self.about or 0
+
+
+class Model(Entry):
     """What a person asks for: a set of files that work together."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    id: str = _ID
     """What MODELS names."""
     title: str
     """One line for people."""
     files: tuple[str, ...] = Field(min_length=1)
     """Ids of the files."""
     when: dict[str, str] = {}
-    """Variables and their values that ask for it; empty: only MODELS does."""
+    """Variables and their values that ask for it, all of them; empty: only MODELS does."""
+    vram_gb: float | None = Field(default=None, gt=0)
+    """GPU memory with which it runs well."""
+    vram_gb_offload: float | None = Field(default=None, gt=0)
+    """GPU memory with which it runs slowly, parts of it in RAM."""
+    tiers: tuple[str, ...] = ()
+    """GPU tiers that may fetch it; empty: all."""
+    needs: str = ""
+    """What else must be there that is not fetched."""
+    nodes: tuple[str, ...] = ()
+    """Node classes or processes that load it."""
+    no_node: str = ""
+    """Why nothing in the image loads it; empty: something does."""
 
 
-class Catalogue(_Entry):
+class Folder(Entry):
+    """A folder below MODELS_DIR that ComfyUI does not know by itself."""
+
+    name: str
+    """Its name."""
+    read_by: str
+    """Who looks into it."""
+
+
+class Part(Entry):
+    """One file of a snapshot."""
+
+    path: str
+    """Path inside the repository."""
+    size: int
+    """Bytes."""
+    sha256: str | None = None
+    """Hash of a large file's content."""
+    blob: str | None = None
+    """Git's hash of a small one."""
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/"):
+            raise ValueError("leads out of the folder")
+        return value
+
+
+class Listing(Entry):
+    """What a snapshot consists of at one commit."""
+
+    revision: str
+    """The commit."""
+    parts: tuple[Part, ...]
+    """Its files."""
+
+
+class Catalogue(Entry):
     """All files and models."""
 
     files: tuple[File, ...] = Field(alias="file")
     models: tuple[Model, ...] = Field(alias="model")
+    folders: tuple[Folder, ...] = Field(alias="folder", default=())
+    listings: dict[str, Listing] = Field(default={}, exclude=True)
+    """Snapshots whose content is locked; not in the catalogue's own file."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Catalogue:
         problems = _repeated("file", [f.id for f in self.files]) + _repeated("model", [m.id for m in self.models])
         problems += _repeated("destination", [f.to for f in self.files])
+        problems += _nested([f.to for f in self.files])
         known = {f.id for f in self.files}
         for model in self.models:
             problems += [f"model {model.id} names the unknown file {name}" for name in model.files if name not in known]
+        folders = COMFYUI_FOLDERS | {folder.name for folder in self.folders}
+        for file in self.files:
+            if file.to.partition("/")[0] not in folders:
+                problems.append(f"file {file.id}: no one looks into {file.to.partition('/')[0]}/: add a [[folder]]")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def file(self, id: str) -> File:
-        """Give the file of that id."""
-        return next(f for f in self.files if f.id == id)
+
+def parts(file: File, listing: Listing) -> tuple[File, ...]:
+    """Give the files of a snapshot, each as a file of its own."""
+    assert isinstance(file.source, Snapshot)
+    repo, kept = file.source.repo, {"licence", "non_commercial", "gate", "evidence"}
+    return tuple(
+        File(
+            id=f"{file.id}/{part.path}",
+            source=HuggingFace(repo=repo, path=part.path, revision=listing.revision),
+            to=f"{file.to}/{part.path}",
+            size=part.size or None,
+            sha256=part.sha256,
+            blob=part.blob,
+            **file.model_dump(include=kept),
+        )
+        for part in listing.parts
+    )
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:
     return [f"{what} {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+
+
+def _nested(places: list[str]) -> list[str]:
+    known = set(places)
+    inside = [(p, str(up)) for p in places for up in PurePosixPath(p).parents if str(up) in known]
+    return [f"destination {p} lies inside the destination {up}" for p, up in inside]
 
 
 def read(path: Path) -> Catalogue:

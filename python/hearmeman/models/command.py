@@ -1,32 +1,41 @@
-"""`hearmeman models list | plan | fetch | verify`."""
+"""`hearmeman models list | plan | fetch | verify | lock | prune`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.log import log
 
 if TYPE_CHECKING:
-    from hearmeman.models.catalogue import Catalogue
-    from hearmeman.models.plan import Plan
+    from hearmeman.models.catalogue import Catalogue, Model
+    from hearmeman.models.plan import Host, Plan
     from hearmeman.models.store import Store
     from hearmeman.settings import Settings
 
 _ACTIONS = {
     "list": "tell which models there are and which are asked for",
-    "plan": "tell what a fetch would do",
+    "plan": "tell what a fetch would do, and what a person should know first",
     "fetch": "fetch what is asked for and is not there",
     "verify": "read every file again and name those that are not what they should be",
+    "lock": "ask the sources for revision, size and hash, and write them down",
+    "prune": "name, and with --yes remove, what was fetched and no enabled model needs",
 }
 
 
 class SomeCorruptError(PartlyDoneError):
     """Files are missing or are not what they should be."""
+
+
+class StateError(HearmemanError):
+    """The state or the models folder cannot be written."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +46,39 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name != "list":
             sub.add_argument("models", nargs="*", metavar="MODEL", help="ids, beside those that the settings ask for")
+        if name == "lock":
+            sub.add_argument("--all", action="store_true", help="lock every model of the catalogue")
+            sub.add_argument("--out", type=Path, help="where to write (beside the catalogue)")
+            sub.add_argument("--check", action="store_true", help="write nothing; 3 if something moved")
+        if name == "prune":
+            sub.add_argument("--yes", action="store_true", help="remove what is named")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every action works with."""
+
+    settings: Settings
+    catalogue: Catalogue
+    store: Store
+    models: tuple[Model, ...]
+    left_out: tuple[Model, ...]
+    host: Host
+
+    def plan(self) -> Plan:
+        """Look at the disk and plan."""
+        from hearmeman.models import plan
+
+        wanted = {name for model in self.models for name in model.files}
+        quota = int(self.settings.volume_size_gb * 1e9)
+        disk = self.store.look(self.catalogue, wanted, Path(self.settings.volume_dir), quota)
+        return plan.make_plan(self.catalogue, self.models, disk, self.host, self.left_out)
+
+    def check_space(self, made: Plan) -> None:
+        """Refuse what does not fit."""
+        from hearmeman.models import plan
+
+        plan.check_space(made, self.settings.models_path, self.settings.volume_size_gb)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -45,98 +87,121 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
-    from hearmeman.models import catalogue, plan, store
+    from hearmeman.models import show
+
+    context = _context(environ, getattr(args, "models", ()))
+    if args.action == "list":
+        asked = {model.id for model in context.models}
+        print(show.catalogue_json(context.catalogue, asked) if args.json else show.catalogue(context.catalogue, asked))
+        return 0
+    if args.action == "lock":
+        from hearmeman.models import lock
+
+        return lock.command(args, context)
+    if args.action == "prune":
+        from hearmeman.models import prune
+
+        return prune.command(args, context)
+    made = context.plan()
+    if args.action == "verify":
+        return _verify(made, context, args.json)
+    if args.action == "plan" or context.settings.dry_run:
+        print(show.plan_json(made) if args.json else show.plan(made))
+        context.check_space(made)
+        return 0
+    return _fetch(made, context, args.json)
+
+
+def _context(environ: Mapping[str, str], names: tuple[str, ...]) -> Context:
+    from hearmeman.models import catalogue, lock, plan, store
     from hearmeman.settings import load
 
     settings = load(environ)
-    known = catalogue.read(Path(settings.model_catalogue))
-    models = plan.asked_for(known, settings, getattr(args, "models", ()))
-    if args.action == "list":
-        return _list(known, {model.id for model in models}, args.json)
-    shelf = store.Store(Path(settings.models_path))
-    needed = {name for model in models for name in model.files}
-    made = plan.make_plan(known, models, shelf.look(f for f in known.files if f.id in needed))
-    if args.action == "verify":
-        return _verify(made, shelf, args.json)
-    if args.action == "fetch" and not settings.dry_run:
-        return _fetch(made, shelf, settings, args.json)
-    print(json.dumps(_as_json(made), indent=2) if args.json else "\n".join(_lines(made)))
-    plan.check_space(made, settings.models_path)
-    return 0
+    known = lock.apply(catalogue.read(Path(settings.model_catalogue)), Path(settings.model_catalogue))
+    asked = plan.asked_for(known, settings, names)
+    host = _host(settings, any(m.tiers or m.vram_gb for m in asked))
+    models = plan.for_tier(asked, settings, host.tier, names)
+    left_out = tuple(model for model in asked if model not in models)
+    return Context(settings, known, store.Store(Path(settings.models_path)), models, left_out, host)
 
 
-def _list(known: Catalogue, asked: set[str], as_json: bool) -> int:
-    if as_json:
-        rows = [{**m.model_dump(), "asked_for": m.id in asked} for m in known.models]
-        print(json.dumps({"models": rows, "files": [f.model_dump() for f in known.files]}, indent=2))
-        return 0
-    sizes = {f.id: f.size or 0 for f in known.files}
-    for model in known.models:
-        mark = "*" if model.id in asked else " "
-        when = " ".join(f"{k}={v}" for k, v in model.when.items())
-        print(
-            f"{mark} {model.id:22} {sum(sizes[f] for f in model.files) / 1e9:7.3f} GB  {model.title}  {when}".rstrip()
-        )
-    print("* is asked for by the settings")
-    return 0
+def _host(settings: Settings, matters: bool) -> Host:
+    from hearmeman.models.plan import Host
+
+    hf_token, civitai_key = settings.hf_token is not None, settings.civitai_api_key is not None
+    if not matters:
+        return Host(hf_token=hf_token, civitai_key=civitai_key)
+    from hearmeman.tune import machine, tuner
+
+    gpus = machine.nvidia().gpus
+    vram = gpus[0].vram_mib / 1024 if gpus else None
+    tier = settings.gpu_tier if settings.gpu_tier != "auto" else tuner.row_for(gpus[0].vram_mib if gpus else 0)[1]
+    return Host(tier, vram, hf_token, civitai_key)
 
 
-def _fetch(made: Plan, shelf: Store, settings: Settings, as_json: bool) -> int:
-    from hearmeman.models import fetch, plan
+def _fetch(made: Plan, context: Context, as_json: bool) -> int:
+    from hearmeman.models import fetch
+    from hearmeman.models.lease import Lease
 
-    plan.check_space(made, settings.models_path)
-    log("models.plan", fetch=len(made.fetch), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
+    settings, store = context.settings, context.store
+    state = Path(settings.state_path) / "models.json"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        fetch.carry_out(made, shelf, settings)
+        for note in made.notes:
+            log("models.note", note=note)
+        context.check_space(made)
+        waiting = fetch.Waiting(store.own / "progress.json")
+        with Lease(store.own / "lease.json", settings.runpod_pod_id, waiting) as lease:
+            if waiting.waited:
+                made = context.plan()
+            problems = fetch.list_snapshots(made, store, settings)
+            if made.having("list"):
+                made = context.plan()
+            context.check_space(made)
+            steps = made.having("fetch", "list")
+            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
+            fetch.Fetch(made, store, settings, lease).run(problems)
     except OSError as error:
-        raise HearmemanError(f"{error.filename} cannot be written: {error.strerror}: free some space") from error
+        where = error.filename or settings.models_path
+        raise StateError(
+            f"{where} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
+        ) from error
     finally:
         if as_json:
-            state = Path(settings.state_path) / "models.json"
             print(state.read_text(encoding="utf-8") if state.exists() else "{}")
     log("models.complete", files=len(made.steps))
     return 0
 
 
-def _verify(made: Plan, shelf: Store, as_json: bool) -> int:
-    from hearmeman.models.verify import CorruptError, check
+def _verify(made: Plan, context: Context, as_json: bool) -> int:
+    from hearmeman.models.errors import CorruptError
+    from hearmeman.models.verify import check
 
     problems: dict[str, str] = {}
-    for step in made.steps:
-        file, path = step.file, shelf.root / step.file.to
+    for number, step in enumerate(made.steps, 1):
+        file, path = step.file, context.store.root / step.file.to
+        if not as_json:
+            print(f"{number} of {len(made.steps)}  {file.to} ... ", end="", flush=True)
         try:
-            shelf.note(file, check(path, file.size, file.sha256), str(file.source))
+            if step.action == "list":
+                raise FileNotFoundError
+            digest = check(path, file.size, file.sha256, file.blob)
+            record = context.store.read_records().get(file.to)
+            if record and not file.sha256 and record.sha256 != digest:
+                raise CorruptError(f"{file.to} has changed since it was fetched")
+            context.store.note(file, digest, record.source if record else "")
         except FileNotFoundError:
             problems[file.to] = f"{file.to} is missing"
         except CorruptError as error:
             problems[file.to] = str(error)
         if not as_json:
-            print(f"{file.to}: {problems.get(file.to, 'ok')}", flush=True)
+            print(problems.get(file.to, "ok"), flush=True)
     if as_json:
         print(json.dumps({step.file.to: problems.get(step.file.to, "ok") for step in made.steps}, indent=2))
     if problems:
+        sys.stdout.flush()
         raise SomeCorruptError(
-            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` mends them"
+            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` mends them:\n"
+            + "\n".join(f"  {why}" for why in problems.values())
         )
     return 0
-
-
-def _as_json(made: Plan) -> dict[str, Any]:
-    steps = [
-        {"to": s.file.to, "action": s.action, "reason": s.reason, "bytes": s.bytes, "models": s.models}
-        for s in made.steps
-    ]
-    return {
-        "models": [model.id for model in made.models],
-        "steps": steps,
-        "fetch_bytes": made.fetch_bytes,
-        "free_bytes": made.free_bytes,
-        "notes": made.notes,
-    }
-
-
-def _lines(made: Plan) -> list[str]:
-    shown = [f"{s.action:8} {s.bytes / 1e9:8.3f} GB  {s.file.to}  ({s.reason})" for s in made.steps]
-    shown += [f"note     {note}" for note in made.notes]
-    total = f"{made.fetch_bytes / 1e9:.3f} GB to fetch, {made.free_bytes / 1e9:.3f} GB free"
-    return [*shown, f"{len(made.fetch)} of {len(made.steps)} files to fetch: {total}"]

@@ -1,183 +1,196 @@
-"""Carries a plan out: verifies what is there, fetches what is not, one state file and one log line for each step."""
+"""Carries a plan out: lists snapshots, verifies what is there, fetches what is not, several files at once."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import json
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.log import log
-from hearmeman.models.catalogue import File, HuggingFace
+from hearmeman.models import engine, xet
+from hearmeman.models.catalogue import File, Snapshot
+from hearmeman.models.check import Check
+from hearmeman.models.download import Download
+from hearmeman.models.errors import AllFailedError, FetchError, SomeFailedError, TransientError
+from hearmeman.models.http import Http
+from hearmeman.models.lease import Lease
 from hearmeman.models.plan import Plan, Step
-from hearmeman.models.store import Store, write_json
-from hearmeman.models.verify import CorruptError, check
+from hearmeman.models.progress import STEP_PERCENT, Progress, Row
+from hearmeman.models.sources import Remote, Sources
+from hearmeman.models.store import Store
 from hearmeman.settings import Settings
 
-
-class FetchError(HearmemanError):
-    """A file could not be fetched: why, and what to do."""
-
-
-class AllFailedError(HearmemanError):
-    """Nothing of what was asked for is there."""
+STALL_SECONDS = 30.0
+"""A connection that brings nothing for so long is cut and made again, sooner where DOWNLOAD_TIMEOUT is short."""
+_LIST_PAUSES = (0.5, 2.0, 5.0, 15.0)
 
 
-class SomeFailedError(PartlyDoneError):
-    """Some files are there and some are not."""
+class Fetch:
+    """One run over a plan. `lease` is asked before a file gets its place."""
 
+    def __init__(self, plan: Plan, store: Store, settings: Settings, lease: Lease) -> None:
+        self.plan, self.store, self.settings, self.lease = plan, store, settings, lease
+        self.lock = threading.Condition()
+        self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout / 3))
+        self.sources = Sources(settings, self.http)
+        self.downloads: dict[str, Download] = {}
+        self.checks: dict[str, Check] = {}
+        self.rows: dict[str, Row] = {}
+        self.tasks: list[engine.Task] = []
+        self.began: dict[str, float] = {}
 
-def carry_out(plan: Plan, store: Store, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-    """Do every step of `plan`; one that fails does not stop the others.
+    def run(self, failures: Mapping[str, str]) -> None:
+        """Do every step; one that fails does not stop the others. `failures` are those of snapshots, by id.
 
-    Raises:
-        AllFailedError: no file is there in the end.
-        SomeFailedError: some are.
-    """
-    state = State(Path(settings.state_path) / "models.json", plan, clock)
-    failures = {}
-    for step in plan.steps:
-        if step.action == "present":
-            continue
-        state.tell(step, "verifying" if step.action == "verify" else "fetching")
-        began = time.monotonic()
+        Raises:
+            AllFailedError: no file is there in the end.
+            SomeFailedError: some are.
+        """
+        for step in self.plan.steps:
+            self._add(step, failures.get(step.file.id, ""))
+        terminal = sys.stderr if sys.stderr.isatty() else None
+        models = [model.id for model in self.plan.models]
+        files = [Path(self.settings.state_path) / "models.json", self.store.own / "progress.json"]
+        progress = Progress(self._look, files, models, terminal)
         try:
-            size = _one(step, store, settings)
-        except HearmemanError as error:
-            failures[step.file.id] = str(error)
-            log("model.failed", file=step.file.to, why=str(error))
-            state.tell(step, "failed", str(error))
-            continue
-        log("model.present", file=step.file.to, how=step.action, bytes=size, seconds=time.monotonic() - began)
-        state.tell(step, "present")
-    state.end(failures)
-    if failures:
-        told = "\n".join(f"  {why}" for why in failures.values())
-        kind = AllFailedError if len(failures) == len(plan.steps) else SomeFailedError
-        raise kind(
-            f"{len(failures)} of {len(plan.steps)} files are missing, {len(plan.steps) - len(failures)} are there:\n{told}"
-        )
+            progress.look(force=True)
+            engine.run(self.tasks, self.http, self.lock, self.settings.download_connections, progress.look)
+        finally:
+            for download in self.downloads.values():
+                download.pause()
+            problems = {name: row.problem for name, row in self._look().items() if row.problem}
+            whole = all(row.state == "present" for row in self.rows.values())
+            progress.end("complete" if whole else "incomplete")
+        if problems:
+            raise _failed(len(self.rows), problems)
 
-
-def _one(step: Step, store: Store, settings: Settings) -> int:
-    """Verify or fetch one file; the answer is its size."""
-    file, target = step.file, store.root / step.file.to
-    if step.action == "verify":
-        try:
-            store.note(file, check(target, file.size, file.sha256), "")
-            return target.stat().st_size
-        except CorruptError as error:
-            log("model.corrupt", file=file.to, why=str(error), then="fetching it again")
-    try:
-        fetched = from_hub(file, file.source, store.staged(file), settings)
-        try:
-            digest = check(fetched, file.size, file.sha256)
-        except CorruptError as error:
-            fetched.unlink()
-            raise FetchError(
-                f"{file.to}: {file.source} sent something else than the catalogue says ({error}):"
-                " what was there before is untouched; if upstream changed the file, lock it again"
-            ) from error
-        store.accept(file, fetched, digest)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise FetchError(
-                f"{file.to}: the disk or its quota is full: free some space; the fetch goes on where it stopped"
-            ) from error
-        raise FetchError(f"{file.to}: {error.filename or store.root} cannot be written: {error.strerror}") from error
-    return target.stat().st_size
-
-
-def from_hub(file: File, source: HuggingFace, folder: Path, settings: Settings) -> Path:
-    """Fetch a file of the Hub into `folder`; a part that is there is gone on with.
-
-    Raises:
-        FetchError: the Hub does not give it.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    token = settings.hf_token.get_secret_value() if settings.hf_token else False
-    name = f"{file.to}: {source}"
-    try:
-        return Path(
-            hf_hub_download(
-                source.repo,
-                source.path,
-                revision=source.revision,
-                local_dir=folder,
-                token=token,
-                endpoint=settings.hf_endpoint,
-                library_name="hearmeman",
+    def _add(self, step: Step, problem: str) -> None:
+        file = step.file
+        state = "present" if step.action == "present" else "failed" if problem else "waiting"
+        done = file.expected if step.action == "present" else 0
+        self.rows[file.id] = Row(file.to, state, file.expected, done, problem)
+        if step.action == "verify":
+            check = Check(
+                file,
+                self.store.root / file.to,
+                self.lock,
+                right=lambda digest: self._right(file, digest),
+                wrong=lambda why: self._wrong(file, why),
             )
+            self.checks[file.id] = check
+            self.tasks.append(check)
+        elif step.action == "fetch":
+            self._download(file)
+
+    def _download(self, file: File) -> None:
+        download = Download(
+            file,
+            self.store.staged(file),
+            self.store.journal(file),
+            self._resolve,
+            self._accept,
+            self.lock,
+            self.settings.download_connections_per_file,
+            self.settings.download_timeout,
+            xet.TRIES if self.settings.download_xet else 0,
         )
-    except GatedRepoError as error:
-        mend = "your account must accept its licence" if token else "set HF_TOKEN to a token of an account that did"
-        raise FetchError(
-            f"{name} is gated: accept its licence on {settings.hf_endpoint}/{source.repo}; {mend}"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FetchError(f"{name}: that revision does not exist any more: lock the file again") from error
-    except RemoteEntryNotFoundError as error:
-        raise FetchError(f"{name} does not exist in that repository (404): lock the file again") from error
-    except RepositoryNotFoundError as error:
-        raise FetchError(f"{name}: the repository does not exist or is private: check its name and HF_TOKEN") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no"
-        raise FetchError(f"{name}: the Hub answered with status {status}: try again later") from error
-    except LocalEntryNotFoundError as error:
-        raise FetchError(
-            f"{name}: {settings.hf_endpoint} does not answer: check the network and HF_ENDPOINT"
-        ) from error
+        self.downloads[file.id] = download
+        self.tasks.append(download)
+
+    def _resolve(self, file: File) -> Remote:
+        self.began.setdefault(file.id, time.monotonic())
+        return self.sources.resolve(file)
+
+    def _accept(self, file: File, digest: str) -> None:
+        self.lease.require()
+        self.store.accept(file, digest, str(file.source))
+        size = (self.store.root / file.to).stat().st_size
+        log("model.present", file=file.to, how="fetch", bytes=size, seconds=time.monotonic() - self.began[file.id])
+
+    def _right(self, file: File, digest: str) -> None:
+        # The file is right even if a full disk keeps us from noting it.
+        with contextlib.suppress(OSError):
+            self.store.note(file, digest, "")
+        self.rows[file.id].state, self.rows[file.id].done = "present", file.expected
+        log("model.present", file=file.to, how="verify")
+
+    def _wrong(self, file: File, why: str) -> None:
+        log("model.corrupt", file=file.to, why=why, then="fetching it again")
+        with self.lock:
+            self._download(file)
+
+    def _look(self) -> Mapping[str, Row]:
+        with self.lock:
+            for name, check in self.checks.items():
+                if check.reading:
+                    self.rows[name].state = "verifying"
+            for name, download in self.downloads.items():
+                row = self.rows[name]
+                told = bool(row.problem)
+                row.state, row.size, row.done = download.state, download.total, download.done
+                row.problem = str(download.error or "")
+                if row.problem and not told:
+                    log("model.failed", file=row.to, why=row.problem)
+        return self.rows
 
 
-class State:
-    """The file that tells the status page how far the fetch is."""
+class Waiting:
+    """Tells how far the fetch is that holds the lease."""
 
-    def __init__(self, path: Path, plan: Plan, clock: Callable[[], float]) -> None:
-        self.path = path
-        self.clock = clock
-        self.content: dict[str, Any] = {
-            "state": "fetching",
-            "models": [model.id for model in plan.models],
-            "files_total": len(plan.steps),
-            "files_present": sum(step.action == "present" for step in plan.steps),
-            "started": clock(),
-            "updated": clock(),
-            "files": {
-                step.file.id: {
-                    "to": step.file.to,
-                    "state": "present" if step.action == "present" else "waiting",
-                    "size": step.file.size,
-                    "problem": "",
-                }
-                for step in plan.steps
-            },
-        }
-        self._write()
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.waited = False
+        self._said = ""
 
-    def tell(self, step: Step, state: str, problem: str = "") -> None:
-        """Note what became of one file."""
-        self.content["files"][step.file.id].update(state=state, problem=problem)
-        self.content["files_present"] = sum(f["state"] == "present" for f in self.content["files"].values())
-        self._write()
+    def __call__(self, words: Mapping[str, Any]) -> None:
+        """Say so when something changed."""
+        self.waited = True
+        percent = ""
+        with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
+            state = json.loads(self.file.read_text(encoding="utf-8"))
+            percent = str(int(100 * state["bytes_done"] / state["bytes_total"]) // STEP_PERCENT * STEP_PERCENT)
+        percent = percent or "0"
+        if percent != self._said:
+            self._said = percent
+            log("models.waiting", why="another fetch is at it", owner=words.get("owner"), percent=self._said)
 
-    def end(self, failures: dict[str, str]) -> None:
-        """Note that it is over."""
-        self.content["state"] = "incomplete" if failures else "complete"
-        self._write()
 
-    def _write(self) -> None:
-        self.content["updated"] = self.clock()
-        write_json(self.path, self.content)
+def list_snapshots(
+    plan: Plan, store: Store, settings: Settings, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, str]:
+    """Ask what the plan's unlisted snapshots consist of and note it; the answer is the problems, by id."""
+    from hearmeman.models.sources import hub
+
+    problems = {}
+    for step in plan.having("list"):
+        source, name = step.file.source, f"{step.file.to}: {step.file.source}"
+        assert isinstance(source, Snapshot)
+        why = ""
+        for pause in (*_LIST_PAUSES, None):
+            try:
+                store.note_listing(step.file, hub.listing(source, settings))
+                why = ""
+            except FetchError as error:
+                why = f"{name}: {error}"
+            except TransientError as error:
+                why = f"{name}: {error}: try again later"
+                if pause is not None:
+                    log("model.retry", file=step.file.to, why=str(error), pause=max(pause, error.wait))
+                    sleep(max(pause, error.wait))
+                    continue
+            break
+        if why:
+            problems[step.file.id] = why
+            log("model.failed", file=step.file.to, why=why)
+    return problems
+
+
+def _failed(files: int, problems: Mapping[str, str]) -> AllFailedError | SomeFailedError:
+    told = "\n".join(f"  {why}" for why in problems.values())
+    kind = AllFailedError if len(problems) == files else SomeFailedError
+    return kind(f"{len(problems)} of {files} files are missing, {files - len(problems)} are there:\n{told}")

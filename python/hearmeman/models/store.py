@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from hearmeman.models.catalogue import File
+from pydantic import ValidationError
+
+from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.plan import Disk, Found, Record
 
 
@@ -23,20 +25,36 @@ class Store:
         self.root = root
         self.own = root / ".hearmeman"
         self.records = self.own / "verified"
+        self.listings = self.own / "listings"
         self.staging = self.own / "staging"
         self.replaced = self.own / "replaced"
 
-    def look(self, files: Iterable[File]) -> Disk:
-        """See what is there, by stat alone."""
+    def look(self, catalogue: Catalogue, wanted: Iterable[str], volume: Path | None = None, quota: int = 0) -> Disk:
+        """See what is there of the files `wanted` (ids), by stat alone.
+
+        `quota` bytes are what `volume` may hold; 0 leaves that to the filesystem.
+        """
+        listings = {**self._read_listings(), **catalogue.listings}
+        files: list[File] = []
+        names = set(wanted)
+        for file in catalogue.files:
+            if file.id not in names:
+                continue
+            if isinstance(file.source, Snapshot):
+                files += parts(file, listings[file.id]) if file.id in listings else ()
+            else:
+                files.append(file)
         found, partial = {}, {}
         for file in files:
-            waiting = [path for path in self.staged(file).rglob("*.incomplete") if path.is_file()]
-            if waiting:
-                partial[file.id] = max(path.stat().st_size for path in waiting)
             with contextlib.suppress(OSError):
                 seen = (self.root / file.to).stat()
                 found[file.to] = Found(seen.st_size, seen.st_mtime_ns)
-        return Disk(found, self._read_records(), partial, self.free_bytes())
+            with contextlib.suppress(OSError, ValueError):
+                partial[file.id] = int(str(_read_json(self.journal(file))["done"]))
+        free = self.free_bytes()
+        if quota and volume is not None:
+            free = min(free, max(0, quota - used_bytes(volume)))
+        return Disk(found, self.read_records(), partial, listings, free)
 
     def free_bytes(self) -> int:
         """Bytes that the filesystem has left."""
@@ -47,20 +65,28 @@ class Store:
         return seen.f_bavail * seen.f_frsize
 
     def staged(self, file: File) -> Path:
-        """Folder of a file's own, where it is until it is whole."""
-        return self.staging / file.id
+        """Where a file is until it is whole; it keeps its name, since its format is told by it."""
+        return self.staging / quote(file.id, safe="") / Path(file.to).name
 
-    def accept(self, file: File, at: Path, sha256: str) -> None:
-        """Move a verified file to its place, durably, and note that it was verified."""
-        target = self.root / file.to
+    def journal(self, file: File) -> Path:
+        """Where it is noted which bytes of a staged file have arrived."""
+        return self.staging / quote(file.id, safe="") / "journal.json"
+
+    def discard(self, file: File) -> None:
+        """Throw away what was staged of a file."""
+        shutil.rmtree(self.staged(file).parent, ignore_errors=True)
+
+    def accept(self, file: File, sha256: str, source: str) -> None:
+        """Move a verified file from staging to its place, durably, and note that it was verified."""
+        at, target = self.staged(file), self.root / file.to
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fsync(at)
-        if target.exists():
+        fsync(at)
+        if os.path.lexists(target):
             self._set_aside(target, file)
         at.replace(target)
-        _fsync(target.parent)
-        shutil.rmtree(self.staged(file), ignore_errors=True)
-        self.note(file, sha256, str(file.source))
+        fsync(target.parent)
+        self.discard(file)
+        self.note(file, sha256, source)
 
     def note(self, file: File, sha256: str, source: str) -> None:
         """Note that the file at its place was verified."""
@@ -68,31 +94,81 @@ class Store:
         record = Record(seen.st_size, seen.st_mtime_ns, sha256, source)
         write_json(self.records / f"{quote(file.to, safe='')}.json", asdict(record))
 
-    def _set_aside(self, target: Path, file: File) -> None:
-        # It may be a person's own file of the same name.
-        place = self.replaced / file.to
-        place.parent.mkdir(parents=True, exist_ok=True)
-        target.replace(place)
+    def note_listing(self, file: File, listing: Listing) -> None:
+        """Note what a snapshot consists of, so that later starts need not ask."""
+        write_json(self.listings / f"{file.id}.json", listing.model_dump())
 
-    def _read_records(self) -> dict[str, Record]:
+    def forget(self, to: str) -> None:
+        """Remove a file and what was noted of it."""
+        (self.root / to).unlink(missing_ok=True)
+        (self.records / f"{quote(to, safe='')}.json").unlink(missing_ok=True)
+        for folder in (self.root / to).parents:
+            if folder == self.root:
+                break
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def read_records(self) -> dict[str, Record]:
+        """Give what was verified, by destination."""
         records = {}
         for path in self.records.glob("*.json"):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 records[unquote(path.stem)] = Record(**json.loads(path.read_text(encoding="utf-8")))
         return records
 
+    def _set_aside(self, target: Path, file: File) -> None:
+        # It may be a person's own file of the same name, so every one of them is kept.
+        place = self.replaced / file.to
+        number = 1
+        while os.path.lexists(place):
+            number += 1
+            place = self.replaced / f"{file.to}.{number}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        target.replace(place)
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write beside, fsync, rename."""
+    def _read_listings(self) -> dict[str, Listing]:
+        found = {}
+        for path in self.listings.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, ValidationError):
+                found[path.stem] = Listing.model_validate_json(path.read_text(encoding="utf-8"))
+        return found
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes that all files below `folder` occupy on disk."""
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                yield entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _sizes(Path(entry.path))
+
+
+def write_json(path: Path, content: Mapping[str, object], durable: bool = True) -> None:
+    """Write beside, fsync if `durable`, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
+        json.dump(content, file)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
 
 
-def _fsync(path: Path) -> None:
+def _read_json(path: Path) -> dict[str, object]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return found
+
+
+def fsync(path: Path) -> None:
+    """Make a file or a folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from hearmeman.sync.finished import Sign
 from hearmeman.sync.tree import Seen
 
 SHORTEST_SETTLE = 0.3
 LONGEST_SETTLE = 10.0
 BLIND_FACTOR = 3.0
-"""How much longer a file must be still where nobody can tell whether it is open for writing."""
+"""How much longer a file must be still when there is no sign that it is finished."""
+HALF_SETTLE = 5.0
+"""How long a file must be still whose format says that its end is missing."""
+COARSE_SETTLE = 2.2
+"""How long a file must be still whose filesystem seems to tell times in whole seconds."""
 OPEN_PATIENCE = 300.0
 """Seconds after which a file that is still but never closed is sent anyway."""
 
 
-def settle_seconds(size: int, known_closed: bool) -> float:
-    """Give the seconds that a file of `size` bytes must be still before it counts as finished."""
-    seconds = SHORTEST_SETTLE + size / 1e9
-    return min(seconds if known_closed else seconds * BLIND_FACTOR, LONGEST_SETTLE)
+def settle_seconds(seen: Seen, sign: Sign = Sign.WHOLE) -> float:
+    """Give the seconds that a file must be still before it counts as finished."""
+    seconds = SHORTEST_SETTLE + seen.size / 1e9
+    if sign is Sign.NONE:
+        seconds *= BLIND_FACTOR
+    if sign is Sign.HALF:
+        seconds = max(seconds, HALF_SETTLE)
+    if seen.mtime_ns % 1_000_000_000 == 0:
+        seconds = max(seconds, COARSE_SETTLE)
+    return min(seconds, LONGEST_SETTLE)
 
 
 @dataclass(slots=True)
@@ -35,53 +47,86 @@ class Waiting:
     """Uploads of it that failed since it changed."""
     busy: bool = False
     """Whether an upload of it is under way."""
+    gone: bool = False
+    """Whether it vanished while that was under way."""
 
 
-@dataclass
 class Backlog:
     """All files that are not in the bucket yet."""
 
-    done: dict[str, tuple[int, int]]
-    """Path -> (size, mtime_ns) of what is in the bucket."""
-    waiting: dict[str, Waiting] = field(default_factory=dict)
-    """Path -> what is known of a file that is not."""
+    def __init__(self, done: dict[str, tuple[int, int]]) -> None:
+        """Start from what is in the bucket: path -> (size, mtime_ns)."""
+        self.done = done
+        self.waiting: dict[str, Waiting] = {}
+        self.bytes = 0
+        # Entries may be out of date: what counts is the file's own look_at.
+        self._timed: list[tuple[float, str]] = []
+        self._due: list[tuple[int, str]] = []
 
     def observe(self, path: str, seen: Seen | None, now: float) -> None:
         """Take in what a file looks like at `now`; None means that it is gone."""
         entry = self.waiting.get(path)
         if seen is None:
-            if entry is not None and not entry.busy:
-                del self.waiting[path]
+            if entry is not None and entry.busy:
+                entry.gone = True
+            elif entry is not None:
+                self._forget(path)
         elif entry is None:
             if self.done.get(path) != (seen.size, seen.mtime_ns):
-                self.waiting[path] = Waiting(seen, now, now + settle_seconds(seen.size, True))
-        elif entry.seen != seen:
-            entry.seen, entry.still_since, entry.attempts = seen, now, 0
-            entry.look_at = now + settle_seconds(seen.size, True)
-        elif not entry.busy and self.done.get(path) == (seen.size, seen.mtime_ns):
-            del self.waiting[path]
+                self.waiting[path] = Waiting(seen, now, 0)
+                self.bytes += seen.size
+                self._look_again(path, now + settle_seconds(seen))
+        else:
+            entry.gone = False
+            if entry.seen != seen:
+                self.bytes += seen.size - entry.seen.size
+                entry.seen, entry.still_since, entry.attempts = seen, now, 0
+                self._look_again(path, now + settle_seconds(seen))
 
-    def to_look_at(self, now: float) -> list[str]:
-        """Name the files whose state must be looked at now, oldest first."""
-        found = [(e.seen.mtime_ns, path) for path, e in self.waiting.items() if not e.busy and e.look_at <= now]
-        return [path for _, path in sorted(found)]
+    def vanished(self, found: Iterable[str], now: float) -> None:
+        """Take in that nothing but `found` is there."""
+        for path in self.waiting.keys() - found:
+            self.observe(path, None, now)
 
-    def ready(self, path: str, is_open: bool | None, now: float) -> bool:
-        """Tell whether a file just observed can be sent; if not, when to look again is noted."""
-        entry = self.waiting[path]
-        still = now - entry.still_since
-        if is_open and still < OPEN_PATIENCE:
-            entry.look_at = now + min(max(SHORTEST_SETTLE, still / 4), 5.0)
-            return False
-        needed = settle_seconds(entry.seen.size, is_open is False)
-        if still < needed:
-            entry.look_at = entry.still_since + needed
-            return False
-        return True
+    def next_due(self, now: float) -> str | None:
+        """Name a file that must be looked at now, the one changed last first; None if there is none.
+
+        It is not named again before it is told what came of it: `observe`, `ready`, `started`.
+        """
+        while self._timed and self._timed[0][0] <= now:
+            look_at, path = heapq.heappop(self._timed)
+            entry = self.waiting.get(path)
+            if entry is not None and not entry.busy and entry.look_at == look_at:
+                heapq.heappush(self._due, (-entry.seen.mtime_ns, path))
+        while self._due:
+            newest, path = heapq.heappop(self._due)
+            entry = self.waiting.get(path)
+            if entry is not None and not entry.busy and -entry.seen.mtime_ns == newest and entry.look_at <= now:
+                return path
+        return None
+
+    def put_back(self, path: str, now: float) -> None:
+        """Let a file that `next_due` named be named again at once."""
+        self._look_again(path, now)
 
     def next_look(self) -> float | None:
         """Give the clock at which something must be looked at; None if nothing waits for time."""
-        return min((e.look_at for e in self.waiting.values() if not e.busy), default=None)
+        if self._due:
+            return 0.0
+        return self._timed[0][0] if self._timed else None
+
+    def ready(self, path: str, sign: Sign, now: float) -> bool:
+        """Tell whether a file just observed can be sent; if not, it is named again when it may be."""
+        entry = self.waiting[path]
+        still = now - entry.still_since
+        if sign is Sign.OPEN and still < OPEN_PATIENCE:
+            self._look_again(path, now + min(max(SHORTEST_SETTLE, still / 4), 5.0))
+            return False
+        needed = settle_seconds(entry.seen, sign)
+        if still < needed:
+            self._look_again(path, entry.still_since + needed)
+            return False
+        return True
 
     def started(self, path: str) -> Seen:
         """Note that an upload begins."""
@@ -93,19 +138,34 @@ class Backlog:
         entry = self.waiting[path]
         entry.busy = False
         self.done[path] = (sent.size, sent.mtime_ns)
-        if (entry.seen.size, entry.seen.mtime_ns) == self.done[path]:
-            del self.waiting[path]
+        if entry.gone or (entry.seen.size, entry.seen.mtime_ns) == self.done[path]:
+            self._forget(path)
         else:
-            entry.look_at = now
+            self._look_again(path, now)
 
-    def failed(self, path: str, again_at: float) -> int:
-        """Note a failed upload; the answer is how many there were."""
+    def failed(self, path: str, again_at: float) -> None:
+        """Note that an upload came to nothing and is to be tried again."""
         entry = self.waiting[path]
         entry.busy = False
-        entry.attempts += 1
-        entry.look_at = again_at
-        return entry.attempts
+        if entry.gone:
+            self._forget(path)
+        else:
+            entry.attempts += 1
+            self._look_again(path, again_at)
 
     def left(self) -> Mapping[str, Waiting]:
         """Give what is not in the bucket."""
         return self.waiting
+
+    def hurry(self, now: float) -> None:
+        """Let everything that waits after a failure be tried now."""
+        for path, entry in self.waiting.items():
+            if not entry.busy and entry.attempts:
+                self._look_again(path, now)
+
+    def _look_again(self, path: str, at: float) -> None:
+        self.waiting[path].look_at = at
+        heapq.heappush(self._timed, (at, path))
+
+    def _forget(self, path: str) -> None:
+        self.bytes -= self.waiting.pop(path).seen.size

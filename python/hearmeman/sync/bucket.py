@@ -1,26 +1,18 @@
-"""The bucket: a boto3 client set up for R2, and the few requests that an upload needs."""
+"""The bucket, as an upload sees it: look a key up, put an object where nothing lies, send one in parts."""
 
 from __future__ import annotations
 
 import hashlib
-import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
-from botocore.handlers import add_expect_header
 
-from hearmeman.settings import Settings, SettingsError
+from hearmeman.settings import Settings
+from hearmeman.sync.client import Requests, make_client
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
 _TYPES = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -29,10 +21,29 @@ _TYPES = {
     "gif": "image/gif",
     "mp4": "video/mp4",
     "webm": "video/webm",
+    "mov": "video/quicktime",
+    "mkv": "video/x-matroska",
     "wav": "audio/wav",
     "mp3": "audio/mpeg",
     "flac": "audio/flac",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "json": "application/json",
+    "txt": "text/plain; charset=utf-8",
+    "glb": "model/gltf-binary",
 }
+
+
+class TakenError(Exception):
+    """An object lies at the key already."""
+
+
+class NotS3Error(Exception):
+    """What answers is no S3 server: it says that all is well, and names no entity tag."""
+
+
+class UploadLostError(Exception):
+    """The bucket knows nothing of a multipart upload, any more."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,8 @@ class Stored:
             return hashlib.file_digest(file, "md5").hexdigest() == self.etag
 
 
-class TakenError(Exception):
-    """An object lies at the key already."""
-
-
 class Bucket:
-    """One bucket at one endpoint."""
+    """One bucket at one endpoint; safe from any thread."""
 
     def __init__(self, settings: Settings, connections: int) -> None:
         """Make the client; nothing is sent yet.
@@ -71,21 +78,11 @@ class Bucket:
         Raises:
             SettingsError: a variable that it needs is not set.
         """
-        missing = [n for n in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key") if not getattr(settings, n)]
-        if missing or not settings.r2_access_key_id or not settings.r2_secret_access_key:
-            names = ", ".join(name.upper() for name in missing)
-            raise SettingsError(f"{names} must be set to upload: give the bucket's endpoint and a token's two keys")
         self.name = settings.r2_bucket
         self.endpoint = settings.r2_endpoint
-        self.client: S3Client = boto3.client(
-            "s3",
-            endpoint_url=settings.r2_endpoint,
-            aws_access_key_id=settings.r2_access_key_id.get_secret_value(),
-            aws_secret_access_key=settings.r2_secret_access_key.get_secret_value(),
-            config=client_config(connections),
-        )
-        # R2 never answers 100, so each upload of a file would wait a second for it.
-        self.client.meta.events.unregister("before-call.s3", add_expect_header)
+        self.requests = Requests()
+        self.client = make_client(settings, connections, self.requests)
+        self.complete_takes_conditions = True
 
     def head(self, key: str) -> Stored | None:
         """Ask what lies at `key`; None if nothing does.
@@ -95,51 +92,111 @@ class Bucket:
         try:
             found = self.client.head_object(Bucket=self.name, Key=key)
         except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (403, 404):
+            if _status(error) in (403, 404):
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
-        return Stored(found["ContentLength"], found.get("ETag", "").strip('"'), told.get("sha256", ""))
+        return Stored(found["ContentLength"], _entity_tag(found).strip('"'), told.get("sha256", ""))
 
     def put(self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], md5: str = "") -> None:
-        """Put one object in one piece, unless something lies at `key`.
+        """Put one object in one piece; with `md5` (base64) the server refuses other bytes.
 
         Raises:
-            TakenError: something does.
+            TakenError: something lies at `key`.
         """
-        checked = {"ContentMD5": md5} if md5 else {}
+        more: dict[str, Any] = {"ContentMD5": md5} if md5 else {}
         try:
-            self.client.put_object(
+            sent = self.client.put_object(
                 Bucket=self.name,
                 Key=key,
                 Body=body,
                 IfNoneMatch="*",
                 ContentType=content_type(key),
                 Metadata=metadata,
-                **checked,  # type: ignore[arg-type]
+                **more,
             )
         except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
-                raise TakenError(key) from error
-            raise
+            raise _conflict(error, key) from error
+        _entity_tag(sent)
 
+    def begin(self, key: str, metadata: Mapping[str, str]) -> str:
+        """Begin a multipart upload; the answer is its id."""
+        begun = self.client.create_multipart_upload(
+            Bucket=self.name, Key=key, ContentType=content_type(key), Metadata=metadata
+        )
+        if not begun.get("UploadId"):
+            raise NotS3Error
+        return begun["UploadId"]
 
-def client_config(connections: int) -> Config:
-    """Set botocore up for R2: no checksum headers or trailers, path style, region auto; retries are our own."""
-    return Config(
-        region_name="auto",
-        signature_version="s3v4",
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        max_pool_connections=connections,
-        retries={"mode": "standard", "total_max_attempts": 1},
-        s3={"addressing_style": "path"},
-    )
+    def put_part(self, key: str, upload_id: str, number: int, body: IO[bytes], md5: str) -> str:
+        """Send part `number` (from 1); the answer is its entity tag.
+
+        Raises:
+            UploadLostError: the upload is not known.
+        """
+        try:
+            sent = self.client.upload_part(
+                Bucket=self.name, Key=key, UploadId=upload_id, PartNumber=number, Body=body, ContentMD5=md5
+            )
+        except ClientError as error:
+            raise _lost(error, upload_id) from error
+        return _entity_tag(sent)
+
+    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
+        """Make the object of its parts, unless something lies at `key` and the server heeds the condition.
+
+        Raises:
+            TakenError: something lies there.
+            UploadLostError: the upload is not known.
+        """
+        parts: Any = {"Parts": [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]}
+        # R2 documents the condition for single puts only; a server that does not know it may refuse it.
+        more: dict[str, Any] = {"IfNoneMatch": "*"} if self.complete_takes_conditions else {}
+        try:
+            self.client.complete_multipart_upload(
+                Bucket=self.name, Key=key, UploadId=upload_id, MultipartUpload=parts, **more
+            )
+        except ClientError as error:
+            if more and (_status(error) == 501 or _code(error) in ("NotImplemented", "InvalidRequest")):
+                self.complete_takes_conditions = False
+                self.complete(key, upload_id, etags)
+                return
+            raise _conflict(_lost(error, upload_id), key) from error
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Give a multipart upload up; one that is not known is no error."""
+        try:
+            self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id)
+        except ClientError as error:
+            if _status(error) != 404:
+                raise
 
 
 def content_type(key: str) -> str:
     """Give the media type for a key's extension."""
-    extension = key.rpartition(".")[2].lower()
-    return _TYPES.get(extension) or mimetypes.guess_type(f"x.{extension}")[0] or "application/octet-stream"
+    return _TYPES.get(key.rpartition(".")[2].lower(), "application/octet-stream")
+
+
+def _entity_tag(answer: Mapping[str, Any]) -> str:
+    tag = answer.get("ETag")
+    if not tag:
+        raise NotS3Error("it names no entity tag")
+    return str(tag)
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _conflict(error: Exception, key: str) -> Exception:
+    if isinstance(error, ClientError) and _code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
+        return TakenError(key)
+    return error
+
+
+def _lost(error: ClientError, upload_id: str) -> Exception:
+    return UploadLostError(upload_id) if _code(error) == "NoSuchUpload" else error

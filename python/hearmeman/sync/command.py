@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
@@ -18,32 +19,60 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
+    what = parser.add_subparsers(dest="what", metavar="WHAT")
+    status = what.add_parser("status", help="backlog, last upload, last error", allow_abbrev=False)
+    status.add_argument("--json", action="store_true", help="print JSON")
+    cost = what.add_parser("cost", help="what is stored and sent, and what it costs", allow_abbrev=False)
+    cost.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Sync until SIGTERM; 3 when something was left."""
-    from hearmeman.log import log
     from hearmeman.settings import load
-    from hearmeman.sync.bucket import Bucket
-    from hearmeman.sync.daemon import UPLOADS_AT_ONCE, Daemon
-    from hearmeman.sync.journal import Journal
-    from hearmeman.sync.report import Report
-    from hearmeman.sync.tree import Names
 
     settings = load(environ)
-    bucket = Bucket(settings, UPLOADS_AT_ONCE)
+    if args.what == "status":
+        from hearmeman.sync import status
+
+        return status.show(settings, args.json)
+    if args.what == "cost":
+        from hearmeman.sync import cost
+
+        return cost.show(settings, args.json)
+    asked_to_stop = _Stop()
+    from hearmeman.log import log
+    from hearmeman.sync.bucket import Bucket
+    from hearmeman.sync.daemon import Daemon
+    from hearmeman.sync.journal import Journal, journal_file
+    from hearmeman.sync.prompts import Prompts
+    from hearmeman.sync.report import Report, lock
+    from hearmeman.sync.tree import names
+    from hearmeman.sync.upload import PARTS_AT_ONCE, Uploader
+
+    wanted = names(settings.sync_extensions)
+    bucket = Bucket(settings, settings.sync_uploads + PARTS_AT_ONCE)
     root, state = Path(settings.output_path), Path(settings.state_path)
     try:
         root.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
-        journal = Journal(state / "sync.db")
+        held = lock(state / "sync.lock")
+        if held is None:
+            pid = (state / "sync.lock").read_text(encoding="utf-8").strip()
+            raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
+        journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
         raise SyncError(f"{error.filename} cannot be used: {error.strerror}: nothing was uploaded") from error
+    except sqlite3.Error as error:
+        raise SyncError(
+            f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"
+        ) from error
     report = Report(state / "sync.json", bucket=bucket.name, endpoint=bucket.endpoint, folder=str(root))
-    names = Names(EXTENSIONS)
-    daemon = Daemon(root.resolve(), names, settings.r2_prefix, bucket, journal, report, settings.sync_drain_seconds)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: daemon.stop())
+    prompts = Prompts(f"http://127.0.0.1:{settings.comfyui_port}")
+    uploader = Uploader(bucket, settings.r2_prefix, root.resolve(), journal, prompts.of)
+    daemon = Daemon(
+        uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
+    )
+    asked_to_stop.tell(daemon.stop)
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
@@ -52,4 +81,20 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     os._exit(0 if everything else 3)
 
 
-EXTENSIONS = frozenset({"png", "jpg", "jpeg", "webp", "mp4", "webm", "gif", "wav", "mp3", "flac"})
+class _Stop:
+    """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
+
+    def __init__(self) -> None:
+        self.heard = False
+        self.stop: Callable[[], None] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.heard = True
+        self.stop()
+
+    def tell(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+        if self.heard:
+            stop()

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import queue
-import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from hearmeman.log import log
 from hearmeman.sync.backlog import Backlog
-from hearmeman.sync.bucket import Bucket
-from hearmeman.sync.failures import Failure, FileChangedError, classify
+from hearmeman.sync.failures import Failure, classify
+from hearmeman.sync.finished import sign
 from hearmeman.sync.hints import Hints
-from hearmeman.sync.journal import Journal, Record
+from hearmeman.sync.journal import Journal, OpenUpload, Record
+from hearmeman.sync.multipart import MULTIPART_ABOVE, FileChangedError
 from hearmeman.sync.patience import Patience, pause_after
 from hearmeman.sync.report import Report
-from hearmeman.sync.tree import Names, Seen, look, open_for_writing, scan
-from hearmeman.sync.upload import Sent, upload
+from hearmeman.sync.survey import Survey
+from hearmeman.sync.tree import Names, Seen, look
+from hearmeman.sync.upload import Sent, Uploader
 
-UPLOADS_AT_ONCE = 8
-SHORTEST_SCAN_PAUSE = 5.0
-SCAN_SHARE = 0.005
-"""The part of the time that looking through the whole tree may take."""
+LARGE_AT_ONCE = 3
+"""Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
+CHANGED_SECONDS = 2.0
+"""Seconds between two looks at which folders have changed."""
+ALL_SECONDS = 15.0
+"""Seconds between two looks at everything, at least."""
+ALL_SHARE = 0.005
+"""The part of the time that looking at everything may take."""
+ALL_SECONDS_MOST = 900.0
+USAGE_SECONDS = 30.0
+_SLICE = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,23 +47,38 @@ class Daemon:
     """Keeps one folder's outputs in one bucket."""
 
     def __init__(
-        self, root: Path, names: Names, prefix: str, bucket: Bucket, journal: Journal, report: Report, drain: float
+        self,
+        uploader: Uploader,
+        names: Names,
+        journal: Journal,
+        report: Report,
+        drain: float,
+        at_once: int = 8,
+        watch: bool = True,
     ) -> None:
-        """Take what it works with; `drain` is the seconds it may use after it is told to stop."""
-        self.root, self.names, self.prefix = root, names, prefix
-        self.bucket, self.journal, self.report, self.drain = bucket, journal, report, drain
+        """Take what it works with.
+
+        `drain` is the seconds it may use after it is told to stop, `at_once` the files it sends at one time; without
+        `watch` it finds changes only by looking.
+        """
+        self.uploader, self.names, self.journal, self.report = uploader, names, journal, report
+        self.root, self.bucket = uploader.root, uploader.bucket
+        self.drain, self.at_once, self.watch = drain, at_once, watch
         self.backlog = Backlog(journal.done())
+        self.survey = Survey(self.root, names, lambda path, seen: self.backlog.observe(path, seen, time.monotonic()))
         self.patience = Patience()
         self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.results: list[_Result] = []
         self.hinted: set[str] = set()
-        self.workers = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload")
-        self.busy = 0
-        self.scan_at = 0.0
+        self.workers = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
+        self.busy = self.busy_large = 0
+        self.large: deque[str] = deque()
+        self.changed_at, self.all_at, self.usage_at = 0.0, 0.0, USAGE_SECONDS
+        self.all_began: float | None = None
+        self.looked_at_all = False
         self.stop_at: float | None = None
         self.uploaded_files = self.uploaded_bytes = 0
-        self.links: set[str] = set()
-        self.said: set[str] = set()
+        self.said: dict[str, object] = {}
 
     def stop(self) -> None:
         """Tell it to send what is left and end; can be called from a signal handler."""
@@ -63,8 +86,9 @@ class Daemon:
 
     def run(self) -> bool:
         """Work until told to stop; True if nothing was left."""
-        hints = Hints(self.root, lambda paths: self.events.put(lambda: self.hinted.update(paths)))
-        hints.start()
+        hints = Hints(self.root, self._heard)
+        if self.watch:
+            hints.start()
         now = time.monotonic()
         while not self._finished(now):
             self._wait(now)
@@ -74,32 +98,40 @@ class Daemon:
             self._start_uploads(now)
             self._report(now)
         hints.stop.set()
-        self._say_left()
-        return not self.backlog.left() and not self.journal.unwritten
+        return self._end()
+
+    def _heard(self, paths: set[str]) -> None:
+        self.events.put(lambda: self.hinted.update(paths))
 
     def _stop(self) -> None:
         if self.stop_at is None:
-            self.stop_at = time.monotonic() + self.drain
-            self.scan_at = 0.0
+            now = time.monotonic()
+            self.stop_at = now + self.drain
+            self.looked_at_all = False
+            self._ask_all(now)
+            self.survey.ask_changed()
             self.patience.until = 0.0
+            self.backlog.hurry(now)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
 
     def _finished(self, now: float) -> bool:
         if self.stop_at is None:
             return False
-        nothing_left = not self.busy and not self.backlog.left() and self.scan_at > 0
-        return nothing_left or now >= self.stop_at
+        return now >= self.stop_at or (self.looked_at_all and not self.busy and not self.backlog.left())
+
+    def _slots(self, now: float) -> int:
+        return self.patience.slots(self.at_once, now) - self.busy
 
     def _wait(self, now: float) -> None:
         """Wait until something happens or is due; several things at once are taken together."""
-        due = [self.scan_at]
-        slots = self.patience.slots(UPLOADS_AT_ONCE, now) - self.busy
-        if slots > 0 and (look_at := self.backlog.next_look()) is not None:
-            due.append(look_at)
-        if self.patience.failure is not None and not self.busy:
+        due = [self.changed_at, self.all_at] if self.stop_at is None else [self.stop_at]
+        if self.survey.busy:
+            due.append(now)
+        if self._slots(now) > 0:
+            look_at = self.backlog.next_look()
+            due.append(self.all_at if look_at is None else look_at)
+        elif self.patience.failure is not None and not self.busy:
             due.append(self.patience.until)
-        if self.stop_at is not None:
-            due.append(self.stop_at)
         try:
             self.events.get(timeout=max(0.0, min(due) - now))()
             while True:
@@ -109,54 +141,79 @@ class Daemon:
 
     def _look_around(self, now: float) -> None:
         hinted, self.hinted = self.hinted, set()
-        if now >= self.scan_at:
-            began = time.monotonic()
-            self._scan("")
-            for path in [p for p, entry in self.backlog.waiting.items() if not entry.busy]:
-                self.backlog.observe(path, look(self.root, path), now)
-            took = time.monotonic() - began
-            self.scan_at = time.monotonic() + max(SHORTEST_SCAN_PAUSE, took / SCAN_SHARE)
-            return
         for absolute in hinted:
-            try:
-                relative = str(Path(absolute).relative_to(self.root))
-            except ValueError:
-                continue
-            if (self.root / relative).is_dir() and not (self.root / relative).is_symlink():
-                self._scan("" if relative == "." else relative)
-            elif self.names.path(relative):
-                seen = look(self.root, relative)
-                self.backlog.observe(relative, seen, now)
-                if seen is None:
-                    # Gone, or a name that is not UTF-8, which the watcher cannot tell.
-                    self._scan(relative.rpartition("/")[0])
+            self._look_at_hint(absolute, now)
+        if self.stop_at is None and now >= self.changed_at:
+            self.survey.ask_changed()
+            self.changed_at = now + CHANGED_SECONDS
+        if self.stop_at is None and now >= self.all_at and self.all_began is None:
+            self._ask_all(now)
+        self.survey.advance(_SLICE)
 
-    def _scan(self, below: str) -> None:
+    def _ask_all(self, now: float) -> None:
+        self.all_began = now
+
+        def ended(found: set[str]) -> None:
+            later = time.monotonic()
+            pause = max(ALL_SECONDS, (later - now) / ALL_SHARE)
+            self.all_at, self.all_began = later + min(pause, ALL_SECONDS_MOST), None
+            self.backlog.vanished(found, later)
+            for link in sorted(self.survey.links):
+                self._say(f"link_not_followed {link}", file=link)
+            for folder, why in self.survey.unreadable.items():
+                self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
+            if not self.looked_at_all:
+                self.looked_at_all = True
+                self._abandon()
+
+        self.survey.ask_all(ended)
+
+    def _look_at_hint(self, absolute: str, now: float) -> None:
+        relative = absolute.removeprefix(f"{self.root}/")
+        if absolute == str(self.root) or relative == absolute:
+            self.survey.ask_changed()
+        elif self.names.path(relative):
+            self._look(relative, now)
+        elif all(self.names.folder(part) for part in relative.split("/")) and (self.root / relative).is_dir():
+            self.survey.ask_folder(relative)
+
+    def _look(self, path: str, now: float) -> None:
         try:
-            for path, seen in scan(self.root, self.names, below, self._link):
-                self.backlog.observe(path, seen, time.monotonic())
-            self.said.discard("unreadable")
+            self.backlog.observe(path, look(self.root, path), now)
         except OSError as error:
-            self._say_once("unreadable", folder=error.filename, why=error.strerror)
+            self._say(f"unreadable_file {path}", file=path, why=error.strerror)
+            if path in self.backlog.waiting:
+                self.backlog.put_back(path, now + 5)
 
     def _start_uploads(self, now: float) -> None:
-        slots = self.patience.slots(UPLOADS_AT_ONCE, now) - self.busy
-        for path in self.backlog.to_look_at(now) if slots > 0 else []:
-            self.backlog.observe(path, look(self.root, path), now)
-            if path not in self.backlog.waiting:
+        while self._slots(now) > 0:
+            path = self._next(now)
+            if path is None:
+                return
+            self._look(path, now)
+            entry = self.backlog.waiting.get(path)
+            if entry is None or entry.look_at > now or not self.backlog.ready(path, sign(self.root / path), now):
                 continue
-            if self.backlog.ready(path, open_for_writing(self.root / path), now):
-                self.busy += 1
-                self.workers.submit(self._upload, path, self.backlog.started(path))
-                slots -= 1
-                if slots == 0:
-                    break
+            is_large = entry.seen.size > MULTIPART_ABOVE
+            if is_large and self.busy_large >= LARGE_AT_ONCE:
+                self.large.append(path)
+                continue
+            self.busy += 1
+            self.busy_large += is_large
+            self.workers.submit(self._upload, path, self.backlog.started(path))
+
+    def _next(self, now: float) -> str | None:
+        while self.large and self.busy_large < LARGE_AT_ONCE:
+            path = self.large.popleft()
+            if path in self.backlog.waiting and not self.backlog.waiting[path].busy:
+                return path
+        return self.backlog.next_due(now)
 
     def _upload(self, path: str, seen: Seen) -> None:
         began = time.monotonic()
         outcome: Sent | BaseException
         try:
-            outcome = upload(self.bucket, self.prefix, self.root, path, seen)
+            outcome = self.uploader.upload(path, seen)
         except BaseException as error:
             outcome = error
         result = _Result(path, seen, outcome, time.monotonic() - began)
@@ -167,80 +224,114 @@ class Daemon:
         records = []
         for result in results:
             self.busy -= 1
+            self.busy_large -= result.seen.size > MULTIPART_ABOVE
             if isinstance(result.outcome, Sent):
-                records.append(Record(result.path, result.seen.mtime_ns, result.outcome, time.time()))
-                self._sent(result, result.outcome, now)
+                sent = result.outcome
+                records.append(Record(result.path, sent.size, result.seen.mtime_ns, sent.sha256, sent.key, time.time()))
+                self._sent(result, sent, now)
             else:
                 self._failed(result, result.outcome, now)
-        if records or self.journal.unwritten:
-            try:
-                self.journal.record(records)
-                self.said.discard("journal_unwritable")
-            except sqlite3.Error as error:
-                self._say_once("journal_unwritable", file=self.journal.path, why=error)
+        if records or now >= self.usage_at or self.journal.problem:
+            self.usage_at = now + USAGE_SECONDS
+            counts = dict(self.bucket.requests.take())
+            counts["bytes"] = sum(
+                r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there
+            )
+            self.journal.record(records, {what: amount for what, amount in counts.items() if amount})
+        self._say_while("journal_unwritable", self.journal.problem, file=self.journal.path, why=self.journal.problem)
 
     def _sent(self, result: _Result, sent: Sent, now: float) -> None:
         if self.patience.succeeded():
             log("sync.healed")
+            self.backlog.hurry(now)
         self.backlog.succeeded(result.path, result.seen, now)
+        self._look(result.path, now)
         event = "sync.already_there" if sent.was_there else "sync.uploaded"
         log(event, key=sent.key, bytes=sent.size, seconds=result.seconds)
         if not sent.was_there:
             self.uploaded_files += 1
             self.uploaded_bytes += sent.size
-        self.report.update(now, last_success_key=sent.key, last_success_at=time.time())
+        self.report.note(last_success_key=sent.key, last_success_at=time.time())
 
     def _failed(self, result: _Result, error: BaseException, now: float) -> None:
+        stopping = self.stop_at is not None
         try:
-            if isinstance(error, FileChangedError | FileNotFoundError):
+            if isinstance(error, FileNotFoundError):
                 raise FileChangedError
             failure = classify(error, self.bucket.endpoint, self.bucket.name)
         except FileChangedError:
             self.backlog.failed(result.path, now)
-            self.backlog.observe(result.path, look(self.root, result.path), now)
+            self._look(result.path, now)
             return
         if failure.everywhere:
-            new = self.patience.failed(failure, now, self.stop_at is not None)
+            new = self.patience.failed(failure, now, stopping)
             self.backlog.failed(result.path, now)
         else:
-            attempts = self.backlog.failed(result.path, now)
-            self.backlog.waiting[result.path].look_at = now + pause_after(attempts, self.stop_at is not None)
-            new = attempts == 1
+            entry = self.backlog.waiting[result.path]
+            new = entry.attempts == 0
+            self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
+            self.journal.failed(result.path, entry.attempts, failure.sentence)
         if new:
             log("sync.failed", kind=failure.kind, file=result.path, why=failure.sentence)
-        self._note_error(failure, now)
+        self.report.note(last_error=failure.sentence, last_error_kind=failure.kind, last_error_at=time.time())
 
-    def _note_error(self, failure: Failure, now: float) -> None:
-        self.report.update(now, last_error=failure.sentence, last_error_kind=failure.kind, last_error_at=time.time())
+    def _abandon(self) -> None:
+        """Give up what is half sent of files that are gone, or in the bucket after all."""
+        for upload in self.journal.open_uploads():
+            if upload.path not in self.backlog.waiting:
+                self.workers.submit(self._give_up, upload)
 
-    def _link(self, path: str) -> None:
-        if path not in self.links:
-            self.links.add(path)
-            log("sync.link_not_followed", file=path)
+    def _give_up(self, upload: OpenUpload) -> None:
+        try:
+            self.uploader.parts.give_up(upload)
+        except Exception as error:
+            try:
+                why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
+            except FileChangedError:
+                why = ""
+            log("sync.not_given_up", key=upload.key, why=why, means="the next start tries again")
+        else:
+            log("sync.given_up", key=upload.key, means="its file is gone or changed")
 
-    def _say_once(self, event: str, **fields: object) -> None:
+    def _say(self, event: str, **fields: object) -> None:
+        """Log one event, unless it was said before."""
         if event not in self.said:
-            self.said.add(event)
-            log(f"sync.{event}", **fields)
+            self.said[event] = True
+            log(f"sync.{event.partition(' ')[0]}", **fields)
 
-    def _report(self, now: float) -> None:
-        left = self.backlog.left().values()
-        failure = self.patience.failure
-        self.report.update(
-            now,
-            backlog_files=len(left),
-            backlog_bytes=sum(entry.seen.size for entry in left),
+    def _say_while(self, event: str, problem: str, **fields: object) -> None:
+        """Log a problem when it comes and when it is gone."""
+        if problem and event not in self.said:
+            self._say(event, **fields)
+        elif not problem and self.said.pop(event, None):
+            log("sync.healed", of=event)
+
+    def _report(self, now: float, force: bool = False) -> None:
+        if not force and not self.report.due(now):
+            return
+        failure: Failure | None = self.patience.failure
+        self.report.note(
+            backlog_files=len(self.backlog.left()),
+            backlog_bytes=self.backlog.bytes,
             uploading=self.busy,
             uploaded_files=self.uploaded_files,
             uploaded_bytes=self.uploaded_bytes,
-            problem=failure.sentence if failure else "",
+            journaled_files=len(self.backlog.done),
+            problem=failure.sentence if failure else self.journal.problem,
         )
+        self.report.write(now)
+        self._say_while("report_unwritable", self.report.problem, file=self.report.path, why=self.report.problem)
 
-    def _say_left(self) -> None:
+    def _end(self) -> bool:
+        self.journal.record([], dict(self.bucket.requests.take()))
         left = self.backlog.left()
-        for path, entry in sorted(left.items()):
+        for path, entry in sorted(left.items())[:1000]:
             log("sync.left", file=path, bytes=entry.seen.size, means="the next start sends it")
-        self.report.update(
-            time.monotonic(), force=True, pid=None, backlog_files=len(left), uploading=0, left=sorted(left)[:1000]
-        )
+        if len(left) > 1000:
+            log("sync.left", more=len(left) - 1000)
+        if not self.looked_at_all:
+            log("sync.unseen", means="the folder was not looked through to its end; the next start does that")
+        self.report.note(pid=None, left=sorted(left)[:1000])
+        self._report(time.monotonic(), force=True)
         log("sync.stopped", uploaded=self.uploaded_files, left=len(left))
+        return not left and self.looked_at_all and self.journal.flush()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
+
+from hearmeman.sync.bucket import NotS3Error, UploadLostError
+from hearmeman.sync.multipart import FileChangedError
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,6 @@ class Failure:
     """What a person needs to know."""
     everywhere: bool
     """Whether it stops every upload, or only this file's."""
-
-
-class FileChangedError(Exception):
-    """The file was written to while it was read; it is to be sent when it is still again."""
 
 
 _CODES = {
@@ -59,14 +59,18 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
     Raises:
         FileChangedError: the server received other bytes than were announced, so the file is being written to.
     """
+    if any(isinstance(cause, FileChangedError) for cause in _causes(error)):
+        raise FileChangedError
+    if isinstance(error, UploadLostError):
+        return Failure("upload-lost", "the bucket forgot a half-sent upload: it is sent again from the start", False)
     if isinstance(error, boto.ClientError):
         return _answered(error, endpoint, bucket)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return _failure("keys", endpoint, bucket, "no keys are given")
-    if isinstance(error, boto.SSLError):
+    if isinstance(error, boto.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
         return _failure("tls", endpoint, bucket, _deepest(error))
-    if isinstance(error, ResponseParserError):
-        return _failure("no-s3", endpoint, bucket, "")
+    if isinstance(error, ResponseParserError | NotS3Error):
+        return _failure("no-s3", endpoint, bucket, str(error).partition("\n")[0][:100] or "no XML")
     if any(isinstance(cause, socket.gaierror) or "NameResolution" in type(cause).__name__ for cause in _causes(error)):
         return _failure("dns", endpoint, bucket, "")
     if isinstance(error, boto.ConnectTimeoutError | boto.EndpointConnectionError | boto.ProxyConnectionError):
@@ -107,12 +111,11 @@ _SENTENCES = {
     "server": "{endpoint} has a fault of its own ({detail}): waiting for it",
     "key": "the bucket refuses so long a name: shorten the file's name or its folders'",
     "too-large": "the bucket refuses a file of this size",
-    "tls": "the certificate of {endpoint} is not accepted ({detail}): check R2_ENDPOINT and this machine's clock and "
-    "certificates",
+    "tls": "no secure connection to {endpoint} ({detail}): check R2_ENDPOINT, and this machine's clock and certificates",
     "dns": "the host of {endpoint} is not known: check R2_ENDPOINT and the network's name service",
     "unreachable": "{endpoint} cannot be reached ({detail}): check R2_ENDPOINT and the network",
     "connection": "the connection to {endpoint} broke ({detail}): trying again",
-    "no-s3": "{endpoint} does not answer as an S3 server does: check R2_ENDPOINT {detail}",
+    "no-s3": "{endpoint} does not answer as an S3 server does ({detail}): check R2_ENDPOINT",
 }
 _OF_ONE_FILE = {"key", "too-large"}
 

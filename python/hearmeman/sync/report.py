@@ -1,12 +1,13 @@
-"""The state file: backlog, last success, last error, for `hearmeman status` and for people."""
+"""The state file: backlog, last success, last error, for `hearmeman sync status`, `hearmeman status` and people."""
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
 import os
 import time
 from pathlib import Path
+from typing import IO
 
 INTERVAL = 0.5
 """Seconds between two writes of the file."""
@@ -19,16 +20,46 @@ class Report:
         """Start with `facts`; nothing is written yet."""
         self.path = path
         self.facts: dict[str, object] = {"pid": os.getpid(), "started": time.time(), **facts}
-        self.written: dict[str, object] = {}
-        self.written_at = 0.0
+        self.problem = ""
+        self._written: dict[str, object] = {}
+        self._at = 0.0
 
-    def update(self, now: float, force: bool = False, **facts: object) -> None:
-        """Change facts at clock `now`; a full disk does not stop the sync."""
+    def due(self, now: float) -> bool:
+        """Tell whether the file may be written at clock `now`."""
+        return now - self._at >= INTERVAL
+
+    def note(self, **facts: object) -> None:
+        """Change facts; the next write has them."""
         self.facts.update(facts)
-        if self.facts == self.written or (now - self.written_at < INTERVAL and not force):
+
+    def write(self, now: float) -> None:
+        """Write what has changed at clock `now`; a full disk does not stop the sync."""
+        if self.facts == self._written:
             return
         beside = self.path.with_suffix(".tmp")
-        with contextlib.suppress(OSError):
+        try:
             beside.write_text(json.dumps({**self.facts, "updated": time.time()}, indent=2), encoding="utf-8")
             beside.replace(self.path)
-        self.written, self.written_at = dict(self.facts), now
+            self.problem = ""
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+        self._written, self._at = dict(self.facts), now
+
+
+def lock(path: Path) -> IO[str] | None:
+    """Take the lock of one state folder, for as long as the answer is open; None if another process has it.
+
+    The file names that process. A filesystem without locks lets every process have it.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        pass
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file

@@ -1,13 +1,13 @@
-"""Looks at the output folder: which files are outputs, and what each looks like now."""
+"""Which files of the output folder are outputs, and what one looks like now."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from hearmeman.errors import UsageError
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".incomplete")
 
@@ -34,7 +34,7 @@ class Names:
     """Lower case, without the dot."""
 
     def folder(self, name: str) -> bool:
-        """Tell whether a folder is looked into."""
+        """Tell whether a folder is looked into: all but hidden ones."""
         return not name.startswith(".")
 
     def file(self, name: str) -> bool:
@@ -53,40 +53,26 @@ class Names:
         return self.file(name) and all(self.folder(folder) for folder in folders)
 
 
-def scan(
-    root: Path, names: Names, below: str = "", on_link: Callable[[str], None] = lambda path: None
-) -> Iterator[tuple[str, Seen]]:
-    """Walk the folder `below` of `root`; links are told to `on_link` and never followed, what vanishes is left out.
+def names(extensions: str) -> Names:
+    """Read a list of extensions separated by commas, with or without their dots.
 
     Raises:
-        OSError: a folder cannot be read.
+        UsageError: it names none, or one that no file name can end with.
     """
-    waiting = [below]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            entries = os.scandir(root / folder if folder else root)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        with entries:
-            for entry in entries:
-                relative = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    if names.folder(entry.name):
-                        waiting.append(relative)
-                elif entry.is_symlink():
-                    on_link(relative)
-                elif names.file(entry.name):
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    if stat.S_ISREG(status.st_mode):
-                        yield relative, seen(status)
+    found = frozenset(word.strip().lstrip(".").lower() for word in extensions.split(",")) - {""}
+    wrong = sorted(word for word in found if "/" in word or "." in word)
+    if wrong or not found:
+        what = f"names {', '.join(wrong)}" if wrong else "names nothing"
+        raise UsageError(f"SYNC_EXTENSIONS={extensions!r} {what}: give extensions separated by commas, such as png,mp4")
+    return Names(found)
 
 
 def look(root: Path, relative: str) -> Seen | None:
-    """Look at one file again; None when it is gone, is a link or no plain file."""
+    """Look at one file again; None when it is gone, is a link or no plain file.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
     try:
         status = os.lstat(root / relative)
     except (FileNotFoundError, NotADirectoryError):
@@ -97,24 +83,3 @@ def look(root: Path, relative: str) -> Seen | None:
 def seen(status: os.stat_result) -> Seen:
     """Keep what matters of a stat result."""
     return Seen(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
-
-
-def open_for_writing(path: Path) -> bool | None:
-    """Tell whether some process has the file open for writing; None where the system cannot tell.
-
-    A read lease (fcntl(2), F_SETLEASE) is granted only while nobody has. Network filesystems grant none.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    else:
-        return False
-    finally:
-        os.close(descriptor)  # Gives the lease back.

@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 from hearmeman.sync.bucket import Bucket, TakenError
-from hearmeman.sync.failures import FileChangedError
+from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import object_key, with_content
+from hearmeman.sync.multipart import BLOCK, MULTIPART_ABOVE, Content, FileChangedError, Parts, Slice, part_size
 from hearmeman.sync.tree import Seen, seen
 
 IN_MEMORY = 8 * 1024**2
 """Files up to this size are read once, so that what is hashed is what is sent."""
+PARTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -31,53 +36,119 @@ class Sent:
     """Whether the bucket held it already, so nothing was sent."""
 
 
-def upload(bucket: Bucket, prefix: str, root: Path, relative: str, expected: Seen) -> Sent:
-    """Upload the file `relative` to `root`, which looked as `expected` a moment ago.
+def _no_prompt(relative: str) -> str:
+    return ""
 
-    Raises:
-        FileChangedError: it is another file now, or was written to meanwhile.
-        OSError: it cannot be read.
-        botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the bucket did not take it.
-    """
-    path = root / relative
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        # Also refuses a file reached through a folder that was swapped for a link.
-        _unchanged(descriptor, expected)
-        content = file.read(IN_MEMORY + 1) if expected.size <= IN_MEMORY else None
-        if content is not None:
-            sha256, md5 = hashlib.sha256(content).hexdigest(), ""
-        else:
-            sha256, md5 = _digests(descriptor)
-        _unchanged(descriptor, expected)
-        key = object_key(prefix, relative, expected.mtime_ns)
-        for candidate in (key, with_content(key, sha256), with_content(key, sha256, 64)):
-            there = bucket.head(candidate)
-            if there is None:
-                file.seek(0)
-                try:
-                    bucket.put(candidate, file if content is None else content, {"sha256": sha256}, md5)
-                except TakenError:
-                    there = bucket.head(candidate)
-                else:
-                    _unchanged(descriptor, expected)
-                    return Sent(candidate, sha256, expected.size, False)
-            if there is not None and there.holds(path, expected.size, sha256):
-                return Sent(candidate, sha256, expected.size, True)
-    raise AssertionError(f"{key}: an object named by its whole sha256 holds other content")
+
+@dataclass(frozen=True)
+class Uploader:
+    """What every upload of one folder has in common; safe from any thread."""
+
+    bucket: Bucket
+    """Where the files go."""
+    prefix: str
+    """First part of every key."""
+    root: Path
+    """The folder, without links in its path."""
+    journal: Journal | None = None
+    """Where half-sent files are kept; None: they are given up."""
+    prompt_of: Callable[[str], str] = _no_prompt
+    """Gives the id of the ComfyUI prompt that made a file, or nothing."""
+    part_workers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
+    )
+    """Threads that send parts of large files."""
+
+    @property
+    def parts(self) -> Parts:
+        """What sends large files."""
+        return Parts(self.bucket, self.part_workers, self.journal)
+
+    def upload(self, relative: str, expected: Seen, progress: Callable[[int], None] = lambda sent: None) -> Sent:
+        """Upload one file, which looked as `expected` a moment ago; `progress` is told bytes that were sent.
+
+        Raises:
+            FileChangedError: it is another file now, or was written to meanwhile.
+            OSError: it cannot be read.
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the bucket did not take it.
+        """
+        path = self.root / relative
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            # Also refuses a file reached through a folder that was swapped for a link.
+            _unchanged(descriptor, expected)
+            held = _read_whole(descriptor, expected.size) if expected.size <= IN_MEMORY else None
+            content = _digest(descriptor, expected.size, held)
+            _unchanged(descriptor, expected)
+            before = self.journal.record_of(relative) if self.journal else None
+            if before is not None and (before.size, before.sha256) == (content.size, content.sha256):
+                return Sent(before.key, content.sha256, content.size, True)  # Touched, not changed.
+            metadata = {"sha256": content.sha256}
+            if prompt := self.prompt_of(relative):
+                metadata["prompt-id"] = prompt
+            for key in _candidates(object_key(self.prefix, relative, expected.mtime_ns), content.sha256):
+                there = self.bucket.head(key)
+                if there is None:
+                    try:
+                        if held is not None:
+                            self.bucket.put(key, held, metadata)
+                            progress(content.size)
+                        elif content.size <= MULTIPART_ABOVE:
+                            body = cast("IO[bytes]", Slice(descriptor, 0, content.size))
+                            self.bucket.put(key, body, metadata, content.md5[0])
+                            progress(content.size)
+                        else:
+                            check = self._check(key, descriptor, expected)
+                            self.parts.send(relative, key, content, metadata, check, progress)
+                    except TakenError:
+                        there = self.bucket.head(key)
+                    else:
+                        return Sent(key, content.sha256, content.size, False)
+                if there is not None and there.holds(path, content.size, content.sha256):
+                    progress(content.size)
+                    return Sent(key, content.sha256, content.size, True)
+        finally:
+            os.close(descriptor)
+        raise AssertionError(f"{relative}: an object named by its whole sha256 holds other content")
+
+    def _check(self, key: str, descriptor: int, expected: Seen) -> Callable[[], None]:
+        def check() -> None:
+            _unchanged(descriptor, expected)
+            if self.bucket.head(key) is not None:
+                raise TakenError(key)
+
+        return check
+
+
+def _candidates(key: str, sha256: str) -> Iterator[str]:
+    yield key
+    yield with_content(key, sha256)
+    yield with_content(key, sha256, 64)
 
 
 def _unchanged(descriptor: int, expected: Seen) -> None:
     if seen(os.fstat(descriptor)) != expected:
-        raise FileChangedError
+        raise FileChangedError("it is another file now, or was written to")
 
 
-def _digests(descriptor: int) -> tuple[str, str]:
-    """Hash a whole file: its sha256 in hex, its md5 as Content-MD5 has it."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    position = 0
-    while block := os.pread(descriptor, 1024**2, position):
+def _read_whole(descriptor: int, size: int) -> bytes:
+    blocks, position = [], 0
+    while position < size and (block := os.pread(descriptor, size - position, position)):
+        blocks.append(block)
+        position += len(block)
+    return b"".join(blocks)
+
+
+def _digest(descriptor: int, size: int, held: bytes | None) -> Content:
+    if held is not None:
+        return Content(descriptor, len(held), hashlib.sha256(held).hexdigest(), ())
+    step = part_size(size) if size > MULTIPART_ABOVE else size
+    sha256, md5, position, digests = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0, []
+    while position < size and (block := os.pread(descriptor, min(BLOCK, step - position % step), position)):
         sha256.update(block)
         md5.update(block)
         position += len(block)
-    return sha256.hexdigest(), base64.b64encode(md5.digest()).decode()
+        if position % step == 0 or position == size:
+            digests.append(base64.b64encode(md5.digest()).decode())
+            md5 = hashlib.md5(usedforsecurity=False)
+    return Content(descriptor, position, sha256.hexdigest(), digests)

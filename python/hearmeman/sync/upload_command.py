@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
 
 if TYPE_CHECKING:
     from hearmeman.sync.bucket import Bucket
+
+ATTEMPTS = 3
+POD_ENVIRONMENT = Path("/run/hearmeman/env/sync.json")
+"""What boot gives the sync; root's shell may read it, so that commands typed there need no keys."""
 
 
 class UploadError(HearmemanError):
@@ -31,25 +36,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Upload each file; 3 when some failed."""
-    from hearmeman.settings import load
-    from hearmeman.sync.bucket import Bucket
-
     if not args.files and not args.test:
         raise UsageError("name at least one file, or --test")
-    settings = load(environ)
+    from hearmeman.settings import load
+    from hearmeman.sync.bucket import Bucket
+    from hearmeman.sync.upload import PARTS_AT_ONCE
+
+    settings = load(with_pod_keys(environ, POD_ENVIRONMENT))
     prefix = (settings.r2_prefix if args.prefix is None else args.prefix).strip("/")
-    if not prefix:
-        raise UsageError("--prefix must not be empty")
-    bucket = Bucket(settings, 4)
+    if not 0 < len(prefix.encode(errors="surrogateescape")) <= 100:
+        raise UsageError("--prefix must have from 1 to 100 bytes")
+    bucket = Bucket(settings, PARTS_AT_ONCE)
     missing = [str(path) for path in args.files if not path.is_file()]
     if missing:
         raise UsageError(f"no such file: {', '.join(missing)}: nothing was uploaded")
     if args.test:
         _test(bucket, prefix, args.json)
-    output = Path(settings.output_path).resolve()
-    rows = [_send(bucket, prefix, path, output, args.json) for path in args.files]
-    if args.json and rows:
-        print(json.dumps(rows, indent=2))
+    if not args.files:
+        return 0
+    rows = _upload_all(bucket, prefix, args.files, Path(settings.output_path).resolve(), args.json)
     failed = [row for row in rows if "error" in row]
     if failed:
         text = "\n".join(f"  {row['file']}: {row['error']}" for row in failed)
@@ -58,31 +63,77 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _send(bucket: Bucket, prefix: str, path: Path, output: Path, quiet: bool) -> dict[str, Any]:
-    from hearmeman.sync.failures import FileChangedError, classify
-    from hearmeman.sync.tree import look
-    from hearmeman.sync.upload import upload
+def with_pod_keys(environ: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Add to `environ` what boot gave the sync, if a key is missing and `file` may be read."""
+    if environ.get("R2_ACCESS_KEY_ID") and environ.get("R2_SECRET_ACCESS_KEY"):
+        return dict(environ)
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return dict(environ)
+    wanted = ("R2_", "COMFYUI_OUTPUT_DIR", "VOLUME_DIR")
+    return {**{name: value for name, value in given.items() if name.startswith(wanted)}, **environ}
 
-    real = path.resolve()
+
+def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as_json: bool) -> list[dict[str, Any]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    rows = []
+    with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bars:
+        for path in files:
+            task = bars.add_task(path.name, total=path.stat().st_size)
+            row = _send(bucket, prefix, path, output, lambda sent, task=task: bars.advance(task, sent))  # type: ignore[misc]
+            rows.append(row)
+            if "key" in row and not as_json:
+                there = " (was there)" if row["was_there"] else ""
+                print(f"{path} -> s3://{bucket.name}/{row['key']}{there}", flush=True)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    return rows
+
+
+def _send(bucket: Bucket, prefix: str, path: Path, output: Path, progress: Callable[[int], None]) -> dict[str, Any]:
+    from hearmeman.sync.failures import classify
+    from hearmeman.sync.multipart import FileChangedError
+    from hearmeman.sync.patience import pause_after
+    from hearmeman.sync.tree import look
+    from hearmeman.sync.upload import Uploader
+
+    real = Path(os.path.realpath(path))
     # An output gets the key that the daemon gives it.
     root = output if real.is_relative_to(output) else real.parent
     relative = str(real.relative_to(root))
+    uploader = Uploader(bucket, prefix, root)
     row: dict[str, Any] = {"file": str(path)}
-    try:
-        seen = look(root, relative)
-        if seen is None:
-            raise FileChangedError
-        sent = upload(bucket, prefix, root, relative, seen)
-    except FileChangedError:
-        return {**row, "error": "it is being written to: try again when it is finished"}
-    except Exception as error:
+    why = ""
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            return {**row, "error": classify(error, bucket.endpoint, bucket.name).sentence}
-        except FileChangedError:
-            return {**row, "error": "it is being written to: try again when it is finished"}
-    if not quiet:
-        print(f"{path} -> s3://{bucket.name}/{sent.key}{' (was there)' if sent.was_there else ''}")
-    return {**row, "key": sent.key, "size": sent.size, "sha256": sent.sha256, "was_there": sent.was_there}
+            seen = look(root, relative)
+            if seen is None:
+                return {**row, "error": "it is gone"}
+            sent = uploader.upload(relative, seen, progress)
+            return {**row, "key": sent.key, "size": sent.size, "sha256": sent.sha256, "was_there": sent.was_there}
+        except Exception as error:
+            try:
+                failure = classify(error, bucket.endpoint, bucket.name)
+            except FileChangedError:
+                why = "it is being written to: try again when it is finished"
+            else:
+                why = failure.sentence
+                if failure.kind not in ("slow-down", "server", "connection", "unreachable", "upload-lost"):
+                    break
+        if attempt < ATTEMPTS:
+            time.sleep(pause_after(attempt))
+    return {**row, "error": why}
 
 
 def _test(bucket: Bucket, prefix: str, as_json: bool) -> None:
@@ -100,10 +151,11 @@ def _test(bucket: Bucket, prefix: str, as_json: bool) -> None:
                 found = bucket.head(key)
                 if found is None or found.size != len(content):
                     raise UploadError(
-                        f"{key} was put and is not there: give the token object read and write on {bucket.name}"
+                        f"head: {key} was put and cannot be looked up: give the token object read and write on "
+                        f"{bucket.name}"
                     )
             elif bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read() != content:
-                raise UploadError(f"{key} holds other bytes than were put: {bucket.endpoint} cannot be trusted")
+                raise UploadError(f"get: {key} holds other bytes than were put: {bucket.endpoint} cannot be trusted")
         except HearmemanError:
             raise
         except Exception as error:

@@ -16,6 +16,7 @@ from hearmeman.tune import flags, machine, tuner
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman tune`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--models", action="store_true", help="tell for each enabled model whether it fits this GPU")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -32,12 +33,37 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     chosen = tuner.tune(
         memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings), cuda_floor=floor
     )
+    if args.models:
+        return _models(settings, memory, args.json)
     if args.json:
         facts = {**dataclasses.asdict(memory), "ram_bytes": memory.ram_bytes}
         print(json.dumps({**dataclasses.asdict(chosen), "machine": facts}, indent=2))
     else:
         print("\n".join([*machine_lines(memory), *lines(chosen)]))
     return 1 if chosen.problems else 0
+
+
+def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
+    """Print whether each enabled model fits; 1 when one does not."""
+    from hearmeman.models import catalogue, plan
+    from hearmeman.tune import models
+
+    known = catalogue.read(Path(settings.model_catalogue))
+    asked = plan.asked_for(known, settings)
+    vram = memory.gpus[0].vram_mib / 1024 if memory.gpus else 0.0
+    engines = {name: tuner.VOICE_GB[name] for name in voices(settings)}
+    found = models.fits(asked, known.models, vram, engines)
+    if as_json:
+        print(json.dumps({"vram_gb": vram, "models": [dataclasses.asdict(fit) for fit in found]}, indent=2))
+    else:
+        if not memory.gpus:
+            print(f"no GPU seen: {memory.gpu_problem}")
+        for fit in found:
+            needs = "no figure" if fit.needs_gb is None else f"{fit.needs_gb:g} GB, {fit.has_gb:.1f} are there"
+            print(f"{fit.model:28} {fit.verdict:10} {needs}" + (f": {fit.advice}" if fit.advice else ""))
+        if not found:
+            print("no model is enabled")
+    return 1 if any(fit.verdict == "too large" for fit in found) else 0
 
 
 def voices(settings: Any) -> tuple[str, ...]:

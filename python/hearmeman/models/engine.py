@@ -1,0 +1,60 @@
+"""Spreads a limited number of connections over the files, in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hearmeman.models.http import Http
+
+
+class Task(Protocol):
+    """What the engine works on: a download, or a check of a file that is there."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+
+    def wants_connection(self) -> bool:
+        """Whether one more thread would be of use now; the lock is held."""
+
+    def join(self) -> None:
+        """Announce a thread; the lock is held."""
+
+    def work(self, http: Http) -> None:
+        """Do a piece of work."""
+
+
+def run(
+    tasks: Sequence[Task], http: Http, lock: threading.Condition, connections: int, tick: Callable[[], None]
+) -> None:
+    """Work on `tasks` with at most `connections` threads until all are over; `tick` is called five times a second."""
+    stop = threading.Event()
+    count = min(connections, 64 * max(1, len(tasks)))
+    for number in range(count):
+        name = f"fetch {number}"
+        threading.Thread(target=_worker, args=(tasks, http, lock, stop), name=name, daemon=True).start()
+    try:
+        while not all(task.over for task in tasks):
+            with lock:
+                lock.wait(0.2)
+            tick()
+    finally:
+        stop.set()
+        with lock:
+            lock.notify_all()
+
+
+def _worker(tasks: Sequence[Task], http: Http, lock: threading.Condition, stop: threading.Event) -> None:
+    while True:
+        with lock:
+            while (task := next((one for one in tasks if one.wants_connection()), None)) is None:
+                if stop.is_set():
+                    return
+                # Pauses end without anyone telling.
+                lock.wait(0.25)
+            if stop.is_set():
+                return
+            task.join()
+        task.work(http)

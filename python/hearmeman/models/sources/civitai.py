@@ -1,0 +1,49 @@
+"""CivitAI: a version's file, chosen by name or number, with the hash that its API states."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hearmeman.models.catalogue import CivitAI
+from hearmeman.models.errors import FetchError, GatedError, NotFoundError
+from hearmeman.models.http import Http, host, origin
+from hearmeman.models.sources import Remote
+from hearmeman.settings import Settings
+
+_OWN = frozenset({("https", "civitai.com", 443), ("https", "civitai.red", 443)})
+
+
+def resolve(source: CivitAI, settings: Settings, http: Http) -> Remote:
+    """Find a version's file and where it is downloaded from.
+
+    Raises:
+        TransientError: CivitAI does not answer, or asks to wait.
+        FetchError: one of its leaves.
+    """
+    key = settings.civitai_api_key.get_secret_value() if settings.civitai_api_key else ""
+    endpoint = settings.civitai_endpoint.rstrip("/")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        version = json.loads(http.text(f"{endpoint}/api/v1/model-versions/{source.version}", headers))
+        files: list[dict[str, Any]] = version["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FetchError(f"{host(endpoint)} did not describe the version: try again later") from error
+    except GatedError as error:
+        raise GatedError(f"{error}{'' if key else '; set CIVITAI_API_KEY'}") from error
+    chosen = _choose(files, source)
+    hashes = {name.lower(): str(value).lower() for name, value in (chosen.get("hashes") or {}).items()}
+    url = str(chosen.get("downloadUrl") or f"{endpoint}/api/download/models/{source.version}")
+    own = origin(url) in _OWN | {origin(endpoint)}
+    return Remote(url=url, headers=headers if own else {}, sha256=hashes.get("sha256"), revision=str(source.version))
+
+
+def _choose(files: list[dict[str, Any]], source: CivitAI) -> dict[str, Any]:
+    if source.file:
+        chosen = [f for f in files if source.file in (str(f.get("id")), f.get("name"))]
+    else:
+        chosen = [f for f in files if f.get("primary")] or files[:1]
+    if not chosen:
+        there = ", ".join(str(f.get("name")) for f in files) or "nothing"
+        raise NotFoundError(f"that version has no such file; it has {there}: correct the catalogue")
+    return chosen[0]

@@ -1,0 +1,81 @@
+"""A boto3 client set up for R2, which counts the requests it sends."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.handlers import add_expect_header
+
+from hearmeman.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+STALL_SECONDS = 15
+"""Without a byte for so long while connecting or sending, the connection counts as dead."""
+ANSWER_SECONDS = 60
+"""How long an answer may take once everything is sent."""
+
+
+class Requests:
+    """How many requests of each operation were sent since they were last taken; safe from any thread."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def count(self, model: Any, **unused: object) -> None:
+        """Count one, as a handler of botocore's `before-call` event."""
+        with self._lock:
+            self._counts[model.name] += 1
+
+    def take(self) -> Counter[str]:
+        """Give the counts and start again from none."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        return counts
+
+
+def make_client(settings: Settings, connections: int, requests: Requests) -> S3Client:
+    """Make a client for the endpoint that the settings name; nothing is sent yet.
+
+    Raises:
+        SettingsError: the endpoint or a key is not set.
+    """
+    missing = [n for n in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key") if not getattr(settings, n)]
+    if missing or not settings.r2_access_key_id or not settings.r2_secret_access_key:
+        names = ", ".join(name.upper() for name in missing)
+        raise SettingsError(f"{names} must be set to upload: give the bucket's endpoint and a token's two keys")
+    client: S3Client = boto3.client(
+        "s3",
+        endpoint_url=settings.r2_endpoint,
+        aws_access_key_id=settings.r2_access_key_id.get_secret_value(),
+        aws_secret_access_key=settings.r2_secret_access_key.get_secret_value(),
+        config=client_config(connections),
+    )
+    # R2 never answers 100, so each upload of a file would wait a second for it.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    client.meta.events.register("before-call.s3", requests.count)
+    return client
+
+
+def client_config(connections: int) -> Config:
+    """Set botocore up for R2: no checksum headers or trailers, path style, region auto; retries are our own."""
+    return Config(
+        region_name="auto",
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=STALL_SECONDS,
+        read_timeout=ANSWER_SECONDS,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        s3={"addressing_style": "path"},
+        # Neither the machine's own AWS files nor its proxies' certificates have a say here.
+        tcp_keepalive=True,
+    )

@@ -1,0 +1,172 @@
+"""Sends a large file in equal parts, several at once, and goes on where an earlier attempt stopped."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import IO, cast
+
+from hearmeman.sync.bucket import Bucket, UploadLostError
+from hearmeman.sync.journal import Journal, OpenUpload
+
+MULTIPART_ABOVE = 100 * 1024**2
+PART_SIZE = 50 * 1024**2
+MOST_PARTS = 10_000
+BLOCK = 1024**2
+
+
+class FileChangedError(Exception):
+    """The file was written to while it was read; it is to be sent when it is still again."""
+
+
+def part_size(size: int) -> int:
+    """Give the bytes of each part but the last of a file of `size` bytes: 50 MiB, more where 10,000 do not suffice."""
+    whole = -(-size // MOST_PARTS)
+    return max(PART_SIZE, -(-whole // BLOCK) * BLOCK)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file opened, and what it holds."""
+
+    descriptor: int
+    """Open for reading."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of all of it, in hex."""
+    md5: Sequence[str]
+    """Of each part, as Content-MD5 has it; one if it is sent in one piece."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What sends parts: shared by all files, so that the connections stay few."""
+
+    bucket: Bucket
+    """Where they go."""
+    workers: ThreadPoolExecutor
+    """Threads that each send one part."""
+    journal: Journal | None
+    """Where the progress is kept; None: an upload that fails is given up."""
+
+    def send(
+        self,
+        path: str,
+        key: str,
+        content: Content,
+        metadata: Mapping[str, str],
+        check: Callable[[], None],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Send `content` to `key`; `check` raises if the file has changed or the key is taken, just before the end.
+
+        Raises:
+            UploadLostError: the bucket forgot the upload; it is to be begun again.
+            hearmeman.sync.bucket.TakenError: an object lies at `key`.
+        """
+        upload, etags = self._open(path, key, content, metadata)
+        try:
+            self._send_missing(upload, content, etags, progress)
+            check()
+            self.bucket.complete(key, upload.upload_id, [etags[n] for n in sorted(etags)])
+        except UploadLostError:
+            self._forget(upload)
+            raise
+        except BaseException:
+            if self.journal is None:
+                self.bucket.abort(key, upload.upload_id)
+            raise
+        self._forget(upload)
+
+    def give_up(self, upload: OpenUpload) -> None:
+        """Abort an upload that will never be complete."""
+        self.bucket.abort(upload.key, upload.upload_id)
+        self._forget(upload)
+
+    def _open(
+        self, path: str, key: str, content: Content, metadata: Mapping[str, str]
+    ) -> tuple[OpenUpload, dict[int, str]]:
+        size = part_size(content.size)
+        for old in self.journal.open_uploads() if self.journal else []:
+            if old.path == path and self.journal is not None:
+                if (old.key, old.sha256, old.part_size) == (key, content.sha256, size):
+                    return old, self.journal.parts(old.upload_id)
+                self.give_up(old)
+        begun = OpenUpload(path, content.size, content.sha256, key, self.bucket.begin(key, metadata), size, time.time())
+        if self.journal is not None:
+            self.journal.begin(begun)
+        return begun, {}
+
+    def _send_missing(
+        self, upload: OpenUpload, content: Content, etags: dict[int, str], progress: Callable[[int], None]
+    ) -> None:
+        def send(number: int) -> None:
+            start = (number - 1) * upload.part_size
+            piece = Slice(content.descriptor, start, min(upload.part_size, content.size - start))
+            body = cast("IO[bytes]", piece)
+            etag = self.bucket.put_part(upload.key, upload.upload_id, number, body, content.md5[number - 1])
+            if self.journal is not None:
+                self.journal.part(upload.upload_id, number, etag)
+            etags[number] = etag
+            progress(piece.size)
+
+        for number in etags:
+            progress(min(upload.part_size, content.size - (number - 1) * upload.part_size))
+        waiting = [self.workers.submit(send, n) for n in range(1, len(content.md5) + 1) if n not in etags]
+        wait(waiting, return_when=FIRST_EXCEPTION)
+        for one in waiting:
+            one.cancel()
+        # The file must stay open for those that are under way.
+        wait(waiting)
+        for one in waiting:
+            if not one.cancelled():
+                one.result()
+
+    def _forget(self, upload: OpenUpload) -> None:
+        if self.journal is not None:
+            self.journal.end(upload.upload_id)
+
+
+class Slice(io.RawIOBase):
+    """`size` bytes of a file from `start` on, as a file of its own; the descriptor may be shared."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        """Stand at the slice's beginning."""
+        self._descriptor, self._start, self.size, self._at = descriptor, start, size, 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Give the position in the slice."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move in the slice."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        self._at = min(max(base + offset, 0), self.size)
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes.
+
+        Raises:
+            FileChangedError: the file ends within the slice.
+        """
+        left = self.size - self._at
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = os.pread(self._descriptor, wanted, self._start + self._at)
+        if not data and wanted:
+            raise FileChangedError("it has become shorter")
+        self._at += len(data)
+        return data

@@ -1,0 +1,72 @@
+"""`hearmeman sync status`: whether the sync runs, what waits, what was sent last, what went wrong last."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hearmeman.errors import HearmemanError
+from hearmeman.settings import Settings
+
+
+class NoReportError(HearmemanError):
+    """No sync has run here."""
+
+
+def show(settings: Settings, as_json: bool) -> int:
+    """Print the state; 1 when the sync does not run or cannot upload.
+
+    Raises:
+        NoReportError: no sync has run here.
+    """
+    state = Path(settings.state_path)
+    try:
+        facts = json.loads((state / "sync.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = "set ENABLE_R2_SYNC=true" if not settings.enable_r2_sync else "see the pod's log"
+        raise NoReportError(f"no sync has run here: {state}/sync.json cannot be read: {why}") from error
+    facts["running"] = is_locked(state / "sync.lock")
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts, time.time())))
+    return 0 if facts["running"] and not facts.get("problem") else 1
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process has the sync's lock."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def lines(facts: Mapping[str, Any], now: float) -> list[str]:
+    """Render the state for a person at `now` (Unix seconds)."""
+    running = f"running, pid {facts.get('pid')}" if facts["running"] else "not running"
+    shown = [
+        f"sync      {running}: {facts.get('folder')} to s3://{facts.get('bucket')} at {facts.get('endpoint')}",
+        f"backlog   {facts.get('backlog_files', 0)} files, {facts.get('backlog_bytes', 0) / 1e6:.1f} MB, "
+        f"{facts.get('uploading', 0)} of them on their way",
+        f"sent      {facts.get('uploaded_files', 0)} files, {facts.get('uploaded_bytes', 0) / 1e6:.1f} MB since the start; "
+        f"{facts.get('journaled_files', 0)} known to be in the bucket",
+    ]
+    if "last_success_at" in facts:
+        shown.append(f"last      {facts['last_success_key']}, {_ago(now - facts['last_success_at'])}")
+    if facts.get("problem"):
+        shown.append(f"problem   {facts['problem']}")
+    elif "last_error_at" in facts:
+        shown.append(f"mended    {facts['last_error']}, {_ago(now - facts['last_error_at'])}")
+    return shown + [f"left      {path}" for path in facts.get("left", [])[:20] if not facts["running"]]
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
