@@ -90,6 +90,7 @@ let
           target = "opt/hearmeman/catalogue.toml";
         }
       ]
+      ++ models.lockTree tier.catalogue
       ++ comfyui.facts tier;
       # Where people look for logs; boot makes /run/hearmeman/logs.
       links = {

@@ -32,12 +32,10 @@ let
     );
 
   # Beside a catalogue lies what `hearmeman models lock` found.
+  lockPath = catalogue: dirOf catalogue + "/catalogue.lock.json";
+
   lockOf =
-    catalogue:
-    let
-      path = dirOf catalogue + "/catalogue.lock.json";
-    in
-    if pathExists path then fromJSON (readFile path) else { };
+    catalogue: if pathExists (lockPath catalogue) then fromJSON (readFile (lockPath catalogue)) else { };
 
   withLock =
     lock: file:
@@ -54,13 +52,8 @@ let
       source = file.source // (if found.revision or "" == "" then { } else { inherit (found) revision; });
     };
 
-  # What a file's bytes depend on must be known beforehand.
-  locked =
-    file:
-    file ? sha256
-    && file ? size
-    && match "[0-9a-f]{64}" file.sha256 != null
-    && (file.source.kind != "huggingface" || match "[0-9a-f]{40}" (file.source.revision or "") != null);
+  # The hash pins the bytes; a branch in place of a revision can only make the fetch fail.
+  locked = file: match "[0-9a-f]{64}" (file.sha256 or "") != null;
 
   # `@` and others are not allowed in a store name.
   storeName = file: replaceStrings [ "@" "%" "~" " " ] [ "_" "_" "_" "_" ] (baseNameOf file.to);
@@ -68,20 +61,33 @@ let
   fetched =
     file:
     if !(locked file) then
-      throw "file ${file.id} cannot be baked: the catalogue has no revision, size and sha256 for it; run `hearmeman models lock ${file.id}`"
+      throw "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; run `hearmeman models lock ${file.id}`"
     else
       pkgs.fetchurl {
         name = storeName file;
         inherit (file) sha256;
         urls =
           if file.source.kind == "huggingface" then
-            [ "https://huggingface.co/${file.source.repo}/resolve/${file.source.revision}/${file.source.path}" ]
+            [ "https://huggingface.co/${file.source.repo}/resolve/${file.source.revision or "main"}/${file.source.path}" ]
           else
             # Behind a login or a redirect: our own fetcher puts it into the store, see `hearmeman_build prefetch --bake`.
             [ "file:///not-in-the-store/run-hearmeman_build-prefetch-with-bake-first/${storeName file}" ];
       };
 in
 {
+  # The lock as a file of the image.
+  lockTree =
+    catalogue:
+    if pathExists (lockPath catalogue) then
+      [
+        {
+          source = lockPath catalogue;
+          target = "opt/hearmeman/catalogue.lock.json";
+        }
+      ]
+    else
+      [ ];
+
   # The files of some models, each once, in the catalogue's order.
   files =
     catalogue: ids:

@@ -43,11 +43,7 @@ let
     comfyui = "comfyui";
     comfyuiArguments = [ "--enable-manager" ];
     inherit nodes nodeFolders defaults;
-    catalogue =
-      if builtins.pathExists ../python/hearmeman/models/catalogue.toml then
-        ../python/hearmeman/models/catalogue.toml
-      else
-        ../tests/smoke/catalogue.toml;
+    catalogue = ../python/hearmeman/models/catalogue.toml;
   };
 in
 rec {

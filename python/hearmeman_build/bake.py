@@ -44,7 +44,10 @@ def wanted(catalogue: Path, models: Sequence[str]) -> list[dict[str, Any]]:
         if file["id"] in ids:
             merged = {**file, **{k: v for k, v in lock.get(file["id"], {}).items() if v is not None}}
             if not merged.get("sha256"):
-                raise BuildError(f"file {file['id']} cannot be baked: run `hearmeman models lock {file['id']}` first")
+                raise BuildError(
+                    f"file {file['id']} cannot be baked: neither the catalogue nor its lock has its sha256; "
+                    f"run `hearmeman models lock {file['id']}`"
+                )
             files.append(merged)
     return files
 
