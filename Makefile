@@ -1,11 +1,14 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
+# A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
+SOURCES ?=
+export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs
+.PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs image-check pin
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
 	@./setup.sh demo
@@ -27,6 +30,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/models.py
 	@$(python) tests/bench/sync.py
 	@$(python) tests/bench/gate.py
+	@$(python) tests/bench/image_build.py --tier $(TIER)
 
 soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
@@ -40,6 +44,10 @@ prefetch: ## put what TIER's image is made of into the Nix store
 image: prefetch ## build TIER's image from what is prefetched
 	@$(python) -m hearmeman_build build --tier $(TIER)
 
+image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
+	@./setup.sh test
+	@$(python) tests/image_check.py --tier $(TIER)
+
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
 	@$(python) -m hearmeman_build reproduce --tier $(TIER)
@@ -47,6 +55,9 @@ reproduce: ## build TIER's image in two empty stores and compare
 lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
+
+pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
+	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
 
 docs: ## write the reference of all variables
 	@$(python) -m hearmeman env --docs docs/environment.md

@@ -11,6 +11,8 @@ let
 in
 {
   inspect = app "inspect";
+  load = app "load";
   push = app "push";
   reproduce = app "reproduce";
+  sbom = app "sbom";
 }

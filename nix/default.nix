@@ -6,10 +6,13 @@ let
     concatMap
     concatStringsSep
     elem
+    filter
     fromJSON
+    head
     listToAttrs
     mapAttrs
     readFile
+    tail
     toJSON
     ;
 
@@ -47,24 +50,26 @@ let
     filter = file: type: baseNameOf file != "__pycache__";
   };
 
-  comfyui =
-    tier:
-    if tier.comfyui == null then
+  comfyui = import ./comfyui.nix {
+    inherit layer plugin inputs;
+    standin = [
       {
-        revision = "stand-in";
         source = sources "comfyui-standin" ../tests/standin;
-        # It parses by the facts that our own check uses.
-        flags = builtins.path { path = ../python/hearmeman/tune/cli-flags.json; name = "cli-flags.json"; };
+        target = "opt/comfyui";
       }
-    else
+      # It parses by the facts that our own check uses.
       {
-        revision = inputs.${tier.comfyui}.rev;
-        source = inputs.${tier.comfyui};
-      };
+        source = builtins.path { path = ../python/hearmeman/tune/cli-flags.json; name = "cli-flags.json"; };
+        target = "opt/comfyui/cli-flags.json";
+      }
+    ];
+  };
+
+  models = import ./models.nix { inherit pkgs layer; };
 
   # The last, small layer: our package, the workflows and this tier's defaults.
   product =
-    name: tier:
+    name: tier: baked:
     layer {
       name = "hearmeman-${name}";
       trees = [
@@ -84,7 +89,9 @@ let
           source = tier.catalogue;
           target = "opt/hearmeman/catalogue.toml";
         }
-      ];
+      ]
+      ++ models.lockTree tier.catalogue
+      ++ comfyui.facts tier;
       # Where people look for logs; boot makes /run/hearmeman/logs.
       links = {
         "var/log/comfyui.log" = "/run/hearmeman/logs/comfyui.log";
@@ -96,58 +103,67 @@ let
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {
           tier = name;
-          comfyui_rev = (comfyui tier).revision;
+          comfyui_rev = comfyui.commit tier;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
           jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
+          comfyui_arguments = tier.comfyuiArguments;
+          environment_key = comfyuiKey tier;
+          node_folders = tier.nodeFolders;
+          models_dir = if baked then "/opt/models" else "";
         };
       };
     };
 
-  layersOf =
-    name: tier:
-    map (group: userland.layer (userland.debs group) group) tier.userland
-    ++ map environments.layer tier.environments
-    ++ [
-      (layer {
-        name = if tier.comfyui == null then "comfyui-standin" else "comfyui";
-        trees = [
-          {
-            inherit (comfyui tier) source;
-            target = "opt/comfyui";
-          }
-        ]
-        ++ (
-          if tier.comfyui == null then
-            [
-              {
-                source = (comfyui tier).flags;
-                target = "opt/comfyui/cli-flags.json";
-              }
-            ]
-          else
-            [ ]
-        );
-      })
-      (product name tier)
-    ];
+  # Changes when and only when ComfyUI's Python packages do: what a user added on the volume was built for these.
+  comfyuiKey =
+    tier:
+    let
+      name = tier.comfyuiEnvironment;
+    in
+    builtins.substring 0 16 (builtins.hashString "sha256" (toJSON (environments.entries name)));
 
-  images = mapAttrs (
-    name: tier:
+  layersOf =
+    name: tier: baked:
+    userland.layers tier.userland
+    ++ environments.layers tier.environments
+    ++ comfyui.layers tier
+    ++ [ (product name tier baked) ];
+
+  # `baked` names entries of ./variants.nix; a tier's own layers come first, so that variants share them.
+  imageOf =
+    name: baked:
+    let
+      tier = tiers.${name};
+      full = concatStringsSep "-" ([ name ] ++ map (variant: variant.suffix) baked);
+      files = models.files tier.catalogue (concatMap (variant: variant.models) baked);
+    in
     image {
-      inherit name;
-      layers = layersOf name tier;
-      comfyuiRevision = (comfyui tier).revision;
-    }
-  ) tiers;
+      name = full;
+      layers = layersOf name tier (files != [ ]) ++ map models.layerOf files;
+      comfyuiRevision = comfyui.commit tier;
+    };
+
+  images = mapAttrs (name: tier: imageOf name [ ]) tiers;
+
+  variantsOf =
+    name:
+    filter (
+      variant: if variant ? tiers then elem name variant.tiers else tiers.${name}.comfyui != null
+    ) (import ./variants.nix);
+
+  # Every choice of some of `list`, in its order.
+  choices = foldr (item: rest: rest ++ map (chosen: [ item ] ++ chosen) rest) [ [ ] ];
+
+  foldr = combine: start: list: if list == [ ] then start else combine (head list) (foldr combine start (tail list));
 
   layers = listToAttrs (
     map (value: {
       inherit (value) name;
       inherit value;
-    }) (concatMap (name: layersOf name tiers.${name}) (attrNames tiers))
+    }) (concatMap (name: layersOf name tiers.${name} false) (attrNames tiers))
   );
 in
 {
@@ -159,6 +175,7 @@ in
       }) (attrNames tiers)
     )
     // layers
+    // environments.built
     // {
       inherit buildroot;
       default = images.smoke;
@@ -172,6 +189,17 @@ in
       arguments.image = built;
     }
   ) images;
+
+  # Apart from `packages`: one whose files are not locked ends evaluation.
+  legacyPackages.${system} = listToAttrs (
+    concatMap (
+      name:
+      map (baked: {
+        name = concatStringsSep "-" ([ "image" name ] ++ map (variant: variant.suffix) baked);
+        value = imageOf name baked;
+      }) (tail (choices (variantsOf name)))
+    ) (attrNames tiers)
+  );
 
   apps.${system} = import ./apps.nix { inherit (inputs) self; };
 

@@ -1,4 +1,4 @@
-# Every fetch: a .deb or a wheel of a lock, by name and hash.
+# Every fetch: a .deb, a wheel or a source package of a lock, by name and hash.
 { pkgs }:
 let
   inherit (builtins)
@@ -44,5 +44,20 @@ in
         abi = part 3;
         platform = part 4;
         inherit (entry) sha256;
+      };
+
+  # Only for packages that publish no wheel.
+  sdist =
+    entry:
+    let
+      parts = match "(.+)-[^-]+\\.tar\\.gz" entry.file;
+    in
+    if parts == null then
+      throw "${entry.file} in nix/environments/lock.json is neither a wheel nor a .tar.gz: run `make lock`"
+    else
+      pkgs.fetchPypi {
+        pname = head parts;
+        inherit (entry) version sha256;
+        format = "setuptools";
       };
 }

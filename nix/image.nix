@@ -64,6 +64,8 @@ plugin {
     name = "hearmeman-${name}";
     tag = name;
     arch = "amd64";
-    inherit config layers;
+    inherit config;
+    # Ready blobs: nix2container reads their layers.json and makes nothing.
+    layers = map (ready: ready // { nestedLayers = [ ]; }) layers;
   };
 }

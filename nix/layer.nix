@@ -9,6 +9,8 @@
   texts ? { },
   # { target = to; }
   links ? { },
+  # zstd's.
+  level ? 10,
 }:
 plugin {
   name = "layer-${name}";
@@ -18,8 +20,12 @@ plugin {
     "bytecode"
   ];
   arguments = {
-    inherit trees texts links;
+    inherit
+      trees
+      texts
+      links
+      level
+      ;
     created_by = "hearmeman ${name}";
-    level = 10;
   };
 }

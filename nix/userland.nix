@@ -1,4 +1,4 @@
-# The Debian tree: one layer for each group of packages in the lock.
+# The Debian tree: each layer holds some of the lock's groups, and what they change in the layers below.
 {
   fetch,
   plugin,
@@ -6,12 +6,20 @@
   lock,
 }:
 let
+  inherit (builtins)
+    concatLists
+    concatMap
+    concatStringsSep
+    elemAt
+    genList
+    length
+    ;
+
   entry =
     name:
     lock.packages.${name}
       or (throw "package ${name} is in a group but not among the packages of nix/userland/lock.json: run `make lock`");
-in
-{
+
   # A group's .debs, fetched, with their package names.
   debs =
     group:
@@ -23,20 +31,33 @@ in
       (lock.groups.${group} or (throw "no group ${group} in nix/userland/lock.json: add it to packages.txt, then `make lock`"));
 
   layer =
-    debs: group:
+    groups: below:
     plugin {
-      name = "layer-userland-${group}";
+      name = "layer-userland-${concatStringsSep "-" groups}";
       module = "userland";
       needs = [
         "layer"
         "bytecode"
         "debs"
         "fixups"
+        "dpkg"
+        "ldcache"
       ];
       arguments = {
-        inherit debs;
-        created_by = "hearmeman userland ${group}";
+        debs = concatMap debs groups;
+        below = concatMap debs below;
+        created_by = "hearmeman userland ${concatStringsSep " " groups}";
         level = 10;
       };
     };
+in
+{
+  inherit debs entry;
+
+  # Lowest first; `stack` is a list of lists of groups.
+  layers =
+    stack:
+    genList (
+      at: layer (elemAt stack at) (concatLists (genList (elemAt stack) at))
+    ) (length stack);
 }

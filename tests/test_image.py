@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from demo import free_port
-from hearmeman_build import push as pushing
+from hearmeman_build import inspect_image
 from hearmeman_build.build import Image, build_output
-from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
 
 QUICK = ("layer-comfyui-standin", "layer-hearmeman-smoke", "layer-environment-runtime", "image-smoke")
@@ -51,63 +44,13 @@ def test_skopeo_reads_it(image: Image) -> None:
 
 
 def test_the_configuration_says_what_the_container_toolkit_needs(image: Image) -> None:
-    document = json.loads(pushing.inspect_image(image, as_json=True))
+    document = json.loads(inspect_image.shown(image, as_json=True))
     variables = dict(word.split("=", 1) for word in document["config"]["Env"])
     assert variables["NVIDIA_REQUIRE_CUDA"] == "cuda>=12.8"
     assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility,video"
     assert "CUDA_VERSION" not in variables
     assert document["config"]["Entrypoint"] == ["/usr/bin/tini", "--", "/opt/env/runtime/bin/hearmeman", "boot"]
     assert not [name for name in variables if "SECRET" in name or "TOKEN" in name or "ENDPOINT" in name]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A real registry on loopback: its address and its log."""
-    port = free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nlog:\n  accesslog:\n    disabled: false\nhttp:\n  addr: 127.0.0.1:{port}\n"
-        f"storage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\n"
-    )
-    log = tmp_path / "registry.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"127.0.0.1:{port}", log
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
-
-
-def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
-    image: Image, registry: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, log = registry
-    monkeypatch.setattr(pushing, "ROOT", tmp_path)
-    first = pushing.push("smoke", f"{address}/hearmeman", plain_http=True)
-    sent = log.read_text().count('"PATCH /v2/')
-    second = pushing.push("smoke", f"{address}/hearmeman", plain_http=True)
-
-    assert first.digest == second.digest == image.digest
-    assert sent >= len(image.layers)
-    assert log.read_text().count('"PATCH /v2/') == sent
-    [entry] = json.loads((tmp_path / "images.lock.json").read_text())
-    assert (entry["tier"], entry["digest"]) == ("smoke", image.digest)
-    url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
-    request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        assert reply.headers["Docker-Content-Digest"] == image.digest
-
-
-def test_a_push_to_a_tag_is_refused() -> None:
-    with pytest.raises(BuildError, match="give REGISTRY/NAME, and the tag by --tag"):
-        pushing.push("smoke", "127.0.0.1:5000/hearmeman:latest")
 
 
 def test_it_builds_without_root_into_a_store_of_ones_own(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,19 +9,8 @@ import pytest
 from hearmeman_build.environment import Environment, plan
 from hearmeman_build.errors import BuildError
 from hearmeman_build.lock_environments import choose, rank
-from hearmeman_build.wheel import check_platform, parse, record_digest
-
-
-def _wheel(folder: Path, name: str, files: dict[str, str]) -> Path:
-    info = f"{name}-1.0.dist-info"
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in files.items():
-            archive.writestr(file, text)
-        archive.writestr(f"{info}/METADATA", f"Name: {name}\n")
-        rows = [f"{file},sha256={record_digest(sha256(text.encode()).digest())},\n" for file, text in files.items()]
-        archive.writestr(f"{info}/RECORD", "".join(rows))
-    return path
+from hearmeman_build.wheel import check_platform, parse
+from toywheel import make_wheel
 
 
 def test_files_commands_and_record(tmp_path: Path) -> None:
@@ -32,7 +19,7 @@ def test_files_commands_and_record(tmp_path: Path) -> None:
         "toy-1.0.data/scripts/toy-raw": "#!python\nprint(1)\n",
         "toy-1.0.dist-info/entry_points.txt": "[console_scripts]\ntoy = toy:main\n",
     }
-    tree = plan(Environment("opt/env/e"), [_wheel(tmp_path, "toy", files)])
+    tree = plan(Environment("opt/env/e"), [make_wheel(tmp_path, "toy", files)])
     site = "opt/env/e/lib/python3.11/site-packages"
 
     assert f"{site}/toy/__pycache__/__init__.cpython-311.pyc" in tree
@@ -44,8 +31,8 @@ def test_files_commands_and_record(tmp_path: Path) -> None:
 
 
 def test_two_wheels_with_one_file_are_refused(tmp_path: Path) -> None:
-    one = _wheel(tmp_path, "one", {"same.py": "1"})
-    two = _wheel(tmp_path, "two", {"same.py": "2"})
+    one = make_wheel(tmp_path, "one", {"same.py": "1"})
+    two = make_wheel(tmp_path, "two", {"same.py": "2"})
     with pytest.raises(BuildError, match=r"same\.py is in both one-1\.0.* and two-1\.0"):
         plan(Environment("opt/env/e"), [one, two])
 

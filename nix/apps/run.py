@@ -10,4 +10,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
     sys.dont_write_bytecode = True
     os.environ.setdefault("HEARMEMAN_ROOT", str(Path.cwd()))
+    # Who has `nix run` has nixpkgs; `HEARMEMAN_WORLD=offline nix run …` builds from what is prefetched.
+    os.environ.setdefault("HEARMEMAN_WORLD", "nixpkgs")
     runpy.run_module("hearmeman_build", run_name="__main__")

@@ -24,13 +24,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
     "restart": ("hearmeman.restart_command", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.nodes_command", "update the custom nodes on the volume"),
+    "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
     "keep": ("hearmeman.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
     "sshd": ("hearmeman.ssh_command", "make host keys and become sshd (used by boot)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"boot", "keep", "door", "sshd"}
+_WITHOUT_IMAGE = {"boot", "keep", "door", "overlay", "sshd"}
 _GIVEN_SECRETS = {"models": "models", "sync": "sync", "upload": "sync"}
 """Command -> the process of the pod whose secrets it needs; a shell in the pod has none of its own."""
 

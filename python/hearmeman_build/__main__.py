@@ -1,55 +1,107 @@
-"""The host's command: `python -m hearmeman_build lock | prefetch | build | inspect | push | reproduce`."""
+"""The host's command: `python -m hearmeman_build lock | prefetch | build | inspect | push | load | sbom | …`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from hearmeman_build import lock_environments, lock_userland, reproduce
+from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
-from hearmeman_build.push import inspect_image, push
+from hearmeman_build.push import load, push
 
 
-def main() -> int:
-    """Run one subcommand."""
-    parser = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Every subcommand and its arguments."""
+    top = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("lock", help="solve packages.txt and the environments' toml again and write both locks")
+    command = commands.add_parser("pin", help="move ComfyUI to another commit: flake.nix and flake.lock")
+    command.add_argument("--commit", required=True, metavar="SHA", help="the commit, 40 hexadecimal digits")
+    command.add_argument("--input", default="comfyui", help="the flake input to move (default: comfyui)")
     for name, text in (
         ("prefetch", "put what a tier's image is made of into the store"),
-        ("build", "build a tier's image and print its layout"),
-        ("inspect", "show a tier's image: digest, configuration, layers and their sizes"),
+        ("build", "build a tier's image and print its layout and digest"),
+        ("inspect", "show a tier's image: digest, layers and their sizes; or its difference from another"),
         ("push", "push a tier's image to a registry and record its digest in images.lock.json"),
+        ("load", "load a tier's image into the local docker or podman"),
+        ("sbom", "write a CycloneDX list of every package, wheel and commit in a tier's image"),
         ("reproduce", "build a tier's image in two empty stores and compare"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
+        if name in ("prefetch", "build", "inspect", "push", "load"):
+            command.add_argument(
+                "--bake",
+                action="append",
+                default=[],
+                metavar="NAME",
+                help="models baked in: an entry of nix/variants.nix",
+            )
+        if name == "prefetch":
+            command.add_argument("--models-only", action="store_true", help="only what --bake names")
         if name == "push":
             command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
-            command.add_argument("--tag", default="", help="default: the tier's name")
+            command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
+        if name == "load":
+            command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
+            command.add_argument("--name", default="hearmeman", help="the image's name there (default: hearmeman)")
         if name == "inspect":
+            command.add_argument(
+                "--against", default="", metavar="TIER", help="show what differs from this tier's image"
+            )
             command.add_argument("--json", action="store_true", help="as JSON")
-    arguments = parser.parse_args()
-    try:
-        if arguments.command == "lock":
+        if name == "sbom":
+            command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    return top
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry one subcommand out."""
+    match arguments.command:
+        case "lock":
             lock_userland.lock(ROOT)
             lock_environments.lock(ROOT)
-        elif arguments.command == "prefetch":
-            prefetch_tier(arguments.tier)
-        elif arguments.command == "build":
-            built = build_image(arguments.tier)
+        case "pin":
+            pin.pin(ROOT, arguments.input, arguments.commit, print)
+        case "prefetch":
+            if not arguments.models_only:
+                prefetch_tier(arguments.tier)
+            if arguments.bake:
+                bake.bake(arguments.tier, arguments.bake)
+        case "build":
+            built = build_image(arguments.tier, arguments.bake)
             print(f"{built.layout}\n{built.digest}")
-        elif arguments.command == "inspect":
-            print(inspect_image(build_image(arguments.tier), arguments.json))
-        elif arguments.command == "push":
-            pushed = push(arguments.tier, arguments.to, arguments.tag, arguments.plain_http)
+        case "inspect":
+            built = build_image(arguments.tier, arguments.bake)
+            if arguments.against:
+                print(inspect_image.difference(built, build_image(arguments.against), arguments.json))
+            else:
+                print(inspect_image.shown(built, arguments.json))
+        case "push":
+            tag = tags.tag(arguments.tier, arguments.bake, arguments.tag)
+            pushed = push(arguments.tier, arguments.to, tag, arguments.plain_http, print, arguments.bake)
             print(f"{pushed.reference}@{pushed.digest}")
-        else:
+        case "load":
+            print(load(arguments.tier, arguments.into, arguments.name, print, arguments.bake))
+        case "sbom":
+            text = sbom.document(ROOT, arguments.tier)
+            if arguments.output:
+                arguments.output.write_text(text)
+            else:
+                print(text)
+        case _:
             reproduce.reproduce(arguments.tier)
+
+
+def main() -> int:
+    """Run one subcommand; errors are one message."""
+    try:
+        run(parser().parse_args())
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix, offline_inputs, store_file
 from hearmeman_build.prefetch import prefetch
@@ -27,7 +29,7 @@ class Image:
 
 
 def tier_parts(tier: str) -> dict[str, Any]:
-    """The userland groups and environments of a tier, from nix/tiers.nix.
+    """The userland groups, environments and source inputs of a tier, from nix/tiers.nix.
 
     Raises:
         BuildError: there is no such tier; the message lists those there are.
@@ -39,7 +41,18 @@ def tier_parts(tier: str) -> dict[str, Any]:
     return parts
 
 
-_TIERS = "builtins.mapAttrs (name: tier: { inherit (tier) userland environments; }) (import @ROOT@/nix/tiers.nix)"
+_TIERS = """
+let variants = import @ROOT@/nix/variants.nix; in
+builtins.mapAttrs (name: tier: {
+  inherit (tier) environments;
+  userland = builtins.concatLists tier.userland;
+  catalogue = toString tier.catalogue;
+  variants = map (v: v.suffix) (
+    builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
+  );
+  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes;
+}) (import @ROOT@/nix/tiers.nix)
+"""
 
 
 def prefetch_tier(tier: str, say: Any = print) -> None:
@@ -57,14 +70,41 @@ def build_output(attribute: str, *flags: str) -> Path:
     """Build one output of the flake; its path on disk."""
     link = ROOT / ".work" / "results" / attribute
     link.parent.mkdir(parents=True, exist_ok=True)
-    nix("build", f"{flake_reference()}#{attribute}", *offline_inputs(), "-o", str(link), *flags)
+    inputs = [*offline_inputs(), *sources.overrides(sources.folder())]
+    try:
+        nix("build", f"{flake_reference()}#{attribute}", *inputs, "-o", str(link), *flags)
+    except BuildError as error:
+        # Nix names an address; what is missing is an input, and that has a mend.
+        unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/tarball/" in str(error)]
+        if unreachable:
+            raise BuildError(
+                f"{', '.join(unreachable)} cannot be fetched from GitHub: set HEARMEMAN_SOURCES to a folder with a "
+                f"subfolder for each of {', '.join(sources.locked())}"
+            ) from error
+        raise
     return store_file(str(link.readlink()))
 
 
-def build_image(tier: str) -> Image:
-    """Build `tier`'s image from what is prefetched."""
-    tier_parts(tier)
-    return read_image(build_output(f"image-{tier}"))
+def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
+    """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
+
+    Raises:
+        BuildError: no such tier or variant, or the build failed.
+    """
+    parts = tier_parts(tier)
+    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+
+
+def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:
+    """The variants `baked` in the order of their suffixes.
+
+    Raises:
+        BuildError: the tier has no such variant; the message lists those it has.
+    """
+    unknown = sorted(set(baked) - set(known))
+    if unknown:
+        raise BuildError(f"no variant {', '.join(unknown)} of tier {tier}: nix/variants.nix has {', '.join(known)}")
+    return [name for name in known if name in baked]
 
 
 def read_image(layout: Path) -> Image:

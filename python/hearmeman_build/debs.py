@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -47,18 +48,21 @@ def unpack(deb: Path, part: str, zstd: list[str], spool: IO[bytes]) -> None:
     """Decompress member `part` ("data" or "control") of `deb` into `spool`."""
     name, body = next((n, b) for n, b in members(deb).items() if n.startswith(f"{part}.tar"))
     try:
-        if name.endswith(".xz"):
-            spool.write(lzma.decompress(body))
-        elif name.endswith(".gz"):
-            spool.write(gzip.decompress(body))
-        elif name.endswith(".zst"):
-            spool.write(
-                subprocess.run([*zstd, "-d", "-q", "-c"], input=body, stdout=subprocess.PIPE, check=True).stdout
-            )
-        else:
-            spool.write(body)
+        if name.endswith(".zst"):
+            done = subprocess.run([*zstd, "-d", "-q", "-c"], input=body, stdout=subprocess.PIPE, check=True)
+            spool.write(done.stdout)
+            return
+        shutil.copyfileobj(_opened(name, body), spool, 1 << 20)
     except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:
         raise BuildError(f"{deb.name}: {name} does not decompress ({error}): {_truncated(deb)}") from error
+
+
+def _opened(name: str, body: bytes) -> io.BufferedIOBase:
+    if name.endswith(".xz"):
+        return lzma.LZMAFile(io.BytesIO(body))
+    if name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=io.BytesIO(body))
+    return io.BytesIO(body)
 
 
 def control(deb: Path, zstd: list[str]) -> dict[str, bytes]:

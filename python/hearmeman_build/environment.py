@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hearmeman_build import wheel
 from hearmeman_build.builder import Build, run
 from hearmeman_build.bytecode import cache_path, compile_module
 from hearmeman_build.errors import BuildError
-from hearmeman_build.layer import Entry, file_entry, link_entry, write_layer
+from hearmeman_build.layer import Entry, dir_entry, file_entry, link_entry, write_layer
 
 SITE = "lib/python3.11/site-packages"
 PYTHON_VERSION = "3.11.2"
+_SHARED_FOLDERS = frozenset({"tests", "test", "docs", "doc", "examples", "benchmarks", "scripts", "bin", "share"})
+"""Top-level folders that careless wheels ship; nobody imports them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,10 @@ class Environment:
     """Where an environment lies in the image, without a leading slash, e.g. `opt/env/runtime`."""
 
     root: str
+    base: str = ""
+    """The environment whose packages this one sees too, e.g. `opt/env/base`."""
+    is_base: bool = False
+    """Whether it is such a base: packages alone, no interpreter and no commands."""
 
     @property
     def python(self) -> str:
@@ -32,7 +40,9 @@ class Environment:
         return f"/{self.root}/bin/python"
 
     def skeleton(self) -> dict[str, Entry]:
-        """What `python -m venv --without-pip` would make."""
+        """What `python -m venv --without-pip` would make, and the line that leads to the base."""
+        if self.is_base:
+            return {}
         config = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON_VERSION}\n"
         entries = [
             file_entry(f"{self.root}/pyvenv.cfg", config.encode()),
@@ -40,7 +50,12 @@ class Environment:
             link_entry(f"{self.root}/bin/python3", "python"),
             link_entry(f"{self.root}/bin/python3.11", "python"),
             link_entry(f"{self.root}/lib64", "lib"),
+            dir_entry(f"{self.root}/{SITE}"),
         ]
+        if self.base:
+            # addsitedir and not a bare path: the base's own .pth files are run too.
+            line = f"import site; site.addsitedir('/{self.base}/{SITE}')\n"
+            entries.append(file_entry(f"{self.root}/{SITE}/_base.pth", line.encode()))
         return {entry.path: entry for entry in entries}
 
     def command(self, name: str, target: str) -> Entry:
@@ -53,59 +68,139 @@ class Environment:
         return file_entry(f"{self.root}/bin/{name}", text.encode(), 0o755)
 
 
-def _read(member: wheel.Member) -> bytes:
-    with zipfile.ZipFile(member.archive) as archive:
-        data = archive.read(member.name)
-    actual = wheel.record_digest(hashlib.sha256(data).digest())
-    if member.digest and actual != member.digest:
-        raise BuildError(f"{member.archive.name}: {member.name} differs from the wheel's own RECORD: the wheel is bad")
-    return data
+# Opening a wheel reads its whole list of files, and torch's is long.
+_archive = cache(zipfile.ZipFile)
+
+
+class _Checked(io.RawIOBase):
+    """A member's bytes as they are read, compared with RECORD when they end; some members are over 1 GB."""
+
+    def __init__(self, member: wheel.Member) -> None:
+        self.member = member
+        self.source = _archive(member.archive).open(member.name)
+        self.hash = hashlib.sha256()
+        self.left = member.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.source.read(min(len(buffer), self.left))
+        buffer[: len(data)] = data
+        self.hash.update(data)
+        self.left -= len(data)
+        if self.left == 0 and self.member.digest not in ("", wheel.record_digest(self.hash.digest())):
+            raise BuildError(
+                f"{self.member.archive.name}: {self.member.name} differs from the wheel's own RECORD: the wheel is bad"
+            )
+        return len(data)
 
 
 def _opener(member: wheel.Member) -> Callable[[], IO[bytes]]:
-    return lambda: io.BytesIO(_read(member))
+    return lambda: io.BufferedReader(_Checked(member), 1 << 20)
 
 
-def plan(environment: Environment, wheels: list[Path]) -> dict[str, Entry]:
-    """Every file of the environment.
+def wheel_file(path: Path) -> Path:
+    """The wheel at `path`, or the one wheel in that folder, where it was built from source."""
+    return next(iter(sorted(path.glob("*.whl"))), path)
+
+
+def _checked_members(path: Path) -> list[wheel.Member]:
+    # Store paths are HASH-NAME.
+    name = path.name.partition("-")[2] if path.parent.name == "store" else path.name
+    wheel.check_platform(wheel.parse(name))
+    return wheel.members(path, SITE)
+
+
+def conflicts(wheels: Sequence[list[wheel.Member]], base: Sequence[list[wheel.Member]]) -> None:
+    """Refuse what would be overwritten or hidden.
 
     Raises:
-        BuildError: a wheel for another platform, or two wheels that ship one file with different content.
+        BuildError: two wheels ship one file with different content, or a package's parts lie in both the base and
+            the environment, where the one hides the other.
     """
-    tree = environment.skeleton()
     origin: dict[str, wheel.Member] = {}
-    for path in wheels:
-        # Store paths are HASH-NAME.
-        wheel.check_platform(wheel.parse(path.name.partition("-")[2] if path.name[32:33] == "-" else path.name))
+    for member in (member for members in (*base, *wheels) for member in members):
+        other = origin.setdefault(member.target, member)
+        if other.digest != member.digest:
+            raise BuildError(
+                f"/{member.target} is in both {other.archive.name} and {member.archive.name}, with different content"
+            )
+    above, below = _packages(wheels), _packages(base)
+    for name in sorted(above.keys() & below.keys()):
+        if (above[name] or below[name]) and name not in _SHARED_FOLDERS:
+            raise BuildError(
+                f"package {name} has parts in both the base and the environment, and one hides the other: "
+                "keep all of it in the base"
+            )
+
+
+def _packages(wheels: Sequence[list[wheel.Member]]) -> dict[str, bool]:
+    """Top-level folder -> whether it is a regular package, with an __init__.py."""
+    found: dict[str, bool] = {}
+    for member in (member for members in wheels for member in members):
+        inside = member.target.removeprefix(f"{SITE}/")
+        name, slash, rest = inside.partition("/")
+        if slash and inside != member.target and name.isidentifier():
+            found[name] = found.get(name, False) or rest == "__init__.py"
+    return found
+
+
+def plan(environment: Environment, wheels: Sequence[Path], base: Sequence[Path] = ()) -> dict[str, Entry]:
+    """Every file of the environment; of the `base` wheels only their commands, which need this interpreter.
+
+    Raises:
+        BuildError: a wheel for another platform, or wheels that do not go together.
+    """
+    contents = {path: _checked_members(path) for path in map(wheel_file, wheels)}
+    below = {path: _checked_members(path) for path in map(wheel_file, base)}
+    conflicts(list(contents.values()), list(below.values()))
+    tree = environment.skeleton()
+    for path, members in contents.items():
         installed = []
-        for member in wheel.members(path, SITE):
-            target = f"{environment.root}/{member.target}"
-            other = origin.get(target)
-            if other is not None:
-                if other.digest != member.digest:
-                    raise BuildError(
-                        f"/{target} is in both {other.archive.name} and {path.name}, with different content"
-                    )
+        for member in members:
+            if environment.is_base and member.script:
                 continue
-            origin[target] = member
-            mode = 0o755 if member.executable else 0o644
-            if member.script or target.endswith(".py"):
-                data = _read(member)
-                if member.script and data.startswith(b"#!python"):
-                    data = b"#!" + environment.python.encode() + data[data.index(b"\n") :]
-                tree[target] = file_entry(target, data, mode)
-                code = compile_module(data, f"/{target}") if target.endswith(".py") else None
-                if code is not None:
-                    tree[cache_path(target)] = file_entry(cache_path(target), code)
-            else:
-                tree[target] = Entry(target, "file", mode, size=member.size, open=_opener(member))
+            target = f"{environment.root}/{member.target}"
+            tree |= _installed(environment, target, member)
             installed.append((target, member.digest, member.size))
-        for name, call in wheel.commands(path).items():
-            script = environment.command(name, call)
+        for script in [] if environment.is_base else _commands(environment, path):
             tree[script.path] = script
             installed.append((script.path, "", script.size))
         _finish_record(tree, environment, path, installed)
+    for path, members in below.items():
+        for member in members:
+            if member.script:
+                tree |= _installed(environment, f"{environment.root}/{member.target}", member)
+        tree |= {script.path: script for script in _commands(environment, path)}
     return tree
+
+
+def _commands(environment: Environment, path: Path) -> list[Entry]:
+    return [environment.command(name, call) for name, call in wheel.commands(path).items()]
+
+
+def _installed(environment: Environment, target: str, member: wheel.Member) -> dict[str, Entry]:
+    """One member at its place, and its bytecode."""
+    mode = 0o755 if member.executable else 0o644
+    if not member.script and not target.endswith(".py"):
+        return {target: Entry(target, "file", mode, size=member.size, open=_opener(member))}
+    data = _opener(member)().read()
+    if member.script and data.startswith(b"#!python"):
+        data = b"#!" + environment.python.encode() + data[data.index(b"\n") :]
+    tree = {target: Entry(target, "file", mode, size=len(data), open=_opener(member))}
+    if member.script:
+        return {target: file_entry(target, data, mode)}
+    code = compile_module(data, f"/{target}")
+    if code is not None:
+        # Held compressed: torch's bytecode alone is 60 MB.
+        tree[cache_path(target)] = _packed_entry(cache_path(target), code)
+    return tree
+
+
+def _packed_entry(path: str, content: bytes) -> Entry:
+    packed = zlib.compress(content, 1)
+    return Entry(path, "file", size=len(content), open=lambda: io.BytesIO(zlib.decompress(packed)))
 
 
 def _finish_record(
@@ -131,8 +226,9 @@ def _relative(target: str, root: str) -> str:
 
 
 def build(job: Build) -> None:
-    """Make the layer of environment `root` from `wheels`."""
-    tree = plan(Environment(job.attrs["root"]), [Path(path) for path in job.attrs["wheels"]])
+    """Make the layer of environment `root` from `wheels`; `base` names what lies below, `base_wheels` is in it."""
+    environment = Environment(job.attrs["root"], job.attrs["base"], job.attrs["is_base"])
+    tree = plan(environment, [Path(p) for p in job.attrs["wheels"]], [Path(p) for p in job.attrs["base_wheels"]])
     write_layer(tree, job.out, job.attrs["created_by"], job.zstd, job.attrs["level"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from hearmeman_build.errors import BuildError
@@ -17,6 +16,14 @@ USERS = {
 }
 """System users for the processes that hold secrets: name -> uid and gid."""
 
+_PACKAGE_USERS = {"usr/sbin/sshd": ("sshd", 100, "/run/sshd")}
+"""Program -> the user that its package's postinst makes: name, uid, home; group nogroup."""
+
+_PACKAGE_GROUPS = {"usr/bin/ssh-agent": ("_ssh", 101)}
+"""Program -> the group that its package's postinst makes."""
+
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
 _SHELL_LINE = b"# What boot made of the pod's settings, without secrets.\n[ -r /run/hearmeman/shell.env ] && . /run/hearmeman/shell.env\n"
 """For every interactive shell; boot writes the file."""
 
@@ -26,10 +33,25 @@ _ALTERNATIVES = {
     "usr/bin/which": ("usr/bin/which.debianutils",),
     "usr/bin/pager": ("usr/bin/less", "usr/bin/more"),
     "usr/bin/editor": ("usr/bin/nano", "usr/bin/vim.tiny"),
+    "usr/bin/pico": ("usr/bin/nano",),
+    "usr/bin/vi": ("usr/bin/vim.tiny",),
+    "usr/bin/view": ("usr/bin/vim.tiny",),
+    "usr/bin/ex": ("usr/bin/vim.tiny",),
+    "usr/bin/rview": ("usr/bin/vim.tiny",),
+    "usr/bin/cc": ("usr/bin/gcc",),
+    "usr/bin/c++": ("usr/bin/g++",),
+    "usr/bin/c89": ("usr/bin/c89-gcc",),
+    "usr/bin/c99": ("usr/bin/c99-gcc",),
+    "usr/lib/cpp": ("usr/bin/cpp",),
+    "usr/bin/lzma": ("usr/bin/xz",),
+    "usr/bin/unlzma": ("usr/bin/unxz",),
+    "usr/bin/lzcat": ("usr/bin/xzcat",),
+    "usr/sbin/rmt": ("usr/sbin/rmt-tar",),
+    # ffmpeg does not start without these two.
+    f"{_LIBRARIES}/libblas.so.3": (f"{_LIBRARIES}/blas/libblas.so.3",),
+    f"{_LIBRARIES}/liblapack.so.3": (f"{_LIBRARIES}/lapack/liblapack.so.3",),
 }
 """Name -> candidates, best first."""
-
-_SSH_GROUP = 101
 
 _CREATED = {
     "mnt": 0o755, "srv": 0o755, "opt": 0o755, "media": 0o755, "proc": 0o755, "sys": 0o755, "dev": 0o755,
@@ -73,9 +95,9 @@ def apply(tree: Tree) -> Tree:
     tree["var/run"], tree["var/lock"] = link_entry("var/run", "/run"), link_entry("var/lock", "/run/lock")
     _base_files(tree)
     _accounts(tree)
+    _access(tree)
     _pam(tree)
     _certificates(tree)
-    _ssh(tree)
     for name, candidates in _ALTERNATIVES.items():
         _alternative(tree, name, candidates)
     if "usr/bin/python3.11" in tree:
@@ -119,9 +141,12 @@ def _accounts(tree: Tree) -> None:
     for name, number in USERS.items():
         passwd.append(f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin")
         group.append(f"{name}:x:{number}:")
-    if "usr/sbin/sshd" in tree:
-        passwd.append("sshd:x:100:65534::/run/sshd:/usr/sbin/nologin")
-        group.append(f"_ssh:x:{_SSH_GROUP}:")
+    for program, (name, number, home) in _PACKAGE_USERS.items():
+        if program in tree:
+            passwd.append(f"{name}:x:{number}:65534::{home}:/usr/sbin/nologin")
+    for program, (name, number) in _PACKAGE_GROUPS.items():
+        if program in tree:
+            group.append(f"{name}:x:{number}:")
     _put(tree, "etc/passwd", _lines(passwd))
     _put(tree, "etc/group", _lines(group))
     shadow = [f"{line.split(':')[0]}:*:19675:0:99999:7:::" for line in passwd]
@@ -132,11 +157,31 @@ def _accounts(tree: Tree) -> None:
     _put(tree, "etc/subgid", b"")
 
 
-def _ssh(tree: Tree) -> None:
-    if "usr/sbin/sshd" in tree:
-        _put(tree, "etc/ssh/sshd_config", content(tree, "usr/share/openssh/sshd_config"))
+def _access(tree: Tree) -> None:
+    """Owners and modes that postinsts set, and the files that they write for logins and git."""
     if "usr/bin/ssh-agent" in tree:
-        tree["usr/bin/ssh-agent"] = replace(tree["usr/bin/ssh-agent"], mode=0o2755, gid=_SSH_GROUP)
+        tree["usr/bin/ssh-agent"] = replace(tree["usr/bin/ssh-agent"], mode=0o2755, gid=101)
+    if "usr/sbin/sshd" in tree:
+        # Host keys are the pod's own: boot makes them.
+        _put(tree, "etc/ssh/sshd_config", content(tree, "usr/share/openssh/sshd_config"))
+    if "etc/sudoers" in tree:
+        tree["etc/sudoers"] = replace(tree["etc/sudoers"], mode=0o440)
+    if "usr/bin/git-lfs" in tree:
+        _put(tree, "etc/gitconfig", _GIT_LFS)
+    if "usr/bin/apt-get" in tree:
+        # The package's own example names Debian's archives.
+        _put(tree, "etc/apt/sources.list", content(tree, "usr/share/doc/apt/examples/sources.list"))
+    for folder, mode, gid in (("var/mail", 0o2775, 8), ("var/local", 0o2775, 50)):
+        tree[folder] = replace(dir_entry(folder, mode), gid=gid)
+    _put_link(tree, "var/spool/mail", "../mail")
+
+
+_GIT_LFS = b"""[filter "lfs"]
+\tclean = git-lfs clean -- %f
+\tsmudge = git-lfs smudge -- %f
+\tprocess = git-lfs filter-process
+\trequired = true
+"""
 
 
 def _unlocked(master: bytes) -> list[str]:
@@ -174,6 +219,8 @@ def _certificates(tree: Tree) -> None:
     if names:
         _put(tree, "etc/ca-certificates.conf", _lines(names))
         _put(tree, "etc/ssl/certs/ca-certificates.crt", bundle)
+        # OpenSSL's own default: without it Python finds no authority, since the links are not hashed here.
+        _put_link(tree, "usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt")
 
 
 def _alternative(tree: Tree, name: str, candidates: tuple[str, ...]) -> None:
@@ -181,39 +228,7 @@ def _alternative(tree: Tree, name: str, candidates: tuple[str, ...]) -> None:
     if best is None:
         return
     short = name.rpartition("/")[2]
+    if name.startswith(_LIBRARIES):
+        short += "-x86_64-linux-gnu"
     _put_link(tree, f"etc/alternatives/{short}", f"/{best}")
     _put_link(tree, name, f"/etc/alternatives/{short}")
-
-
-def dpkg_database(packages: dict[str, list[Entry]], stanzas: dict[str, dict[str, bytes]]) -> Tree:
-    """/var/lib/dpkg: status, file lists and conffiles, so that apt and scanners see what is installed."""
-    tree: Tree = {}
-    status = b""
-    for name in sorted(packages):
-        control = stanzas[name]["control"].rstrip(b"\n").split(b"\n")
-        conffiles = stanzas[name].get("conffiles", b"").decode().split()
-        status += control[0] + b"\nStatus: install ok installed\n" + b"\n".join(control[1:]) + b"\n"
-        files = {e.path: e for e in packages[name]}
-        hashes = [(c, files[c.strip("/")]) for c in conffiles if c.strip("/") in files]
-        if hashes:
-            status += b"Conffiles:\n"
-            for conffile, entry in hashes:
-                status += f" {conffile} {_md5(entry)}\n".encode()
-        status += b"\n"
-        listing = _lines(["/.", *sorted(f"/{path}" for path in files)])
-        same = b"Multi-Arch: same" in stanzas[name]["control"]
-        stem = f"var/lib/dpkg/info/{name}:amd64" if same else f"var/lib/dpkg/info/{name}"
-        _put(tree, f"{stem}.list", listing)
-        for part in ("md5sums", "conffiles", "shlibs", "triggers"):
-            if part in stanzas[name]:
-                _put(tree, f"{stem}.{part}", stanzas[name][part])
-    _put(tree, "var/lib/dpkg/status", status)
-    _put(tree, "var/lib/dpkg/available", b"")
-    _put(tree, "var/lib/dpkg/info/format", b"1\n")
-    return tree
-
-
-def _md5(entry: Entry) -> str:
-    if entry.open is None:
-        raise BuildError(f"/{entry.path} is not a file")
-    return hashlib.md5(entry.open().read(), usedforsecurity=False).hexdigest()

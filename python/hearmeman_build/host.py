@@ -23,12 +23,22 @@ _OPTIONS = {
 }
 
 
+def in_nixpkgs_world() -> bool:
+    """Whether the real nixpkgs and nix2container are used: HEARMEMAN_WORLD=nixpkgs, which `nix run` sets."""
+    return os.environ.get("HEARMEMAN_WORLD", "") == "nixpkgs"
+
+
 def nix_options(root_user: bool) -> list[str]:
-    """Options for every Nix call: sandboxed, nothing of the host lent to builds, no binary cache."""
-    options = dict(_OPTIONS)
-    if root_user:
+    """Options for every Nix call: sandboxed, nothing of the host lent to builds, no binary cache.
+
+    With the real nixpkgs the machine's own configuration holds: its daemon, its caches.
+    """
+    options = (
+        {key: _OPTIONS[key] for key in ("experimental-features", "warn-dirty")} if in_nixpkgs_world() else _OPTIONS
+    )
+    if root_user and not in_nixpkgs_world():
         # Debian's nix-bin alone makes no build users; the sandbox isolates all the same.
-        options["build-users-group"] = ""
+        options = {**options, "build-users-group": ""}
     return [word for key, value in options.items() for word in ("--option", key, value)]
 
 
@@ -66,7 +76,9 @@ def nix(*arguments: str, program: str = "nix", quiet: bool = True) -> str:
 
 
 def offline_inputs() -> list[str]:
-    """The overrides that put the stand-ins in place of nixpkgs and nix2container."""
+    """The overrides that put the stand-ins in place of nixpkgs and nix2container; none with the real ones."""
+    if in_nixpkgs_world():
+        return []
     return [
         "--override-input",
         "nixpkgs",

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import os
+import queue
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +72,36 @@ def ordered(entries: Iterable[Entry]) -> list[Entry]:
 
 
 class _Tee(io.RawIOBase):
+    """Hands on what is written, and hashes it in a second thread: a layer is some gigabytes."""
+
     def __init__(self, sink: IO[bytes]) -> None:
         self.sink = sink
-        self.hash = hashlib.sha256()
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[bytes | None] = queue.Queue(8)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hash.update(data)
 
     def write(self, data: Any) -> int:
-        self.hash.update(data)
+        self._queue.put(bytes(data))
         self.sink.write(data)
+        self.size += len(data)
         return len(data)
+
+    def digest(self) -> str:
+        """The sha256 of everything written."""
+        self._queue.put(None)
+        self._thread.join()
+        return self._hash.hexdigest()
 
 
 def write_tar(entries: Iterable[Entry], sink: _Tee) -> None:
     """Write `entries`, in their order, as one pax tar: mtime 1, numeric owners, no names."""
-    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
         for entry in entries:
             tar.addfile(*_member(entry))
 
@@ -118,6 +137,7 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
             raise BuildError("zstd could not be started")
         tee = _Tee(child.stdin)
         write_tar(ordered(with_parents(entries).values()), tee)
+        diff_id = tee.digest()
         child.stdin.close()
         if child.wait() != 0:
             raise BuildError(
@@ -129,7 +149,8 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
         {
             "digest": f"sha256:{digest}",
             "size": blob.stat().st_size,
-            "diff_ids": f"sha256:{tee.hash.hexdigest()}",
+            "diff_ids": f"sha256:{diff_id}",
+            "unpacked": tee.size,
             "mediatype": MEDIA_TYPE,
             "layer-path": str(blob),
             "History": {"created_by": created_by},

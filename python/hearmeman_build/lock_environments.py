@@ -1,4 +1,4 @@
-"""Writes nix/environments/lock.json: uv resolves each <name>.toml and one wheel is chosen for each package."""
+"""Writes nix/environments/lock.json: uv resolves the toml files and one file is chosen for each package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,18 @@ def _abi_level(python: str, abi: str) -> tuple[int, int] | None:
     return None
 
 
-def choose(name: str, version: str, wheels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The lock's entry for one package.
+def choose(
+    name: str, version: str, wheels: Iterable[Mapping[str, Any]], sdist: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The lock's entry for one package; its source where it publishes no wheel at all.
 
     Raises:
         BuildError: no wheel fits.
     """
-    ranked = []
+    ranked: list[tuple[tuple[int, ...], str, Mapping[str, Any]]] = []
+    wheels = list(wheels)
+    if not wheels and sdist is not None:
+        ranked = [((0,), str(sdist.get("name") or sdist["url"].rpartition("/")[2]), sdist)]
     for item in wheels:
         file = str(item.get("name") or item["url"].rpartition("/")[2])
         level = rank(file)
@@ -78,31 +83,61 @@ def choose(name: str, version: str, wheels: Iterable[Mapping[str, Any]]) -> dict
     return {"name": name, "version": version, "file": file, "sha256": item["hashes"]["sha256"], "size": item["size"]}
 
 
-def resolve(project: Path) -> list[dict[str, Any]]:
-    """Resolve one environment's toml against the index that this machine is configured with."""
+def combined(base: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> str:
+    """One project with an extra for each environment, so that uv keeps one version wherever all of them allow it."""
+    common = base["project"]["dependencies"]
+    extras = {name: [*common, *member["project"]["dependencies"]] for name, member in members.items()}
+    lines = ["[project]", 'name = "environments"', 'version = "0"']
+    lines += [f"requires-python = {json.dumps(base['project']['requires-python'])}", "dependencies = []"]
+    lines += ["[project.optional-dependencies]", *(f"{n} = {json.dumps(d)}" for n, d in extras.items())]
+    lines += ["[tool.uv]", *(f"{key} = {json.dumps(value)}" for key, value in base["tool"]["uv"].items())]
+    conflicts = ", ".join(f"{{ extra = {json.dumps(name)} }}" for name in extras)
+    return "\n".join([*lines, f"conflicts = [[{conflicts}]]"]) + "\n"
+
+
+def resolve(project: str, extras: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Resolve a project against the index that this machine is configured with; extra -> its packages.
+
+    Without extras the project itself, under the name "".
+
+    Raises:
+        BuildError: the requirements contradict each other, or a package has no file for the image.
+    """
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(project, Path(folder) / "pyproject.toml")
-        for command in (
-            ["lock", "-q"],
-            ["export", "-q", "--format", "pylock.toml", "--no-header", "-o", "pylock.toml"],
-        ):
-            done = subprocess.run([uv, *command, "--python", "3.11"], cwd=folder, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise BuildError(f"uv could not resolve {project.name}: {done.stderr.strip()[-1500:]}")
-        exported = tomllib.loads((Path(folder) / "pylock.toml").read_text())
-    return sorted(
-        (choose(p["name"], p["version"], p.get("wheels", [])) for p in exported["packages"] if "version" in p),
-        key=lambda entry: str(entry["name"]),
-    )
+        (Path(folder) / "pyproject.toml").write_text(project)
+        _uv(uv, folder, "lock")
+        for extra in extras or [""]:
+            chosen = ["--extra", extra] if extra else []
+            _uv(uv, folder, "export", *chosen, "--format", "pylock.toml", "--no-header", "-o", "pylock.toml")
+            exported = tomllib.loads((Path(folder) / "pylock.toml").read_text())
+            entries = [
+                choose(p["name"], p["version"], p.get("wheels", []), p.get("sdist"))
+                for p in exported["packages"]
+                if "version" in p
+            ]
+            found[extra] = sorted(entries, key=lambda entry: str(entry["name"]))
+    return found
+
+
+def _uv(uv: str, folder: str, *arguments: str) -> None:
+    done = subprocess.run([uv, *arguments, "-q", "--python", "3.11"], cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"uv could not resolve the environments: {done.stderr.strip()[-1500:]}")
 
 
 def lock(root: Path) -> None:
     """Write `root/nix/environments/lock.json`."""
     folder = root / "nix/environments"
-    document = {path.stem: resolve(path) for path in sorted(folder.glob("*.toml"))}
-    write_atomically(folder / "lock.json", (json.dumps(document, indent=1) + "\n").encode())
-    for name, entries in document.items():
-        print(
-            f"nix/environments/lock.json: {name}: {len(entries)} wheels, {sum(e['size'] for e in entries) / 1e6:.0f} MB"
-        )
+    base = tomllib.loads((folder / "base.toml").read_text())
+    members = base["tool"]["hearmeman"]["members"]
+    together = combined(base, {name: tomllib.loads((folder / f"{name}.toml").read_text()) for name in members})
+    document = resolve(together, members)
+    for path in sorted(folder.glob("*.toml")):
+        if path.stem not in (*members, "base"):
+            document[path.stem] = resolve(path.read_text(), [])[""]
+    write_atomically(folder / "lock.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    for name, entries in sorted(document.items()):
+        size = sum(entry["size"] for entry in entries)
+        print(f"nix/environments/lock.json: {name}: {len(entries)} packages, {size / 1e6:.0f} MB")

@@ -102,35 +102,67 @@ def _mirrors() -> dict[str, str]:
 
 
 def fetch_wheels(root: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
-    """Download the wheels of an environment's lock with pip; file name -> file.
+    """Download the files of an environment's lock with pip, wheels and sources; file name -> file.
 
     Raises:
         BuildError: a wheel is for another platform, is not in the index, or has another hash.
     """
     cache = _cache(root)
     for entry in entries:
-        check_platform(parse(entry["file"]))
+        if entry["file"].endswith(".whl"):
+            check_platform(parse(entry["file"]))
     files = {entry["file"]: cache / entry["file"] for entry in entries}
     missing = [entry for entry in entries if not _fresh(files[entry["file"]], entry["sha256"])]
-    if missing:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
-            for entry in missing:
-                requirements.write(f"{entry['name']}=={entry['version']} --hash=sha256:{entry['sha256']}\n")
-            requirements.flush()
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--no-cache-dir"]
-            command += ["--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp", "-d", str(cache)]
-            for platform in sorted({p for entry in missing for p in parse(entry["file"]).platforms if p != "any"}):
-                command += ["--platform", platform]
-            done = subprocess.run([*command, "-r", requirements.name], capture_output=True, text=True)
-        for entry in missing:
-            if not files[entry["file"]].is_file():
-                raise BuildError(
-                    f"{entry['file']} of nix/environments/lock.json could not be fetched: the hash in the lock is wrong or "
-                    f"the index does not have it; run `make lock`\n{done.stderr.strip()[-600:]}"
-                )
+    wheels = [entry for entry in missing if entry["file"].endswith(".whl")]
+    platforms = sorted({p for entry in wheels for p in parse(entry["file"]).platforms if p != "any"})
+    wheel_flags = ["--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp"]
+    wheel_flags += [word for platform in platforms for word in ("--platform", platform)]
+    said = _pip(wheels, cache, wheel_flags)
+    said += _pip([entry for entry in missing if entry not in wheels], cache, ["--no-binary=:all:"])
+    for entry in missing:
+        if not files[entry["file"]].is_file():
+            raise BuildError(
+                f"{entry['file']} of nix/environments/lock.json could not be fetched: the hash in the lock is wrong or "
+                f"the index does not have it; run `make lock`\n{_errors(said)}"
+            )
     for entry in entries:
         check_file(files[entry["file"]], entry["sha256"], "nix/environments/lock.json")
     return files
+
+
+def _pip(entries: Sequence[Mapping[str, Any]], cache: Path, flags: Sequence[str]) -> str:
+    """Download `entries`, each by its hash; what pip said on its error stream."""
+    if not entries:
+        return ""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        for entry in entries:
+            requirements.write(f"{entry['name']}=={entry['version']} --hash=sha256:{entry['sha256']}\n")
+        requirements.flush()
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--no-cache-dir"]
+        command += ["-d", str(cache), *flags, "-r", requirements.name]
+        return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def _errors(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.startswith("ERROR")]
+    return "\n".join(lines or said.splitlines()[-5:])
+
+
+_BATCH_BYTES = 400_000_000
+
+
+def batches(entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group downloads, small files first, into some 400 MB each; pip takes one version of a package at a time."""
+    grouped: list[list[Mapping[str, Any]]] = []
+    for entry in sorted(entries, key=lambda e: e["size"]):
+        for batch in grouped:
+            fits = sum(e["size"] for e in batch) + entry["size"] <= _BATCH_BYTES
+            if fits and entry["name"] not in {e["name"] for e in batch}:
+                batch.append(entry)
+                break
+        else:
+            grouped.append([entry])
+    return grouped
 
 
 def fixed_path(name: str, sha256: str, recursive: bool = False) -> str:
@@ -228,7 +260,10 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
         if environment not in locked:
             raise BuildError(f"no environment {environment} in nix/environments/lock.json: run `make lock`")
     packages = sorted({name for group in groups for name in userland["groups"][group]})
-    wheels = [entry for environment in environments for entry in locked[environment]]
+    if any(not entry["file"].endswith(".whl") for name in environments for entry in locked[name]):
+        # Packages that publish no wheel are built by setuptools.
+        environments = [*environments, "build"]
+    wheels = list({e["file"]: e for environment in environments for e in locked[environment]}.values())
 
     deb_names = {name: store_name(userland["packages"][name]["file"]) for name in packages}
     hashes = {deb_names[name]: userland["packages"][name]["sha256"] for name in packages}
@@ -247,9 +282,26 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
         add_files({deb_names[name]: path for name, path in files.items()})
     if missing_wheels:
         say(f"fetching {len(missing_wheels)} Python wheels, {wheel_bytes / 1e6:.0f} MB")
-        add_files(dict(fetch_wheels(root, missing_wheels)))
+        done = 0
+        for batch in batches(missing_wheels):
+            _store_wheels(root, batch)
+            done += sum(entry["size"] for entry in batch)
+            if wheel_bytes > _BATCH_BYTES:
+                say(f"  {done / 1e6:.0f} of {wheel_bytes / 1e6:.0f} MB")
     buildroot = add_buildroot(root, userland, say)
     keep([*paths.values(), buildroot])
+
+
+_KEPT_BYTES = 50_000_000
+
+
+def _store_wheels(root: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Fetch a batch into the store; large files are not kept beside it."""
+    files = fetch_wheels(root, entries)
+    add_files(files)
+    for path in files.values():
+        if path.stat().st_size > _KEPT_BYTES:
+            path.unlink()
 
 
 def add_buildroot(root: Path, userland: Mapping[str, Any], say: Any = print) -> str:

@@ -1,18 +1,20 @@
-"""Shows a built image, and pushes it to a registry by skopeo, recording its digest."""
+"""Brings a built image to a registry, recording its digest, or into a local docker or podman."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hearmeman_build import skopeo, tags
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, write_atomically
+from hearmeman_build.inspect_image import layers
+
+_PLACES = {"docker": "docker-daemon:", "podman": "containers-storage:"}
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,20 @@ class Pushed:
     reference: str
     """REGISTRY/NAME, without tag or digest."""
     digest: str
+    sent: int
+    """Bytes of layers that were sent."""
+    skipped: int
+    """Bytes of layers that the registry had."""
 
 
-def inspect_image(image: Image, as_json: bool) -> str:
-    """The image as a person reads it, or as JSON."""
-    blobs = image.layout / "blobs/sha256"
-    manifest = json.loads((blobs / image.digest.partition(":")[2]).read_text())
-    config = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())
-    layers = [
-        {"size": layer["size"], "digest": layer["digest"], "made_by": history["created_by"]}
-        for layer, history in zip(manifest["layers"], config["history"], strict=True)
-    ]
-    if as_json:
-        document = {"digest": image.digest, "size": image.size, "config": config["config"], "layers": layers}
-        return json.dumps(document, indent=1)
-    lines = [f"{image.digest}  {image.size / 1e6:.1f} MB in {len(layers)} layers"]
-    lines += [f"{layer['size'] / 1e6:10.2f} MB  {layer['digest'][7:19]}  {layer['made_by']}" for layer in layers]
-    return "\n".join(lines)
-
-
-def push(tier: str, to: str, tag: str = "", plain_http: bool = False) -> Pushed:
+def push(
+    tier: str,
+    to: str,
+    tag: str = "",
+    plain_http: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    baked: Sequence[str] = (),
+) -> Pushed:
     """Push `tier`'s image to `to` and record it in images.lock.json.
 
     Raises:
@@ -49,26 +45,56 @@ def push(tier: str, to: str, tag: str = "", plain_http: bool = False) -> Pushed:
     """
     if "@" in to or ":" in to.rpartition("/")[2]:
         raise BuildError(f"--to {to} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
-    image = build_image(tier)
-    with tempfile.TemporaryDirectory() as folder:
-        digest_file = Path(folder, "digest")
-        command = ["skopeo", "--insecure-policy", "copy", "--digestfile", str(digest_file)]
-        if plain_http:
-            command.append("--dest-tls-verify=false")
-        command += [f"oci:{image.layout}:{tier}", f"docker://{to}:{tag or tier}"]
-        try:
-            done = subprocess.run(
-                command, stdout=None, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}
-            )
-        except FileNotFoundError as error:
-            raise BuildError("skopeo is not installed: run `./setup.sh test`") from error
-        if done.returncode != 0:
-            raise BuildError(f"skopeo could not push to {to}: {done.stderr.strip()[-800:]}")
-        digest = digest_file.read_text().strip()
-    if digest != image.digest:
-        raise BuildError(f"{to} holds {digest}, built was {image.digest}: the registry changed the manifest")
-    record(ROOT / "images.lock.json", tier, to, image)
-    return Pushed(to, digest)
+    image = build_image(tier, baked)
+    flags = ["--dest-tls-verify=false"] if plain_http else []
+    destination = f"docker://{to}:{tag or tags.tag(tier, baked)}"
+    copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
+    if copied.digest != image.digest:
+        raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
+    record(ROOT / "images.lock.json", "-".join([tier, *baked]), to, image)
+    sizes = {layer["digest"]: layer["size"] for layer in image.layers}
+    sent = sum(size for digest, size in sizes.items() if digest in copied.sent)
+    skipped = sum(size for digest, size in sizes.items() if digest in copied.skipped)
+    say(f"sent {sent / 1e6:.2f} MB, {skipped / 1e6:.2f} MB were there already")
+    return Pushed(to, copied.digest, sent, skipped)
+
+
+def load(
+    tier: str, into: str, name: str, say: Callable[[str], None] = lambda line: None, baked: Sequence[str] = ()
+) -> str:
+    """Load `tier`'s image into the local docker or podman as `name`; skopeo's destination.
+
+    Raises:
+        BuildError: skopeo is missing, or the engine is not there.
+    """
+    image = build_image(tier, baked)
+    place = _PLACES.get(into, into)
+    destination = f"{place}{name}:{tags.tag(tier, baked)}"
+    skopeo.copy(_source(image), destination, _digests(image), [], _teller(image, say))
+    return destination
+
+
+def _source(image: Image) -> str:
+    return f"oci:{image.layout}"
+
+
+def _digests(image: Image) -> list[str]:
+    return [layer["digest"] for layer in image.layers]
+
+
+def _teller(image: Image, say: Callable[[str], None]) -> Callable[[str, str], None]:
+    """Words for skopeo's states: a line when a layer begins to move and one when it is there."""
+    known = {layer.digest: layer for layer in layers(image)}
+    begun: set[str] = set()
+    words = {"done": "sent", "skipped": "there already"}
+
+    def tell(digest: str, state: str) -> None:
+        layer = known[digest]
+        if state in words or digest not in begun:
+            say(f"{layer.size / 1e6:10.2f} MB  {layer.made_by}: {words.get(state, 'sending')}")
+        begun.add(digest)
+
+    return tell
 
 
 def record(path: Path, tier: str, repository: str, image: Image) -> None:

@@ -6,10 +6,11 @@ import io
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from hearmeman_build import debs, fixups
+from hearmeman_build import debs, dpkg, fixups, ldcache
 from hearmeman_build.builder import Build, run
 from hearmeman_build.bytecode import cache_path, compile_module
 from hearmeman_build.errors import BuildError
@@ -103,20 +104,49 @@ def compiled(tree: dict[str, Entry]) -> dict[str, Entry]:
     return added
 
 
+def changes(tree: dict[str, Entry], below: dict[str, Entry]) -> dict[str, Entry]:
+    """What a layer of `tree` must hold on top of `below`: new and changed paths, with the folders that they lie in.
+
+    The folders come with `tree`'s owners and modes: a layer that names a folder sets them.
+    """
+    changed = {path: entry for path, entry in tree.items() if not _same(entry, below.get(path))}
+    for path in list(changed):
+        parent = path.rpartition("/")[0]
+        while parent and parent in tree and tree[parent].kind == "dir":
+            changed[parent] = tree[parent]
+            parent = parent.rpartition("/")[0]
+    return changed
+
+
+def _same(entry: Entry, other: Entry | None) -> bool:
+    if other is None or entry is other:
+        return other is not None
+    if replace(entry, open=None) != replace(other, open=None):
+        return False
+    return entry.open is None or other.open is None or entry.open().read() == other.open().read()
+
+
 def build(job: Build) -> None:
-    """Merge `debs` into `out`."""
+    """Merge `debs` over `below`, which lie in the layers below, and write what they add and change."""
     with tempfile.TemporaryDirectory() as folder:
         packages: dict[str, list[Entry]] = {}
         stanzas: dict[str, dict[str, bytes]] = {}
-        for deb in job.attrs["debs"]:
-            name, path = deb["package"], Path(deb["file"])
-            spool_path = Path(folder, f"{name}.tar")
-            with spool_path.open("wb") as spool:
-                debs.unpack(path, "data", job.zstd, spool)
-            packages[name] = entries_of(spool_path)
-            stanzas[name] = debs.control(path, job.zstd)
-        tree = merge(packages)
-        tree = fixups.apply(tree | fixups.dpkg_database(packages, stanzas))
+
+        def installed(debs_of: list[dict[str, str]], libraries: str) -> dict[str, Entry]:
+            for deb in debs_of:
+                name, path = deb["package"], Path(deb["file"])
+                spool_path = Path(folder, f"{name}.tar")
+                with spool_path.open("wb") as spool:
+                    debs.unpack(path, "data", job.zstd, spool)
+                packages[name] = entries_of(spool_path)
+                stanzas[name] = debs.control(path, job.zstd)
+            if not packages:
+                return {}
+            tree = fixups.apply(merge(packages) | dpkg.database(packages, stanzas))
+            return tree | ldcache.cache(tree, Path(folder, libraries))
+
+        below = installed(job.attrs["below"], "below")
+        tree = changes(installed(job.attrs["debs"], "here"), below)
         tree |= compiled(tree)
         write_layer(tree, job.out, job.attrs["created_by"], job.zstd, job.attrs["level"])
 

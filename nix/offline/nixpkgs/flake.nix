@@ -43,14 +43,18 @@
             pname,
             version,
             format,
-            dist,
-            python,
-            abi,
-            platform,
             sha256,
+            dist ? "",
+            python ? "",
+            abi ? "",
+            platform ? "",
           }:
           prefetched {
-            name = "${pname}-${version}-${python}-${abi}-${platform}.whl";
+            name =
+              if format == "wheel" then
+                "${pname}-${version}-${python}-${abi}-${platform}.whl"
+              else
+                "${pname}-${version}.tar.gz";
             outputHash = sha256;
           };
 

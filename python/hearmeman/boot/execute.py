@@ -41,7 +41,7 @@ def prepare(
             Path(folder).mkdir(parents=True, exist_ok=True)
         if plan.separate:
             _share_with_bare_root(plan.directories)
-        for name in ("env", "gate", "jupyter", "keep", "nodes", "share", "ssh"):
+        for name in ("env", "gate", "jupyter", "keep", "node_data", "nodes", "share", "ssh"):
             shutil.rmtree(run_dir / name, ignore_errors=True)
             private = name in ("env", "gate", "jupyter")
             (run_dir / name).mkdir(parents=True, mode=0o700 if private else 0o755)
@@ -83,8 +83,14 @@ def _links(plan: BootPlan, run_dir: Path, state: Path) -> None:
     logs = run_dir / "logs"
     logs.unlink(missing_ok=True)
     logs.symlink_to(state / "logs")
-    # JSON is YAML.
+    for name, folder in plan.node_folders.items():
+        link = run_dir / "node_data" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder)
     paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes")}}
+    if plan.models_dir:
+        paths["image"] = {entry.name: entry.path for entry in _folders_in(plan.models_dir)}
+    # JSON is YAML.
     (run_dir / "extra_model_paths.yaml").write_text(json.dumps(paths) + "\n", encoding="utf-8")
 
 

@@ -42,6 +42,14 @@ class Image:
     """Voice engine (xtts, chatterbox) -> its command; {host} and {port} stand for where it is to listen."""
     silent_nodes: tuple[str, ...] = ()
     """Custom nodes that bring no class of their own, so that /object_info cannot show whether they loaded."""
+    comfyui_arguments: tuple[str, ...] = ()
+    """Arguments that this image's ComfyUI is always given."""
+    environment_key: str = ""
+    """Names the Python packages that ComfyUI runs with; what is added on the volume was built for these."""
+    node_folders: tuple[str, ...] = ()
+    """Folders inside the image's nodes, as NODE/FOLDER, that lead to the volume, since their nodes write there."""
+    models_dir: str = ""
+    """Folder of the models that are part of the image; empty if none is."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """The file's whole content."""
 
@@ -65,21 +73,20 @@ def read_image(path: Path) -> Image:
     env = raw.get("env", {})
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         wrong.append("env")
-    services, silent = raw.get("services", {}), raw.get("silent_nodes", [])
+    services = raw.get("services", {})
     if not isinstance(services, dict) or not all(_is_words(argv) and argv for argv in services.values()):
         wrong.append("services")
-    jupyter = raw.get("jupyter_python", "")
-    if not isinstance(jupyter, str):
-        wrong.append("jupyter_python")
-    if not _is_words(silent):
-        wrong.append("silent_nodes")
+    lists = {name: raw.get(name, []) for name in ("silent_nodes", "comfyui_arguments", "node_folders")}
+    wrong += [name for name, words in lists.items() if not _is_words(words)]
+    extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "models_dir")}
+    wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
     if raw["tier"] not in TIERS:
         raise ImageError(f"{path} names the unknown tier {raw['tier']!r}; known are {', '.join(TIERS)}. {mend}")
     commands = {name: tuple(argv) for name, argv in services.items()}
-    facts = {name: raw[name] for name in texts}
-    return Image(**facts, env=env, jupyter_python=jupyter, services=commands, silent_nodes=tuple(silent), raw=raw)
+    facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
+    return Image(**facts, env=env, services=commands, raw=raw)
 
 
 def _is_words(value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from hearmeman.boot import doors as door_table
@@ -58,6 +58,10 @@ class BootPlan:
     """Whether processes run as users of their own."""
     comfyui_url: str = ""
     """Where ComfyUI itself answers inside the pod."""
+    node_folders: Mapping[str, str] = field(default_factory=dict)
+    """NODE/FOLDER of the image's nodes -> the folder on the volume that it leads to."""
+    models_dir: str = ""
+    """Folder of the models that are part of the image."""
 
 
 def withheld(environ: Mapping[str, str]) -> set[str]:
@@ -142,7 +146,7 @@ def make_plan(
         processes.append(replace(process, secrets=secrets, user=user))
     given = {name for process in processes for name in process.secrets}
     return BootPlan(
-        directories=_directories(settings),
+        directories=(*_directories(settings), *_node_folders(settings, image).values()),
         node_links=_links(machine),
         processes=tuple(processes),
         stop_seconds=settings.stop_seconds,
@@ -155,6 +159,8 @@ def make_plan(
         authorized_keys=settings.authorized_keys,
         separate=not machine.not_separate,
         comfyui_url=settings.inner_url,
+        node_folders=_node_folders(settings, image),
+        models_dir=image.models_dir,
     )
 
 
@@ -190,6 +196,10 @@ def _directories(settings: Settings) -> tuple[str, ...]:
     folders = [base, settings.models_path, settings.output_path]
     folders += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
     return (*folders, f"{settings.volume_dir}/.cache", settings.state_path, f"{settings.state_path}/logs")
+
+
+def _node_folders(settings: Settings, image: Image) -> dict[str, str]:
+    return {name: f"{settings.comfyui_dir}/node_data/{name}" for name in image.node_folders}
 
 
 def _links(machine: Machine) -> tuple[str, ...]:

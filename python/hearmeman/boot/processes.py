@@ -89,11 +89,17 @@ class Table:
     def _us(self, *words: str) -> tuple[str, ...]:
         return (self.python, "-m", "hearmeman", *words)
 
+    def _over(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """ComfyUI's command, with the Python packages on the volume where the image says what they were built for."""
+        if not self.image.environment_key:
+            return argv
+        return (*self._us("overlay", "exec"), "--", *argv)
+
     def _comfyui(self) -> Process:
         settings = self.settings
         return Process(
             name="comfyui",
-            argv=comfyui_argv(settings, self.image, self.tuning, self.run_dir),
+            argv=self._over(comfyui_argv(settings, self.image, self.tuning, self.run_dir)),
             env=self.base,
             secrets={},
             stop_stage=1,
@@ -215,7 +221,8 @@ class Table:
         return Process(
             name=name,
             argv=tuple(word.format(host=host, port=port) for word in self.image.services[name]),
-            env=self.base,
+            # It would come before the engine's own packages.
+            env={key: value for key, value in self.base.items() if key not in ("PYTHONPATH", "PYTHONHOME")},
             secrets={},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
@@ -236,7 +243,7 @@ def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str)
     argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
     if settings.output_path != f"{base}/output":
         argv += ["--output-directory", settings.output_path]
-    return (*argv, "--disable-auto-launch", "--log-stdout", *tuning.arguments)
+    return (*argv, "--disable-auto-launch", "--log-stdout", *image.comfyui_arguments, *tuning.arguments)
 
 
 def stop_shares(settings: Settings) -> tuple[float, float]:

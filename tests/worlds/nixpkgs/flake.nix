@@ -27,7 +27,12 @@
           fixed "flat" name sha256;
         fetchPypi =
           a:
-          fixed "flat" "${a.pname}-${a.version}-${a.python}-${a.abi}-${a.platform}.whl" a.sha256;
+          fixed "flat" (
+            if a.format == "wheel" then
+              "${a.pname}-${a.version}-${a.python}-${a.abi}-${a.platform}.whl"
+            else
+              "${a.pname}-${a.version}.tar.gz"
+          ) a.sha256;
         runCommand =
           name: attrs: command:
           fixed attrs.outputHashMode name attrs.outputHash;

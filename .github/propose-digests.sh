@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Opens a pull request with images.lock.json, whose digests `nix run .#pod` takes.
+set -euo pipefail
+
+if git diff --quiet -- images.lock.json && git ls-files --error-unmatch images.lock.json >/dev/null 2>&1; then
+  echo "images.lock.json is as it was"
+  exit 0
+fi
+branch="digests-${GITHUB_RUN_ID}"
+git config user.name "github-actions[bot]"
+git config user.email "41898282+github-actions[bot]@users.noreply.github.com"
+git switch --create "$branch"
+git add images.lock.json
+git commit --message "Digests of the images pushed by run ${GITHUB_RUN_ID}"
+git push origin "$branch"
+gh pr create --head "$branch" --title "Digests of pushed images" --body "Pushed by run ${GITHUB_RUN_ID}; merge to have new pods use them."

@@ -1,0 +1,1 @@
+"""Python packages that a person adds to ComfyUI: a venv on the volume, over the image's own environment."""

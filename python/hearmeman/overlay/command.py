@@ -1,0 +1,173 @@
+"""`hearmeman overlay`: starts ComfyUI over it, and shows, repairs or sets aside what was added to ComfyUI's Python."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hearmeman.boot.image import IMAGE_FILE, read_image
+from hearmeman.errors import HearmemanError
+from hearmeman.log import log
+from hearmeman.overlay import venv
+
+TRY_SECONDS = 600.0
+"""What ComfyUI may take to start once with changed packages."""
+
+
+_STRAY = frozenset({"PYTHONHOME", "PYTHONPATH"})
+
+
+class OverlayError(HearmemanError):
+    """The overlay cannot be used or changed."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `hearmeman overlay`."""
+    parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
+    actions = parser.add_subparsers(dest="action", required=True)
+    start = actions.add_parser("exec", help="become ComfyUI, with the overlay if it starts with it")
+    start.add_argument("argv", nargs="+", help="-- and ComfyUI's command")
+    shown = actions.add_parser("list", help="show what is in it, and what another image's overlay holds")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    actions.add_parser("install", help="install here what overlays for other images hold")
+    actions.add_parser("reset", help="set it aside; ComfyUI starts with the image's packages alone")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Carry one action out; `exec` does not come back."""
+    overlay = _overlay(args.image_file, environ)
+    if args.action == "exec":
+        start(overlay, args.argv, environ)
+    if args.action == "list":
+        return _list(overlay, args.json)
+    if args.action == "install":
+        return _install(overlay, environ)
+    return _reset(overlay)
+
+
+def _overlay(image_file: Path, environ: Mapping[str, str]) -> venv.Overlay:
+    image = read_image(image_file)
+    folder = Path(environ.get("VOLUME_DIR") or "/workspace") / ".hearmeman/overlays"
+    key = str(image.raw.get("environment_key") or "unknown")
+    return venv.Overlay(folder / venv.folder_name(key), Path(image.comfyui_python))
+
+
+def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Replace this process by ComfyUI: over the overlay, or without it where it cannot be made or ComfyUI fails with it."""
+    env = {name: value for name, value in environ.items() if name not in _STRAY}
+    for name in sorted(_STRAY & set(environ)):
+        log("variable.dropped", name=name, why="it would come before ComfyUI's own packages")
+    argv = list(argv)
+    try:
+        venv.make(overlay)
+    except OSError as error:
+        why = f"{error.strerror}: packages that are installed now go with the pod"
+        log("overlay.unusable", path=str(overlay.root), why=why)
+    else:
+        env |= {"PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        behind = venv.left_behind(overlay)
+        if behind:
+            names = ", ".join(f"{name}=={version}" for name, version in behind.items())
+            log("overlay.left_behind", packages=names, mend="run `hearmeman overlay install` to install them again")
+        if works(overlay, argv, env):
+            argv = [str(overlay.python), *argv[1:]]
+    os.execve(argv[0], argv, env)
+
+
+def works(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Whether ComfyUI starts with the overlay: tried once for each change of what is in it."""
+    packages = venv.installed([overlay.site])
+    if not packages:
+        return True
+    found = _checked(overlay)
+    mark = venv.fingerprint(packages)
+    if found.get("fingerprint") != mark:
+        log("overlay.trying", packages=len(packages))
+        begun = time.monotonic()
+        problem = _try(overlay, argv, env)
+        log("overlay.tried", works=not problem, seconds=time.monotonic() - begun)
+        found = {"fingerprint": mark, "problem": problem}
+        beside = overlay.checked.with_suffix(".tmp")
+        beside.write_text(json.dumps(found), encoding="utf-8")
+        beside.replace(overlay.checked)
+    if found["problem"]:
+        log(
+            "overlay.left_out",
+            why=str(found["problem"]).splitlines()[-1],
+            mend="ComfyUI starts without the packages on the volume; `hearmeman overlay reset` sets them aside",
+        )
+        return False
+    return True
+
+
+def _try(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) -> str:
+    """Start ComfyUI until its nodes are loaded; the end of its output if that fails."""
+    command = [str(overlay.python), *argv[1:], "--quick-test-for-ci"]
+    try:
+        done = subprocess.run(
+            command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TRY_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"ComfyUI did not start within {TRY_SECONDS:.0f} s"
+    if done.returncode == 0:
+        return ""
+    return done.stdout.decode(errors="replace").strip()[-2000:] or f"ComfyUI ended with {done.returncode}"
+
+
+def _checked(overlay: venv.Overlay) -> dict[str, object]:
+    try:
+        found = json.loads(overlay.checked.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _list(overlay: venv.Overlay, as_json: bool) -> int:
+    packages, behind = venv.installed([overlay.site]), venv.left_behind(overlay) if overlay.root.is_dir() else {}
+    problem = str(_checked(overlay).get("problem") or "")
+    if as_json:
+        document = {"path": str(overlay.root), "packages": packages, "left_behind": behind, "problem": problem}
+        print(json.dumps(document, indent=2))
+        return 0
+    print(f"{overlay.root}: {len(packages)} packages")
+    for name, version in packages.items():
+        print(f"  {name}=={version}")
+    for name, version in behind.items():
+        print(f"  {name}=={version} is only in another image's overlay: `hearmeman overlay install`")
+    if problem:
+        print(f"ComfyUI does not start with them: {problem.splitlines()[-1]}")
+    return 0
+
+
+def _install(overlay: venv.Overlay, environ: Mapping[str, str]) -> int:
+    """Install again what another image's overlay held.
+
+    Raises:
+        OverlayError: pip could not.
+    """
+    venv.make(overlay)
+    behind = venv.left_behind(overlay)
+    if not behind:
+        print("nothing is left behind in another image's overlay")
+        return 0
+    # Names without versions: those of another image need not go with this one's packages.
+    command = [str(overlay.python), "-m", "pip", "install", *behind]
+    env = {**environ, "PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if subprocess.run(command, env=env, check=False).returncode != 0:
+        raise OverlayError("pip could not install them all: install them one by one with " + " ".join(command[:4]))
+    return 0
+
+
+def _reset(overlay: venv.Overlay) -> int:
+    if overlay.root.is_dir():
+        aside = overlay.root.with_name(f"set-aside-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        overlay.root.rename(aside)
+        print(f"set aside as {aside}; restart ComfyUI: hearmeman restart comfyui")
+    else:
+        print("there is none")
+    return 0

@@ -1,0 +1,88 @@
+"""Shows a built image: its layers and their sizes, and how it differs from another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hearmeman_build.build import Image
+from hearmeman_build.host import store_file
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image."""
+
+    digest: str
+    size: int
+    """Bytes, compressed."""
+    unpacked: int
+    """Bytes of its tar; 0 where the layer was not built here."""
+    made_by: str
+    """What it holds, e.g. `hearmeman environment comfyui`."""
+
+
+def layers(image: Image) -> list[Layer]:
+    """The image's layers, lowest first."""
+    config = configuration(image)
+    return [
+        Layer(layer["digest"], layer["size"], _unpacked(image, layer["digest"]), history["created_by"])
+        for layer, history in zip(image.layers, config["history"], strict=True)
+    ]
+
+
+def _unpacked(image: Image, digest: str) -> int:
+    blob = image.layout / "blobs/sha256" / digest.partition(":")[2]
+    beside = store_file(str(blob.readlink())).with_name("layers.json") if blob.is_symlink() else blob
+    if beside.name != "layers.json" or not beside.is_file():
+        return 0
+    [described] = json.loads(beside.read_text())
+    return int(described.get("unpacked", 0))
+
+
+def configuration(image: Image) -> dict[str, Any]:
+    """The image's whole configuration document."""
+    blobs = image.layout / "blobs/sha256"
+    manifest = json.loads((blobs / image.digest.partition(":")[2]).read_text())
+    document: dict[str, Any] = json.loads((blobs / manifest["config"]["digest"].partition(":")[2]).read_text())
+    return document
+
+
+def shown(image: Image, as_json: bool) -> str:
+    """The image as a person reads it, or as JSON."""
+    found = layers(image)
+    if as_json:
+        listed = [vars(layer) for layer in found]
+        config = configuration(image)["config"]
+        document = {"digest": image.digest, "size": image.size, "config": config, "layers": listed}
+        return json.dumps(document, indent=1)
+    unpacked = sum(layer.unpacked for layer in found)
+    lines = [f"{image.digest}  {len(found)} layers, {image.size / 1e6:.1f} MB, {unpacked / 1e6:.1f} MB unpacked"]
+    return "\n".join([*lines, *(_line(layer) for layer in found)])
+
+
+def difference(one: Image, other: Image, as_json: bool) -> str:
+    """Which layers two images share, and which are in one alone."""
+    ours, theirs = layers(one), layers(other)
+    common = {layer.digest for layer in ours} & {layer.digest for layer in theirs}
+    parts = {
+        "shared": [layer for layer in ours if layer.digest in common],
+        "only_first": [layer for layer in ours if layer.digest not in common],
+        "only_second": [layer for layer in theirs if layer.digest not in common],
+    }
+    if as_json:
+        sizes = {name: sum(layer.size for layer in found) for name, found in parts.items()}
+        listed = {name: [vars(layer) for layer in found] for name, found in parts.items()}
+        return json.dumps({"bytes": sizes, "layers": listed}, indent=1)
+    lines = []
+    for name, found in parts.items():
+        size = sum(layer.size for layer in found)
+        lines.append(f"{name.replace('_', ' ')}: {len(found)} layers, {size / 1e6:.2f} MB")
+        lines += [_line(layer) for layer in found]
+    share = sum(layer.size for layer in parts["shared"]) / max(one.size, 1)
+    return "\n".join([*lines, f"{share:.2%} of the first image is shared"])
+
+
+def _line(layer: Layer) -> str:
+    return f"{layer.size / 1e6:10.2f} MB {layer.unpacked / 1e6:10.2f}  {layer.digest[7:19]}  {layer.made_by}"

@@ -1,0 +1,205 @@
+"""Boots a tier's whole image on CPU and proves that ComfyUI, its nodes and every environment work: `make image-check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from demo import free_port
+from hearmeman_build.build import build_image
+from hearmeman_build.host import WORK
+from needed import unresolved
+from pod import Pod, unpack
+from toywheel import make_wheel
+
+HERE = Path(__file__).resolve().parent
+LATE = {
+    "vibevoice": "comfyui",
+    "mediapipe_face": "comfyui",
+    "turbodiffusion": "comfyui",
+    "perth_watermark": "comfyui",
+    "traps": "comfyui",
+    "xtts": "xtts",
+    "chatterbox": "chatterbox",
+}
+"""Script of tests/late -> the environment that runs it."""
+
+
+class Report:
+    """What was checked, as it is checked."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.begun = time.monotonic()
+
+    def say(self, name: str, problem: str, detail: str = "") -> None:
+        """One check's outcome."""
+        mark = "FAILED" if problem else "ok"
+        print(f"{time.monotonic() - self.begun:7.1f} s  {mark:6}  {name}  {detail}", flush=True)
+        if problem:
+            print("    " + problem.replace("\n", "\n    "), flush=True)
+            self.failures.append(name)
+
+
+def fetch(url: str, body: Any = None) -> Any:
+    """GET, or POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.loads(reply.read())
+
+
+def fetch_text(url: str) -> str:
+    """GET of plain text."""
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        text: str = reply.read().decode()
+        return text.strip()
+
+
+def check_classes(url: str, report: Report, write: bool) -> None:
+    """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
+    there = set(fetch(f"{url}/object_info"))
+    path = HERE / "comfyui/classes.txt"
+    if write:
+        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; image_check.py --write-classes.\n"
+        path.write_text(head + "".join(f"{name}\n" for name in sorted(there)))
+    wanted = {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
+    missing = sorted(wanted - there)
+    report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
+
+
+def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -> None:
+    """One prompt runs, and its outputs are files on the volume."""
+    begun = time.monotonic()
+    answer = fetch(f"{url}/prompt", {"prompt": case["prompt"], "client_id": "check"})
+    identity = answer["prompt_id"]
+    while identity not in (history := fetch(f"{url}/history/{identity}")):
+        if time.monotonic() - begun > 120:
+            report.say(f"prompt {name}", "no answer within 120 s")
+            return
+        time.sleep(0.2)
+    outcome = history[identity]
+    problem = "" if outcome["status"]["status_str"] == "success" else json.dumps(outcome["status"], indent=1)
+    for node, wanted in case["outputs"].items():
+        for item in outcome["outputs"].get(node, {}).get(wanted["key"], []) or [{"filename": "nothing"}]:
+            file = volume / "ComfyUI/output" / item.get("subfolder", "") / item["filename"]
+            if file.suffix != wanted["suffix"] or not file.is_file() or file.stat().st_size == 0:
+                problem = problem or f"{file.name} of node {node} is not in the output folder"
+    report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
+
+
+def check_volume(pod: Pod, report: Report) -> None:
+    """What nodes write into their own folders, and what pip installs for ComfyUI, lands on the volume."""
+    inside = ["nsenter", "-t", str(pod.init), "-m", "--", "/bin/sh", "-c"]
+    for folder in ("comfyui_controlnet_aux/ckpts", "ComfyUI-WanVideoWrapper/text_embed_cache"):
+        done = subprocess.run(
+            [*inside, f"echo written > /opt/comfyui-nodes/{folder}/probe"], capture_output=True, text=True
+        )
+        there = pod.volume / "ComfyUI/node_data" / folder / "probe"
+        report.say(f"node folder {folder}", done.stderr if done.returncode or not there.is_file() else "")
+    toy = make_wheel(pod.volume, "toy", {"toy.py": "VERSION = 1\n"})
+    [python] = (pod.volume / ".hearmeman/overlays").glob("*/bin/python")
+    overlay = f"/workspace/{python.relative_to(pod.volume)}"
+    script = f"""
+    export PIP_CONSTRAINT={Path(overlay).parents[1]}/constraints.txt
+    {overlay} -m pip install --no-index /workspace/{toy.name} && cd / && {overlay} -c 'import toy, torch'
+    {overlay} -m pip install --no-index torch transformers opencv-python | grep -c 'already satisfied: \\(torch\\|transformers\\|opencv-python\\)'
+    ! {overlay} -m pip install --no-index 'numpy<2'
+    """
+    done = subprocess.run([*inside, f"set -e{script}"], capture_output=True, text=True, timeout=120)
+    landed = (python.parents[1] / "lib/python3.11/site-packages/toy.py").is_file()
+    report.say("overlay", "" if done.returncode == 0 and landed else f"{done.stdout}\n{done.stderr}"[-1500:])
+
+
+def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
+    """Run one script of tests/late in the image."""
+    # A script's folder comes first on its path: its name must not be a package's.
+    (pod.volume / f"late_{script}.py").write_text((HERE / f"late/{script}.py").read_text())
+    python = f"/opt/env/{environment}/bin/python"
+    variables = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "NUMBA_CACHE_DIR": "/tmp/numba", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        pod.command(python, f"/workspace/late_{script}.py", variables=variables),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
+
+
+def main() -> int:
+    """Check one tier."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tier", default="consumer")
+    parser.add_argument("--keep-log", type=Path, default=WORK / "image-check.log", help="where the pod's output goes")
+    parser.add_argument("--write-classes", action="store_true", help="write tests/comfyui/classes.txt anew")
+    arguments = parser.parse_args()
+    report = Report()
+    image = build_image(arguments.tier)
+    report.say("image", "", f"{image.digest}, {image.size / 1e9:.2f} GB in {len(image.layers)} layers")
+    root = unpack(image)
+    report.say("unpack", "")
+    missing = unresolved(root)
+    report.say("needed libraries", "\n".join(missing))
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        volume, port = Path(folder), free_port()
+        pod = Pod(image, volume)
+        try:
+            pod.start(
+                {
+                    "COMFYUI_HOST": "127.0.0.1",
+                    "COMFYUI_PORT": str(port),
+                    "COMFYUI_ARGS": "--cpu",
+                    "DRY_RUN": "true",
+                    "HF_HUB_OFFLINE": "1",
+                }
+            )
+            url = f"http://127.0.0.1:{port}"
+            pod.wait_for(lambda: answers(url), "ComfyUI", 400)
+            stats = fetch(f"{url}/system_stats")["system"]
+            seconds = time.monotonic() - pod.started
+            report.say("comfyui answers", "", f"{seconds:.1f} s after start, version {stats.get('comfyui_version')}")
+            failed = [line for line in pod.lines if "IMPORT FAILED" in line]
+            report.say("nodes import", "\n".join(failed))
+            check_classes(url, report, arguments.write_classes)
+            for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
+                check_prompt(url, volume, name, case, report)
+            report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
+            check_volume(pod, report)
+            code = pod.stop()
+            report.say("stop", "" if code == 0 else f"exit code {code}")
+        except (TimeoutError, OSError) as error:
+            report.say("comfyui answers", str(error)[-3000:])
+        finally:
+            pod.kill()
+            arguments.keep_log.write_text(pod.log())
+        for script, environment in LATE.items():
+            check_late(pod, script, environment, report)
+    if report.failures:
+        print(
+            f"{len(report.failures)} checks failed: {', '.join(report.failures)}; the pod's output: {arguments.keep_log}"
+        )
+        return 1
+    print(f"all checks passed: {image.digest}")
+    return 0
+
+
+def answers(url: str) -> bool:
+    """Whether ComfyUI serves."""
+    try:
+        fetch(f"{url}/system_stats")
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
