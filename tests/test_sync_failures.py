@@ -29,12 +29,12 @@ def r2() -> Iterator[R2]:
 
 FAULTS = [
     (401, "Unauthorized", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
+    (400, "InvalidArgument", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "SignatureDoesNotMatch", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "AccessDenied", "forbidden", "give the token object read and write"),
     (404, "NoSuchBucket", "no-bucket", "set R2_BUCKET"),
     (403, "RequestTimeTooSkewed", "clock", "set the clock"),
     (429, "TooManyRequests", "slow-down", "waiting longer"),
-    (503, "SlowDown", "slow-down", "waiting longer"),
     (500, "InternalError", "server", "a fault of its own"),
     (502, "", "server", "a fault of its own"),
     (0, "", "connection", "broke"),

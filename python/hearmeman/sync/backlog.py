@@ -14,7 +14,7 @@ LONGEST_SETTLE = 10.0
 BLIND_FACTOR = 3.0
 """How much longer a file must be still when there is no sign that it is finished."""
 HALF_SETTLE = 5.0
-"""How long a file must be still whose format says that its end is missing."""
+"""How long a file must be still that is empty, or whose format says that its end is missing."""
 COARSE_SETTLE = 2.2
 """How long a file must be still whose filesystem seems to tell times in whole seconds."""
 OPEN_PATIENCE = 300.0
@@ -26,7 +26,7 @@ def settle_seconds(seen: Seen, sign: Sign = Sign.WHOLE) -> float:
     seconds = SHORTEST_SETTLE + seen.size / 1e9
     if sign is Sign.NONE:
         seconds *= BLIND_FACTOR
-    if sign is Sign.HALF:
+    if sign is Sign.HALF or seen.size == 0:
         seconds = max(seconds, HALF_SETTLE)
     if seen.mtime_ns % 1_000_000_000 == 0:
         seconds = max(seconds, COARSE_SETTLE)

@@ -31,6 +31,8 @@ ALL_SECONDS = 15.0
 ALL_SHARE = 0.005
 """The part of the time that looking at everything may take."""
 ALL_SECONDS_MOST = 900.0
+SUSPICIOUS_CHANGES = 3
+"""So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
 _SLICE = 0.05
 
@@ -151,7 +153,7 @@ class Daemon:
         self.survey.advance(_SLICE)
 
     def _ask_all(self, now: float) -> None:
-        self.all_began = now
+        self.all_began, stop_at = now, self.stop_at
 
         def ended(found: set[str]) -> None:
             later = time.monotonic()
@@ -162,10 +164,11 @@ class Daemon:
                 self._say(f"link_not_followed {link}", file=link)
             for folder, why in self.survey.unreadable.items():
                 self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
-            if not self.looked_at_all:
+            if not self.looked_at_all and self.stop_at == stop_at:
                 self.looked_at_all = True
                 left = len(self.backlog.left())
                 log("sync.reconciled", files=len(found), left=left, seconds=later - now)
+            if self.stop_at is None:
                 self._abandon()
 
         self.survey.ask_all(ended)
@@ -262,8 +265,12 @@ class Daemon:
                 raise FileChangedError
             failure = classify(error, self.bucket.endpoint, self.bucket.name)
         except FileChangedError:
-            self.backlog.failed(result.path, now)
+            attempts = self.backlog.waiting[result.path].attempts
+            # One that truly changed is waited for anyway, and counts its attempts anew.
+            self.backlog.failed(result.path, now + (pause_after(attempts, stopping) if attempts else 0.0))
             self._look(result.path, now)
+            if attempts == SUSPICIOUS_CHANGES:
+                log("sync.failed", kind="changed", file=result.path, why="each time it is read it holds other bytes")
             return
         if failure.everywhere:
             new = self.patience.failed(failure, now, stopping)
@@ -291,7 +298,7 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            log("sync.not_given_up", key=upload.key, why=why, means="the next start tries again")
+            self._say(f"not_given_up {upload.upload_id}", key=upload.key, why=why, means="it is tried again later")
         else:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
 
