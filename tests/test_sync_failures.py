@@ -99,6 +99,27 @@ def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_
         daemon.kill()
 
 
+def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "1"}).start()
+
+    def cut(operation: str, key: str) -> None:
+        if key.endswith("bad.png"):
+            r2.fail(operation=operation)
+
+    r2.before = cut
+    try:
+        daemon.wait_said("sync.started")
+        for number in range(20):
+            (daemon.output / f"{number}.png").write_bytes(b"%d" % number)
+        # The newest, so it is tried first, again and again.
+        (daemon.output / "bad.png").write_bytes(b"bad")
+        daemon.wait_for(lambda: len(r2.objects) == 20, "the others")
+        assert daemon.stop() == 3
+        assert daemon.report()["left"] == ["bad.png"]
+    finally:
+        daemon.kill()
+
+
 def test_a_journal_on_a_full_disk(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ()).start()
     try:

@@ -157,10 +157,10 @@ class Backlog:
         """Give what is not in the bucket."""
         return self.waiting
 
-    def hurry(self, now: float) -> None:
-        """Let everything that waits after a failure be tried now."""
+    def hurry(self, now: float, most_attempts: int) -> None:
+        """Let what waits after so many failed attempts, or fewer, be tried now."""
         for path, entry in self.waiting.items():
-            if not entry.busy and entry.attempts:
+            if not entry.busy and 0 < entry.attempts <= most_attempts:
                 self._look_again(path, now)
 
     def _look_again(self, path: str, at: float) -> None:

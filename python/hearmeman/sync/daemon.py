@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,8 @@ ALL_SECONDS_MOST = 900.0
 SUSPICIOUS_CHANGES = 3
 """So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
+HURRIED_ATTEMPTS = 2
+"""Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
 _SLICE = 0.05
 
 
@@ -113,7 +116,7 @@ class Daemon:
             self._ask_all(now)
             self.survey.ask_changed()
             self.patience.until = 0.0
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, sys.maxsize)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
 
     def _finished(self, now: float) -> bool:
@@ -248,7 +251,7 @@ class Daemon:
     def _sent(self, result: _Result, sent: Sent, now: float) -> None:
         if self.patience.succeeded():
             log("sync.healed")
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, HURRIED_ATTEMPTS)
         self.backlog.succeeded(result.path, result.seen, now)
         self._look(result.path, now)
         event = "sync.already_there" if sent.was_there else "sync.uploaded"
@@ -272,13 +275,13 @@ class Daemon:
             if attempts == SUSPICIOUS_CHANGES:
                 log("sync.failed", kind="changed", file=result.path, why="each time it is read it holds other bytes")
             return
+        entry = self.backlog.waiting[result.path]
+        # A pause of its own for this file too: what fails may be this file's connection alone, and others come next.
+        self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
         if failure.everywhere:
             new = self.patience.failed(failure, now, stopping)
-            self.backlog.failed(result.path, now)
         else:
-            entry = self.backlog.waiting[result.path]
-            new = entry.attempts == 0
-            self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
+            new = entry.attempts == 1
             self.journal.failed(result.path, entry.attempts, failure.sentence)
         if new:
             log("sync.failed", kind=failure.kind, file=result.path, why=failure.sentence)
