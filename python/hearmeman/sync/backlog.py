@@ -83,6 +83,10 @@ class Backlog:
                 entry.seen, entry.still_since, entry.attempts = seen, now, 0
                 self._look_again(path, now + settle_seconds(seen))
 
+    def knows(self, path: str) -> bool:
+        """Tell whether a file of this name was seen before."""
+        return path in self.done or path in self.waiting
+
     def vanished(self, found: Iterable[str], now: float) -> None:
         """Take in that nothing but `found` is there."""
         for path in self.waiting.keys() - found:

@@ -27,6 +27,8 @@ LARGE_AT_ONCE = 3
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
 CHANGED_SECONDS = 2.0
 """Seconds between two looks at which folders have changed."""
+CHANGED_SHARE = 0.02
+"""The part of the time that this may take."""
 ALL_SECONDS = 15.0
 """Seconds between two looks at everything, at least."""
 ALL_SHARE = 0.005
@@ -70,7 +72,7 @@ class Daemon:
         self.root, self.bucket = uploader.root, uploader.bucket
         self.drain, self.at_once, self.watch = drain, at_once, watch
         self.backlog = Backlog(journal.done())
-        self.survey = Survey(self.root, names, lambda path, seen: self.backlog.observe(path, seen, time.monotonic()))
+        self.survey = Survey(self.root, names, self._observe, self.backlog.knows)
         self.patience = Patience()
         self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.results: list[_Result] = []
@@ -114,7 +116,7 @@ class Daemon:
             self.stop_at = now + self.drain
             self.looked_at_all = False
             self._ask_all(now)
-            self.survey.ask_changed()
+            self._ask_changed(now)
             self.patience.until = 0.0
             self.backlog.hurry(now, sys.maxsize)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
@@ -149,11 +151,22 @@ class Daemon:
         for absolute in hinted:
             self._look_at_hint(absolute, now)
         if self.stop_at is None and now >= self.changed_at:
-            self.survey.ask_changed()
-            self.changed_at = now + CHANGED_SECONDS
+            self._ask_changed(now)
         if self.stop_at is None and now >= self.all_at and self.all_began is None:
             self._ask_all(now)
         self.survey.advance(_SLICE)
+
+    def _observe(self, path: str, seen: Seen) -> None:
+        self.backlog.observe(path, seen, time.monotonic())
+
+    def _ask_changed(self, now: float) -> None:
+        self.changed_at = float("inf")
+
+        def ended() -> None:
+            later = time.monotonic()
+            self.changed_at = later + max(CHANGED_SECONDS, (later - now) / CHANGED_SHARE)
+
+        self.survey.ask_changed(ended)
 
     def _ask_all(self, now: float) -> None:
         self.all_began, stop_at = now, self.stop_at
@@ -179,7 +192,7 @@ class Daemon:
     def _look_at_hint(self, absolute: str, now: float) -> None:
         relative = absolute.removeprefix(f"{self.root}/")
         if absolute == str(self.root) or relative == absolute:
-            self.survey.ask_changed()
+            self.changed_at = min(self.changed_at, now)
         elif self.names.path(relative):
             self._look(relative, now)
         elif all(self.names.folder(part) for part in relative.split("/")) and (self.root / relative).is_dir():
