@@ -138,6 +138,9 @@ def test_the_pods_keys_are_found(tmp_path: Path) -> None:
     assert with_pod_keys({}, tmp_path / "none.json") == {}
 
 
+WEBM = b"\x1aE\xdf\xa3\x84" + bytes(4) + b"\x18S\x80g"
+
+
 def box(kind: bytes, size: int) -> bytes:
     return struct.pack(">I4s", size + 8, kind) + bytes(size)
 
@@ -149,7 +152,17 @@ def box(kind: bytes, size: int) -> bytes:
         (b"\x89PNG\r\n\x1a\n" + b"x" * 50, False),
         (b"RIFF" + struct.pack("<I", 12) + b"WEBP" + bytes(8), True),
         (b"RIFF" + struct.pack("<I", 13) + b"WAVE" + bytes(8), False),
-        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + bytes(8), None),
+        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + bytes(8), False),
+        (b"RIFF" + struct.pack("<I", 11) + b"WAVE" + bytes(8), True),  # Padded to an even length.
+        (b"RIFF" + struct.pack("<I", 8) + b"WAVE" + bytes(8), False),
+        (WEBM + b"\x01\0\0\0\0\0\0\x10" + bytes(16), True),
+        (WEBM + b"\x01\0\0\0\0\0\0\x11" + bytes(16), False),
+        (WEBM + b"\x01\xff\xff\xff\xff\xff\xff\xff" + bytes(16), False),
+        (WEBM[:7], False),
+        (b"fLaC" + bytes(22) + b"\x01" * 16 + bytes(30), True),
+        (b"fLaC" + bytes(22) + bytes(16) + bytes(30), False),
+        (b"\xff\xd8\xff\xe0" + bytes(9) + b"\xff\xd9", True),
+        (b"\xff\xd8\xff\xe0" + bytes(9), None),
         (box(b"ftyp", 8) + box(b"mdat", 100) + box(b"moov", 20), True),
         (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4sQ", 1, b"mdat", 26) + bytes(10), True),
         (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4s", 0, b"mdat") + bytes(99), True),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
 from sync_process import Sync
@@ -185,3 +186,39 @@ def test_missing_settings_are_named(tmp_path: Path) -> None:
     daemon = Sync(tmp_path, {}).start()
     assert daemon.process.wait(20) == 2
     assert "R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY must be set" in daemon.log()
+
+
+def test_what_was_half_sent_of_a_file_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    with R2() as r2:
+        daemon = Sync(tmp_path, r2.environ()).start()
+        try:
+            r2.fail(503, "ServiceUnavailable", operation="complete_upload", times=1000)
+            (daemon.output / "large.mp4").write_bytes(bytes(101 * 1024**2))
+            daemon.wait_for(lambda: len(r2.operations("complete_upload")) > 1, "two tries to complete")
+            daemon.kill()
+            assert len(r2.uploads) == 1
+            (daemon.output / "large.mp4").unlink()
+            r2.heal()
+            daemon.start()
+            daemon.wait_for(lambda: r2.uploads == {}, "the upload given up")
+            assert daemon.stop() == 0
+            assert r2.objects == {}
+            assert len(r2.operations("upload_part")) == 3
+        finally:
+            daemon.kill()
+
+
+def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
+    with R2(latency=0.5) as r2:
+        daemon = Sync(tmp_path, r2.environ()).start()
+        try:
+            for number in range(4):
+                (daemon.output / f"{number}.mp4").write_bytes(b"%d" % number * (101 * 1024**2))
+            daemon.wait_for(lambda: len(r2.uploads) == 3, "three large ones under way")
+            (daemon.output / "a.png").write_bytes(b"a")
+            daemon.wait_for(lambda: any(key.endswith("a.png") for key in r2.objects), "the small one")
+            assert len(r2.objects) == 1
+            daemon.wait_for(lambda: len(r2.objects) == 5, "all", 60)
+            assert daemon.stop() == 0
+        finally:
+            daemon.kill()

@@ -29,12 +29,12 @@ def r2() -> Iterator[R2]:
 
 FAULTS = [
     (401, "Unauthorized", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
+    (400, "InvalidArgument", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "SignatureDoesNotMatch", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "AccessDenied", "forbidden", "give the token object read and write"),
     (404, "NoSuchBucket", "no-bucket", "set R2_BUCKET"),
     (403, "RequestTimeTooSkewed", "clock", "set the clock"),
     (429, "TooManyRequests", "slow-down", "waiting longer"),
-    (503, "SlowDown", "slow-down", "waiting longer"),
     (500, "InternalError", "server", "a fault of its own"),
     (502, "", "server", "a fault of its own"),
     (0, "", "connection", "broke"),
@@ -94,6 +94,27 @@ def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_
         daemon.wait_for(lambda: b"good" in r2.contents().values(), "the good file")
         assert daemon.stop() == 3
         assert "sync.left file=bad.png" in daemon.log()
+        assert daemon.report()["left"] == ["bad.png"]
+    finally:
+        daemon.kill()
+
+
+def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "1"}).start()
+
+    def cut(operation: str, key: str) -> None:
+        if key.endswith("bad.png"):
+            r2.fail(operation=operation)
+
+    r2.before = cut
+    try:
+        daemon.wait_said("sync.started")
+        for number in range(20):
+            (daemon.output / f"{number}.png").write_bytes(b"%d" % number)
+        # The newest, so it is tried first, again and again.
+        (daemon.output / "bad.png").write_bytes(b"bad")
+        daemon.wait_for(lambda: len(r2.objects) == 20, "the others")
+        assert daemon.stop() == 3
         assert daemon.report()["left"] == ["bad.png"]
     finally:
         daemon.kill()

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -103,6 +104,12 @@ def original(files: list[Path], environ: dict[str, str]) -> float:
     return time.monotonic() - began
 
 
+def children_cpu() -> float:
+    """Seconds of CPU that processes used which this one started and which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def fill(folder: Path, count: int, size: int) -> list[Path]:
     """Make `count` different files of `size` bytes."""
     folder.mkdir(parents=True)
@@ -120,6 +127,7 @@ def throughput(work: Path, count: int, size: int, repeats: int, sample: int) -> 
     """Compare the three ways on `count` files of `size` bytes; one process per file only for `sample` of them."""
     files = fill(work / "files", count, size)
     seconds: dict[str, list[float]] = {"sync": [], "rclone": [], "original": []}
+    work_seconds: dict[str, list[float]] = {name: [] for name in seconds}
     for number in range(repeats):
         # A fresh server each time, and the order turned round, so that nobody profits from the other.
         ways: list[tuple[str, Callable[[dict[str, str]], float]]] = [
@@ -128,10 +136,14 @@ def throughput(work: Path, count: int, size: int, repeats: int, sample: int) -> 
         ]
         for name, way in ways if number % 2 == 0 else reversed(ways):
             with server(LATENCY) as environ:
+                before = children_cpu()
                 seconds[name].append(way(environ))
+                work_seconds[name].append(children_cpu() - before)
     if sample:
         with server(LATENCY) as environ:
+            before = children_cpu()
             seconds["original"].append(original(files[:sample], environ) * count / sample)
+            work_seconds["original"].append((children_cpu() - before) * count / sample)
     print(f"{count} files of {size / 1e6:g} MB, {LATENCY * 1000:g} ms of latency:")
     for name, values in seconds.items():
         if values:
@@ -139,7 +151,8 @@ def throughput(work: Path, count: int, size: int, repeats: int, sample: int) -> 
             ratio = middle / statistics.median(seconds["sync"])
             print(
                 f"  {name:9} {middle:7.1f} s (from {min(values):.1f} to {max(values):.1f}), "
-                f"{count * size / middle / 1e6:6.0f} MB/s, {ratio:5.2f} times sync's"
+                f"{count * size / middle / 1e6:6.0f} MB/s, {ratio:5.2f} times sync's, "
+                f"{statistics.median(work_seconds[name]):.1f} s of CPU"
                 + (f", from {sample} files" if name == "original" else "")
             )
     shutil.rmtree(work / "files")

@@ -168,7 +168,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fail(self, fault: Fault) -> None:
         if fault.status:
-            raise _RefusedError(fault.status, fault.code, "as the test asked")
+            # As R2 says it of a key of another length.
+            message = (
+                "Credential access key has length 3, should be 32" if fault.code == "InvalidArgument" else "asked for"
+            )
+            raise _RefusedError(fault.status, fault.code, message)
         raise _CutError
 
     def _operation(self, key: str) -> str:

@@ -109,12 +109,13 @@ class Bucket:
     def head(self, key: str) -> Stored | None:
         """Ask what lies at `key`; None if nothing does.
 
-        A token that may not read is answered 403 whatever lies there; then the conditional put decides.
+        A refusal has no body, so no reason, and a token that may not read is refused whatever lies there: then too the
+        answer is None, and the conditional put decides or is told the reason.
         """
         try:
             found = self.client.head_object(Bucket=self.name, Key=key)
         except ClientError as error:
-            if _status(error) in (403, 404):
+            if _status(error) in (400, 403, 404):
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"
         ) from error
     report = Report(state / "sync.json", bucket=bucket.name, endpoint=bucket.endpoint, folder=str(root))
-    prompts = Prompts(f"http://127.0.0.1:{settings.comfyui_port}")
+    prompts = Prompts(environ.get("COMFYUI_URL") or f"http://127.0.0.1:{settings.comfyui_port}")
     uploader = Uploader(bucket, settings.r2_prefix, root.resolve(), journal, prompts.of)
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,12 +27,18 @@ LARGE_AT_ONCE = 3
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
 CHANGED_SECONDS = 2.0
 """Seconds between two looks at which folders have changed."""
+CHANGED_SHARE = 0.02
+"""The part of the time that this may take."""
 ALL_SECONDS = 15.0
 """Seconds between two looks at everything, at least."""
 ALL_SHARE = 0.005
 """The part of the time that looking at everything may take."""
 ALL_SECONDS_MOST = 900.0
+SUSPICIOUS_CHANGES = 3
+"""So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
+HURRIED_ATTEMPTS = 2
+"""Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
 _SLICE = 0.05
 
 
@@ -65,7 +72,7 @@ class Daemon:
         self.root, self.bucket = uploader.root, uploader.bucket
         self.drain, self.at_once, self.watch = drain, at_once, watch
         self.backlog = Backlog(journal.done())
-        self.survey = Survey(self.root, names, lambda path, seen: self.backlog.observe(path, seen, time.monotonic()))
+        self.survey = Survey(self.root, names, self._observe, self.backlog.knows)
         self.patience = Patience()
         self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.results: list[_Result] = []
@@ -109,9 +116,9 @@ class Daemon:
             self.stop_at = now + self.drain
             self.looked_at_all = False
             self._ask_all(now)
-            self.survey.ask_changed()
+            self._ask_changed(now)
             self.patience.until = 0.0
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, sys.maxsize)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
 
     def _finished(self, now: float) -> bool:
@@ -144,14 +151,25 @@ class Daemon:
         for absolute in hinted:
             self._look_at_hint(absolute, now)
         if self.stop_at is None and now >= self.changed_at:
-            self.survey.ask_changed()
-            self.changed_at = now + CHANGED_SECONDS
+            self._ask_changed(now)
         if self.stop_at is None and now >= self.all_at and self.all_began is None:
             self._ask_all(now)
         self.survey.advance(_SLICE)
 
+    def _observe(self, path: str, seen: Seen) -> None:
+        self.backlog.observe(path, seen, time.monotonic())
+
+    def _ask_changed(self, now: float) -> None:
+        self.changed_at = float("inf")
+
+        def ended() -> None:
+            later = time.monotonic()
+            self.changed_at = later + max(CHANGED_SECONDS, (later - now) / CHANGED_SHARE)
+
+        self.survey.ask_changed(ended)
+
     def _ask_all(self, now: float) -> None:
-        self.all_began = now
+        self.all_began, stop_at = now, self.stop_at
 
         def ended(found: set[str]) -> None:
             later = time.monotonic()
@@ -162,10 +180,11 @@ class Daemon:
                 self._say(f"link_not_followed {link}", file=link)
             for folder, why in self.survey.unreadable.items():
                 self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
-            if not self.looked_at_all:
+            if not self.looked_at_all and self.stop_at == stop_at:
                 self.looked_at_all = True
                 left = len(self.backlog.left())
                 log("sync.reconciled", files=len(found), left=left, seconds=later - now)
+            if self.stop_at is None:
                 self._abandon()
 
         self.survey.ask_all(ended)
@@ -173,7 +192,7 @@ class Daemon:
     def _look_at_hint(self, absolute: str, now: float) -> None:
         relative = absolute.removeprefix(f"{self.root}/")
         if absolute == str(self.root) or relative == absolute:
-            self.survey.ask_changed()
+            self.changed_at = min(self.changed_at, now)
         elif self.names.path(relative):
             self._look(relative, now)
         elif all(self.names.folder(part) for part in relative.split("/")) and (self.root / relative).is_dir():
@@ -245,7 +264,7 @@ class Daemon:
     def _sent(self, result: _Result, sent: Sent, now: float) -> None:
         if self.patience.succeeded():
             log("sync.healed")
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, HURRIED_ATTEMPTS)
         self.backlog.succeeded(result.path, result.seen, now)
         self._look(result.path, now)
         event = "sync.already_there" if sent.was_there else "sync.uploaded"
@@ -262,16 +281,20 @@ class Daemon:
                 raise FileChangedError
             failure = classify(error, self.bucket.endpoint, self.bucket.name)
         except FileChangedError:
-            self.backlog.failed(result.path, now)
+            attempts = self.backlog.waiting[result.path].attempts
+            # One that truly changed is waited for anyway, and counts its attempts anew.
+            self.backlog.failed(result.path, now + (pause_after(attempts, stopping) if attempts else 0.0))
             self._look(result.path, now)
+            if attempts == SUSPICIOUS_CHANGES:
+                log("sync.failed", kind="changed", file=result.path, why="each time it is read it holds other bytes")
             return
+        entry = self.backlog.waiting[result.path]
+        # A pause of its own for this file too: what fails may be this file's connection alone, and others come next.
+        self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
         if failure.everywhere:
             new = self.patience.failed(failure, now, stopping)
-            self.backlog.failed(result.path, now)
         else:
-            entry = self.backlog.waiting[result.path]
-            new = entry.attempts == 0
-            self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
+            new = entry.attempts == 1
             self.journal.failed(result.path, entry.attempts, failure.sentence)
         if new:
             log("sync.failed", kind=failure.kind, file=result.path, why=failure.sentence)
@@ -291,7 +314,7 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            log("sync.not_given_up", key=upload.key, why=why, means="the next start tries again")
+            self._say(f"not_given_up {upload.upload_id}", key=upload.key, why=why, means="it is tried again later")
         else:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
 

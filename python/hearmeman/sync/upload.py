@@ -97,9 +97,8 @@ class Uploader:
                                 self.bucket.try_condition(key, held, metadata)
                             progress(content.size)
                         elif not is_large:
-                            body = cast("IO[bytes]", Slice(descriptor, 0, content.size))
+                            body = cast("IO[bytes]", Slice(descriptor, 0, content.size, progress))
                             self.bucket.put(key, body, metadata, content.md5[0])
-                            progress(content.size)
                         else:
                             check = self._check(key, descriptor, expected)
                             self.parts.send(relative, key, content, metadata, check, progress)
@@ -108,7 +107,6 @@ class Uploader:
                     else:
                         return Sent(key, content.sha256, content.size, False)
                 if there is not None and there.holds(path, content.size, content.sha256):
-                    progress(content.size)
                     return Sent(key, content.sha256, content.size, True)
         finally:
             os.close(descriptor)

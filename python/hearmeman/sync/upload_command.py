@@ -75,10 +75,11 @@ def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as
         TimeRemainingColumn(),
     )
     rows = []
-    with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
         for path in files:
             task = bars.add_task(path.name, total=path.stat().st_size)
             row = _send(bucket, prefix, path, output, lambda sent, task=task: bars.advance(task, sent))  # type: ignore[misc]
+            bars.remove_task(task)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (was there)" if row["was_there"] else ""
@@ -102,12 +103,20 @@ def _send(bucket: Bucket, prefix: str, path: Path, output: Path, progress: Calla
     uploader = Uploader(bucket, prefix, root)
     row: dict[str, Any] = {"file": str(path)}
     why = ""
+    done = 0
+
+    def sent_more(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(size)
+
     for attempt in range(1, ATTEMPTS + 1):
+        sent_more(-done)
         try:
             seen = look(root, relative)
             if seen is None:
                 return {**row, "error": "it is gone"}
-            sent = uploader.upload(relative, seen, progress)
+            sent = uploader.upload(relative, seen, sent_more)
             return {**row, "key": sent.key, "size": sent.size, "sha256": sent.sha256, "was_there": sent.was_there}
         except Exception as error:
             try:
