@@ -107,7 +107,9 @@ def _told(repo: str, settings: Settings) -> Iterator[None]:
         raise NotFoundError(f"the repository {repo} does not exist or is private: check its name; {mend}") from error
     except hub.HfHubHTTPError as error:
         _refused(error, settings)
-    except (httpx2.TransportError, hub.LocalEntryNotFoundError, TimeoutError) as error:
+    except hub.OfflineModeIsEnabled as error:
+        raise FetchError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it") from error
+    except (httpx2.TransportError, OSError) as error:
         raise TransientError(f"{settings.hf_endpoint} does not answer ({brief(error)})") from error
 
 
