@@ -74,8 +74,10 @@ def test_sixty_files_that_are_there_are_decided_in_under_a_second_without_a_requ
 
 
 def test_the_token_goes_to_the_hub_alone_and_into_no_line(case: Case, hub: Hub) -> None:
-    hub.repos[REPO] = Repo(hub.repos[REPO].files, gated=True)
+    small = Stored(b"small\n", lfs=False)
+    hub.repos[REPO] = Repo({**hub.repos[REPO].files, "s.txt": small}, gated=True)
     hub.token = "hf_very_secret"
+    case.add("s", {"kind": "huggingface", "repo": REPO, "path": "s.txt"})
     process = case.start("fetch", HF_TOKEN="hf_very_secret")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     out, err = process.communicate()
@@ -133,6 +135,16 @@ def test_a_file_that_is_not_what_its_name_says(case: Case, hub: Hub) -> None:
     assert done.code == 3
     assert "x.safetensors is not a safetensors file" in done.err
     assert not (case.folder / "vae/x.safetensors").exists()
+
+
+def test_a_json_file_may_be_called_json_by_its_storage(case: Case, hub: Hub) -> None:
+    hub.content_type = "application/json"
+    hub.repos["a/b"] = Repo({"tokenizer.json": Stored(b"[1, 2]" * 10_000)})
+    source = {"kind": "huggingface", "repo": "a/b", "path": "tokenizer.json"}
+    target = case.add("j", source, "text_encoders/tokenizer.json")
+    assert case.run("fetch", MODELS="j").code == 0
+    assert target.read_bytes() == b"[1, 2]" * 10_000
+    assert "sent a message instead of the file" in case.run("fetch").err, "a safetensors file is never JSON"
 
 
 def test_no_hub_at_all(case: Case) -> None:

@@ -183,7 +183,7 @@ class Download:
         if part is None:
             return
         try:
-            answer = http.open(remote.url, remote.headers, (part.pos, part.end), self.content.etag)
+            answer = http.open(remote.url, remote.headers, (part.pos, part.end), self.file.to, self.content.etag)
             whole = False
             try:
                 with self.lock:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hearmeman.models.catalogue import HuggingFace, Listing, Part, Snapshot
 from hearmeman.models.errors import FetchError, GatedError, NotFoundError, TransientError
-from hearmeman.models.http import brief, origin
+from hearmeman.models.http import brief, origin, retry_after
 from hearmeman.models.sources import Remote
 from hearmeman.settings import Settings
 
@@ -117,8 +117,6 @@ def _refused(error: Any, settings: Settings) -> None:
     response = error.response
     status = response.status_code if response is not None else 0
     if status in (0, 408, 425, 429) or status >= 500:
-        from hearmeman.models.http import retry_after
-
         wait = retry_after(response.headers.get("Retry-After", "")) if response is not None else 0
         raise TransientError(f"{settings.hf_endpoint} answered {status}", wait) from error
     if status in (401, 403):
