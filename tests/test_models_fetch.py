@@ -20,6 +20,9 @@ from fakes.civitai import CivitAI, Version
 from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
 from fakes.serving import Fault, Stored
 from fetching import ROOT, Case
+from hearmeman.models.catalogue import read
+from hearmeman.models.plan import Host, make_plan
+from hearmeman.models.store import Store
 
 MIB = 1024**2
 DEST = "checkpoints/tiny.safetensors"
@@ -276,6 +279,19 @@ def test_a_right_file_that_was_there_before_is_taken(case: Case, hub: Hub) -> No
     done = case.run("fetch")
     assert done.code == 0, done.err
     assert hub.requests == []
+
+
+def test_what_the_image_has_baked_in_is_not_read_again(tmp_path: Path) -> None:
+    catalogue = read(ROOT / "tests/smoke/catalogue.toml")
+    baked, root = tmp_path / "baked", tmp_path / "models"
+    for folder in (baked, root):
+        (folder / DEST).parent.mkdir(parents=True)
+    (baked / DEST).write_bytes(TINY)
+    (root / DEST).symlink_to(baked / DEST)
+    disk = Store(root, baked).look(catalogue, ["smoke-tiny"])
+    assert [step.action for step in make_plan(catalogue, catalogue.models, disk, Host()).steps] == ["present"]
+    disk = Store(root, tmp_path / "elsewhere").look(catalogue, ["smoke-tiny"])
+    assert [step.action for step in make_plan(catalogue, catalogue.models, disk, Host()).steps] == ["verify"]
 
 
 def test_verify_names_what_is_corrupt_and_fetch_mends_it(case: Case) -> None:
