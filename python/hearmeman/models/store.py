@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.plan import Disk, Found, Record
 
-
 BAKED = Path("/opt/models")
 """Where an image has models baked in; boot links them into the models folder."""
 
