@@ -207,6 +207,7 @@ def main() -> None:
                 "wget": wget,
                 "hf download": hf,
                 "aria2c -x16 -j8": aria2c,
+                "aria2c with sha256": lambda made, out: aria2c(made, out, check=True),
             }
             runs = bench(made, programs, args.repeat)
             report("Each connection limited to 40 MB/s, 30 ms before each answer", made, runs, "hearmeman")

@@ -60,6 +60,8 @@ class Hub(Host):
         super().__init__([(_HubHandler, port), (_StorageHandler, 0), (_XetHandler, 0)])
         self.repos = dict(default_repos() if repos is None else repos)
         self.token = token
+        self.content_type = "binary/octet-stream"
+        """What storage calls every file."""
         self.links = 0
         """Links to storage that were given out."""
         self.valid_from = 0
@@ -171,7 +173,7 @@ class _StorageHandler(Handler):
         elif stored is None or signature is None or int(signature[1]) < hub.valid_from:
             self.send(403, {}, b"<Error><Code>AccessDenied</Code>Request has expired</Error>")
         else:
-            self.send_file(sha256, stored, {"Content-Type": "binary/octet-stream"})
+            self.send_file(sha256, stored, {"Content-Type": hub.content_type})
 
 
 class _XetHandler(XetHandler):

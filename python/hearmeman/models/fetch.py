@@ -60,7 +60,8 @@ class Fetch:
         files = [Path(self.settings.state_path) / "models.json", self.store.own / "progress.json"]
         progress = Progress(self._look, files, models, terminal)
         try:
-            progress.look(force=True)
+            if self.tasks:
+                progress.look(force=True)
             engine.run(self.tasks, self.http, self.lock, self.settings.download_connections, progress.look)
         finally:
             for download in self.downloads.values():

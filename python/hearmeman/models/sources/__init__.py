@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hearmeman.models.catalogue import CivitAI, File, GitLFS, HuggingFace, Web
-from hearmeman.models.errors import FetchError
+from hearmeman.models.errors import FetchError, moved
 from hearmeman.models.http import Http
 from hearmeman.settings import Settings
 
@@ -33,6 +33,21 @@ class Remote:
     """Commit, as stated."""
     xet: Mapping[str, Any] | None = field(default=None, repr=False)
     """What the Xet client needs; None when the source does not offer it."""
+
+
+def check_offer(file: File, remote: Remote) -> None:
+    """Compare what a source states with what the catalogue names.
+
+    Raises:
+        MovedError: they differ.
+    """
+    if file.size and remote.size and remote.size != file.size:
+        raise moved(file.to, file.source, f"offers {remote.size} bytes, the catalogue names {file.size}")
+    for ours, theirs in ((file.sha256, remote.sha256), (file.blob, remote.blob)):
+        if ours and theirs and ours != theirs:
+            raise moved(
+                file.to, file.source, f"offers the content {theirs[:12]}..., the catalogue names {ours[:12]}..."
+            )
 
 
 class Sources:
