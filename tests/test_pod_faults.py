@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fakes.comfyui import free_port
+from fakes.hub import Hub
 from gated import GatedPod
 from hearmeman_build.build import Image
 from pod import Pod
@@ -241,6 +242,28 @@ def test_a_volume_of_another_user_can_be_worked_with(jupyter_image: Image, tmp_p
         pod.stop()
     finally:
         pod.kill()
+
+
+def test_comfyui_can_read_and_replace_what_the_fetch_brought(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = plain(jupyter_image, tmp_path / "v")
+    user = (
+        "import pathlib, time\n"
+        "model = pathlib.Path('/workspace/ComfyUI/models/checkpoints/tiny.safetensors')\n"
+        "while not model.exists(): time.sleep(0.1)\n"
+        "print('read', len(model.read_bytes()) > 1000, flush=True)\n"
+        "(model.parent / 'beside').write_text('x')\n"
+        "model.unlink()\n"
+        "print('replaced', flush=True)\n"
+    )
+    instead_of_comfyui(pod, user)
+    with Hub(token="hf_secret-of-the-hub") as hub:
+        try:
+            pod.start(variables(HF_ENDPOINT=hub.url, HF_TOKEN=hub.token))
+            pod.wait_line("read True")
+            pod.wait_line("replaced")
+            pod.stop()
+        finally:
+            pod.kill()
 
 
 def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path) -> None:
