@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.image import Image
@@ -91,10 +92,12 @@ class Table:
 
     def _comfyui(self) -> Process:
         settings = self.settings
+        # Nodes that call `python` or `pip` by name must find ComfyUI's own.
+        path = f"{PurePosixPath(self.image.comfyui_python).parent}:{self.base.get('PATH', '')}"
         return Process(
             name="comfyui",
             argv=comfyui_argv(settings, self.image, self.tuning, self.run_dir),
-            env=self.base,
+            env={**self.base, "PATH": path.rstrip(":")},
             secrets={},
             stop_stage=1,
             stop_seconds=stop_shares(settings)[0],
@@ -178,7 +181,7 @@ class Table:
     def _jupyter(self) -> Process:
         settings = self.settings
         argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
-        argv += [f"--ServerApp.ip={settings.jupyter_host.split(',')[0]}", f"--ServerApp.port={settings.jupyter_port}"]
+        argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]
         argv += ["--FileContentsManager.delete_to_trash=False"]
@@ -210,7 +213,7 @@ class Table:
 
     def _voice(self, name: str) -> Process:
         settings = self.settings
-        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host").split(",")[0]
+        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host")
         port = getattr(settings, f"{name}_inner_port" if settings.gated else f"{name}_port")
         return Process(
             name=name,
