@@ -59,7 +59,7 @@ def test_whether_processes_can_have_users_of_their_own(status: str, uid_map: str
 def test_only_what_holds_secrets_keeps_a_capability() -> None:
     assert wrapped(["x"], ROOT) == ("x",)
     bare = " ".join(wrapped(["x"], BARE))
-    assert "--bounding-set -all --no-new-privs x" in bare
+    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in bare
     for user in (DOOR, SYNC, FETCH):
         assert f"--reuid {user.uid} --regid 0" in " ".join(wrapped(["x"], user))
 

@@ -18,7 +18,7 @@ import pytest
 
 from fakes.comfyui import free_port
 from fakes.hub import Hub
-from gated import GatedPod
+from gated import TOKEN, GatedPod
 from hearmeman_build.build import Image
 from pod import Pod
 
@@ -109,7 +109,7 @@ def test_every_process_killed_in_turn_comes_back(jupyter_image: Image, tmp_path:
         names = ["comfyui", "door", "gate", "sshd", "jupyter", "xtts"]
         pod.wait_for(lambda: all(report(pod, name).get("pid") for name in names), "all processes")
         for name in names:
-            for wrapper_too in (False, True) if name in ("comfyui", "gate") else (False,):
+            for wrapper_too in (False, True) if name in ("comfyui", "door", "gate") else (False,):
                 before = {other: report(pod, other)["pid"] for other in names}
                 child = here(pod, before[name])
                 os.kill(parent(child) if wrapper_too else child, signal.SIGKILL)
@@ -125,6 +125,23 @@ def test_every_process_killed_in_turn_comes_back(jupyter_image: Image, tmp_path:
         pod.wait_for(lambda: not zombies(pod), "zombies to be reaped")
         pod.wait_for(lambda: pod.ssh("hearmeman status --ready").returncode == 0, "the pod to be whole again")
         assert pod.stop() == 0
+    finally:
+        pod.kill()
+
+
+def test_with_the_doorman_frozen_nobody_gets_in(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = GatedPod(jupyter_image, tmp_path)
+    address = f"http://127.0.0.1:{pod.ports['COMFYUI']}/system_stats"
+    try:
+        pod.start(pod.variables)
+        pod.wait_line("pod.ready")
+        pod.wait_for(lambda: bool(report(pod, "gate").get("pid")), "the gate")
+        os.kill(here(pod, report(pod, "door")["pid"]), signal.SIGSTOP)
+        for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+            request = urllib.request.Request(address, headers=headers)
+            with pytest.raises(OSError):  # A time-out or a refusal, and never an answer.
+                urllib.request.urlopen(request, timeout=2)
+        pod.stop()
     finally:
         pod.kill()
 

@@ -192,14 +192,16 @@ class Table:
             # Exactly the address at which RunPod's proxy shows it; no wildcard.
             origin = f"https://{settings.runpod_pod_id}-{settings.jupyter_port}.proxy.runpod.net"
             argv.append(f"--ServerApp.allow_origin={origin}")
-        own = f"{settings.volume_dir}/.hearmeman/jupyter"
+        # Out of ComfyUI's reach: runtime files hold the token, and the rest is code that JupyterLab would run.
+        own, kept = f"{self.run_dir}/jupyter", f"{settings.volume_dir}/.hearmeman/jupyter"
         places = {
-            # These hold the token, so they lie in a folder that only the door's user and root can enter.
-            "JUPYTER_RUNTIME_DIR": f"{self.run_dir}/jupyter/runtime",
             "JUPYTER_PATH": f"{self.run_dir}/share/jupyter",
+            "JUPYTER_RUNTIME_DIR": f"{own}/runtime",
             "JUPYTER_CONFIG_DIR": f"{own}/config",
             "JUPYTER_DATA_DIR": f"{own}/data",
             "IPYTHONDIR": f"{own}/ipython",
+            "JUPYTERLAB_SETTINGS_DIR": f"{kept}/settings",
+            "JUPYTERLAB_WORKSPACES_DIR": f"{kept}/workspaces",
         }
         return Process(
             name="jupyter",
