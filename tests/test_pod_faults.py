@@ -152,6 +152,7 @@ def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(jupyter_image: 
     try:
         pod.start(given)
         pod.wait_line("again_in=4")
+        pod.wait_for(lambda: status(given["STATUS_PORT"], "/healthz")[0] == 200, "the door")
         code, found = status(given["STATUS_PORT"], "/readyz")
         assert (code, found["ready"]) == (503, False)
         assert "does not answer" in found["why"]
