@@ -18,7 +18,7 @@ declare -A why=(
   [flac]="flac: decodes the stand-in's sound"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
 
 packages=()
 for command in "${needed[@]}"; do
