@@ -242,14 +242,14 @@ _PARTS = {
     "JUPYTER_PASSWORD": "jupyter",
     "PUBLIC_KEY": "sshd",
     "SSH_PUBLIC_KEY": "sshd",
-    "HF_TOKEN": "models",
-    "CIVITAI_API_KEY": "models",
+    "HF_TOKEN": "gated models",
+    "CIVITAI_API_KEY": "gated models",
 }
 """Variables whose absence fails only one part of the pod."""
 
 
 def load_for_boot(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], dict[str, str]]:
-    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it is not started).
+    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it will not work).
 
     A secret that was not substituted, or is missing, fails the part that needs it and not the pod: a pod without its
     sync can still be reached and mended. Whatever else is wrong is an error, and so is a gate without its token.
