@@ -12,6 +12,8 @@ declare -A why=(
   [zstd]="zstd: unpacks layers"
   [setpriv]="util-linux: ties helper servers to the demo"
   [skopeo]="skopeo: an independent reader of the image, and the pusher"
+  [ssh]="openssh-client: logs in to the pod"
+  [git]="git: custom nodes are checkouts"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"
@@ -19,7 +21,7 @@ declare -A why=(
   [flac]="flac: decodes the stand-in's sound"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
 [ "$more" = bench ] && needed+=(aria2c wget)
 
 packages=()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from supervisor.options import UnhosedConfigParser
 
-from hearmeman import output, settings, ssh_command
+from fakes.comfyui import comfyui
+from hearmeman import cli, output, settings, ssh_command
+from hearmeman.boot import image as boot_image
 from hearmeman.boot import plan
 from hearmeman.boot.doors import doors, words
 from hearmeman.boot.facts import Listen
 from hearmeman.boot.image import Image, ImageError, read_image
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervise import verdict
+from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, USERS, why_not_separate, wrapped
-from hearmeman.cli import main
+from hearmeman.door import collect
 from hearmeman.door.auth import Lock, SlowDown, without_ours
 from hearmeman.door.collect import missing_nodes
 from hearmeman.door.nginx import gate_conf
@@ -58,7 +64,7 @@ def test_whether_processes_can_have_users_of_their_own(status: str, uid_map: str
 def test_only_what_holds_secrets_keeps_a_capability() -> None:
     assert wrapped(["x"], ROOT) == ("x",)
     bare = " ".join(wrapped(["x"], BARE))
-    assert "--bounding-set -all --no-new-privs x" in bare
+    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in bare
     for user in (DOOR, SYNC, FETCH):
         assert f"--reuid {user.uid} --regid 0" in " ".join(wrapped(["x"], user))
 
@@ -145,12 +151,108 @@ def test_persistent_storage_needs_a_volume() -> None:
     assert not any("no volume" in w for w in processes({"STORAGE_MODE": "ephemeral"}, volume_is_mount=False).warnings)
 
 
+def test_a_gpu_that_cannot_run_the_image_is_told_before_anything_starts() -> None:
+    tuning = dataclasses.replace(TUNING, problems=("this host's NVIDIA driver runs CUDA up to 12.4",))
+    with pytest.raises(plan.BootError, match="CUDA up to 12.4"):
+        plan.make_plan(settings.load({}), machine(), IMAGE, tuning, {}, "/r", "python")
+
+
+def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
+    held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
+    (tmp_path / "env" / "sync.json").write_text(json.dumps(held))
+    monkeypatch.setattr(boot_image, "RUN_DIR", tmp_path)
+    assert cli._environ("upload", {"A": "1"}) == {"A": "1", "R2_ACCESS_KEY_ID": "held"}
+    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {"R2_ACCESS_KEY_ID": "own"}
+    assert cli._environ("status", {"A": "1"}) == {"A": "1"}
+    assert cli._environ("models", {"A": "1"}) == {"A": "1"}
+
+
 def test_nodes_are_updated_before_comfyui_starts() -> None:
     made = processes({"UPDATE_NODES_ON_START": "true"}, volume_repositories=("/workspace/ComfyUI/custom_nodes/A",))
     table = {process.name: process for process in made.processes}
     assert table["comfyui"].after == ("nodes",)
     assert table["nodes"].user is BARE
     assert any("nothing to update" in warning for warning in processes({"UPDATE_NODES_ON_START": "true"}).warnings)
+
+
+ANYTHING = st.fixed_dictionaries(
+    {},
+    optional={
+        "ACCESS_TOKEN": st.just("planted-gate-token"),
+        "JUPYTER_PASSWORD": st.just("planted-jupyter-token"),
+        "HF_TOKEN": st.just("planted-hf"),
+        "RUNPOD_API_KEY": st.just("planted-runpod"),
+        "MY_OWN_SECRET": st.just("planted-unknown"),
+        "HIDDEN_COPY": st.just("x planted-gate-token y"),
+        "ENABLE_R2_SYNC": st.sampled_from(["true", "false"]),
+        "R2_ENDPOINT": st.just("https://r2.example"),
+        "R2_ACCESS_KEY_ID": st.just("planted-r2-id"),
+        "R2_SECRET_ACCESS_KEY": st.just("planted-r2-key"),
+        "ENABLE_XTTS": st.sampled_from(["true", "false"]),
+        "ENABLE_CHATTERBOX": st.sampled_from(["true", "false"]),
+        "UPDATE_NODES_ON_START": st.sampled_from(["true", "false"]),
+        "WAIT_FOR_MODELS": st.sampled_from(["true", "false"]),
+        "PUBLIC_KEY": st.sampled_from([KEY, "no key"]),
+        "STOP_SECONDS": st.floats(1, 600).map(str),
+        "SYNC_DRAIN_SECONDS": st.floats(0, 600).map(str),
+        "COMFYUI_HOST": st.sampled_from(["0.0.0.0", "127.0.0.1", "0.0.0.0,::"]),
+        "VOLUME_DIR": st.sampled_from(["/workspace", "/with space", "/per%cent ;semi #hash"]),
+    },
+)
+
+
+@given(environ=ANYTHING, separate=st.booleans(), has_voices=st.booleans())
+def test_whatever_is_asked_for_the_plan_holds_together(
+    environ: dict[str, str], separate: bool, has_voices: bool
+) -> None:
+    if "ACCESS_TOKEN" not in environ:
+        environ = {name: value for name, value in environ.items() if name != "HIDDEN_COPY"}
+    given_settings, left, failed = settings.load_for_boot(environ)
+    services = {"xtts": ("/x", "{port}"), "chatterbox": ("/c", "{port}")} if has_voices else {}
+    image = Image("smoke", "abc", "/p", "/m", "12.8", jupyter_python="/j", services=services)
+    here = machine(not_separate="" if separate else "so", volume_repositories=("/a",))
+    made = plan.make_plan(given_settings, here, image, TUNING, left, "/r", "python", failed)
+    names = [process.name for process in made.processes]
+    assert len(names) == len(set(names))
+    assert {"comfyui", "models", "door"} <= set(names)
+    for process in made.processes:
+        assert {*process.after, *process.needs} <= set(names) - {process.name}
+        assert process.stop_seconds > 0
+    # No secret in a command, a plain environment or a shell; each is given to one process at most.
+    text = str([(p.argv, p.env) for p in made.processes]) + shell_file(made.shell or {}, made.unset)
+    assert "planted" not in text
+    owners = [name for process in made.processes for name in process.secrets]
+    assert len(owners) == len(set(owners))
+    assert set(owners) | set(made.withheld) >= {name for name, value in environ.items() if "planted" in value} - {
+        "R2_ENDPOINT"
+    }
+    # The whole stop fits the budget, stage after stage.
+    stages = {process.stop_stage for process in made.processes}
+    whole = sum(max(p.stop_seconds for p in made.processes if p.stop_stage == stage) for stage in stages)
+    assert whole <= made.stop_seconds
+    # With a token, nothing but JupyterLab and SSH answers without the gate.
+    if "ACCESS_TOKEN" in environ:
+        assert {door.guard for door in made.doors} <= {"gate", "token", "keys"}
+        assert "gate" in names
+    parser = UnhosedConfigParser()
+    parser.read_string(configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", True))
+    for process in made.processes:
+        assert shlex.split(parser.saneget(f"program:{process.name}", "command"))[-1] == process.argv[-1]
+
+
+def test_readiness_is_asked_of_a_real_server(tmp_path: Path) -> None:
+    with comfyui(tmp_path) as running:
+        boot = {"comfyui_url": running.url, "expected_nodes": []}
+        ready = collect.readiness(boot, 7)
+        assert (ready.ready, ready.why) == (True, "")
+        assert collect.readiness(boot, 7, ready) is ready
+        lacking = collect.readiness({**boot, "expected_nodes": ["ComfyUI-X"]}, 7)
+        assert not lacking.ready
+        assert "answers without the nodes ComfyUI-X" in lacking.why
+    gone = collect.readiness(boot, 7, ready)
+    assert not gone.ready
+    assert "does not answer" in gone.why
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text(min_size=1), max_size=4))
@@ -222,6 +324,33 @@ def test_a_lock_opens_for_its_own_token_only(token: str, other: str, now: float)
     for at in range(0, len(session), 7):
         changed = session[:at] + ("0" if session[at] != "0" else "1") + session[at + 1 :]
         assert not lock.is_session(changed, now)
+
+
+PAGE = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none", **PAGE}, True),
+        ({"Sec-Fetch-Site": "cross-site", **PAGE}, True),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, False),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, False),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "http://h:1"}, True),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "http://h:2"}, False),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "null"}, False),
+        ({"X-Method": "POST", "Host": "10.0.0.1:8188", "Origin": "https://p1-8188.proxy.runpod.net"}, True),
+        ({"X-Method": "GET", "X-Upgrade": "websocket", "Host": "h:1", "Origin": "https://evil.example"}, False),
+        ({"X-Method": "GET", "Host": "h:1", "Origin": "https://evil.example"}, True),
+    ],
+)
+def test_a_cookie_does_not_work_for_other_sites_pages(headers: dict[str, str], passes: bool) -> None:
+    lock = Lock("t" * 12, ("p1-8188.proxy.runpod.net",))
+    assert lock.judge(headers, {"hearmeman": lock.session(0)}, 1).passes is passes
+    # A token in a header is never sent by a browser on its own.
+    assert lock.judge({**headers, "Authorization": "Bearer " + "t" * 12}, {}, 1).passes
 
 
 def test_failures_slow_down_and_are_forgotten() -> None:
@@ -299,7 +428,7 @@ def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
     git(nodes / "gone", "remote", "set-url", "origin", str(tmp_path / "nowhere"))
     git(upstream, "commit", "-q", "--allow-empty", "-m", "two")
     environ = {"VOLUME_DIR": str(tmp_path / "volume"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    assert main(["nodes", "update"], environ) == 3
+    assert cli.main(["nodes", "update"], environ) == 3
     said = capsys.readouterr().err
     assert "node.updated name=behind" in said
     assert "node.failed name=gone" in said
