@@ -11,12 +11,14 @@ declare -A why=(
   [zstd]="zstd: unpacks layers"
   [setpriv]="util-linux: ties helper servers to the demo"
   [skopeo]="skopeo: an independent reader of the image, and the pusher"
+  [ssh]="openssh-client: logs in to the pod"
+  [git]="git: custom nodes are checkouts"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
   [flac]="flac: decodes the stand-in's sound"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
 
 packages=()
 for command in "${needed[@]}"; do

@@ -171,6 +171,7 @@ def run_pod(image: Image, phases: Phases) -> str:
             pod.start(
                 {
                     "COMFYUI_HOST": "127.0.0.1",
+                    "STATUS_HOST": "127.0.0.1",
                     "COMFYUI_PORT": str(port),
                     "HF_ENDPOINT": f"http://127.0.0.1:{hub_port}",
                     "ENABLE_R2_SYNC": "true",

@@ -352,6 +352,16 @@ def test_a_real_boot(pod: Pod) -> None:
     assert pod.end() == 0
 
 
+def test_a_second_boot_in_the_same_container(pod: Pod) -> None:
+    # A container that is restarted keeps its /run.
+    for _ in range(2):
+        pod.start(pod.boot_command())
+        pod.wait(lambda: "says hello" in pod.said())
+        pod.wait(lambda: (pod.run_dir / "gate/door.sock").exists())
+        assert pod.end() == 0
+    assert pod.happened().count("comfyui started") == 2
+
+
 def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
     pod.environ |= SYNC
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearmeman import output, settings, ssh_command
+from hearmeman import cli, output, settings, ssh_command
+from hearmeman.boot import image as boot_image
 from hearmeman.boot import plan
 from hearmeman.boot.doors import doors, words
 from hearmeman.boot.facts import Listen
@@ -20,7 +22,6 @@ from hearmeman.boot.image import Image, ImageError, read_image
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervise import verdict
 from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, USERS, why_not_separate, wrapped
-from hearmeman.cli import main
 from hearmeman.door.auth import Lock, SlowDown, without_ours
 from hearmeman.door.collect import missing_nodes
 from hearmeman.door.nginx import gate_conf
@@ -58,7 +59,7 @@ def test_whether_processes_can_have_users_of_their_own(status: str, uid_map: str
 def test_only_what_holds_secrets_keeps_a_capability() -> None:
     assert wrapped(["x"], ROOT) == ("x",)
     bare = " ".join(wrapped(["x"], BARE))
-    assert "--bounding-set -all --no-new-privs x" in bare
+    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in bare
     for user in (DOOR, SYNC, FETCH):
         assert f"--reuid {user.uid} --regid 0" in " ".join(wrapped(["x"], user))
 
@@ -145,6 +146,23 @@ def test_persistent_storage_needs_a_volume() -> None:
     assert not any("no volume" in w for w in processes({"STORAGE_MODE": "ephemeral"}, volume_is_mount=False).warnings)
 
 
+def test_a_gpu_that_cannot_run_the_image_is_told_before_anything_starts() -> None:
+    tuning = dataclasses.replace(TUNING, problems=("this host's NVIDIA driver runs CUDA up to 12.4",))
+    with pytest.raises(plan.BootError, match="CUDA up to 12.4"):
+        plan.make_plan(settings.load({}), machine(), IMAGE, tuning, {}, "/r", "python")
+
+
+def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
+    held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
+    (tmp_path / "env" / "sync.json").write_text(json.dumps(held))
+    monkeypatch.setattr(boot_image, "RUN_DIR", tmp_path)
+    assert cli._environ("upload", {"A": "1"}) == {"A": "1", "R2_ACCESS_KEY_ID": "held"}
+    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {"R2_ACCESS_KEY_ID": "own"}
+    assert cli._environ("status", {"A": "1"}) == {"A": "1"}
+    assert cli._environ("models", {"A": "1"}) == {"A": "1"}
+
+
 def test_nodes_are_updated_before_comfyui_starts() -> None:
     made = processes({"UPDATE_NODES_ON_START": "true"}, volume_repositories=("/workspace/ComfyUI/custom_nodes/A",))
     table = {process.name: process for process in made.processes}
@@ -224,6 +242,33 @@ def test_a_lock_opens_for_its_own_token_only(token: str, other: str, now: float)
         assert not lock.is_session(changed, now)
 
 
+PAGE = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none", **PAGE}, True),
+        ({"Sec-Fetch-Site": "cross-site", **PAGE}, True),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, False),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, False),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "http://h:1"}, True),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "http://h:2"}, False),
+        ({"X-Method": "POST", "Host": "h:1", "Origin": "null"}, False),
+        ({"X-Method": "POST", "Host": "10.0.0.1:8188", "Origin": "https://p1-8188.proxy.runpod.net"}, True),
+        ({"X-Method": "GET", "X-Upgrade": "websocket", "Host": "h:1", "Origin": "https://evil.example"}, False),
+        ({"X-Method": "GET", "Host": "h:1", "Origin": "https://evil.example"}, True),
+    ],
+)
+def test_a_cookie_does_not_work_for_other_sites_pages(headers: dict[str, str], passes: bool) -> None:
+    lock = Lock("t" * 12, ("p1-8188.proxy.runpod.net",))
+    assert lock.judge(headers, {"hearmeman": lock.session(0)}, 1).passes is passes
+    # A token in a header is never sent by a browser on its own.
+    assert lock.judge({**headers, "Authorization": "Bearer " + "t" * 12}, {}, 1).passes
+
+
 def test_failures_slow_down_and_are_forgotten() -> None:
     slow = SlowDown()
     pauses = [slow.failed(float(second)) for second in range(12)]
@@ -299,7 +344,7 @@ def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
     git(nodes / "gone", "remote", "set-url", "origin", str(tmp_path / "nowhere"))
     git(upstream, "commit", "-q", "--allow-empty", "-m", "two")
     environ = {"VOLUME_DIR": str(tmp_path / "volume"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    assert main(["nodes", "update"], environ) == 3
+    assert cli.main(["nodes", "update"], environ) == 3
     said = capsys.readouterr().err
     assert "node.updated name=behind" in said
     assert "node.failed name=gone" in said

@@ -34,6 +34,7 @@ def _bucket(s3: S3) -> dict[str, str]:
 def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
     return {
         "COMFYUI_HOST": "127.0.0.1",
+        "STATUS_HOST": "127.0.0.1",
         "COMFYUI_PORT": str(port),
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from fakes.comfyui import free_port
-from gated import GatedPod
+from fakes.hub import Hub
+from gated import TOKEN, GatedPod
 from hearmeman_build.build import Image
 from pod import Pod
 
@@ -108,7 +109,7 @@ def test_every_process_killed_in_turn_comes_back(jupyter_image: Image, tmp_path:
         names = ["comfyui", "door", "gate", "sshd", "jupyter", "xtts"]
         pod.wait_for(lambda: all(report(pod, name).get("pid") for name in names), "all processes")
         for name in names:
-            for wrapper_too in (False, True) if name in ("comfyui", "gate") else (False,):
+            for wrapper_too in (False, True) if name in ("comfyui", "door", "gate") else (False,):
                 before = {other: report(pod, other)["pid"] for other in names}
                 child = here(pod, before[name])
                 os.kill(parent(child) if wrapper_too else child, signal.SIGKILL)
@@ -128,12 +129,30 @@ def test_every_process_killed_in_turn_comes_back(jupyter_image: Image, tmp_path:
         pod.kill()
 
 
+def test_with_the_doorman_frozen_nobody_gets_in(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = GatedPod(jupyter_image, tmp_path)
+    address = f"http://127.0.0.1:{pod.ports['COMFYUI']}/system_stats"
+    try:
+        pod.start(pod.variables)
+        pod.wait_line("pod.ready")
+        pod.wait_for(lambda: bool(report(pod, "gate").get("pid")), "the gate")
+        os.kill(here(pod, report(pod, "door")["pid"]), signal.SIGSTOP)
+        for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+            request = urllib.request.Request(address, headers=headers)
+            with pytest.raises(OSError):  # A time-out or a refusal, and never an answer.
+                urllib.request.urlopen(request, timeout=2)
+        pod.stop()
+    finally:
+        pod.kill()
+
+
 def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(jupyter_image: Image, tmp_path: Path) -> None:
     pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     instead_of_comfyui(pod, CRASHING)
     try:
         pod.start(given)
         pod.wait_line("again_in=4")
+        pod.wait_for(lambda: status(given["STATUS_PORT"], "/healthz")[0] == 200, "the door")
         code, found = status(given["STATUS_PORT"], "/readyz")
         assert (code, found["ready"]) == (503, False)
         assert "does not answer" in found["why"]
@@ -241,6 +260,28 @@ def test_a_volume_of_another_user_can_be_worked_with(jupyter_image: Image, tmp_p
         pod.stop()
     finally:
         pod.kill()
+
+
+def test_comfyui_can_read_and_replace_what_the_fetch_brought(jupyter_image: Image, tmp_path: Path) -> None:
+    pod = plain(jupyter_image, tmp_path / "v")
+    user = (
+        "import pathlib, time\n"
+        "model = pathlib.Path('/workspace/ComfyUI/models/checkpoints/tiny.safetensors')\n"
+        "while not model.exists(): time.sleep(0.1)\n"
+        "print('read', len(model.read_bytes()) > 1000, flush=True)\n"
+        "(model.parent / 'beside').write_text('x')\n"
+        "model.unlink()\n"
+        "print('replaced', flush=True)\n"
+    )
+    instead_of_comfyui(pod, user)
+    with Hub(token="hf_secret-of-the-hub") as hub:
+        try:
+            pod.start(variables(HF_ENDPOINT=hub.url, HF_TOKEN=hub.token))
+            pod.wait_line("read True")
+            pod.wait_line("replaced")
+            pod.stop()
+        finally:
+            pod.kill()
 
 
 def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_at_boot_a_secret_that_is_missing_fails_its_part_only() -> None:
         "JUPYTER_PASSWORD": "{{ RUNPOD_SECRET_j }}",
     }
     settings, left, failed = load_for_boot(environ)
-    assert set(failed) == {"sync", "models", "jupyter"}
+    assert set(failed) == {"sync", "gated models", "jupyter"}
     assert "R2_ACCESS_KEY_ID" in failed["sync"]
     assert not settings.enable_r2_sync
     assert settings.jupyter_password is None

@@ -2,15 +2,18 @@
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.nvml import Nvml
 from hearmeman.models import catalogue, plan
 from hearmeman.settings import load
 from hearmeman.storage import Mount, mount_of
+from hearmeman.tune import machine
 from hearmeman.tune import models as tune_models
 from hearmeman.tune.flags import PACKAGED, check, load_flags, names
 from hearmeman.tune.machine import Gpu, Memory, memory_limit
@@ -265,6 +268,34 @@ def test_memory_limit_of_cgroup_1(tmp_path: Path) -> None:
     assert memory_limit(tmp_path) == 2000
     put(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     assert memory_limit(tmp_path) is None
+
+
+def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None)
+    nvml = Nvml([("RTX 4090", 24564, None), ("H100", 81559, [20096, 40448])])
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    seen = machine.nvidia()
+    assert seen.gpus == (Gpu("RTX 4090", 24564), Gpu("H100", 20096), Gpu("H100", 40448))
+    assert (seen.driver, seen.cuda, seen.problem) == ("570.86.15", (12, 8), "")
+    assert nvml.shut
+
+
+@pytest.mark.parametrize(
+    ("cards", "broken", "said"),
+    [
+        ([], "", "lists no GPU"),
+        ([("a", 1, None)], "init", "does not answer (Driver Not Loaded)"),
+        ([("a", 1, None)], "memory", "gives no memory size"),
+    ],
+)
+def test_what_nvml_does_not_say(
+    monkeypatch: pytest.MonkeyPatch, cards: list[tuple[str, int, list[int] | None]], broken: str, said: str
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(cards, broken))
+    seen = machine.nvidia()
+    assert seen.gpus == ()
+    assert said in seen.problem
 
 
 MOUNTS = """22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

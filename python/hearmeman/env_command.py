@@ -76,6 +76,7 @@ def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[s
     Raises:
         UsageError: more variables differ from the defaults than RunPod takes.
     """
+    from hearmeman.boot.doors import doors
     from hearmeman.errors import UsageError
     from hearmeman.settings import SECRETS, Settings, canonical, load
     from hearmeman.variables import extra_of
@@ -93,12 +94,8 @@ def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[s
             f"{len(env)} variables differ from the defaults, and RunPod takes {MOST_VARIABLES}: "
             "unset some, or use an image whose tier defaults to them"
         )
-    ports = [f"{settings.comfyui_port}/http", f"{settings.status_port}/http"]
-    ports += [f"{settings.jupyter_port}/http"] if settings.jupyter_password else []
-    for name in ("xtts", "chatterbox"):
-        open_to_all = settings.gated or getattr(settings, f"{name}_host") not in ("127.0.0.1", "::1", "localhost")
-        if getattr(settings, f"enable_{name}") and open_to_all:
-            ports.append(f"{getattr(settings, f'{name}_port')}/http")
+    # RunPod gives PUBLIC_KEY at the start, so SSH's port is named whether there is a key yet or not.
+    ports = [f"{door.port}/http" for door in doors(settings) if door.is_public and door.service != "SSH"]
     return {"env": env, "ports": [*ports, f"{settings.ssh_port}/tcp"]}
 
 

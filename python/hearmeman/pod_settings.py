@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, SecretStr, field_validator
 
-from hearmeman.variables import var
+from hearmeman.variables import Words, var
 
 _FOLDER = "^(/.*)?$"
-_HOSTS = r"^[^\s,]+(,\s*[^\s,]+)*$"
+_HOST = r"^[^\s,]+$"
 
 
 class Places(BaseModel):
@@ -28,7 +28,7 @@ class Places(BaseModel):
 class ComfyUI(BaseModel):
     """ComfyUI."""
 
-    comfyui_host: str = var("0.0.0.0", "addresses that ComfyUI's port is open on, separated by commas", pattern=_HOSTS)
+    comfyui_host: Words = var(("0.0.0.0",), "addresses that ComfyUI's port is open on", min_length=1)
     comfyui_port: int = var(8188, "port of ComfyUI", ge=1, le=65535)
     comfyui_inner_port: int = var(
         18188, "with ACCESS_TOKEN: port on loopback that ComfyUI itself listens on, behind the gate", ge=1, le=65535
@@ -58,7 +58,7 @@ class Doors(BaseModel):
         "a gate that asks for this token stands before ComfyUI, the voice APIs and the status page",
         ("COMFYUI_TOKEN",),
     )
-    status_host: str = var("0.0.0.0", "address that the status page's port is open on", pattern=_HOSTS)
+    status_host: Words = var(("0.0.0.0",), "addresses that the status page's port is open on", min_length=1)
     status_port: int = var(19123, "port of the status page, /healthz and /readyz", ge=1, le=65535)
     public_key: str = var("", "SSH public keys, one a line; sshd starts when it is set")
     ssh_public_key: str = var("", "SSH public keys for this pod alone; replaces PUBLIC_KEY", given=True)
@@ -66,7 +66,7 @@ class Doors(BaseModel):
     jupyter_password: SecretStr | None = var(
         None, "JupyterLab's token; JupyterLab starts when it is set", ("JUPYTER_TOKEN",)
     )
-    jupyter_host: str = var("0.0.0.0", "address that JupyterLab's port is open on", pattern=_HOSTS)
+    jupyter_host: str = var("0.0.0.0", "address that JupyterLab's port is open on", pattern=_HOST)
     jupyter_port: int = var(8888, "port of JupyterLab", ge=1, le=65535)
 
     @field_validator("access_token", "jupyter_password")
@@ -82,12 +82,12 @@ class Voices(BaseModel):
     """Voice APIs."""
 
     enable_xtts: bool = var(False, "fetch XTTS v2 and run its API")
-    xtts_host: str = var("127.0.0.1", "address that the XTTS API's port is open on", pattern=_HOSTS)
+    xtts_host: str = var("127.0.0.1", "address that the XTTS API's port is open on", pattern=_HOST)
     xtts_port: int = var(8020, "port of the XTTS API", ge=1, le=65535)
     xtts_inner_port: int = var(18020, "with ACCESS_TOKEN: the XTTS API's own port on loopback", ge=1, le=65535)
     coqui_tos_agreed: bool = var(False, "you accept XTTS v2's licence (CPML, not for commercial use)")
     enable_chatterbox: bool = var(False, "fetch Chatterbox and run its API")
-    chatterbox_host: str = var("127.0.0.1", "address that the Chatterbox API's port is open on", pattern=_HOSTS)
+    chatterbox_host: str = var("127.0.0.1", "address that the Chatterbox API's port is open on", pattern=_HOST)
     chatterbox_port: int = var(8000, "port of the Chatterbox API", ge=1, le=65535)
     chatterbox_inner_port: int = var(
         18000, "with ACCESS_TOKEN: the Chatterbox API's own port on loopback", ge=1, le=65535

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_va
 
 from hearmeman import pod_settings
 from hearmeman.errors import UsageError
-from hearmeman.variables import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, Problem, extra_of, near_misses, renamed
-from hearmeman.variables import var as _var
+from hearmeman.variables import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, Problem, extra_of, near_misses, renamed, var
 
 PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-9+/=]+(\s|$)")
 
@@ -19,70 +18,70 @@ PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-
 class Models(BaseModel):
     """Models: what is fetched, and from where."""
 
-    model_catalogue: str = _var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
-    models: str = _var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
-    wait_for_models: bool = _var(False, "start ComfyUI only when every enabled model is present")
-    dry_run: bool = _var(False, "print the fetch plan and fetch nothing")
-    download_timeout: int = _var(1800, "seconds without progress after which a download is cut", ge=1)
-    volume_size_gb: float = _var(
+    model_catalogue: str = var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
+    models: str = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
+    wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
+    dry_run: bool = var(False, "print the fetch plan and fetch nothing")
+    download_timeout: int = var(1800, "seconds without progress after which a download is cut", ge=1)
+    volume_size_gb: float = var(
         0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
     )
-    enable_controlnet: bool = _var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
-    controlnet_models: str = _var(
+    enable_controlnet: bool = var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
+    controlnet_models: str = var(
         "canny,depth,openpose",
         "which ControlNets, separated by commas: canny, depth, openpose, lineart, normalbae",
         pattern=r"^ *(canny|depth|openpose|lineart|normalbae)( *, *(canny|depth|openpose|lineart|normalbae))* *$",
     )
-    enable_vibevoice: bool = _var(False, "fetch VibeVoice (speech in ComfyUI)")
-    vibevoice_model: Literal["1.5B", "Large", "Large-Q8"] = _var("Large", "which VibeVoice")
-    wan_720p: bool = _var(False, "fetch WAN 2.1 text-to-video 14B")
-    wan_480p: bool = _var(False, "fetch WAN 2.1 text-to-video 1.3B")
-    enable_i2v: bool = _var(False, "fetch WAN 2.1 image-to-video 14B and its CLIP vision encoder")
-    enable_wan22_distill: bool = _var(False, "fetch the WAN 2.2 image-to-video experts for 4 steps")
-    wan22_distill_variant: Literal["lightx2v", "turbodiffusion"] = _var(
+    enable_vibevoice: bool = var(False, "fetch VibeVoice (speech in ComfyUI)")
+    vibevoice_model: Literal["1.5B", "Large", "Large-Q8"] = var("Large", "which VibeVoice")
+    wan_720p: bool = var(False, "fetch WAN 2.1 text-to-video 14B")
+    wan_480p: bool = var(False, "fetch WAN 2.1 text-to-video 1.3B")
+    enable_i2v: bool = var(False, "fetch WAN 2.1 image-to-video 14B and its CLIP vision encoder")
+    enable_wan22_distill: bool = var(False, "fetch the WAN 2.2 image-to-video experts for 4 steps")
+    wan22_distill_variant: Literal["lightx2v", "turbodiffusion"] = var(
         "lightx2v", "how they come to 4 steps: LoRAs in ComfyUI's own nodes, or TurboDiffusion's files and nodes"
     )
-    enable_wan22_ti2v: bool = _var(False, "fetch WAN 2.2 text-and-image-to-video 5B")
-    enable_vace: bool = _var(False, "fetch WAN 2.1 VACE 14B (video editing)")
-    enable_fun_inp: bool = _var(False, "fetch WAN 2.2 Fun InP 14B (between a first and a last frame)")
-    enable_steadydancer: bool = _var(False, "fetch SteadyDancer 14B (a picture dances like a video)")
-    enable_scail: bool = _var(False, "fetch SCAIL preview 14B (a character moves like a 3D pose)")
-    enable_illustrious: bool = _var(False, "fetch Realism Illustrious v5.0 (SDXL, from CivitAI)")
-    enable_illustrious_embeddings: bool = _var(True, "with ENABLE_ILLUSTRIOUS: fetch its two embeddings too")
-    enable_zimage: bool = _var(False, "fetch Z-Image Turbo")
-    enable_qwen_edit: bool = _var(False, "fetch Qwen-Image-Edit-2511")
-    qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = _var(
+    enable_wan22_ti2v: bool = var(False, "fetch WAN 2.2 text-and-image-to-video 5B")
+    enable_vace: bool = var(False, "fetch WAN 2.1 VACE 14B (video editing)")
+    enable_fun_inp: bool = var(False, "fetch WAN 2.2 Fun InP 14B (between a first and a last frame)")
+    enable_steadydancer: bool = var(False, "fetch SteadyDancer 14B (a picture dances like a video)")
+    enable_scail: bool = var(False, "fetch SCAIL preview 14B (a character moves like a 3D pose)")
+    enable_illustrious: bool = var(False, "fetch Realism Illustrious v5.0 (SDXL, from CivitAI)")
+    enable_illustrious_embeddings: bool = var(True, "with ENABLE_ILLUSTRIOUS: fetch its two embeddings too")
+    enable_zimage: bool = var(False, "fetch Z-Image Turbo")
+    enable_qwen_edit: bool = var(False, "fetch Qwen-Image-Edit-2511")
+    qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = var(
         "Q4_K_M", "which Qwen-Image-Edit: a GGUF quantisation, fp8, or full for bf16"
     )
-    enable_genfocus: bool = _var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
-    enable_mvinverse: bool = _var(False, "fetch MVInverse's weights (nothing in the image loads them)")
-    enable_flashportrait: bool = _var(False, "fetch FlashPortrait")
-    enable_storymem: bool = _var(False, "fetch StoryMem (nothing in the image loads it)")
-    enable_infcam: bool = _var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
-    download_connections: int = _var(32, "connections that all downloads together may use", ge=1, le=256)
-    download_connections_per_file: int = _var(16, "connections that one file may use", ge=1, le=64)
-    download_xet: bool = _var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
-    civitai_api_key: SecretStr | None = _var(None, "CivitAI API key, for files that want a login")
-    civitai_endpoint: str = _var("https://civitai.com", "address of CivitAI", pattern="^https?://")
-    hf_token: SecretStr | None = _var(None, "Hugging Face token for gated models")
-    hf_endpoint: str = _var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
+    enable_genfocus: bool = var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
+    enable_mvinverse: bool = var(False, "fetch MVInverse's weights (nothing in the image loads them)")
+    enable_flashportrait: bool = var(False, "fetch FlashPortrait")
+    enable_storymem: bool = var(False, "fetch StoryMem (nothing in the image loads it)")
+    enable_infcam: bool = var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
+    download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
+    download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
+    download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    civitai_api_key: SecretStr | None = var(None, "CivitAI API key, for files that want a login")
+    civitai_endpoint: str = var("https://civitai.com", "address of CivitAI", pattern="^https?://")
+    hf_token: SecretStr | None = var(None, "Hugging Face token for gated models")
+    hf_endpoint: str = var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
 
 
 class Sync(BaseModel):
     """Outputs: where they are uploaded."""
 
-    enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
-    r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
-    r2_bucket: str = _var("runpod", "bucket that outputs go to", min_length=1)
-    r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
-    r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
-    r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")
-    sync_extensions: str = _var(
+    enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
+    r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
+    r2_bucket: str = var("runpod", "bucket that outputs go to", min_length=1)
+    r2_prefix: str = var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
+    r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
+    r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
+    sync_extensions: str = var(
         "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
     )
-    sync_uploads: int = _var(8, "files uploaded at one time", ge=1, le=64)
-    sync_watch: bool = _var(True, "hear of new files from the kernel; they are found by looking either way")
-    sync_drain_seconds: float = _var(20, "seconds the sync may use at stop to send what is left", ge=0)
+    sync_uploads: int = var(8, "files uploaded at one time", ge=1, le=64)
+    sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
+    sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
 
 
 class Settings(
@@ -132,7 +131,7 @@ class Settings(
         """Addresses and ports that ComfyUI itself listens on."""
         if self.gated:
             return (("127.0.0.1", self.comfyui_inner_port),)
-        return tuple((host.strip(), self.comfyui_port) for host in self.comfyui_host.split(","))
+        return tuple((host, self.comfyui_port) for host in self.comfyui_host)
 
     @property
     def inner_url(self) -> str:
@@ -243,14 +242,14 @@ _PARTS = {
     "JUPYTER_PASSWORD": "jupyter",
     "PUBLIC_KEY": "sshd",
     "SSH_PUBLIC_KEY": "sshd",
-    "HF_TOKEN": "models",
-    "CIVITAI_API_KEY": "models",
+    "HF_TOKEN": "gated models",
+    "CIVITAI_API_KEY": "gated models",
 }
 """Variables whose absence fails only one part of the pod."""
 
 
 def load_for_boot(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], dict[str, str]]:
-    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it is not started).
+    """Read the settings for a whole pod: (settings, the environment they are from, part -> why it will not work).
 
     A secret that was not substituted, or is missing, fails the part that needs it and not the pod: a pod without its
     sync can still be reached and mended. Whatever else is wrong is an error, and so is a gate without its token.

@@ -48,7 +48,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         shown.append(f"ready      {'yes' if found['ready'] else 'no: ' + str(found['ready_why'])}")
         shown += [f"door       {words}" for words in boot.get("doors", [])]
     shown += [f"{process['name']:10} {process['what']}" for process in found["processes"]]
-    shown += [f"{name:10} not started: {why}" for name, why in found["not_started"].items()]
+    shown += [f"{name:10} does not work: {why}" for name, why in found["not_working"].items()]
     for name in ("models", "sync"):
         content = found[name]
         simple = {k: v for k, v in content.items() if isinstance(v, str | int | float | bool)} if content else {}

@@ -15,12 +15,12 @@ UNSUBSTITUTED_TEXT = (
     "holds a RunPod secret that was not substituted: make that secret in RunPod's console or unset the variable"
 )
 
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(
-        lambda given: tuple(re.split(r"[,\s]+", given.strip(", \t\n"))) if isinstance(given, str) else given
-    ),
-]
+
+def _split(given: Any) -> Any:
+    return tuple(word for word in re.split(r"[,\s]+", given) if word) if isinstance(given, str) else given
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list as people type it: words separated by commas or blanks."""
 
 

@@ -122,7 +122,7 @@ def lines(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> lis
         shown.append(f"  ssh        ssh root@{settings.runpod_public_ip} -p {settings.runpod_tcp_port_22}")
     if plan.withheld:
         shown.append(f"  withheld   {', '.join(plan.withheld)}: they look secret, no process is given them")
-    shown += [f"  NOT STARTED {name}: {why}" for name, why in (plan.failed or {}).items()]
+    shown += [f"  NOT WORKING {name}: {why}" for name, why in (plan.failed or {}).items()]
     return shown + [f"  warning    {warning}" for warning in plan.warnings]
 
 

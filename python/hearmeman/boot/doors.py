@@ -52,20 +52,20 @@ def doors(settings: Settings) -> tuple[Door, ...]:
     """List the ports that these settings open."""
     gate = "gate" if settings.gated else ""
     gated = settings.gated
-    comfyui = ("ComfyUI", "COMFYUI_PORT", _hosts(settings.comfyui_host), settings.comfyui_port)
+    comfyui = ("ComfyUI", "COMFYUI_PORT", settings.comfyui_host, settings.comfyui_port)
     found = [
         Door(*comfyui, gate, settings.comfyui_inner_port if gated else 0, essential=True),
-        Door("status page", "STATUS_PORT", _hosts(settings.status_host), settings.status_port, gate),
+        Door("status page", "STATUS_PORT", settings.status_host, settings.status_port, gate),
     ]
     for service, name in (("XTTS", "xtts"), ("Chatterbox", "chatterbox")):
         if getattr(settings, f"enable_{name}"):
             # Behind the gate a voice API is as public as ComfyUI; without one it stays inside unless asked for.
-            hosts = getattr(settings, "comfyui_host" if gated else f"{name}_host")
+            hosts = settings.comfyui_host if gated else (getattr(settings, f"{name}_host"),)
             inner = getattr(settings, f"{name}_inner_port") if gated else 0
             port = getattr(settings, f"{name}_port")
-            found.append(Door(service, f"{name.upper()}_PORT", _hosts(hosts), port, gate, inner))
+            found.append(Door(service, f"{name.upper()}_PORT", hosts, port, gate, inner))
     if settings.jupyter_password is not None:
-        hosts = _hosts(settings.jupyter_host)
+        hosts = (settings.jupyter_host,)
         found.append(Door("JupyterLab", "JUPYTER_PORT", hosts, settings.jupyter_port, "token"))
     if settings.authorized_keys:
         found.append(Door("SSH", "SSH_PORT", ("0.0.0.0",), settings.ssh_port, "keys"))
@@ -75,7 +75,3 @@ def doors(settings: Settings) -> tuple[Door, ...]:
 def words(found: Sequence[Door]) -> list[str]:
     """Say for every door who can come in."""
     return [door.words() for door in found]
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(host.strip() for host in text.split(",") if host.strip())

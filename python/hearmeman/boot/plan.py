@@ -51,7 +51,7 @@ class BootPlan:
     unset: tuple[str, ...] = ()
     """Variables that interactive shells are rid of."""
     failed: Mapping[str, str] | None = None
-    """Part of the pod that is not started -> why."""
+    """Part of the pod that will not work -> why."""
     authorized_keys: tuple[str, ...] = ()
     """SSH public keys that may log in."""
     separate: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.image import Image
@@ -97,10 +98,12 @@ class Table:
 
     def _comfyui(self) -> Process:
         settings = self.settings
+        # Nodes that call `python` or `pip` by name must find ComfyUI's own.
+        path = f"{PurePosixPath(self.image.comfyui_python).parent}:{self.base.get('PATH', '')}"
         return Process(
             name="comfyui",
             argv=self._over(comfyui_argv(settings, self.image, self.tuning, self.run_dir)),
-            env=self.base,
+            env={**self.base, "PATH": path.rstrip(":")},
             secrets={},
             stop_stage=1,
             stop_seconds=stop_shares(settings)[0],
@@ -184,7 +187,7 @@ class Table:
     def _jupyter(self) -> Process:
         settings = self.settings
         argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
-        argv += [f"--ServerApp.ip={settings.jupyter_host.split(',')[0]}", f"--ServerApp.port={settings.jupyter_port}"]
+        argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]
         argv += ["--FileContentsManager.delete_to_trash=False"]
@@ -195,14 +198,16 @@ class Table:
             # Exactly the address at which RunPod's proxy shows it; no wildcard.
             origin = f"https://{settings.runpod_pod_id}-{settings.jupyter_port}.proxy.runpod.net"
             argv.append(f"--ServerApp.allow_origin={origin}")
-        own = f"{settings.volume_dir}/.hearmeman/jupyter"
+        # Out of ComfyUI's reach: runtime files hold the token, and the rest is code that JupyterLab would run.
+        own, kept = f"{self.run_dir}/jupyter", f"{settings.volume_dir}/.hearmeman/jupyter"
         places = {
-            # These hold the token, so they lie in a folder that only the door's user and root can enter.
-            "JUPYTER_RUNTIME_DIR": f"{self.run_dir}/jupyter/runtime",
             "JUPYTER_PATH": f"{self.run_dir}/share/jupyter",
+            "JUPYTER_RUNTIME_DIR": f"{own}/runtime",
             "JUPYTER_CONFIG_DIR": f"{own}/config",
             "JUPYTER_DATA_DIR": f"{own}/data",
             "IPYTHONDIR": f"{own}/ipython",
+            "JUPYTERLAB_SETTINGS_DIR": f"{kept}/settings",
+            "JUPYTERLAB_WORKSPACES_DIR": f"{kept}/workspaces",
         }
         return Process(
             name="jupyter",
@@ -216,7 +221,7 @@ class Table:
 
     def _voice(self, name: str) -> Process:
         settings = self.settings
-        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host").split(",")[0]
+        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host")
         port = getattr(settings, f"{name}_inner_port" if settings.gated else f"{name}_port")
         return Process(
             name=name,

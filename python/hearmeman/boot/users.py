@@ -57,4 +57,6 @@ def wrapped(argv: Sequence[str], user: User) -> tuple[str, ...]:
     kept = ",".join(["-all", *(f"+{name}" for name in user.keeps)])
     command = ["setpriv", "--reuid", str(user.uid), "--regid", "0", "--clear-groups"]
     command += ["--inh-caps", kept, "--ambient-caps", kept, "--bounding-set", kept, "--no-new-privs"]
+    # A change of user clears what the wrapper asked for: that this dies with it.
+    command += ["--pdeathsig", "KILL"]
     return (*command, *argv)

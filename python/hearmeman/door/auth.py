@@ -61,13 +61,18 @@ class Lock:
             return Verdict(fits, not fits, "" if fits else "the token is wrong")
         values = [cookies[name] for name in (SECURE_COOKIE, COOKIE) if name in cookies]
         if not any(self.is_session(value, now) for value in values):
-            return Verdict(False, bool(values), "the session is over" if values else "a token is needed")
+            # Nobody can guess a signature: an old cookie is no attempt, and answers to it need not wait.
+            return Verdict(False, False, "the session is over" if values else "a token is needed")
         if self._is_foreign(headers):
             return Verdict(False, False, "another site's page sent this; open the pod's own page")
         return Verdict(True, False)
 
     def _is_foreign(self, headers: Mapping[str, str]) -> bool:
         # A cookie goes along with whatever page asks, and pods share a domain: other sites' pages are kept out here.
+        # A link may lead to a page, and nothing else of another site may be asked for, GET or not.
+        link = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
+        if headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not link:
+            return True
         origin = headers.get("Origin", "")
         acts = headers.get("X-Method", "GET") not in _SAFE_METHODS or headers.get("X-Upgrade")
         if not acts or not origin:

@@ -49,7 +49,7 @@ def status(run_dir: Path) -> dict[str, Any]:
         "boot": boot,
         **{name: read(state / f"{name}.json") for name in STATES},
         "processes": processes,
-        "not_started": boot.get("failed", {}),
+        "not_working": boot.get("failed", {}),
     }
 
 

@@ -67,6 +67,7 @@ _SERVER = """
     location = {check} {{
       internal;
       auth_request off;
+      proxy_read_timeout 30s;
       proxy_pass http://door;
       proxy_pass_request_body off;
       proxy_set_header Content-Length "";
@@ -78,6 +79,7 @@ _SERVER = """
     location = {refused} {{
       internal;
       auth_request off;
+      proxy_read_timeout 30s;
       proxy_pass http://door;
       proxy_pass_request_body off;
       proxy_set_header Content-Length "";
@@ -89,6 +91,7 @@ _SERVER = """
     location = {down} {{
       internal;
       auth_request off;
+      proxy_read_timeout 30s;
       proxy_pass http://door;
       proxy_pass_request_body off;
       proxy_set_header Content-Length "";
@@ -99,6 +102,7 @@ _SERVER = """
       auth_request off;
       client_max_body_size 8k;
       proxy_request_buffering on;
+      proxy_read_timeout 30s;
       proxy_pass http://door;
       proxy_set_header Host $http_host;
       proxy_set_header Connection "";
