@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,25 @@ def check_volume(pod: Pod, report: Report) -> None:
     report.say("overlay", "" if done.returncode == 0 and landed else f"{done.stdout}\n{done.stderr}"[-1500:])
 
 
+def readiness(pod: Pod, port: int) -> tuple[str, str]:
+    """What the status page says of ComfyUI and its nodes: a problem, and the words for it."""
+    url = f"http://127.0.0.1:{port}/readyz"
+    with contextlib.suppress(TimeoutError):
+        pod.wait_for(lambda: _code(url)[0] == 200, "readyz", 30)
+    code, text = _code(url)
+    return ("" if code == 200 else text, text[:80])
+
+
+def _code(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
 def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
     """Run one script of tests/late in the image."""
     # A script's folder comes first on its path: its name must not be a package's.
@@ -150,7 +171,7 @@ def main() -> int:
     missing = unresolved(root)
     report.say("needed libraries", "\n".join(missing))
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        volume, port = Path(folder), free_port()
+        volume, port, status = Path(folder), free_port(), free_port()
         pod = Pod(image, volume)
         try:
             pod.start(
@@ -158,6 +179,7 @@ def main() -> int:
                     "COMFYUI_HOST": "127.0.0.1",
                     "COMFYUI_PORT": str(port),
                     "COMFYUI_ARGS": "--cpu",
+                    "STATUS_PORT": str(status),
                     "DRY_RUN": "true",
                     "HF_HUB_OFFLINE": "1",
                 }
@@ -172,6 +194,7 @@ def main() -> int:
             check_classes(url, report, arguments.write_classes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
+            report.say("ready", *readiness(pod, status))
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
             check_volume(pod, report)
             code = pod.stop()

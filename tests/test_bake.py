@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from demo import free_port
 from fakes.hub import Hub, tiny_safetensors
+from hearmeman.boot.execute import link_models
 from hearmeman_build import bake
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
 from hearmeman_build.inspect_image import layers
+from pod import Pod
 
 
 def test_a_small_file_is_baked(image: Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -31,6 +34,32 @@ def test_a_small_file_is_baked(image: Image, monkeypatch: pytest.MonkeyPatch, tm
     blob = baked.layout / "blobs/sha256" / baked.layers[-1]["digest"].partition(":")[2]
     subprocess.run(["tar", "-C", str(tmp_path), "--zstd", "-xf", str(blob.resolve())], check=True)
     assert (tmp_path / "opt/models/checkpoints/tiny.safetensors").read_bytes() == tiny_safetensors()
+
+    # In the pod it is there without a fetch, and counts as what the settings ask for.
+    volume, port = tmp_path / "volume", free_port()
+    volume.mkdir()
+    pod = Pod(baked, volume)
+    try:
+        pod.start({"COMFYUI_HOST": "127.0.0.1", "COMFYUI_PORT": str(port), "HF_ENDPOINT": "http://127.0.0.1:1"})
+        pod.wait_line("process.done", 60)
+        shown = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
+        assert shown.readlink() == Path("/opt/models/checkpoints/tiny.safetensors")
+        assert [line for line in pod.lines if "models" in line and "process.done exit=0" in line]
+        assert pod.stop() == 0
+    finally:
+        pod.kill()
+
+
+def test_a_file_of_the_persons_own_stays_and_a_dead_link_is_mended(tmp_path: Path) -> None:
+    baked, models = tmp_path / "baked", tmp_path / "models"
+    for name in ("one", "two"):
+        (baked / "vae").mkdir(parents=True, exist_ok=True)
+        (baked / "vae" / name).write_text("baked")
+    (models / "vae").mkdir(parents=True)
+    (models / "vae/one").write_text("mine")
+    (models / "vae/two").symlink_to("/gone")
+    link_models(baked, models)
+    assert [(models / "vae" / name).read_text() for name in ("one", "two")] == ["mine", "baked"]
 
 
 def test_an_unknown_variant_lists_the_known_ones() -> None:

@@ -24,7 +24,9 @@ except ImportError:
     version = ""
 if "--quick-test-for-ci" in sys.argv and version == "broken":
     sys.exit("toy breaks ComfyUI")
-print(json.dumps({"python": sys.executable, "toy": version, "arguments": sys.argv[1:]}))
+import shutil
+pip = shutil.which("pip")
+print(json.dumps({"python": sys.executable, "pip": pip, "toy": version, "arguments": sys.argv[1:]}))
 """
 
 
@@ -113,7 +115,11 @@ def pod(tmp_path: Path, environment: Path) -> Pod:
 
 def test_what_is_installed_lands_on_the_volume_and_is_seen(pod: Pod) -> None:
     found, _ = pod.start()
-    assert found == {"python": str(pod.overlay.python), "toy": "", "arguments": ["--cpu"]}
+    assert (found["python"], found["toy"], found["arguments"]) == (str(pod.overlay.python), "", ["--cpu"])
+    said = subprocess.run([str(found["pip"]), "--version"], capture_output=True, text=True, check=True).stdout
+    assert str(pod.site) in said, "the image's pip"
+    where = subprocess.run([str(found["pip"]), "config", "debug"], capture_output=True, text=True, check=False)
+    assert str(pod.overlay.root) in where.stdout, "run by the overlay's Python"
     done = pod.pip(pod.overlay.python, str(pod.toy("good")))
     assert done.returncode == 0, done.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build import pin, sbom, sources
-from hearmeman_build.build import build_output
+from hearmeman_build.build import build_output, tier_parts
 from hearmeman_build.comfyui_flags import options
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
@@ -86,7 +86,7 @@ def test_the_list_of_parts_names_every_package_wheel_and_commit() -> None:
     userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
     environments = json.loads((ROOT / "nix/environments/lock.json").read_text())
     debs = {name for group in ("core", "media", "build", "shell") for name in userland["groups"][group]}
-    files = {e["file"] for name in ("comfyui", "xtts", "chatterbox", "runtime") for e in environments[name]}
+    files = {e["file"] for name in tier_parts("consumer")["environments"] for e in environments[name]}
     assert len([purl for purl in found if purl.startswith("pkg:deb/debian/")]) == len(debs)
     assert len([purl for purl in found if purl.startswith("pkg:pypi/")]) == len(files)
     torch = next(component for purl, component in found.items() if purl.startswith("pkg:pypi/torch@2.8.0"))

@@ -19,6 +19,8 @@ from hearmeman_build.errors import BuildError
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
 MTIME = 1
+_BLOCK = 1 << 20
+"""Bytes that go to the compressor at once; tarfile copies its buffer with every smaller piece."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class _Tee(io.RawIOBase):
 
 def write_tar(entries: Iterable[Entry], sink: _Tee) -> None:
     """Write `entries`, in their order, as one pax tar: mtime 1, numeric owners, no names."""
-    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
+    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
+        tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
         for entry in entries:
             tar.addfile(*_member(entry))
 

@@ -32,6 +32,7 @@ def document(root: Path, tier: str) -> str:
     # Its number follows from its content, and it carries no time: two builds write one file.
     bom = Bom(components=components, serial_number=uuid.uuid5(uuid.NAMESPACE_OID, names))
     bom.metadata.component = _component("container", "", f"hearmeman-{tier}", "0", "")
+    bom.register_dependency(bom.metadata.component, components)
     text = json.loads(JsonV1Dot6(bom).output_as_string())
     text["metadata"].pop("timestamp", None)
     return json.dumps(text, indent=1, sort_keys=True) + "\n"

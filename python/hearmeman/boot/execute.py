@@ -91,9 +91,24 @@ def _links(plan: BootPlan, run_dir: Path, state: Path) -> None:
         link.symlink_to(folder)
     paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes")}}
     if plan.models_dir:
-        paths["image"] = {entry.name: entry.path for entry in _folders_in(plan.models_dir)}
+        link_models(Path(plan.models_dir), Path(plan.models_path))
     # JSON is YAML.
     (run_dir / "extra_model_paths.yaml").write_text(json.dumps(paths) + "\n", encoding="utf-8")
+
+
+def link_models(baked: Path, models: Path) -> None:
+    """Show the image's models in the models folder, where ComfyUI and the fetch plan look; what is there stays."""
+    for folder, _, names in os.walk(baked):
+        for name in names:
+            source = Path(folder, name)
+            target = models / source.relative_to(baked)
+            # A link of an older image may lead nowhere now.
+            if target.is_symlink() and not target.exists():
+                target.unlink()
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):  # Some network volumes have no links: the model is fetched there.
+                    target.symlink_to(source)
 
 
 def _kernel(run_dir: Path, comfyui_python: str, environ: Mapping[str, str]) -> None:

@@ -62,6 +62,8 @@ class BootPlan:
     """NODE/FOLDER of the image's nodes -> the folder on the volume that it leads to."""
     models_dir: str = ""
     """Folder of the models that are part of the image."""
+    models_path: str = ""
+    """The models folder on the volume, where they are linked to."""
 
 
 def withheld(environ: Mapping[str, str]) -> set[str]:
@@ -161,6 +163,7 @@ def make_plan(
         comfyui_url=settings.inner_url,
         node_folders=_node_folders(settings, image),
         models_dir=image.models_dir,
+        models_path=settings.models_path,
     )
 
 

@@ -76,6 +76,7 @@ def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]
             log("overlay.left_behind", packages=names, mend="run `hearmeman overlay install` to install them again")
         if works(overlay, argv, env):
             argv = [str(overlay.python), *argv[1:]]
+            env["PATH"] = f"{overlay.python.parent}:{env.get('PATH', '')}".rstrip(":")
     os.execve(argv[0], argv, env)
 
 

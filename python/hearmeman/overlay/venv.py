@@ -22,6 +22,10 @@ CV2_NAMES = ("opencv-contrib-python", "opencv-python", "opencv-python-headless")
 _BASE = re.compile(r"addsitedir\('([^']+)'\)")
 _INFO = re.compile(r"^(?P<name>.+)-(?P<version>[^-]+)\.dist-info$")
 _OURS = "hearmeman"
+_PIP = """#!/bin/sh
+# The overlay may be renamed with its volume, so it is found by where this lies.
+exec "$(dirname "$0")/python" -m pip "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ def _fill(overlay: Overlay) -> None:
     overlay.python.symlink_to(real)
     for name in ("python3", f"python3.{sys.version_info.minor}"):
         (overlay.root / "bin" / name).symlink_to("python")
+    # Nodes call pip by name too; the environment's own would install into the image.
+    for name in ("pip", "pip3"):
+        script = overlay.root / "bin" / name
+        script.write_text(_PIP, encoding="utf-8")
+        script.chmod(0o755)
     config = f"home = {real.parent}\ninclude-system-site-packages = false\n"
     (overlay.root / "pyvenv.cfg").write_text(config, encoding="utf-8")
     sites = image_sites(overlay.image_python)
