@@ -212,13 +212,13 @@ def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
     with R2(latency=0.5) as r2:
         daemon = Sync(tmp_path, r2.environ()).start()
         try:
-            for number in range(4):
+            for number in range(5):
                 (daemon.output / f"{number}.mp4").write_bytes(b"%d" % number * (101 * 1024**2))
-            daemon.wait_for(lambda: len(r2.uploads) == 3, "three large ones under way")
+            daemon.wait_for(lambda: len(r2.uploads) == 4, "four large ones under way")
             (daemon.output / "a.png").write_bytes(b"a")
             daemon.wait_for(lambda: any(key.endswith("a.png") for key in r2.objects), "the small one")
             assert len(r2.objects) == 1
-            daemon.wait_for(lambda: len(r2.objects) == 5, "all", 60)
+            daemon.wait_for(lambda: len(r2.objects) == 6, "all", 60)
             assert daemon.stop() == 0
         finally:
             daemon.kill()

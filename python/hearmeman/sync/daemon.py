@@ -23,7 +23,7 @@ from hearmeman.sync.survey import Survey
 from hearmeman.sync.tree import Names, Seen, look
 from hearmeman.sync.upload import Sent, Uploader
 
-LARGE_AT_ONCE = 3
+LARGE_AT_ONCE = 4
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
 CHANGED_SECONDS = 2.0
 """Seconds between two looks at which folders have changed."""
