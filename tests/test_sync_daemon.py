@@ -212,7 +212,12 @@ def test_what_was_half_sent_of_a_file_that_is_gone_is_given_up(tmp_path: Path) -
 def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
     with R2(keep=False) as r2:
         gate = threading.Event()
-        r2.before = lambda operation, key: None if operation != "upload_part" or gate.wait(60) else None
+
+        def wait(operation: str, key: str) -> None:
+            if operation == "upload_part":
+                gate.wait(60)
+
+        r2.before = wait
         daemon = Sync(tmp_path, r2.environ()).start()
         try:
             for number in range(5):
