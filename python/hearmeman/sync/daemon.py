@@ -264,7 +264,7 @@ class Daemon:
 
     def _write_journal(self, now: float) -> None:
         """Let a thread write what is queued: the disk may take its time, and uploads go on meanwhile."""
-        if self.journal.is_behind and not self.writing and now >= self.write_at:
+        if (self.journal.is_behind or self.journal.problem) and not self.writing and now >= self.write_at:
             self.writing = True
             self.writer.submit(self._flush)
         self._say_while("journal_unwritable", self.journal.problem, file=self.journal.path, why=self.journal.problem)

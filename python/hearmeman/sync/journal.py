@@ -122,6 +122,9 @@ class Journal:
         connection = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=TRUNCATE")
         connection.execute("PRAGMA synchronous=FULL")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
         connection.executescript(_TABLES)
         return connection
 
@@ -138,7 +141,7 @@ class Journal:
             return None  # Without waiting for a transaction that is being written.
         if recent := self._recent.get(path):
             return recent
-        rows = self._read(
+        rows = self._try_to_read(
             "SELECT path, size, mtime_ns, sha256, key, at FROM files WHERE path = ?", (os.fsencode(path),)
         )
         return next((Record(os.fsdecode(row[0]), *row[1:]) for row in rows), None)
@@ -187,12 +190,12 @@ class Journal:
 
     def open_uploads(self) -> list[OpenUpload]:
         """Read the multipart uploads that are not complete."""
-        rows = self._read("SELECT path, size, sha256, key, upload_id, part_size, at FROM uploads")
+        rows = self._try_to_read("SELECT path, size, sha256, key, upload_id, part_size, at FROM uploads")
         return [OpenUpload(os.fsdecode(row[0]), *row[1:]) for row in rows]
 
     def parts(self, upload_id: str) -> dict[int, str]:
         """Read number -> entity tag of the parts that the bucket has."""
-        return dict(self._read("SELECT number, etag FROM parts WHERE upload_id = ?", (upload_id,)))
+        return dict(self._try_to_read("SELECT number, etag FROM parts WHERE upload_id = ?", (upload_id,)))
 
     def stored(self) -> tuple[int, int]:
         """Count (objects, bytes) that lie in the bucket as far as this journal knows."""
@@ -237,6 +240,14 @@ class Journal:
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with self._connection_lock:
             return self._connection.execute(query, values).fetchall()
+
+    def _try_to_read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Read what only spares work; a broken disk answers nothing."""
+        try:
+            return self._read(query, values)
+        except sqlite3.Error as error:
+            self.problem = str(error)
+            return []
 
     def close(self) -> None:
         """Close the file."""
