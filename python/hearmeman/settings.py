@@ -91,7 +91,7 @@ class Settings(BaseModel):
 
     enable_r2_sync: bool = _var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = _var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
-    r2_bucket: str = _var("runpod", "bucket that outputs go to", min_length=1)
+    r2_bucket: str = _var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     r2_prefix: str = _var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
     r2_access_key_id: SecretStr | None = _var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = _var(None, "secret key; required with ENABLE_R2_SYNC")

@@ -79,6 +79,8 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
         return _failure("unreachable", endpoint, bucket, _deepest(error))
     if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError):
         return _failure("connection", endpoint, bucket, _deepest(error))
+    if isinstance(error, boto.ParamValidationError):
+        return Failure("refused", f"botocore refuses the request: {error}", False)
     if isinstance(error, boto.BotoCoreError | ValueError):
         return _failure("no-s3", endpoint, bucket, str(error))
     if isinstance(error, OSError):
