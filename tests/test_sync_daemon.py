@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,16 +210,25 @@ def test_what_was_half_sent_of_a_file_that_is_gone_is_given_up(tmp_path: Path) -
 
 
 def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
-    with R2(latency=0.5) as r2:
+    with R2(keep=False) as r2:
+        gate = threading.Event()
+
+        def wait(operation: str, key: str) -> None:
+            if operation == "upload_part":
+                gate.wait(60)
+
+        r2.before = wait
         daemon = Sync(tmp_path, r2.environ()).start()
         try:
-            for number in range(4):
+            for number in range(5):
                 (daemon.output / f"{number}.mp4").write_bytes(b"%d" % number * (101 * 1024**2))
-            daemon.wait_for(lambda: len(r2.uploads) == 3, "three large ones under way")
+            daemon.wait_for(lambda: len(r2.uploads) == 4, "four large ones under way")
             (daemon.output / "a.png").write_bytes(b"a")
-            daemon.wait_for(lambda: any(key.endswith("a.png") for key in r2.objects), "the small one")
-            assert len(r2.objects) == 1
-            daemon.wait_for(lambda: len(r2.objects) == 5, "all", 60)
+            daemon.wait_for(lambda: len(r2.objects) == 1, "the small one")
+            assert len(r2.uploads) == 4
+            gate.set()
+            daemon.wait_for(lambda: len(r2.objects) == 6, "all", 60)
             assert daemon.stop() == 0
         finally:
+            gate.set()
             daemon.kill()

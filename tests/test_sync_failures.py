@@ -17,6 +17,7 @@ from hearmeman.settings import load
 from hearmeman.sync import client
 from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.failures import classify
+from hearmeman.sync.journal import Journal, Record
 from hearmeman.sync.patience import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from sync_process import Sync
 
@@ -159,6 +160,23 @@ def test_a_damaged_journal_is_put_aside(r2: R2, tmp_path: Path) -> None:
         assert len(r2.objects) == 1
     finally:
         daemon.kill()
+
+
+@pytest.mark.parametrize("damaged", [slice(0, 4096), slice(8192, 16384), slice(20_000, 200_000)])
+def test_damage_anywhere_in_the_journal_is_noticed(tmp_path: Path, damaged: slice) -> None:
+    path = tmp_path / "sync.db"
+    journal = Journal(path)
+    journal.record([Record(f"{number}.png", 1, 2, "0" * 64, "key", 3.0) for number in range(2000)], {})
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[damaged] = b"\xaa" * len(content[damaged])
+    path.write_bytes(content)
+    again = Journal(path)
+    assert again.done() == {}
+    assert path.with_name("sync.db.damaged").read_bytes() == content
+    again.record([Record("a.png", 1, 2, "0" * 64, "key", 3.0)], {})
+    again.close()
+    assert Journal(path).done() == {"a.png": (1, 2)}
 
 
 def test_a_connection_that_stalls(r2: R2, monkeypatch: pytest.MonkeyPatch) -> None:

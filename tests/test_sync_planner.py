@@ -119,7 +119,8 @@ class World:
         if fails or sent is None:
             self.backlog.failed(path, self.now + 1)
             return
-        self.journal.record([Record(path, sent.size, seen.mtime_ns, sent.sha256, sent.key, self.now)])
+        self.journal.record([Record(path, sent.size, seen.mtime_ns, sent.sha256, sent.key, self.now)], {})
+        self.journal.flush()
         self.backlog.succeeded(path, seen, self.now)
         self.hint(path)
 

@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fakes.r2 import R2
 from hearmeman.settings import load
-from hearmeman.sync.bucket import Bucket, UploadLostError
+from hearmeman.sync.bucket import AllKeysTakenError, Bucket, UploadLostError
+from hearmeman.sync.failures import classify
 from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import utc_date
 from hearmeman.sync.multipart import MULTIPART_ABOVE, PART_SIZE, FileChangedError, part_size
@@ -166,6 +167,26 @@ def test_a_token_that_may_not_read(r2: R2, uploader: Uploader) -> None:
     second = send(uploader, "a.png", b"b")
     assert {found.content for found in r2.objects.values()} == {b"a", b"b"}
     assert r2.objects[second.key].content == b"b"
+
+
+def test_a_token_that_may_not_read_and_a_lost_journal(r2: R2, uploader: Uploader) -> None:
+    r2.may_read = False
+    send(uploader, "a.png", b"a")
+    forgetful = Uploader(uploader.bucket, "o", uploader.root)
+    for _ in range(4):
+        send(forgetful, "a.png")
+    assert all(found.content == b"a" for found in r2.objects.values())
+    assert len(r2.objects) == 3
+
+
+def test_foreign_objects_at_every_key(r2: R2, uploader: Uploader) -> None:
+    sha256 = hashlib.sha256(b"a").hexdigest()
+    (uploader.root / "a.png").write_bytes(b"a")
+    for mark in ("", f".{sha256[:12]}", f".{sha256}"):
+        r2.lay(key(uploader, "a.png").replace(".png", f"{mark}.png"), b"foreign")
+    with pytest.raises(AllKeysTakenError) as caught:
+        send(uploader, "a.png")
+    assert "rename the file" in classify(caught.value, r2.url, r2.bucket).sentence
 
 
 def test_parts_go_on_where_they_stopped(r2: R2, uploader: Uploader, large: bytes) -> None:

@@ -77,7 +77,7 @@ class Sync(BaseModel):
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
-    r2_bucket: str = var("runpod", "bucket that outputs go to", min_length=1)
+    r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     r2_prefix: str = var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
     r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")

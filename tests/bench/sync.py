@@ -192,7 +192,7 @@ def idle(work: Path, count: int, seconds: float) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"x")
             records.append(Record(name, 1, path.stat().st_mtime_ns, "0" * 64, f"outputs/2026-01-01/{name}", 0.0))
-        journal.record(records)
+        journal.record(records, {})
         journal.close()
         daemon.start()
         daemon.wait_said("sync.reconciled")

@@ -41,6 +41,10 @@ class TakenError(Exception):
     """An object lies at the key already."""
 
 
+class AllKeysTakenError(Exception):
+    """Objects of other content lie at every key that a file could have."""
+
+
 class NotS3Error(Exception):
     """What answers is no S3 server: it says that all is well, and names no entity tag."""
 

@@ -23,7 +23,7 @@ from hearmeman.sync.survey import Survey
 from hearmeman.sync.tree import Names, Seen, look
 from hearmeman.sync.upload import Sent, Uploader
 
-LARGE_AT_ONCE = 3
+LARGE_AT_ONCE = 4
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
 CHANGED_SECONDS = 2.0
 """Seconds between two looks at which folders have changed."""
@@ -37,6 +37,8 @@ ALL_SECONDS_MOST = 900.0
 SUSPICIOUS_CHANGES = 3
 """So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
+WRITE_PAUSE = 2.0
+"""Seconds after which a journal that could not be written is tried again."""
 HURRIED_ATTEMPTS = 2
 """Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
 _SLICE = 0.05
@@ -78,6 +80,8 @@ class Daemon:
         self.results: list[_Result] = []
         self.hinted: set[str] = set()
         self.workers = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self.writing, self.write_at = False, 0.0
         self.busy = self.busy_large = 0
         self.large: deque[str] = deque()
         self.changed_at, self.all_at, self.usage_at = 0.0, 0.0, USAGE_SECONDS
@@ -103,6 +107,7 @@ class Daemon:
             self._take_results(now)
             self._look_around(now)
             self._start_uploads(now)
+            self._write_journal(now)
             self._report(now)
         hints.stop.set()
         return self._end()
@@ -252,14 +257,25 @@ class Daemon:
                 self._sent(result, sent, now)
             else:
                 self._failed(result, result.outcome, now)
-        if records or now >= self.usage_at or self.journal.problem:
+        if records or now >= self.usage_at:
             self.usage_at = now + USAGE_SECONDS
-            counts = dict(self.bucket.requests.take())
-            counts["bytes"] = sum(
-                r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there
-            )
-            self.journal.record(records, {what: amount for what, amount in counts.items() if amount})
+            sent_bytes = sum(r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there)
+            self.journal.record(records, {**self.bucket.requests.take(), "bytes": sent_bytes})
+
+    def _write_journal(self, now: float) -> None:
+        """Let a thread write what is queued: the disk may take its time, and uploads go on meanwhile."""
+        if (self.journal.is_behind or self.journal.problem) and not self.writing and now >= self.write_at:
+            self.writing = True
+            self.writer.submit(self._flush)
         self._say_while("journal_unwritable", self.journal.problem, file=self.journal.path, why=self.journal.problem)
+
+    def _flush(self) -> None:
+        ok = self.journal.flush()
+        self.events.put(lambda: self._written(ok))
+
+    def _written(self, ok: bool) -> None:
+        self.writing = False
+        self.write_at = 0.0 if ok else time.monotonic() + WRITE_PAUSE
 
     def _sent(self, result: _Result, sent: Sent, now: float) -> None:
         if self.patience.succeeded():
@@ -348,7 +364,7 @@ class Daemon:
         self._say_while("report_unwritable", self.report.problem, file=self.report.path, why=self.report.problem)
 
     def _end(self) -> bool:
-        self.journal.record([], dict(self.bucket.requests.take()))
+        self.journal.record([], self.bucket.requests.take())
         left = self.backlog.left()
         for path, entry in sorted(left.items())[:1000]:
             log("sync.left", file=path, bytes=entry.seen.size, means="the next start sends it")

@@ -41,6 +41,13 @@ class Content:
     """Of all of it, in hex."""
     md5: Sequence[str]
     """Of each part, as Content-MD5 has it; one if it is sent in one piece."""
+    held: bytes | None = None
+    """The bytes themselves, of a small file."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is sent in parts."""
+        return self.size > MULTIPART_ABOVE
 
 
 @dataclass(frozen=True)

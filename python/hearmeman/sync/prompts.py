@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -17,6 +18,10 @@ _FRESH = 60.0
 """Seconds for which a file may be the work of the prompt that runs now."""
 _HISTORY = 16
 """How many finished prompts are asked for."""
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What an id looks like; another could not be sent in a header."""
 
 
 class Prompts:
@@ -46,13 +51,15 @@ class Prompts:
 
     def _finished(self) -> Iterator[tuple[str, str]]:
         for prompt_id, entry in self._get(f"/history?max_items={_HISTORY}").items():
+            if not _PLAIN.fullmatch(str(prompt_id)):
+                continue
             for output in entry.get("outputs", {}).values():
                 for found in _named_files(output):
                     yield found, str(prompt_id)
 
     def _running(self, relative: str) -> str:
         running = self._get("/queue")["queue_running"]
-        if len(running) != 1:
+        if len(running) != 1 or not _PLAIN.fullmatch(str(running[0][1])):
             return ""
         _, prompt_id, graph = running[0][:3]
         starts = [str(node.get("inputs", {}).get("filename_prefix") or "") for node in graph.values()]

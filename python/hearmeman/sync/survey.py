@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearmeman.sync.tree import Names, Seen, seen
+
+if TYPE_CHECKING:
+    from os import _ScandirIterator as ScandirIterator
 
 _BATCH = 256
 _COARSE_NS = 2_000_000_000
@@ -100,25 +105,30 @@ class Survey:
                 continue
             settled = began - status.st_mtime_ns > _COARSE_NS
             self._changed_ns[folder] = status.st_mtime_ns if settled else 0
-            batch: Batch = []
-            looked_at = 0
-            with entries:
-                for entry in entries:
-                    relative = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_symlink():
-                        self.links.add(relative)
-                    elif entry.is_dir(follow_symlinks=False):
-                        if self.names.folder(entry.name) and not (new_only and relative in self._changed_ns):
-                            waiting.append(relative)
-                    elif self.names.file(entry.name) and not (new_only and self.known(relative)):
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except OSError:
-                            continue
+            try:
+                yield from self._entries(folder, entries, waiting, new_only)
+            except OSError as error:
+                self.unreadable[folder] = error.strerror or str(error)
+
+    def _entries(
+        self, folder: str, entries: ScandirIterator[str], waiting: list[str], new_only: bool
+    ) -> Iterator[Batch]:
+        """Read one folder; the folders in it are added to `waiting`."""
+        batch: Batch = []
+        with entries:
+            for looked_at, entry in enumerate(entries, 1):
+                relative = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    self.links.add(relative)
+                elif entry.is_dir(follow_symlinks=False):
+                    if self.names.folder(entry.name) and not (new_only and relative in self._changed_ns):
+                        waiting.append(relative)
+                elif self.names.file(entry.name) and not (new_only and self.known(relative)):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
                             batch.append((relative, seen(status)))
-                    looked_at += 1
-                    if looked_at % _BATCH == 0:
-                        yield batch
-                        batch = []
-            yield batch
+                if looked_at % _BATCH == 0:
+                    yield batch
+                    batch = []
+        yield batch
