@@ -137,7 +137,9 @@ class Download:
                 self.connections -= 1
                 if self.state == "fetching" and self.remote is None and self.connections == 0:
                     self.state = "waiting"
-                self.lock.notify_all()
+                # This thread looks for more by itself; the others need not be woken for each range.
+                if self.connections == 0 or self.over:
+                    self.lock.notify_all()
             self.content.more.set()
 
     @contextlib.contextmanager
@@ -188,7 +190,6 @@ class Download:
             try:
                 with self.lock:
                     self._settle(answer, part)
-                    self.lock.notify_all()
                 whole = self._receive(answer, part, generation)
             except TransportError as error:
                 raise TransientError(f"{self.file.source}: {brief(error)}") from error
@@ -244,7 +245,10 @@ class Download:
             raise TransientError(f"{source} does not serve ranges: beginning again")
         if not answer.ranges:
             content.spans.only(part)
-        self.state, self._worked = "fetching", True
+        if self.state != "fetching":
+            self.state = "fetching"
+            self.lock.notify_all()
+        self._worked = True
 
     def _receive(self, answer: Answer, part: Part, generation: int) -> bool:
         """Write what arrives; the answer says whether the body was read to its end."""

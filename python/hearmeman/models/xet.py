@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hearmeman.models.errors import TransientError
 
@@ -30,31 +30,33 @@ def fetch(
     Raises:
         TransientError: the process failed, or nothing arrived for `stall_seconds`; it was killed.
     """
-    order = {**xet, "path": str(path), "start": span[0], "end": span[1]}
+    # Its standard output is not ours alone: the Xet client logs there when it finds no place for a log file.
+    told, telling = os.pipe()
+    order = {**xet, "path": str(path), "start": span[0], "end": span[1], "telling": telling}
     complaints = tempfile.TemporaryFile()  # noqa: SIM115
     child = subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__).with_name("xet_process.py"))],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=complaints,
         stderr=complaints,
+        pass_fds=[telling],
     )
-    assert child.stdin is not None and child.stdout is not None
+    os.close(telling)
+    assert child.stdin is not None
     try:
         child.stdin.write(json.dumps(order).encode() + b"\n")
         child.stdin.flush()
         position, rest = span[0], b""
         while position < span[1]:
-            if not select.select([child.stdout], [], [], stall_seconds)[0]:
+            if not select.select([told], [], [], stall_seconds)[0]:
                 raise TransientError(f"Xet: nothing arrived for {stall_seconds:g} s")
-            data = os.read(child.stdout.fileno(), 65536)
+            data = os.read(told, 65536)
             if not data:
                 child.wait(5)
-                complaints.seek(0)
-                lines = complaints.read().decode("utf-8", "replace").strip().splitlines()
-                raise TransientError(f"Xet: {lines[-1][:200] if lines else f'ended with {child.returncode}'}")
-            *lines_in, rest = (rest + data).split(b"\n")
-            if lines_in:
-                position = int(lines_in[-1])
+                raise TransientError(f"Xet: {_last_words(complaints) or f'ended with {child.returncode}'}")
+            *lines, rest = (rest + data).split(b"\n")
+            if lines:
+                position = int(lines[-1])
                 if not arrived(position):
                     return
     except BrokenPipeError as error:
@@ -62,6 +64,15 @@ def fetch(
     finally:
         child.kill()
         child.wait()
-        for pipe in (child.stdin, child.stdout, complaints):
+        os.close(told)
+        for pipe in (child.stdin, complaints):
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+def _last_words(complaints: IO[bytes]) -> str:
+    complaints.seek(0)
+    lines = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    # What begins with a brace is its log.
+    spoken = [line for line in lines if not line.startswith("{")] or lines
+    return spoken[-1][:200] if spoken else ""
