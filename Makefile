@@ -39,6 +39,7 @@ lock: ## solve packages.txt and the environments again
 
 bench: ## measure against named peers; prints ratios
 	@./setup.sh test
+	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/gate.py
 
 docs: ## write the reference of all variables
