@@ -1,12 +1,13 @@
-"""The host's command: `python -m hearmeman_build lock | prefetch | build | inspect | push | reproduce`."""
+"""The host's command: `python -m hearmeman_build lock | prefetch | build | inspect | push | reproduce | flags`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from hearmeman_build import lock_environments, lock_userland, reproduce
+from hearmeman_build import flags, lock_environments, lock_userland, reproduce
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
@@ -33,6 +34,11 @@ def main() -> int:
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "inspect":
             command.add_argument("--json", action="store_true", help="as JSON")
+    command = commands.add_parser(
+        "flags", help="read ComfyUI's flags from its source, and check the tuner against them"
+    )
+    command.add_argument("source", type=Path, help="the folder of ComfyUI's source")
+    command.add_argument("--revision", required=True, help="its commit")
     arguments = parser.parse_args()
     try:
         if arguments.command == "lock":
@@ -48,6 +54,9 @@ def main() -> int:
         elif arguments.command == "push":
             pushed = push(arguments.tier, arguments.to, arguments.tag, arguments.plain_http)
             print(f"{pushed.reference}@{pushed.digest}")
+        elif arguments.command == "flags":
+            to = ROOT / "python/hearmeman/tune/cli-flags.json"
+            print(f"{to}: {flags.write_flags(arguments.source, arguments.revision, to)} flags")
         else:
             reproduce.reproduce(arguments.tier)
     except BuildError as error:
