@@ -212,7 +212,7 @@ def test_a_second_boot_in_the_same_container(pod: Pod) -> None:
 def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
     pod.environ |= SYNC
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})
-    pod.wait(lambda: {"comfyui started", "sync started", "models started"} <= set(pod.happened()))
+    pod.wait(lambda: {f"{name} started" for name in ("comfyui", "sync", "models", "door")} <= set(pod.happened()))
     began = time.monotonic()
     assert pod.end() == 0
     assert time.monotonic() - began < 5
