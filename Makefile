@@ -31,6 +31,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/sync.py
 	@$(python) tests/bench/gate.py
 	@$(python) tests/bench/image_build.py --tier $(TIER)
+	@$(python) tests/bench/boot.py
 
 soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
@@ -58,7 +59,6 @@ lock: ## solve packages.txt and the environments again
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
-
 docs: ## write the reference of all variables
 	@$(python) -m hearmeman env --docs docs/environment.md
 

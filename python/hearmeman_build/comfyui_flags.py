@@ -28,7 +28,7 @@ def options(source: Path) -> dict[str, Any]:
         raise BuildError(f"ComfyUI's options cannot be read from comfy/cli_args.py: {error}") from error
     groups: dict[str, list[str]] = {}
     for group in parser._mutually_exclusive_groups:
-        names = [action.option_strings[0] for action in group._group_actions]
+        names = [action.option_strings[-1] for action in group._group_actions]
         groups |= {action.dest: names for action in group._group_actions}
     return {
         "allow_abbrev": parser.allow_abbrev,
