@@ -49,6 +49,7 @@ pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 
 bench: ## measure against named peers; prints ratios
 	@./setup.sh test
+	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/gate.py
 	@$(python) tests/bench/image_build.py --tier $(TIER)
 

@@ -323,6 +323,16 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     assert pod.ssh("hearmeman workflows run smoke-image --json").returncode == 0
 
 
+def test_the_old_paths_still_lead_there(pod: GatedPod) -> None:
+    done = pod.ssh("tail -n 1 /var/log/comfyui.log /var/log/download_models.log /var/log/jupyter.log")
+    assert done.returncode == 0, done.stderr
+    assert "GUI go to" in pod.ssh("cat /var/log/comfyui.log").stdout
+    again = pod.ssh("/start.sh")
+    assert again.returncode == 1
+    assert f"COMFYUI_PORT={pod.ports['COMFYUI']}: another process listens" in again.stderr
+    assert pod.ssh("DRY_RUN=true /download_models.sh").returncode == 0
+
+
 def test_jupyter_asks_for_its_token(pod: GatedPod) -> None:
     assert ask(pod, "JUPYTER", "/api/kernelspecs")[0] == 403
     token = {"Authorization": f"token {JUPYTER_TOKEN}"}

@@ -58,7 +58,9 @@ def prepare(
             (run_dir / "ssh" / "authorized_keys").write_text("\n".join(plan.authorized_keys) + "\n", encoding="utf-8")
             with contextlib.suppress(OSError):  # Not under /run for a person who tries it elsewhere.
                 _SSHD_DIR.mkdir(exist_ok=True)
-        (run_dir / "gate" / "nginx.conf").write_text(gate_conf(plan.doors, run_dir), encoding="utf-8")
+        (run_dir / "gate" / "nginx.conf").write_text(
+            gate_conf(plan.doors, run_dir, not plan.separate and os.geteuid() == 0), encoding="utf-8"
+        )
         config = run_dir / "supervisord.conf"
         text = configuration(plan, run_dir, state / "logs", python, started, os.urandom(16).hex(), os.geteuid() == 0)
         _write_private(config, text, DOOR.uid if plan.separate else -1)

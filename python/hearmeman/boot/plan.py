@@ -134,7 +134,9 @@ def make_plan(
     hidden = withheld(environ)
     public = {name: value for name, value in environ.items() if name not in hidden}
     cache = f"{settings.volume_dir}/.cache"
-    base = {"XDG_CACHE_HOME": cache, "HF_HOME": f"{cache}/huggingface", "PYTHONUNBUFFERED": "1", **public}
+    # Caches that would else lie in the home folder or beside the code, which may be read-only and goes with the pod.
+    base = {"XDG_CACHE_HOME": cache, "HF_HOME": f"{cache}/huggingface", "TRITON_CACHE_DIR": f"{cache}/triton"}
+    base |= {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "PYTHONUNBUFFERED": "1", **public}
     base["COMFYUI_URL"] = settings.inner_url
     not_started = {**(failed or {}), **_not_started(settings, machine, image)}
     processes = []

@@ -145,7 +145,7 @@ class Table:
             env=self.base,
             secrets={},
             stop_stage=1,
-            stop_seconds=1.0,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
             once=True,
             user=BARE,
         )
@@ -158,7 +158,7 @@ class Table:
             env=self.base,
             secrets={"ACCESS_TOKEN": "ACCESS_TOKEN"},
             stop_stage=3,
-            stop_seconds=_LAST_SECONDS,
+            stop_seconds=_last_share(self.settings),
             user=DOOR,
         )
 
@@ -169,7 +169,7 @@ class Table:
             env={"PATH": self.base.get("PATH", "")},
             secrets={},
             stop_stage=3,
-            stop_seconds=_LAST_SECONDS,
+            stop_seconds=_last_share(self.settings),
             user=DOOR,
         )
 
@@ -181,7 +181,7 @@ class Table:
             env=self.base,
             secrets={},
             stop_stage=3,
-            stop_seconds=_LAST_SECONDS,
+            stop_seconds=_last_share(self.settings),
         )
 
     def _jupyter(self) -> Process:
@@ -257,8 +257,12 @@ def stop_shares(settings: Settings) -> tuple[float, float]:
     The doors close last and need a second; a margin stays for supervisord's own loop.
     """
     total = settings.stop_seconds
-    usable = total - min(_MARGIN_SECONDS, total / 5) - min(_LAST_SECONDS, total / 10)
+    usable = total - min(_MARGIN_SECONDS, total / 5) - _last_share(settings)
     if not settings.enable_r2_sync:
         return usable, 0.0
     comfyui = max(usable - settings.sync_drain_seconds - 1, min(5.0, usable * 0.3))
     return comfyui, usable - comfyui
+
+
+def _last_share(settings: Settings) -> float:
+    return min(_LAST_SECONDS, settings.stop_seconds / 10)

@@ -12,6 +12,7 @@ CHECK, REFUSED, LOGIN, DOWN = "/_door/check", "/_door/refused", "/_door/login", 
 
 _HEAD = """# Written by hearmeman boot.
 daemon off;
+{user}
 worker_processes 2;
 pid {run}/gate/nginx.pid;
 error_log stderr error;
@@ -111,10 +112,13 @@ _SERVER = """
 """
 
 
-def gate_conf(doors: Iterable[Door], run_dir: Path) -> str:
-    """Render the configuration for the doors that the gate guards; without one it is a file that serves nothing."""
+def gate_conf(doors: Iterable[Door], run_dir: Path, as_root: bool = False) -> str:
+    """Render the configuration for the doors that the gate guards; without one it is a file that serves nothing.
+
+    `as_root` is for containers that have no other user: nginx would else change to one.
+    """
     guarded = [door for door in doors if door.guard == "gate"]
-    text = _HEAD.format(run=run_dir)
+    text = _HEAD.format(run=run_dir, user="user root root;" if as_root else "")
     for door in guarded:
         upstream = door.service.lower().replace(" ", "-")
         if door.inner:
