@@ -278,6 +278,7 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
     deb_bytes = sum(userland["packages"][name]["size"] for name in missing_debs)
     wheel_bytes = sum(entry["size"] for entry in missing_wheels)
     check_space(deb_bytes + wheel_bytes, {place: _free(place) for place in (WORK, store_file("/nix/store"))})
+    _borrow(root, {name: hashes[name] for name, path in paths.items() if path in invalid})
     if missing_debs:
         say(f"fetching {len(missing_debs)} Debian packages, {deb_bytes / 1e6:.0f} MB")
         files = fetch_debs(root, userland, missing_debs)
@@ -292,6 +293,19 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
                 say(f"  {done / 1e6:.0f} of {wheel_bytes / 1e6:.0f} MB")
     buildroot = add_buildroot(root, userland, say)
     keep([*paths.values(), buildroot])
+
+
+def _borrow(root: Path, wanted: Mapping[str, str]) -> None:
+    """Take from the machine's own store what another store lacks; name -> sha256, which is checked like a download."""
+    if not store_option():
+        return
+    for name, sha256 in wanted.items():
+        there, here = Path(flat_path(name, sha256)), _cache(root) / name
+        if there.is_file() and not here.exists():
+            try:
+                os.link(there, here)
+            except OSError:
+                shutil.copyfile(there, here)
 
 
 _KEPT_BYTES = 50_000_000
