@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--against", default="", metavar="TIER", help="show what differs from this tier's image"
             )
+            command.add_argument(
+                "--contents", default="", metavar="LAYER", help="list the files of layers described so"
+            )
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "sbom":
             command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
@@ -83,7 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{built.layout}\n{built.digest}")
         case "inspect":
             built = build_image(arguments.tier, arguments.bake)
-            if arguments.against:
+            if arguments.contents:
+                for line in inspect_image.contents(built, arguments.contents):
+                    print(line)
+            elif arguments.against:
                 print(inspect_image.difference(built, build_image(arguments.against), arguments.json))
             else:
                 print(inspect_image.shown(built, arguments.json))
@@ -110,11 +116,16 @@ def main() -> int:
     """Run one subcommand; errors are one message."""
     try:
         run(parser().parse_args())
+        sys.stdout.flush()
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     return 0
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hearmeman_build.build import Image
+from hearmeman_build.errors import BuildError
 from hearmeman_build.host import store_file
 
 
@@ -60,6 +64,27 @@ def shown(image: Image, as_json: bool) -> str:
     unpacked = sum(layer.unpacked for layer in found)
     lines = [f"{image.digest}  {len(found)} layers, {image.size / 1e6:.1f} MB, {unpacked / 1e6:.1f} MB unpacked"]
     return "\n".join([*lines, *(_line(layer) for layer in found)])
+
+
+def contents(image: Image, name: str) -> Iterator[str]:
+    """Every member of the layers whose description holds `name`: mode, owner, bytes, path.
+
+    Raises:
+        BuildError: there is no such layer.
+    """
+    chosen = [layer for layer in layers(image) if name in layer.made_by]
+    if not chosen:
+        raise BuildError(f"no layer of the image is described by {name!r}: `inspect` without --contents lists them")
+    for layer in chosen:
+        yield f"{layer.made_by}:"
+        blob = store_file(str((image.layout / "blobs/sha256" / layer.digest.partition(":")[2]).resolve()))
+        with (
+            subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
+            tarfile.open(fileobj=child.stdout, mode="r|") as tar,
+        ):
+            for member in tar:
+                leads = f" -> {member.linkname}" if member.linkname else ""
+                yield f"{member.mode:05o} {member.uid}:{member.gid} {member.size:12} /{member.name}{leads}"
 
 
 def difference(one: Image, other: Image, as_json: bool) -> str:
