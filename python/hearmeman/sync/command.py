@@ -19,7 +19,8 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
-    what = parser.add_subparsers(dest="what", metavar="WHAT")
+    parser.epilog = "Without either word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
+    what = parser.add_subparsers(dest="what", metavar="[status | cost]")
     status = what.add_parser("status", help="backlog, last upload, last error", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print JSON")
     cost = what.add_parser("cost", help="what is stored and sent, and what it costs", allow_abbrev=False)

@@ -26,6 +26,10 @@ class UploadError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman upload`."""
+    parser.epilog = (
+        "R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY say where to. A file in the output folder "
+        "gets the key that the sync gives it. Ends with 0, with 3 if some files failed, with 1 if all did."
+    )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a file to upload")
     parser.add_argument("--prefix", help="first part of the keys; default R2_PREFIX")
     parser.add_argument("--test", action="store_true", help="put, look up and read a small object, and say what failed")
