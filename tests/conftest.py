@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 from hearmeman_build.build import Image, build_image, prefetch_tier
+
+# A busy machine is slow and not wrong.
+hypothesis.settings.register_profile("calm", deadline=None)
+hypothesis.settings.load_profile("calm")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Boot: what the plan holds, what it refuses, and a real supervisord in a folder of its own."""
+"""Boot: real processes under a real supervisord, in a folder of its own."""
 
 import dataclasses
 import json
@@ -18,164 +18,11 @@ import pytest
 from fakes import process as fake_process
 from fakes.comfyui import free_port
 from hearmeman import cli, settings
-from hearmeman.boot import execute, plan, supervisord_conf
-from hearmeman.boot.facts import Listen, Machine, Place, bind_problem, process_started
-from hearmeman.boot.image import Image, ImageError, read_image
-from hearmeman.boot.processes import Process
-from hearmeman.keep import next_pause
-from hearmeman.tune.machine import Memory
-from hearmeman.tune.tuner import Tuning
+from hearmeman.boot import execute, plan
+from hearmeman.boot.image import Image
+from planning import IMAGE, SECRET, SYNC, TUNING, machine
 
-SYNC = {
-    "ENABLE_R2_SYNC": "true",
-    "R2_ENDPOINT": "http://127.0.0.1:9",
-    "R2_ACCESS_KEY_ID": "key-id-secret",
-    "R2_SECRET_ACCESS_KEY": "key-secret",
-}
-SECRET = {**SYNC, "HF_TOKEN": "hf-secret", "RUNPOD_API_KEY": "rp-secret", "COPY_OF_IT": "x hf-secret y"}
-IMAGE = Image("smoke", "abc", "/opt/python", "/opt/comfyui/main.py", "12.8")
-TUNING = Tuning("consumer", "cpu", ("--cpu",), {"memory_mode": "no GPU seen"}, ())
 SOURCE = str(Path(cli.__file__).parents[1])
-
-
-def machine(**changes: Any) -> Machine:
-    place = Place("VOLUME_DIR", "/workspace", 10**12, "")
-    listen = Listen("0.0.0.0", 8188, "")
-    return dataclasses.replace(Machine(True, (place,), (listen,), Memory((), "none", None, 0), (), ()), **changes)
-
-
-def planned(environ: dict[str, str], here: Machine | None = None) -> plan.BootPlan:
-    here = here or machine()
-    return plan.make_plan(settings.load(environ), here, IMAGE, TUNING, environ, "/run/hearmeman", "python")
-
-
-def test_the_plan_is_pure() -> None:
-    assert planned(SECRET) == planned(SECRET)
-    assert not Path("/run/hearmeman/env").exists()
-
-
-def test_comfyui_is_given_its_places() -> None:
-    argv = planned({"COMFYUI_OUTPUT_DIR": "/out", "RUNPOD_POD_ID": "p"}).processes[0].argv
-    text = " ".join(argv)
-    assert argv[:2] == ("/opt/python", "/opt/comfyui/main.py")
-    for part in (
-        "--listen 0.0.0.0 --port 8188",
-        "--base-directory /workspace/ComfyUI --models-directory /workspace/ComfyUI/models",
-        "--user-directory /workspace/ComfyUI/user",
-        "--database-url sqlite:////workspace/.hearmeman/p/comfyui.db",
-        "--extra-model-paths-config /run/hearmeman/extra_model_paths.yaml",
-        "--output-directory /out",
-        "--disable-auto-launch --log-stdout --cpu",
-    ):
-        assert part in text
-    assert "--output-directory" not in planned({}).processes[0].argv
-
-
-def test_secrets_go_only_where_they_are_needed() -> None:
-    made = planned(SECRET)
-    given = {process.name: process.secrets for process in made.processes}
-    assert given == {
-        "comfyui": {},
-        "models": {"HF_TOKEN": "HF_TOKEN"},
-        "sync": {"R2_ACCESS_KEY_ID": "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY": "R2_SECRET_ACCESS_KEY"},
-        "door": {},
-    }
-    assert "secret" not in str([process.env for process in made.processes])
-    assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
-
-
-def test_harmless_names_are_not_withheld() -> None:
-    harmless = {"TOKENIZERS_PARALLELISM": "false", "PUBLIC_KEY": "ssh-ed25519 A", "MONKEY": "x", "PATH": "/bin"}
-    assert plan.withheld(harmless) == set()
-
-
-def test_the_stop_is_shared_out() -> None:
-    made = planned(SYNC)
-    stages = {process.name: (process.stop_stage, process.stop_seconds) for process in made.processes}
-    assert stages["comfyui"] == (1, 6)
-    assert stages["sync"] == (2, 21)
-    tight = planned({**SYNC, "STOP_SECONDS": "10"})
-    assert sum(max(p.stop_seconds for p in tight.processes if p.stop_stage == stage) for stage in (1, 2, 3)) <= 10
-    assert any("SYNC_DRAIN_SECONDS=20 does not fit" in warning for warning in tight.warnings)
-
-
-def test_a_node_on_the_volume_replaces_the_image_s() -> None:
-    here = machine(baked_nodes=("/opt/nodes/A", "/opt/nodes/B"), volume_nodes=("a",))
-    assert planned({}, here).node_links == ("/opt/nodes/B",)
-
-
-def test_everything_wrong_with_the_machine_is_told() -> None:
-    here = machine(
-        listens=(Listen("0.0.0.0", 8188, "taken"),),
-        places=(
-            Place("VOLUME_DIR", "/workspace", 1024**2, ""),
-            Place("STATE_DIR", "/state", 10**9, "/state is not writable"),
-        ),
-    )
-    with pytest.raises(plan.BootError) as caught:
-        planned({}, here)
-    text = str(caught.value)
-    assert "COMFYUI_PORT=8188: another process listens" in text
-    assert "/workspace has 1 MiB free, 64 MiB are needed" in text
-    assert "/state cannot be written: /state is not writable" in text
-
-
-def test_a_taken_port_is_seen() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert bind_problem("127.0.0.1", server.getsockname()[1]) == "taken"
-    assert bind_problem("192.0.2.1", 8188) not in ("", "taken")
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "cannot be read: No such file"),
-        ("{", "not JSON"),
-        ("[]", "holds no JSON object"),
-        ('{"tier": "smoke"}', "lacks or misstates comfyui_rev"),
-        (json.dumps({**dataclasses.asdict(IMAGE), "tier": "giant"}), "unknown tier 'giant'; known are smoke"),
-    ],
-)
-def test_an_image_file_that_cannot_be_used(tmp_path: Path, content: str | None, said: str) -> None:
-    path = tmp_path / "image.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ImageError) as caught:
-        read_image(path)
-    assert str(path) in str(caught.value)
-    assert said in str(caught.value)
-
-
-def test_pauses_grow_and_start_again_after_a_steady_minute() -> None:
-    pauses = [0.0]
-    for _ in range(8):
-        pauses.append(next_pause(pauses[-1], 0.1))
-    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert next_pause(60, 61) == 1
-
-
-def test_the_entrypoint_s_start_is_read_from_proc() -> None:
-    stat = "7 (a b) c) S" + " 0" * 18 + " 500 0"
-    assert process_started(6.0, stat, 100) == 5.0
-    assert process_started(1000.0, stat, 100) == 1000.0
-    assert process_started(3.0, "", 100) == 3.0
-
-
-def test_supervisord_s_comments_and_percent_signs_survive() -> None:
-    from supervisor.options import UnhosedConfigParser
-
-    process = Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, {}, 1, 3)
-    made = plan.BootPlan((), (), (process,), 30, (), ())
-    text = supervisord_conf.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
-    parser = UnhosedConfigParser()
-    parser.read_string(text)
-    import shlex
-
-    command = parser.saneget("program:p", "command")
-    assert shlex.split(command)[-5:] == ["run", "50%", "a ;b", "c #d", "it's ;e"]
-
-
-# From here on real processes run.
 
 
 @pytest.fixture
@@ -365,7 +212,7 @@ def test_a_second_boot_in_the_same_container(pod: Pod) -> None:
 def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
     pod.environ |= SYNC
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})
-    pod.wait(lambda: {"comfyui started", "sync started", "models started"} <= set(pod.happened()))
+    pod.wait(lambda: {f"{name} started" for name in ("comfyui", "sync", "models", "door")} <= set(pod.happened()))
     began = time.monotonic()
     assert pod.end() == 0
     assert time.monotonic() - began < 5

@@ -227,6 +227,8 @@ def test_two_gpus_are_not_one() -> None:
         ("--preview-size wide", "must be a whole number"),
         ("--reserve-vram", "needs a value"),
         ("--lowvram=1", "takes no value"),
+        ("--front-end-root /nowhere", "must be a folder that exists"),
+        ("--cache-ram 1 2 3", "takes two values at most"),
         ("--lowvram 1", "'1' belongs to no flag"),
         ("--lowvram --highvram", "--highvram excludes --lowvram"),
         ("'--lowvram", "close the quotation"),

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import bake, flags, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "sbom":
             command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    command = commands.add_parser(
+        "flags", help="read ComfyUI's flags from its source, and check the tuner against them"
+    )
+    command.add_argument("source", type=Path, help="the folder of ComfyUI's source")
+    command.add_argument("--revision", required=True, help="its commit")
     return top
 
 
@@ -100,6 +105,9 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.output.write_text(text)
             else:
                 print(text)
+        case "flags":
+            to = ROOT / "python/hearmeman/tune/cli-flags.json"
+            print(f"{to}: {flags.write_flags(arguments.source, arguments.revision, to)} flags")
         case _:
             reproduce.reproduce(arguments.tier)
 

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PACKAGED = Path(__file__).with_name("cli-flags.json")
 
@@ -60,8 +61,13 @@ class Flag:
 
 def load_flags(path: Path = PACKAGED) -> dict[str, Flag]:
     """Read a cli-flags.json: every spelling -> its flag."""
+    return parse_flags(json.loads(path.read_text(encoding="utf-8")))
+
+
+def parse_flags(content: Mapping[str, Any]) -> dict[str, Flag]:
+    """Make flags of what a cli-flags.json holds: every spelling -> its flag."""
     flags = {}
-    for option in json.loads(path.read_text(encoding="utf-8"))["options"]:
+    for option in content["options"]:
         spellings = option["flags"]
         flag = Flag(
             name=spellings[-1],
@@ -140,10 +146,14 @@ def _values(flag: Flag, values: list[str], joined: bool) -> list[str]:
         ]
     if flag.nargs in (None, "+") and not values:
         return [f"{flag.name} needs a value"]
+    if flag.name == "--cache-ram" and len(values) > 2:
+        return [f"{flag.name} takes two values at most"]
     problems = []
     for value in values:
         if flag.choices and value not in flag.choices:
             problems.append(f"{flag.name} {value}: must be one of {', '.join(flag.choices)}")
+        elif flag.kind == "is_valid_directory" and not Path(value).is_dir():
+            problems.append(f"{flag.name} {value}: must be a folder that exists")
         elif flag.kind in ("int", "float"):
             try:
                 int(value) if flag.kind == "int" else float(value)

@@ -29,6 +29,17 @@ ROWS: tuple[tuple[int, str, str, tuple[str, ...]], ...] = (
 ComfyUI's DynamicVRAM pages weights in and out by itself, so most rows need nothing, and --lowvram would do nothing.
 """
 
+OTHER_ARGUMENTS = (
+    "--cpu",
+    "--disable-smart-memory",
+    "--reserve-vram 4.5",
+    "--cache-none",
+    "--cache-lru 8",
+    "--disable-pinned-memory",
+    "--disable-mmap",
+)
+"""What the rules below give beside the rows, for the check against a ComfyUI's own parser."""
+
 VOICE_GB = {"XTTS": 4.0, "Chatterbox": 4.0}
 """GB of VRAM that a voice engine holds while ComfyUI works beside it."""
 OWN_RESERVE_GB = 0.5
