@@ -24,9 +24,12 @@ def unpack(image: Image, below: Path = WORK / "rootfs") -> Path:
         return root
     below.mkdir(parents=True, exist_ok=True)
     for old in below.iterdir():
+        # Another process may be unpacking beside this one.
+        if old.name.startswith(".unpack-") and Path("/proc", old.name.split("-")[1]).exists():
+            continue
         subprocess.run(["chmod", "-R", "u+w", str(old)], check=True)
         shutil.rmtree(old)
-    beside = Path(tempfile.mkdtemp(prefix=".unpack-", dir=below))
+    beside = Path(tempfile.mkdtemp(prefix=f".unpack-{os.getpid()}-", dir=below))
     owners = ["--numeric-owner", "-p"] if os.geteuid() == 0 else ["--no-same-owner"]
     for layer in image.layers:
         blob = image.layout / "blobs/sha256" / layer["digest"].partition(":")[2]

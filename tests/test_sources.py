@@ -10,7 +10,7 @@ import pytest
 
 from hearmeman_build import pin, sbom, sources
 from hearmeman_build.build import build_output, tier_parts
-from hearmeman_build.comfyui_flags import options
+from hearmeman_build.comfyui_flags import read
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
 
@@ -109,7 +109,7 @@ def test_comfyuis_options_are_read_from_its_own_parser(tmp_path: Path, monkeypat
         "parser.add_argument('--fast', nargs='*', type=Fast)\n"
     )
     monkeypatch.setattr("sys.path", list(__import__("sys").path))
-    found = options(tmp_path)
+    found = read(tmp_path)
     by_name = {option["flags"][-1]: option for option in found["options"]}
     assert found["comfyui_version"] == "9.9"
     assert (by_name["--port"]["type"], by_name["--port"]["default"]) == ("int", 8188)

@@ -14,7 +14,7 @@ from hearmeman_build.builder import Build, run
 from hearmeman_build.errors import BuildError
 
 
-def options(source: Path) -> dict[str, Any]:
+def read(source: Path) -> dict[str, Any]:
     """Every option of ComfyUI at `source`, in its parser's order.
 
     Raises:
@@ -23,18 +23,24 @@ def options(source: Path) -> dict[str, Any]:
     sys.path.insert(0, str(source))
     try:
         parser = importlib.import_module("comfy.cli_args").parser
-        version = importlib.import_module("comfyui_version").__version__
+        version = _version(source)
     except (ImportError, AttributeError) as error:
         raise BuildError(f"ComfyUI's options cannot be read from comfy/cli_args.py: {error}") from error
     groups: dict[str, list[str]] = {}
     for group in parser._mutually_exclusive_groups:
         names = [action.option_strings[-1] for action in group._group_actions]
         groups |= {action.dest: names for action in group._group_actions}
-    return {
-        "allow_abbrev": parser.allow_abbrev,
-        "comfyui_version": version,
-        "options": [_option(action, groups.get(action.dest)) for action in parser._actions],
-    }
+    found = [_option(action, groups.get(action.dest)) for action in parser._actions]
+    # Defaults name the folder that the source lies in now.
+    options = json.loads(json.dumps(found).replace(str(source), "<comfyui>"))
+    return {"allow_abbrev": parser.allow_abbrev, "comfyui_version": version, "options": options}
+
+
+def _version(source: Path) -> str:
+    file = source / "comfyui_version.py"
+    if not file.is_file():
+        return ""
+    return file.read_text(encoding="utf-8").rpartition('__version__ = "')[2].partition('"')[0]
 
 
 def _option(action: argparse.Action, group: list[str] | None) -> dict[str, Any]:
@@ -66,10 +72,7 @@ def _plain(value: Any) -> Any:
 
 def build(job: Build) -> None:
     """Write the options of `source` as JSON."""
-    source = job.attrs["source"]
-    text = json.dumps(options(Path(source)), indent=1, sort_keys=True)
-    # Where it lies in the image, not in the store.
-    job.out.write_text(text.replace(source, "/opt/comfyui") + "\n")
+    job.out.write_text(json.dumps(read(Path(job.attrs["source"])), indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from typing import Any
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import write_atomically
 
-# Runs in a process of its own: what is imported there stays there.
-_READER = (
-    "import json, sys; from pathlib import Path; from hearmeman_build.comfyui_flags import options;"
-    "from hearmeman_build.errors import BuildError\n"
-    "try: json.dump(options(Path(sys.argv[1])), sys.stdout)\n"
-    "except BuildError as error: sys.exit(str(error))"
-)
+# Runs in a process of its own: the parser's module parses its command line when it is imported.
+_READER = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
+from hearmeman_build.comfyui_flags import read
+json.dump(read(Path(sys.argv.pop(1))), sys.stdout)
+"""
 
 
 def read_flags(source: Path, revision: str) -> dict[str, Any]:
@@ -28,14 +29,14 @@ def read_flags(source: Path, revision: str) -> dict[str, Any]:
     """
     if not (source / "comfy/cli_args.py").is_file():
         raise BuildError(f"{source} holds no comfy/cli_args.py: name the folder of ComfyUI's source")
-    package = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-S", "-B", "-c", _READER, str(source.resolve())]
-    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-S", "-B", "-c", _READER, str(Path(__file__).parents[1]), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BuildError(f"{source}/comfy/cli_args.py cannot be read: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.replace(str(source.resolve()), "/opt/comfyui"))
-    return {**found, "comfyui_rev": revision, "prog": "main.py"}
+    found: dict[str, Any] = json.loads(done.stdout)
+    facts = {"comfyui_rev": revision, "comfyui_version": found["comfyui_version"], "prog": "main.py"}
+    return {"allow_abbrev": found["allow_abbrev"], **facts, "options": found["options"]}
 
 
 def write_flags(source: Path, revision: str, to: Path) -> int:
