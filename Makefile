@@ -5,10 +5,10 @@ TIER ?= smoke
 SOURCES ?=
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint prefetch image image-check reproduce lock pin docs bench clean
+.PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs image-check pin
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
 	@./setup.sh demo
@@ -24,6 +24,19 @@ test: ## ruff, mypy, pytest
 lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
+
+bench: ## measure against named peers and print ratios; takes a while
+	@./setup.sh test bench
+	@$(python) tests/bench/models.py
+	@$(python) tests/bench/sync.py
+	@$(python) tests/bench/gate.py
+	@$(python) tests/bench/image_build.py --tier $(TIER)
+	@$(python) tests/bench/boot.py
+
+soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
+	@./setup.sh test
+	@KILLS=200 $(python) -m pytest tests/test_models_kill.py -s -k random
+	@CRASHES=200 $(python) -m pytest -s tests/test_sync_crash.py
 
 prefetch: ## put what TIER's image is made of into the Nix store
 	@./setup.sh demo
@@ -46,13 +59,6 @@ lock: ## solve packages.txt and the environments again
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
-
-bench: ## measure against named peers; prints ratios
-	@./setup.sh test
-	@$(python) tests/bench/boot.py
-	@$(python) tests/bench/gate.py
-	@$(python) tests/bench/image_build.py --tier $(TIER)
-
 docs: ## write the reference of all variables
 	@$(python) -m hearmeman env --docs docs/environment.md
 

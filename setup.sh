@@ -4,6 +4,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")"
 requirements=$1 # a lock in tests/, e.g. demo or test
+more=${2:-}     # "bench" adds what the benches compare with
 
 declare -A why=(
   [nix]="nix-bin: builds the image"
@@ -15,10 +16,13 @@ declare -A why=(
   [git]="git: custom nodes are checkouts"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
+  [aria2c]="aria2: a peer that the bench of the model fetch compares with"
+  [wget]="wget: another"
   [flac]="flac: decodes the stand-in's sound"
 )
 needed=(nix bwrap zstd setpriv)
 [ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
+[ "$more" = bench ] && needed+=(aria2c wget)
 
 packages=()
 for command in "${needed[@]}"; do

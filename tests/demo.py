@@ -222,7 +222,7 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
         ("total", f"{total:.1f} s"),
         ("output", f"s3://runpod/{key}"),
         ("layout", str(image.layout)),
-        ("with nixpkgs", "nix build .#image-smoke"),
+        ("for a GPU pod", "nix build .#image-consumer"),
     ]
     print()
     for name, value in rows:

@@ -59,6 +59,12 @@ def test_secrets_go_only_where_they_are_needed() -> None:
     assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
 
 
+def test_a_cache_of_models_in_the_bucket_gives_the_fetch_its_keys() -> None:
+    made = planned({**SECRET, "MODEL_CACHE": "s3://runpod/models"})
+    models = next(process for process in made.processes if process.name == "models")
+    assert set(models.secrets) == {"HF_TOKEN", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"}
+
+
 def test_harmless_names_are_not_withheld() -> None:
     harmless = {"TOKENIZERS_PARALLELISM": "false", "PUBLIC_KEY": "ssh-ed25519 A", "MONKEY": "x", "PATH": "/bin"}
     assert plan.withheld(harmless) == set()

@@ -52,6 +52,7 @@ def unlocked(web: Web, path: str = "file.bin") -> dict[str, object]:
         Fault("status", times=1, status=429, headers={"Retry-After": "1"}),
         Fault("lie", times=1),
         Fault("no_ranges"),
+        Fault("whole", times=2, at=6 * MIB),
         Fault("chunked"),
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}" if fault.kind == "status" else fault.kind,

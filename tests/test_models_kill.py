@@ -89,7 +89,7 @@ def test_a_part_of_another_content_is_not_gone_on_with(tmp_path: Path) -> None:
         staged.mkdir(parents=True)
         (staged / "1.bin").write_bytes(bytes(len(data.data)))
         note = {"size": len(data.data), "sha256": "0" * 64, "etag": "", "done": 9 * MIB - 10, "missing": [[0, 10]]}
-        (staged / "journal.json").write_text(json.dumps(note))
+        (staged / ".journal.json").write_text(json.dumps(note))
         assert case.run("fetch").code == 0
     assert target.read_bytes() == data.data
 
@@ -104,7 +104,7 @@ def test_a_journal_that_lies_costs_one_more_fetch_and_never_a_wrong_file(tmp_pat
         staged.mkdir(parents=True)
         (staged / "1.bin").write_bytes(bytes(len(data.data)))
         note = {"size": len(data.data), "sha256": data.sha256, "etag": "", "done": 9 * MIB - 10, "missing": [[0, 10]]}
-        (staged / "journal.json").write_text(json.dumps(note))
+        (staged / ".journal.json").write_text(json.dumps(note))
         done = case.run("fetch")
     assert done.code == 0, done.err
     assert "model.again" in done.err
@@ -148,7 +148,7 @@ def test_sigterm_ends_it_at_once_and_leaves_no_lease(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
         process.communicate()
         assert not lease.exists()
-        note = json.loads((case.folder / ".hearmeman/staging/0/journal.json").read_text())
+        note = json.loads((case.folder / ".hearmeman/staging/0/.journal.json").read_text())
         assert note["done"] > 0
 
 

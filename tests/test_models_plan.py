@@ -231,7 +231,11 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
         (Host(), {"MODELS": "flux1-dev"}, "its licence must be accepted, and HF_TOKEN is not set"),
         (Host(), {"ENABLE_XTTS": "true"}, "not for commercial use (Coqui Public Model License"),
         (Host(), {"ENABLE_STORYMEM": "true"}, "storymem: nothing in the image loads it"),
-        (Host(), {"ENABLE_CONTROLNET": "true"}, "also needs an SD 1.5 checkpoint"),
+        (
+            Host(),
+            {"ENABLE_CONTROLNET": "true"},
+            "controlnet-canny, controlnet-depth, controlnet-openpose: needs an SD 1.5 checkpoint",
+        ),
         (Host(), {"WAN_720P": "true"}, "neither hash nor size is established"),
         (Host(), {"ENABLE_VIBEVOICE": "true"}, "is not confirmed (single evidence): vibevoice/tokenizer/merges.txt"),
     ],

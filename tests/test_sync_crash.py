@@ -32,17 +32,18 @@ def r2() -> Iterator[R2]:
 class Writer(threading.Thread):
     """Makes files as ComfyUI and its nodes do, and notes the sha256 of every version that it finished."""
 
-    def __init__(self, root: Path, seed: int) -> None:
-        """Write below `root`, in an order that `seed` decides."""
+    def __init__(self, root: Path, number: int, seed: int) -> None:
+        """Write below `root`, names with `number` in them, in an order that `seed` decides."""
         super().__init__(daemon=True)
-        self.root, self.random = root, random.Random(seed)
+        self.root, self.number, self.random = root, number, random.Random(seed)
         self.done = threading.Event()
         self.versions: dict[str, list[str]] = {}
         self.count = 0
 
     def run(self) -> None:
         """Write until told to stop."""
-        self.write("large.mp4", self.random.randbytes(1024) * (LARGE // 1024))
+        if self.number == 0:
+            self.write("large.mp4", self.random.randbytes(1024) * (LARGE // 1024))
         while not self.done.is_set():
             self.random.choice((self.fresh, self.fresh, self.new_folder, self.rename_in, self.rewrite, self.slow))()
             time.sleep(self.random.expovariate(8))
@@ -52,7 +53,7 @@ class Writer(threading.Thread):
 
     def next_name(self, folder: str = "") -> str:
         self.count += 1
-        return f"{folder}ComfyUI_{self.count:05}_.png"
+        return f"{folder}ComfyUI_{self.number}{self.count:05}_.png"
 
     def write(self, name: str, content: bytes) -> None:
         path = self.root / name
@@ -65,15 +66,15 @@ class Writer(threading.Thread):
         self.write(self.next_name(), self.content())
 
     def new_folder(self) -> None:
-        folder = f"video/{self.count}/take/"
+        folder = f"video/{self.number}{self.count}/take/"
         for _ in range(2):
             self.write(self.next_name(folder), self.content())
 
     def rename_in(self) -> None:
         name, content = self.next_name(), self.content()
         self.versions.setdefault(name, []).append(hashlib.sha256(content).hexdigest())
-        (self.root / "rendering.tmp").write_bytes(content)
-        (self.root / "rendering.tmp").rename(self.root / name)
+        (self.root / f"rendering{self.number}.tmp").write_bytes(content)
+        (self.root / f"rendering{self.number}.tmp").rename(self.root / name)
 
     def rewrite(self) -> None:
         name = self.next_name()
@@ -95,30 +96,34 @@ def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
     daemon = Sync(tmp_path, r2.environ())
-    writer = Writer(daemon.output, seed)
-    writer.start()
+    writers = [Writer(daemon.output, number, seed + number) for number in range(4)]
+    for writer in writers:
+        writer.start()
     for _ in range(CRASHES):
         daemon.start()
-        time.sleep(chance.uniform(0.2, 2.0))
+        time.sleep(chance.uniform(0.3, 2.7))
         daemon.kill()
     daemon.start(SYNC_DRAIN_SECONDS="60")
     time.sleep(1)
-    writer.done.set()
-    writer.join()
+    for writer in writers:
+        writer.done.set()
+    for writer in writers:
+        writer.join()
+    versions = {name: found for writer in writers for name, found in writer.versions.items()}
     assert daemon.stop(90) == 0, daemon.log()[-3000:]
 
     day = f"outputs/{utc_date(time.time_ns())}/"
     by_file: dict[str, list[str]] = {}
     for key, stored in r2.objects.items():
         name = key.removeprefix(day)
-        if name not in writer.versions:  # Another version of a file: its hash stands before the extension.
+        if name not in versions:  # Another version of a file: its hash stands before the extension.
             stem, _, extension = name.rpartition(".")
             name = f"{stem.rpartition('.')[0]}.{extension}"
-        assert stored.sha256 in writer.versions[name], f"{key} is no version of {name} that was ever finished"
+        assert stored.sha256 in versions[name], f"{key} is no version of {name} that was ever finished"
         assert stored.metadata["sha256"] == stored.sha256
         by_file.setdefault(name, []).append(stored.sha256)
-    for name, versions in writer.versions.items():
-        assert versions[-1] in by_file.get(name, []), f"{name} is not in the bucket as it is"
+    for name, finished in versions.items():
+        assert finished[-1] in by_file.get(name, []), f"{name} is not in the bucket as it is"
         assert len(set(by_file[name])) == len(by_file[name]), f"{name} is there twice"
     assert r2.overwritten == []
     assert r2.uploads == {}

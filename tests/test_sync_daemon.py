@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
 from sync_process import Sync
@@ -46,6 +48,17 @@ def test_outputs_arrive(server: S3, sync: Sync, request: pytest.FixtureRequest) 
     (sync.output / "notes.txt").write_bytes(b"x")
     wanted = {"a.png": b"a", "video/new/b.MP4": b"b" * 9_000_000, "c d ü.flac": b"c"}
     sync.wait_for(lambda: stored(server, request.node.name) == wanted, "three outputs and no more")
+    assert sync.stop() == 0
+
+
+def test_files_in_folders_made_a_moment_before(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
+    # The kernel's reports miss nearly all of these.
+    sync.wait_said("sync.reconciled")
+    for number in range(16):
+        folder = sync.output / f"video/{number}/take"
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"%d" % number)
+    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen", 4)
     assert sync.stop() == 0
 
 
@@ -174,3 +187,48 @@ def test_missing_settings_are_named(tmp_path: Path) -> None:
     daemon = Sync(tmp_path, {}).start()
     assert daemon.process.wait(20) == 2
     assert "R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY must be set" in daemon.log()
+
+
+def test_what_was_half_sent_of_a_file_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    with R2() as r2:
+        daemon = Sync(tmp_path, r2.environ()).start()
+        try:
+            r2.fail(503, "ServiceUnavailable", operation="complete_upload", times=1000)
+            (daemon.output / "large.mp4").write_bytes(bytes(101 * 1024**2))
+            daemon.wait_for(lambda: len(r2.operations("complete_upload")) > 1, "two tries to complete")
+            daemon.kill()
+            assert len(r2.uploads) == 1
+            (daemon.output / "large.mp4").unlink()
+            r2.heal()
+            daemon.start()
+            daemon.wait_for(lambda: r2.uploads == {}, "the upload given up")
+            assert daemon.stop() == 0
+            assert r2.objects == {}
+            assert len(r2.operations("upload_part")) == 3
+        finally:
+            daemon.kill()
+
+
+def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
+    with R2(keep=False) as r2:
+        gate = threading.Event()
+
+        def wait(operation: str, key: str) -> None:
+            if operation == "upload_part":
+                gate.wait(60)
+
+        r2.before = wait
+        daemon = Sync(tmp_path, r2.environ()).start()
+        try:
+            for number in range(5):
+                (daemon.output / f"{number}.mp4").write_bytes(b"%d" % number * (101 * 1024**2))
+            daemon.wait_for(lambda: len(r2.uploads) == 4, "four large ones under way")
+            (daemon.output / "a.png").write_bytes(b"a")
+            daemon.wait_for(lambda: len(r2.objects) == 1, "the small one")
+            assert len(r2.uploads) == 4
+            gate.set()
+            daemon.wait_for(lambda: len(r2.objects) == 6, "all", 60)
+            assert daemon.stop() == 0
+        finally:
+            gate.set()
+            daemon.kill()

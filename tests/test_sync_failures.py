@@ -17,6 +17,7 @@ from hearmeman.settings import load
 from hearmeman.sync import client
 from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.failures import classify
+from hearmeman.sync.journal import Journal, Record
 from hearmeman.sync.patience import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from sync_process import Sync
 
@@ -29,12 +30,12 @@ def r2() -> Iterator[R2]:
 
 FAULTS = [
     (401, "Unauthorized", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
+    (400, "InvalidArgument", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "SignatureDoesNotMatch", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "AccessDenied", "forbidden", "give the token object read and write"),
     (404, "NoSuchBucket", "no-bucket", "set R2_BUCKET"),
     (403, "RequestTimeTooSkewed", "clock", "set the clock"),
     (429, "TooManyRequests", "slow-down", "waiting longer"),
-    (503, "SlowDown", "slow-down", "waiting longer"),
     (500, "InternalError", "server", "a fault of its own"),
     (502, "", "server", "a fault of its own"),
     (0, "", "connection", "broke"),
@@ -99,6 +100,27 @@ def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_
         daemon.kill()
 
 
+def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "1"}).start()
+
+    def cut(operation: str, key: str) -> None:
+        if key.endswith("bad.png"):
+            r2.fail(operation=operation)
+
+    r2.before = cut
+    try:
+        daemon.wait_said("sync.started")
+        for number in range(20):
+            (daemon.output / f"{number}.png").write_bytes(b"%d" % number)
+        # The newest, so it is tried first, again and again.
+        (daemon.output / "bad.png").write_bytes(b"bad")
+        daemon.wait_for(lambda: len(r2.objects) == 20, "the others")
+        assert daemon.stop() == 3
+        assert daemon.report()["left"] == ["bad.png"]
+    finally:
+        daemon.kill()
+
+
 def test_a_journal_on_a_full_disk(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ()).start()
     try:
@@ -138,6 +160,23 @@ def test_a_damaged_journal_is_put_aside(r2: R2, tmp_path: Path) -> None:
         assert len(r2.objects) == 1
     finally:
         daemon.kill()
+
+
+@pytest.mark.parametrize("damaged", [slice(0, 4096), slice(8192, 16384), slice(20_000, 200_000)])
+def test_damage_anywhere_in_the_journal_is_noticed(tmp_path: Path, damaged: slice) -> None:
+    path = tmp_path / "sync.db"
+    journal = Journal(path)
+    journal.record([Record(f"{number}.png", 1, 2, "0" * 64, "key", 3.0) for number in range(2000)], {})
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[damaged] = b"\xaa" * len(content[damaged])
+    path.write_bytes(content)
+    again = Journal(path)
+    assert again.done() == {}
+    assert path.with_name("sync.db.damaged").read_bytes() == content
+    again.record([Record("a.png", 1, 2, "0" * 64, "key", 3.0)], {})
+    again.close()
+    assert Journal(path).done() == {"a.png": (1, 2)}
 
 
 def test_a_connection_that_stalls(r2: R2, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fakes.r2 import R2
 from hearmeman.settings import load
-from hearmeman.sync.bucket import Bucket, UploadLostError
+from hearmeman.sync.bucket import AllKeysTakenError, Bucket, UploadLostError
+from hearmeman.sync.failures import classify
 from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import utc_date
 from hearmeman.sync.multipart import MULTIPART_ABOVE, PART_SIZE, FileChangedError, part_size
@@ -32,7 +33,9 @@ def r2() -> Iterator[R2]:
 def uploader(r2: R2, tmp_path: Path) -> Uploader:
     root = tmp_path / "output"
     root.mkdir()
-    return Uploader(Bucket(load(r2.environ()), 16), "o", root, Journal(tmp_path / "sync.db"), lambda path: "prompt-7")
+    return Uploader(
+        Bucket(load(r2.environ()), 16), "o", root, Journal(tmp_path / "sync.db"), lambda path, mtime_ns: "prompt-7"
+    )
 
 
 def send(uploader: Uploader, name: str, content: bytes | None = None) -> Sent:
@@ -96,7 +99,7 @@ def test_the_same_content_is_sent_once(r2: R2, uploader: Uploader) -> None:
     first = send(uploader, "a.png", b"a")
     again = send(uploader, "a.png")
     assert (first.key, first.was_there, again.was_there) == (again.key, False, True)
-    assert len(r2.operations("put_object")) == 1
+    assert len(r2.objects) == 1
 
 
 def test_other_content_gets_a_key_of_its_own(r2: R2, uploader: Uploader) -> None:
@@ -132,12 +135,58 @@ def test_an_object_of_another_tool_is_recognised(r2: R2, uploader: Uploader) -> 
     assert send(uploader, "a.png").was_there
 
 
+def test_a_bucket_that_heeds_conditions_is_not_asked_first(r2: R2, uploader: Uploader) -> None:
+    for number in range(5):
+        send(uploader, f"{number}.png", b"%d" % number)
+    assert len(r2.operations("head_object")) == 1
+    # A key that is taken is respected all the same, and the next keys are looked up first.
+    r2.lay(f"o/{utc_date(0)}/x.png", b"theirs")
+    (uploader.root / "x.png").write_bytes(b"ours")
+    os.utime(uploader.root / "x.png", (1, 1))
+    assert send(uploader, "x.png").key.startswith(f"o/{utc_date(0)}/x.")
+    asked = len(r2.operations("head_object"))
+    send(uploader, "after.png", b"after")
+    assert len(r2.operations("head_object")) == asked + 1
+    assert r2.overwritten == []
+
+
+def test_a_server_that_heeds_no_condition_is_always_asked_first(r2: R2, uploader: Uploader) -> None:
+    r2.conditional_put = False
+    for number in range(3):
+        send(uploader, f"{number}.png", b"%d" % number)
+    assert len(r2.operations("head_object")) == 3
+    assert r2.overwritten == [key(uploader, "0.png")]  # By the very same bytes, to find out.
+    second = send(uploader, "1.png", b"other")
+    assert r2.objects[second.key].content == b"other"
+    assert len(r2.overwritten) == 1
+
+
 def test_a_token_that_may_not_read(r2: R2, uploader: Uploader) -> None:
     r2.may_read = False
     send(uploader, "a.png", b"a")
     second = send(uploader, "a.png", b"b")
     assert {found.content for found in r2.objects.values()} == {b"a", b"b"}
     assert r2.objects[second.key].content == b"b"
+
+
+def test_a_token_that_may_not_read_and_a_lost_journal(r2: R2, uploader: Uploader) -> None:
+    r2.may_read = False
+    send(uploader, "a.png", b"a")
+    forgetful = Uploader(uploader.bucket, "o", uploader.root)
+    for _ in range(4):
+        send(forgetful, "a.png")
+    assert all(found.content == b"a" for found in r2.objects.values())
+    assert len(r2.objects) == 3
+
+
+def test_foreign_objects_at_every_key(r2: R2, uploader: Uploader) -> None:
+    sha256 = hashlib.sha256(b"a").hexdigest()
+    (uploader.root / "a.png").write_bytes(b"a")
+    for mark in ("", f".{sha256[:12]}", f".{sha256}"):
+        r2.lay(key(uploader, "a.png").replace(".png", f"{mark}.png"), b"foreign")
+    with pytest.raises(AllKeysTakenError) as caught:
+        send(uploader, "a.png")
+    assert "rename the file" in classify(caught.value, r2.url, r2.bucket).sentence
 
 
 def test_parts_go_on_where_they_stopped(r2: R2, uploader: Uploader, large: bytes) -> None:

@@ -61,6 +61,11 @@ class Models(BaseModel):
     download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    model_cache: str = var(
+        "",
+        "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
+        pattern="^(s3://[^/]+(/.*)?)?$",
+    )
     civitai_api_key: SecretStr | None = var(None, "CivitAI API key, for files that want a login")
     civitai_endpoint: str = var("https://civitai.com", "address of CivitAI", pattern="^https?://")
     hf_token: SecretStr | None = var(None, "Hugging Face token for gated models")
@@ -72,14 +77,14 @@ class Sync(BaseModel):
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
     r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
-    r2_bucket: str = var("runpod", "bucket that outputs go to", min_length=1)
+    r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     r2_prefix: str = var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
     r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
     sync_extensions: str = var(
         "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
     )
-    sync_uploads: int = var(8, "files uploaded at one time", ge=1, le=64)
+    sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
 

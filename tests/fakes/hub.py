@@ -14,6 +14,7 @@ from typing import cast
 from urllib.parse import quote, unquote, urlsplit
 
 from fakes.serving import Handler, Host, Stored
+from fakes.xet import XetHandler, read_token
 
 __all__ = ["COMMIT", "PATH", "REPO", "Hub", "Repo", "Stored", "safetensors", "tiny_safetensors"]
 
@@ -43,6 +44,8 @@ class Repo:
     commit: str = COMMIT
     gated: bool = False
     """Whether it is open only to `Hub.token`."""
+    xet: bool = False
+    """Whether its large files lie in Xet storage too."""
 
 
 def default_repos() -> dict[str, Repo]:
@@ -54,9 +57,11 @@ class Hub(Host):
     """The Hub and its storage, each on a port of its own. A fault's key is a large file's sha256, or a small one's path."""
 
     def __init__(self, repos: Mapping[str, Repo] | None = None, port: int = 0, token: str = "hf_test") -> None:
-        super().__init__([(_HubHandler, port), (_StorageHandler, 0)])
+        super().__init__([(_HubHandler, port), (_StorageHandler, 0), (_XetHandler, 0)])
         self.repos = dict(default_repos() if repos is None else repos)
         self.token = token
+        self.content_type = "binary/octet-stream"
+        """What storage calls every file."""
         self.links = 0
         """Links to storage that were given out."""
         self.valid_from = 0
@@ -88,7 +93,7 @@ class _HubHandler(Handler):
             if repo is not None and found[3] not in repo.files:
                 self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.commit})
             elif repo is not None:
-                self.resolve(repo, repo.files[found[3]], found[3])
+                self.resolve(found[1], repo, repo.files[found[3]], found[3])
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             if repo := self.repo(found[1], found[2]):
                 siblings = [{"rfilename": name} for name in repo.files]
@@ -96,6 +101,9 @@ class _HubHandler(Handler):
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
             if repo := self.repo(found[1], found[2]):
                 self.reply([self.entry(name, stored) for name, stored in repo.files.items()])
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/xet-read-token/([^/]+)", path):
+            if self.repo(found[1], found[2]):
+                self.send(200, *read_token(self.hub.address(2)))
         else:
             self.refuse(404, "", "Not found")
 
@@ -122,7 +130,7 @@ class _HubHandler(Handler):
             entry["lfs"] = {"oid": stored.sha256, "size": len(stored.data), "pointerSize": 134}
         return entry
 
-    def resolve(self, repo: Repo, stored: Stored, path: str) -> None:
+    def resolve(self, name: str, repo: Repo, stored: Stored, path: str) -> None:
         """Answer for a file that exists."""
         headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{stored.blob_id}"'}
         if not stored.lfs:
@@ -130,6 +138,9 @@ class _HubHandler(Handler):
             return
         sha256 = stored.sha256
         linked = {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(stored.data))}
+        if repo.xet:
+            linked["X-Xet-Hash"] = sha256
+            linked["Link"] = f'<{self.hub.url}/api/models/{name}/xet-read-token/{repo.commit}>; rel="xet-auth"'
         with self.hub.lock:
             self.hub.links += 1
             link = self.hub.links
@@ -162,7 +173,13 @@ class _StorageHandler(Handler):
         elif stored is None or signature is None or int(signature[1]) < hub.valid_from:
             self.send(403, {}, b"<Error><Code>AccessDenied</Code>Request has expired</Error>")
         else:
-            self.send_file(sha256, stored, {"Content-Type": "binary/octet-stream"})
+            self.send_file(sha256, stored, {"Content-Type": hub.content_type})
+
+
+class _XetHandler(XetHandler):
+    def find(self, hash: str) -> Stored | None:
+        """A file of the Hub."""
+        return cast(Hub, self.server.host).by_hash(hash)
 
 
 def main() -> None:

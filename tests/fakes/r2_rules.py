@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -38,6 +38,8 @@ class Object:
     metadata: dict[str, str]
     content: bytes = b""
     """Empty where contents are discarded."""
+    at: float = field(default_factory=time.time)
+    """Unix seconds when it came to be."""
 
 
 @dataclass
@@ -115,6 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT  # noqa: N815
 
     def _answer(self) -> None:
+        self.body_read = self.headers.get("Content-Length", "0") == "0"
         self.headers_by_name = {name.lower(): value for name, value in self.headers.items()}
         parts = urlsplit(self.path)
         self.query = parse_qs(parts.query, keep_blank_values=True)
@@ -132,6 +135,7 @@ class Handler(BaseHTTPRequestHandler):
                 if not fault.after:
                     self._fail(fault)
             body, sha256, md5, size = self._body()
+            self.body_read = True
             if self.r2.latency:
                 time.sleep(self.r2.latency)
             self._check(bucket, key, operation, sha256, md5)
@@ -144,7 +148,8 @@ class Handler(BaseHTTPRequestHandler):
                 '<?xml version="1.0" encoding="UTF-8"?>'
                 f"<Error><Code>{refused.code}</Code><Message>{escape(refused.message)}</Message></Error>"
             ).encode()
-            self.close_connection = True
+            # What was not read would be taken for the next request.
+            self.close_connection |= not self.body_read
         except (_CutError, ConnectionError):
             self.close_connection = True
             return
@@ -163,7 +168,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fail(self, fault: Fault) -> None:
         if fault.status:
-            raise _RefusedError(fault.status, fault.code, "as the test asked")
+            # As R2 says it of a key of another length.
+            message = (
+                "Credential access key has length 3, should be 32" if fault.code == "InvalidArgument" else "asked for"
+            )
+            raise _RefusedError(fault.status, fault.code, message)
         raise _CutError
 
     def _operation(self, key: str) -> str:
@@ -240,7 +249,8 @@ class Handler(BaseHTTPRequestHandler):
             raise _RefusedError(400, "EntityTooLarge", "more than 5 GiB in one piece")
         kind = self.headers_by_name.get("content-type", "application/octet-stream")
         found = Object(size, sha256, md5, kind, self._metadata(), body)
-        self._store(key, found, self.headers_by_name.get("if-none-match") == "*")
+        conditional = self.r2.conditional_put and self.headers_by_name.get("if-none-match") == "*"
+        self._store(key, found, conditional)
         return 200, {"ETag": f'"{md5}"'}, b""
 
     def _head_object(self, key: str, *unused: object) -> _Reply:
@@ -252,6 +262,32 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {**headers, "Last-Modified": formatdate(usegmt=True)}, found.content
 
     _get_object = _head_object
+
+    def _list_objects(self, *unused: object) -> _Reply:
+        prefix, delimiter = (self.query.get(name, [""])[0] for name in ("prefix", "delimiter"))
+        after = self.query.get("continuation-token", [""])[0]
+        most = min(int(self.query.get("max-keys", ["1000"])[0]), 1000)
+        with self.r2.lock:
+            found = sorted((key, o) for key, o in self.r2.objects.items() if key.startswith(prefix) and key > after)
+        rows: list[tuple[str, Object]] = []
+        folders: set[str] = set()
+        for key, stored in found:
+            inner, cut, _ = key.removeprefix(prefix).partition(delimiter) if delimiter else (key, "", "")
+            if cut:
+                folders.add(prefix + inner + cut)
+            elif len(rows) < most:
+                rows.append((key, stored))
+        truncated = len(rows) == most and rows[-1][0] != found[-1][0]
+        told = [
+            f"<Contents><Key>{quote(key)}</Key><Size>{o.size}</Size><ETag>&quot;{o.etag}&quot;</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            for key, o in rows
+        ]
+        told += [f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
+        told.append(f"<IsTruncated>{str(truncated).lower()}</IsTruncated><EncodingType>url</EncodingType>")
+        if truncated:
+            told.append(f"<NextContinuationToken>{escape(rows[-1][0])}</NextContinuationToken>")
+        return 200, {"Content-Type": "application/xml"}, _document("ListBucketResult", "".join(told))
 
     def _create_upload(self, key: str, *unused: object) -> _Reply:
         upload_id, kind = uuid.uuid4().hex, self.headers_by_name.get("content-type", "")
@@ -314,6 +350,9 @@ def _sha256(content: bytes) -> str:
 
 
 def _xml(name: str, **fields: str) -> bytes:
-    inner = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in fields.items())
+    return _document(name, "".join(f"<{key}>{escape(value)}</{key}>" for key, value in fields.items()))
+
+
+def _document(name: str, inner: str) -> bytes:
     space = "http://s3.amazonaws.com/doc/2006-03-01/"
     return f'<?xml version="1.0" encoding="UTF-8"?><{name} xmlns="{space}">{inner}</{name}>'.encode()

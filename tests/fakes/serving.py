@@ -43,10 +43,10 @@ class Stored:
 
 @dataclass
 class Fault:
-    """Something that goes wrong with a file's body or answer."""
+    """Something that goes wrong with a file's body or answer; 'whole' is a body without ranges that ends at `at`."""
 
     kind: Literal[
-        "stall", "truncate", "drop", "html", "json", "status", "lie", "no_ranges", "chunked", "change", "flip"
+        "stall", "truncate", "drop", "html", "json", "status", "lie", "no_ranges", "chunked", "change", "flip", "whole"
     ]
     times: int = 1 << 30
     """How many answers it befalls."""
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault and kind == "flip":
             data = data[: fault.at] + bytes([data[fault.at] ^ 1]) + data[fault.at + 1 :]
         headers = {"ETag": tag, **headers}
-        span = None if kind in ("no_ranges", "chunked") else self._span(len(data), headers["ETag"])
+        span = None if kind in ("no_ranges", "chunked", "whole") else self._span(len(data), headers["ETag"])
         if span is None:
             self._body(200, headers, data, 0, len(data), fault)
         elif span[0] >= span[1]:
@@ -226,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self.note(status, 0)
             return
-        stop = min(max(fault.at, start), end) if fault and kind in ("stall", "truncate", "drop") else end
+        stop = min(max(fault.at, start), end) if fault and kind in ("stall", "truncate", "drop", "whole") else end
         sent = 0
         try:
             sent = self._pour(memoryview(data)[start:stop], chunked=kind == "chunked")
@@ -235,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.host.closing.wait(60)
         finally:
             self.note(status, sent)
-        if kind in ("stall", "truncate", "drop", "lie"):
+        if kind in ("stall", "truncate", "drop", "lie", "whole"):
             self.close_connection = True
 
     def _pour(self, view: memoryview, chunked: bool) -> int:

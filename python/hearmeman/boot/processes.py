@@ -13,6 +13,7 @@ from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
 
 _LAST_SECONDS = 1.0
+_BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _MARGIN_SECONDS = 2.0
 
 
@@ -114,11 +115,12 @@ class Table:
         )
 
     def _models(self) -> Process:
+        secrets = ("HF_TOKEN", "CIVITAI_API_KEY", *(_BUCKET_KEYS if self.settings.model_cache else ()))
         return Process(
             name="models",
             argv=self._us("models", "fetch"),
             env=self.base,
-            secrets={"HF_TOKEN": "HF_TOKEN", "CIVITAI_API_KEY": "CIVITAI_API_KEY"},
+            secrets={name: name for name in secrets},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(self.settings)[0]),
             once=True,
@@ -132,7 +134,7 @@ class Table:
             name="sync",
             argv=self._us("sync"),
             env={**self.base, "SYNC_DRAIN_SECONDS": f"{drain:g}"},
-            secrets={name: name for name in ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")},
+            secrets={name: name for name in _BUCKET_KEYS},
             stop_stage=2,
             stop_seconds=share,
             user=SYNC,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +47,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             loop.add_signal_handler(number, serving.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+        # A question to ComfyUI that is still under way in a thread would hold the end up.
+        sys.stderr.flush()
+        os._exit(0)
 
     asyncio.run(main())
     return 0

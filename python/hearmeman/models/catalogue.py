@@ -83,11 +83,13 @@ class Snapshot(Entry):
     """Commit; a branch only as long as the snapshot is not locked."""
     include: tuple[str, ...] = ("*",)
     """Patterns of paths; one of them must match."""
-    exclude: tuple[str, ...] = (".*", "*/.*", "*.md", "*.png", "*.jpg", "*.gif", "*.mp4", "*.pdf")
-    """Patterns of paths that are left out."""
+    exclude: tuple[str, ...] = ("*.md", "*.png", "*.jpg", "*.gif", "*.mp4", "*.pdf")
+    """Patterns of paths that are left out; hidden files always are."""
 
     def takes(self, path: str) -> bool:
         """Tell whether a path of the repository belongs to the snapshot."""
+        if any(part.startswith(".") for part in path.split("/")):
+            return False
         return any(fnmatch.fnmatch(path, p) for p in self.include) and not any(
             fnmatch.fnmatch(path, p) for p in self.exclude
         )

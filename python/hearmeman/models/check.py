@@ -36,7 +36,7 @@ class Check:
         """Whether a thread is at it."""
         return self._begun and not self.over
 
-    def wants_connection(self) -> bool:
+    def wants_connection(self, spare: bool = False) -> bool:
         """Tell whether no thread has begun and one may."""
         if self._begun or not AT_ONCE.acquire(blocking=False):
             return False

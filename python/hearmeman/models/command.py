@@ -146,6 +146,7 @@ def _fetch(made: Plan, context: Context, as_json: bool) -> int:
     settings, store = context.settings, context.store
     state = Path(settings.state_path) / "models.json"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failed: HearmemanError | None = None
     try:
         for note in made.notes:
             log("models.note", note=note)
@@ -160,7 +161,15 @@ def _fetch(made: Plan, context: Context, as_json: bool) -> int:
             context.check_space(made)
             steps = made.having("fetch", "list")
             log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
-            fetch.Fetch(made, store, settings, lease).run(problems)
+            job = fetch.Fetch(made, store, settings, lease)
+            try:
+                job.run(problems)
+            except HearmemanError as error:
+                failed = error
+        # Others need not wait for what this one uploads to the cache.
+        job.close()
+        if failed is not None:
+            raise failed
     except OSError as error:
         where = error.filename or settings.models_path
         raise StateError(

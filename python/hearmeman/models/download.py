@@ -1,43 +1,41 @@
-"""One file on its way: ranges over several connections, a journal that survives a kill, a hash that runs behind."""
+"""One file on its way: address, ranges over several connections, patience with servers, and the verdict at the end."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from urllib3.exceptions import HTTPError as TransportError
 
 from hearmeman.log import log
-from hearmeman.models import spans, xet
+from hearmeman.models import xet
 from hearmeman.models.catalogue import File
+from hearmeman.models.content import Content
 from hearmeman.models.errors import (
     CorruptError,
-    DiskFullError,
     ExpiredError,
     FetchError,
     GatedError,
-    MovedError,
-    StalledError,
     TransientError,
+    disk_error,
+    moved,
+    stalled,
+    twice_wrong,
 )
+from hearmeman.models.hashing import Front, follow
 from hearmeman.models.http import Answer, Http, brief
-from hearmeman.models.journal import Journal
-from hearmeman.models.sources import Remote
-from hearmeman.models.spans import ENDLESS, Part, Spans
-from hearmeman.models.verify import check_format, git_blob
+from hearmeman.models.retry import Retry
+from hearmeman.models.sources import Remote, check_offer
+from hearmeman.models.spans import MIB, Part
+from hearmeman.models.verify import wrong_with
 
-BLOCK = spans.MIB
-"""Bytes that are hashed at a time."""
-READ = spans.MIB // 4
+READ = MIB // 4
 """Bytes that are read at a time: what a kill loses of each connection, and what a slow one waits for."""
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 60.0
 
 State = Literal["waiting", "starting", "fetching", "checking", "present", "failed"]
 
@@ -45,7 +43,7 @@ State = Literal["waiting", "starting", "fetching", "checking", "present", "faile
 class Download:
     """One file, shared by the threads that work on it; `lock` guards all that changes.
 
-    `resolve` asks the source for the address, `accept` gives the verified file its place.
+    `resolve` asks for the address, at the cache too if it is told so; `accept` gives the verified file its place.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class Download:
         file: File,
         staged: Path,
         journal: Path,
-        resolve: Callable[[File], Remote],
+        resolve: Callable[[File, bool], Remote],
         accept: Callable[[File, str], None],
         lock: threading.Condition,
         most_connections: int,
@@ -61,41 +59,29 @@ class Download:
         xet_tries: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.file, self.staged = file, staged
-        self.journal = Journal(journal)
-        self.lock, self.clock, self.timeout = lock, clock, timeout
+        self.file, self.lock = file, lock
+        self.content = Content(staged, journal, lock)
         self.most_connections = most_connections
         self.state: State = "waiting"
         self.error: FetchError | None = None
         self.connections = 0
         self.remote: Remote | None = None
         self._resolve, self._accept = resolve, accept
-        self._spans: Spans | None = None
-        self._descriptor = -1
+        self._retry = Retry(timeout, clock)
         self._ranges = True
-        self._etag = ""
         self._worked, self._joined = False, False
-        self._not_before, self._pause = 0.0, 0.0
-        self._progressed = clock()
-        self._failed_at = -1.0
         self._restarts = 0
         self._xet_tries = xet_tries
-        self._more = threading.Event()
-        self._generation = 0
-
-    @property
-    def done(self) -> int:
-        """Bytes that have arrived."""
-        if self.state == "present":
-            return self.total
-        return self._spans.done if self._spans is not None else 0
 
     @property
     def total(self) -> int:
         """Bytes of the whole file, as far as anyone knows."""
-        if self._spans is not None and self._spans.size != ENDLESS:
-            return self._spans.size
-        return self.file.expected
+        return self.content.size or self.file.expected
+
+    @property
+    def done(self) -> int:
+        """Bytes that have arrived."""
+        return self.total if self.state == "present" else self.content.done
 
     @property
     def over(self) -> bool:
@@ -105,20 +91,22 @@ class Download:
     def pause(self) -> None:
         """Note what has arrived, for the next start."""
         if not self.over:
-            self._note(force=True)
+            self.content.note(force=True)
 
-    def wants_connection(self) -> bool:
-        """Tell whether one more connection would be of use now; the lock is held."""
-        if self.over or self.clock() < self._not_before:
+    def wants_connection(self, spare: bool = False) -> bool:
+        """Tell whether one more connection would be of use now; the lock is held.
+
+        `spare` ones are those that no other file wants: they may go beyond what one file gets else.
+        """
+        if self.over or not self._retry.may_try:
             return False
         if self.state == "waiting":
             return self.connections == 0
-        if self.state != "fetching" or self.remote is None or self._spans is None or self._spans.complete:
+        if self.state != "fetching" or self.remote is None or self.content.spans.complete:
             return False
         if not self._ranges:
             return self.connections == 0
-        worth_splitting = any(part.left >= 2 * spans.SMALLEST for part in self._spans.active)
-        return self.connections < self.most_connections and (bool(self._spans.free) or worth_splitting)
+        return self.connections < self.most_connections * (2 if spare else 1) and self.content.takes_another
 
     def join(self) -> None:
         """Announce a connection; the lock is held, and `work` follows."""
@@ -127,213 +115,173 @@ class Download:
             self.state = "starting"
             if not self._joined:
                 # Time without progress counts from here: files wait for their turn.
-                self._joined, self._progressed = True, self.clock()
+                self._joined = True
+                self._retry.progressed()
 
     def work(self, http: Http) -> None:
         """Fetch one range, after asking the source for the address if that is not known."""
-        remote, part = self.remote, None
+        remote = self.remote
         try:
-            if remote is None:
-                remote = self._start()
-            if remote.xet is not None and self._xet_tries and self.total >= xet.SMALLEST:
-                self._fetch_xet(remote.xet)
-            part = self._take()
-            if part is not None:
-                self._fetch(http, remote, part)
+            with self._ending_with_it():
+                if remote is None:
+                    remote = self._start()
+                if remote.xet is not None and self._xet_tries and self.total >= xet.SMALLEST:
+                    self._fetch_xet(remote.xet)
+                self._fetch(http, remote)
         except TransientError as error:
             self._try_again(str(error), error.wait)
         except ExpiredError as error:
             self._renew(remote, str(error))
+        finally:
+            with self.lock:
+                self.connections -= 1
+                if self.state == "fetching" and self.remote is None and self.connections == 0:
+                    self.state = "waiting"
+                # This thread looks for more by itself; the others need not be woken for each range.
+                if self.connections == 0 or self.over:
+                    self.lock.notify_all()
+            self.content.more.set()
+
+    @contextlib.contextmanager
+    def _ending_with_it(self) -> Iterator[None]:
+        """Let what cannot be tried again end this file."""
+        try:
+            yield
         except FetchError as error:
             self._fail(error)
         except OSError as error:
-            self._fail(self._disk_error(error))
+            self._fail(disk_error(self.file.to, str(self.content.path), self.total - self.done, error))
+        except (TransientError, ExpiredError):
+            raise
         except Exception as error:
             # A mistake of ours must end this file, not hang the fetch.
             self._fail(FetchError(f"{type(error).__name__}: {error}: report this"))
             raise
-        finally:
-            with self.lock:
-                self.connections -= 1
-                if part is not None and self._spans is not None and part in self._spans.active:
-                    self._spans.give_back(part)
-                if self.state == "fetching" and self.remote is None and self.connections == 0:
-                    self.state = "waiting"
-                self.lock.notify_all()
-            self._more.set()
 
     def _start(self) -> Remote:
-        remote = self._resolve(self.file)
-        size = self.file.size or remote.size
-        if self.file.size and remote.size and remote.size != self.file.size:
-            raise self._moved(f"offers {remote.size} bytes, the catalogue names {self.file.size}")
-        for ours, theirs in ((self.file.sha256, remote.sha256), (self.file.blob, remote.blob)):
-            if ours and theirs and ours != theirs:
-                raise self._moved(f"offers the content {theirs[:12]}..., the catalogue names {ours[:12]}...")
+        # What comes wrong from the cache is fetched again from its source.
+        remote = self._resolve(self.file, not self._restarts)
+        check_offer(self.file, remote)
         with self.lock:
-            if self._spans is None:
-                self._open(size, self.file.sha256 or remote.sha256 or "")
+            if not self.content.opened:
+                size = self.file.size or remote.size
+                if self.content.open(size, self.file.sha256 or remote.sha256 or ""):
+                    log("model.resumed", file=self.file.to, have=self.content.done, of=size)
                 threading.Thread(target=self._check, name=f"hash {self.file.id}", daemon=True).start()
             self.remote, self._worked = remote, False
         return remote
 
-    def _open(self, size: int | None, sha256: str) -> None:
-        self.staged.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.staged, os.O_RDWR | os.O_CREAT, 0o644)
-        self.journal.name(size, sha256)
-        if size is None:
-            self.journal.size = size = self.journal.recall()
-        missing = self.journal.read(os.fstat(self._descriptor).st_size)
-        self._etag = "" if sha256 else self.journal.etag
-        self._spans = Spans(size or ENDLESS, missing)
-        os.ftruncate(self._descriptor, size or 0)
-        if missing is not None:
-            log("model.resumed", file=self.file.to, have=self._spans.done, of=size)
-
-    def _take(self) -> Part | None:
+    def _take(self) -> tuple[Part | None, int]:
         with self.lock:
-            assert self._spans is not None
-            probing = self.state == "starting"
-            return self._spans.take(
-                self.most_connections, whole=not self._ranges or (probing and not self.journal.size)
-            )
+            if not self._ranges and self.content.done:
+                self.content.begin_again()
+            probing = self.state == "starting" and not self.content.size
+            part = self.content.spans.take(self.most_connections, whole=probing or not self._ranges)
+            return part, self.content.generation
 
-    def _fetch(self, http: Http, remote: Remote, part: Part) -> None:
-        answer = http.open(remote.url, remote.headers, (part.pos, part.end), self._etag)
-        whole = False
+    def _fetch(self, http: Http, remote: Remote) -> None:
+        """Fetch one range over one connection."""
+        part, generation = self._take()
+        if part is None:
+            return
         try:
-            with self.lock:
-                part = self._settle(answer, part)
-                generation = self._generation
-                self.lock.notify_all()
-            whole = self._receive(answer, part, generation)
-        except TransportError as error:
-            raise TransientError(f"{self.file.source}: {brief(error)}") from error
+            answer = http.open(remote.url, remote.headers, (part.pos, part.end), self.file.to, self.content.etag)
+            whole = False
+            try:
+                with self.lock:
+                    self._settle(answer, part)
+                whole = self._receive(answer, part, generation)
+            except TransportError as error:
+                raise TransientError(f"{self.file.source}: {brief(error)}") from error
+            finally:
+                if whole:
+                    answer.response.release_conn()
+                else:
+                    answer.response.close()
         finally:
-            if whole:
-                answer.response.release_conn()
-            else:
-                answer.response.close()
+            self.content.give_back(part)
 
     def _fetch_xet(self, what: Mapping[str, Any]) -> None:
         """Fetch all that is missing through Xet; when that has failed often enough, plain HTTP goes on."""
-        assert self._spans is not None
         while True:
             with self.lock:
-                part = self._spans.take(1, whole=True)
+                part, generation = self.content.spans.take(1, whole=True), self.content.generation
             if part is None:
                 return
             began = part.pos
 
-            def arrived(position: int, part: Part = part) -> bool:
-                with self.lock:
-                    part.pos, self._progressed = position, self.clock()
-                    go_on = not self.over
-                self._more.set()
-                self._note()
-                return go_on
+            def arrived(position: int, part: Part = part, generation: int = generation) -> bool:
+                self._retry.progressed()
+                return not self.over and self.content.reach(part, position, generation)
 
             try:
-                xet.fetch(what, self.staged, (part.pos, part.end), arrived, min(self.timeout, xet.STALL_SECONDS))
+                stall = min(self._retry.timeout / 3, xet.STALL_SECONDS)
+                xet.fetch(what, self.content.path, (part.pos, part.end), arrived, stall)
             except TransientError as error:
                 self._xet_tries -= 1
-                log(
-                    "model.xet", file=self.file.to, why=str(error), arrived=part.pos - began, tries_left=self._xet_tries
-                )
+                arrived_bytes, left = part.pos - began, self._xet_tries
+                log("model.xet", file=self.file.to, why=str(error), arrived=arrived_bytes, tries_left=left)
                 raise
             finally:
-                with self.lock:
-                    self._spans.give_back(part)
+                self.content.give_back(part)
 
-    def _settle(self, answer: Answer, part: Part) -> Part:
+    def _settle(self, answer: Answer, part: Part) -> None:
         """Take in what the first bytes of an answer say; the lock is held."""
-        assert self._spans is not None
-        size = self.journal.size
-        if self._etag and answer.etag != self._etag:
-            self.journal.name(self.file.size, "")
-            self._spans.size = self.file.size or ENDLESS
-            self._begin_again()
+        content, source = self.content, self.file.source
+        if content.etag and answer.etag != content.etag:
+            content.become(self.file.size)
             self.state = "starting"
-            raise TransientError(f"{self.file.source} changed while it was fetched: beginning again")
-        if size and answer.total is not None and answer.total != size:
-            raise self._moved(f"sends {answer.total} bytes, {size} were stated")
-        if not self.journal.sha256:
-            self._etag = answer.etag
-        self.journal.etag = answer.etag
-        if not size and answer.total is not None:
-            size = answer.total
-            self.journal.name(size, self.journal.sha256)
-            os.ftruncate(self._descriptor, size)
-            self._spans.resize(size)
+            raise TransientError(f"{source} changed while it was fetched: beginning again")
+        if content.size and answer.total is not None and answer.total != content.size:
+            raise moved(self.file.to, source, f"sends {answer.total} bytes, {content.size} were stated")
+        content.tag(answer.etag)
+        if not content.size and answer.total is not None:
+            content.resize(answer.total)
         self._ranges = answer.ranges
-        if not answer.ranges and part.pos != 0:
-            self._begin_again()
-            taken = self._spans.take(1, whole=True)
-            assert taken is not None
-            part = taken
-        elif not answer.ranges:
-            self._generation += 1
-            part = self._spans.only(part)
-        self.state, self._worked = "fetching", True
-        return part
+        if not answer.ranges and (part.pos or self.connections > 1):
+            # The others must be gone before the first byte is written again.
+            content.begin_again()
+            self.state = "starting"
+            raise TransientError(f"{source} does not serve ranges: beginning again")
+        if not answer.ranges:
+            content.spans.only(part)
+        if self.state != "fetching":
+            self.state = "fetching"
+            self.lock.notify_all()
+        self._worked = True
 
     def _receive(self, answer: Answer, part: Part, generation: int) -> bool:
         """Write what arrives; the answer says whether the body was read to its end."""
-        arrived = 0
+        content, arrived = self.content, 0
         while True:
             with self.lock:
-                left = part.left if generation == self._generation and not self.over else 0
+                left = part.left if generation == content.generation and not self.over else 0
             if left <= 0:
                 return answer.length is not None and arrived == answer.length
             data = answer.response.read(min(READ, left))
             if not data:
                 break
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._descriptor, memoryview(data)[written:], part.pos + written)
+            if not content.write(part, data, generation):
+                return False
             arrived += len(data)
-            with self.lock:
-                if generation != self._generation:
-                    return False
-                part.pos += len(data)
-                self._progressed = self.clock()
-            self._more.set()
-            self._note()
+            self._retry.progressed()
         with self.lock:
-            if self._spans is not None and self._spans.size == ENDLESS and answer.length is None:
+            if not content.size and answer.length is None:
                 # No one stated a size, and the server ended the body properly.
-                self._spans.resize(part.pos)
-                self.journal.name(part.pos, self.journal.sha256)
+                content.resize(part.pos)
                 return True
         raise TransientError(f"{self.file.source}: the connection ended {left} bytes early")
 
-    def _note(self, force: bool = False) -> None:
-        if self._spans is not None and (force or self.journal.due(self.clock())):
-            with self.lock:
-                missing, done = self._spans.missing, self._spans.done
-            self.journal.write(missing, done)
-
     def _try_again(self, why: str, wait: float) -> None:
         with self.lock:
-            now = self.clock()
-            if now - self._progressed > self.timeout:
-                self._fail(
-                    StalledError(
-                        f"{self.file.to}: nothing arrived for {self.timeout:g} s ({why}): check the network;"
-                        " the next fetch goes on where this one stopped, DOWNLOAD_TIMEOUT sets the limit"
-                    )
-                )
+            if self._retry.exhausted:
+                self._fail(stalled(self.file.to, self._retry.timeout, why))
                 return
             if self.state == "starting":
                 self.state = "waiting"
-            if now < self._not_before:
-                return
-            self._pause = FIRST_PAUSE if self._progressed > self._failed_at else min(self._pause * 2, LONGEST_PAUSE)
-            self._failed_at = now
-            left = self.timeout - (now - self._progressed)
-            pause = min(max(self._pause, wait), max(left + 0.05, 0.05))
-            self._not_before = now + pause
-        log("model.retry", file=self.file.to, why=why, pause=pause)
+            pause = self._retry.failed(wait)
+        if pause:
+            log("model.retry", file=self.file.to, why=why, pause=pause)
 
     def _renew(self, used: Remote | None, why: str) -> None:
         with self.lock:
@@ -347,13 +295,6 @@ class Download:
                 self.state = "waiting"
         log("model.renewed", file=self.file.to, why=why)
 
-    def _begin_again(self) -> None:
-        assert self._spans is not None
-        self._generation += 1
-        self._spans.restart()
-        self._etag = ""
-        self._more.set()
-
     def _fail(self, error: FetchError) -> None:
         with self.lock:
             if self.over:
@@ -362,106 +303,53 @@ class Download:
                 error = type(error)(f"{self.file.to}: {self.file.source}: {error}")
             self.error, self.state = error, "failed"
             self.lock.notify_all()
-        self._more.set()
+        self.content.more.set()
         if not isinstance(error, CorruptError):
-            self._note(force=True)
-
-    def _moved(self, what: str) -> MovedError:
-        return MovedError(
-            f"{self.file.to}: {self.file.source} {what}: the file changed upstream, nothing here is corrupt;"
-            " run `hearmeman models lock` to take the new one"
-        )
-
-    def _disk_error(self, error: OSError) -> FetchError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "the disk is full" if error.errno == errno.ENOSPC else "the volume's quota is used up"
-            left = self.total - self.done
-            return DiskFullError(
-                f"{self.file.to}: {what}, {left} bytes of it are missing: free some space or use a larger volume;"
-                " the next fetch goes on where this one stopped"
-            )
-        return FetchError(f"{self.file.to}: {error.filename or self.staged} cannot be written: {error.strerror}")
-
-    # The hash
+            self.content.note(force=True)
 
     def _check(self) -> None:
         """Hash the bytes in order as they arrive; when all have, accept the file or begin again."""
+        content = self.content
         try:
-            while (digest := self._hash()) is not None:
-                if self._settled(digest):
-                    break
-        except FetchError as error:
-            self._fail(error)
-        except OSError as error:
-            self._fail(self._disk_error(error))
-        except Exception as error:
-            self._fail(FetchError(f"{type(error).__name__}: {error}: report this"))
-            raise
+            with self._ending_with_it():
+                while (digest := follow(content.descriptor, self._look, content.more)) is not None:
+                    if self._judge(digest):
+                        break
         finally:
             with self.lock:
                 # A connection may be about to write to the descriptor, whose number must not be used again yet.
                 self.lock.wait_for(lambda: self.connections == 0)
-                os.close(self._descriptor)
+                os.close(content.descriptor)
 
-    def _hash(self) -> str | None:
-        """Hash the whole file; None when it will never be whole."""
-        hasher, position, generation = hashlib.sha256(), 0, -1
-        buffer = memoryview(bytearray(BLOCK))
-        while True:
-            self._more.wait(0.5)
-            self._more.clear()
-            with self.lock:
-                assert self._spans is not None
-                if self.over:
-                    return None
-                if generation != self._generation:
-                    hasher, position, generation = hashlib.sha256(), 0, self._generation
-                frontier, complete = self._spans.frontier, self._spans.complete
-            while position < frontier:
-                count = os.preadv(self._descriptor, [buffer[: frontier - position]], position)
-                if count <= 0:
-                    raise OSError(errno.EIO, "a staged file became shorter", str(self.staged))
-                hasher.update(buffer[:count])
-                position += count
-            if complete and generation == self._generation:
-                return hasher.hexdigest()
+    def _look(self) -> Front | None:
+        with self.lock:
+            return None if self.over else self.content.front()
 
-    def _settled(self, digest: str) -> bool:
+    def _judge(self, digest: str) -> bool:
         """Compare, and give the file its place; False when it is to be fetched again from its first byte."""
+        content = self.content
         with self.lock:
             self.state = "checking"
-            expected, size = self.journal.sha256, self.journal.size
+            expected = content.journal.sha256
             blob = self.file.blob or (self.remote.blob if self.remote and not expected else None)
-        wrong = ""
-        if not size:
-            wrong = "it is empty"
-        elif expected and digest != expected:
-            wrong = f"its sha256 is {digest[:12]}... instead of {expected[:12]}..."
-        elif blob and git_blob(self.staged) != blob:
-            wrong = "it differs from what git names"
-        else:
-            try:
-                check_format(self.staged)
-            except CorruptError as error:
-                wrong = str(error)
+        wrong = wrong_with(content.path, digest, expected, blob)
         if not wrong:
-            self.journal.close()
+            content.journal.close()
             self._accept(self.file, digest)
             with self.lock:
                 self.state = "present"
                 self.lock.notify_all()
             return True
-        self.journal.forget()
+        content.journal.forget()
         if self._restarts:
-            self.staged.unlink(missing_ok=True)
-            raise CorruptError(
-                f"{self.file.to}: {self.file.source} sent {size} bytes twice, and both times {wrong}:"
-                " nothing was put in its place; if upstream changed the file, run `hearmeman models lock`"
-            )
+            size = content.path.stat().st_size
+            content.path.unlink(missing_ok=True)
+            raise twice_wrong(self.file.to, self.file.source, size, wrong)
         log("model.again", file=self.file.to, why=wrong)
         with self.lock:
             self._restarts += 1
-            self._begin_again()
-            self.state = "fetching" if self.remote else "waiting"
+            content.begin_again()
+            self.remote = None
+            self.state = "fetching" if self.connections else "waiting"
             self.lock.notify_all()
         return False

@@ -16,8 +16,8 @@ class Task(Protocol):
     def over(self) -> bool:
         """Whether nothing more will happen."""
 
-    def wants_connection(self) -> bool:
-        """Whether one more thread would be of use now; the lock is held."""
+    def wants_connection(self, spare: bool = False) -> bool:
+        """Whether one more thread would be of use now, or one that no other task wants; the lock is held."""
 
     def join(self) -> None:
         """Announce a thread; the lock is held."""
@@ -49,7 +49,7 @@ def run(
 def _worker(tasks: Sequence[Task], http: Http, lock: threading.Condition, stop: threading.Event) -> None:
     while True:
         with lock:
-            while (task := next((one for one in tasks if one.wants_connection()), None)) is None:
+            while (task := _choose(tasks)) is None:
                 if stop.is_set():
                     return
                 # Pauses end without anyone telling.
@@ -58,3 +58,11 @@ def _worker(tasks: Sequence[Task], http: Http, lock: threading.Condition, stop: 
                 return
             task.join()
         task.work(http)
+
+
+def _choose(tasks: Sequence[Task]) -> Task | None:
+    for spare in (False, True):
+        for task in tasks:
+            if task.wants_connection(spare):
+                return task
+    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from hearmeman.errors import HearmemanError, PartlyDoneError
 
 
@@ -47,6 +49,41 @@ class AllFailedError(HearmemanError):
 
 class SomeFailedError(PartlyDoneError):
     """Some files are there and some are not."""
+
+
+def moved(name: str, source: object, what: str) -> MovedError:
+    """Say that the source of the file `name` now has another one."""
+    return MovedError(
+        f"{name}: {source} {what}: the file changed upstream, nothing here is corrupt;"
+        " run `hearmeman models lock` to take the new one"
+    )
+
+
+def stalled(name: str, seconds: float, why: str) -> StalledError:
+    """Say that nothing arrived of the file `name`."""
+    return StalledError(
+        f"{name}: nothing arrived for {seconds:g} s ({why}): check the network;"
+        " the next fetch goes on where this one stopped, DOWNLOAD_TIMEOUT sets the limit"
+    )
+
+
+def twice_wrong(name: str, source: object, size: int, why: str) -> CorruptError:
+    """Say that the file `name` came whole and wrong, and did so again."""
+    return CorruptError(
+        f"{name}: {source} sent {size} bytes twice, and both times {why}:"
+        " nothing was put in its place; if upstream changed the file, run `hearmeman models lock`"
+    )
+
+
+def disk_error(name: str, place: str, missing: int, error: OSError) -> FetchError:
+    """Say why the file `name` could not be written to `place`; `missing` bytes of it have not arrived."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full" if error.errno == errno.ENOSPC else "the volume's quota is used up"
+        return DiskFullError(
+            f"{name}: {what}, {missing} bytes of it are missing: free some space or use a larger volume;"
+            " the next fetch goes on where this one stopped"
+        )
+    return FetchError(f"{name}: {error.filename or place} cannot be written: {error.strerror}")
 
 
 class TransientError(Exception):

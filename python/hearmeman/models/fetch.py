@@ -13,6 +13,7 @@ from typing import Any
 
 from hearmeman.log import log
 from hearmeman.models import engine, xet
+from hearmeman.models.cache import Cache
 from hearmeman.models.catalogue import File, Snapshot
 from hearmeman.models.check import Check
 from hearmeman.models.download import Download
@@ -37,7 +38,8 @@ class Fetch:
         self.plan, self.store, self.settings, self.lease = plan, store, settings, lease
         self.lock = threading.Condition()
         self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout / 3))
-        self.sources = Sources(settings, self.http)
+        self.cache = Cache(settings) if settings.model_cache else None
+        self.sources = Sources(settings, self.http, self.cache)
         self.downloads: dict[str, Download] = {}
         self.checks: dict[str, Check] = {}
         self.rows: dict[str, Row] = {}
@@ -58,7 +60,8 @@ class Fetch:
         files = [Path(self.settings.state_path) / "models.json", self.store.own / "progress.json"]
         progress = Progress(self._look, files, models, terminal)
         try:
-            progress.look(force=True)
+            if self.tasks:
+                progress.look(force=True)
             engine.run(self.tasks, self.http, self.lock, self.settings.download_connections, progress.look)
         finally:
             for download in self.downloads.values():
@@ -69,11 +72,18 @@ class Fetch:
         if problems:
             raise _failed(len(self.rows), problems)
 
+    def close(self) -> None:
+        """Finish what goes on behind: the cache's uploads."""
+        if self.cache:
+            self.cache.close()
+
     def _add(self, step: Step, problem: str) -> None:
         file = step.file
         state = "present" if step.action == "present" else "failed" if problem else "waiting"
-        done = file.expected if step.action == "present" else 0
-        self.rows[file.id] = Row(file.to, state, file.expected, done, problem)
+        size = file.expected
+        if step.action in ("present", "verify"):
+            size = (self.store.root / file.to).stat().st_size
+        self.rows[file.id] = Row(file.to, state, size, size if state == "present" else 0, problem)
         if step.action == "verify":
             check = Check(
                 file,
@@ -102,13 +112,15 @@ class Fetch:
         self.downloads[file.id] = download
         self.tasks.append(download)
 
-    def _resolve(self, file: File) -> Remote:
+    def _resolve(self, file: File, cached: bool) -> Remote:
         self.began.setdefault(file.id, time.monotonic())
-        return self.sources.resolve(file)
+        return self.sources.resolve(file, cached)
 
     def _accept(self, file: File, digest: str) -> None:
         self.lease.require()
         self.store.accept(file, digest, str(file.source))
+        if self.cache:
+            self.cache.fill(self.store.root / file.to, digest)
         size = (self.store.root / file.to).stat().st_size
         log("model.present", file=file.to, how="fetch", bytes=size, seconds=time.monotonic() - self.began[file.id])
 
@@ -116,7 +128,7 @@ class Fetch:
         # The file is right even if a full disk keeps us from noting it.
         with contextlib.suppress(OSError):
             self.store.note(file, digest, "")
-        self.rows[file.id].state, self.rows[file.id].done = "present", file.expected
+        self.rows[file.id].state, self.rows[file.id].done = "present", self.rows[file.id].size
         log("model.present", file=file.to, how="verify")
 
     def _wrong(self, file: File, why: str) -> None:

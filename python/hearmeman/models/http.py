@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib3.response import BaseHTTPResponse
 
 from hearmeman import __version__
 from hearmeman.models.errors import ExpiredError, GatedError, MovedError, NotAFileError, NotFoundError, TransientError
+from hearmeman.models.spans import ENDLESS
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 6
@@ -39,11 +41,8 @@ class Answer:
     """Bytes of the body; None when not stated."""
     etag: str
     """Strong validator; empty when there is none."""
-
-    @property
-    def ranges(self) -> bool:
-        """Whether the server gave the range that was asked for."""
-        return self.response.status == 206
+    ranges: bool
+    """Whether the server gave the range that was asked for, rather than the whole."""
 
 
 class Http:
@@ -56,8 +55,8 @@ class Http:
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._tls = ssl.create_default_context()
 
-    def open(self, url: str, headers: Mapping[str, str], span: tuple[int, int] | None = None, etag: str = "") -> Answer:
-        """GET a file or a range of it ([start, end)), following redirects; `headers` go to `url`'s own origin alone.
+    def open(self, url: str, headers: Mapping[str, str], span: tuple[int, int], name: str, etag: str = "") -> Answer:
+        """GET a range [start, end) of the file `name`, following redirects; `headers` go to `url`'s own origin alone.
 
         Raises:
             TransientError: worth trying again.
@@ -65,16 +64,15 @@ class Http:
             FetchError: one of its leaves; the message lacks the file's name.
         """
         ask = {"User-Agent": f"hearmeman/{__version__}", "Accept-Encoding": "identity"}
-        if span is not None:
-            ask["Range"] = f"bytes={span[0]}-{span[1] - 1}" if span[1] < 1 << 61 else f"bytes={span[0]}-"
-            if etag:
-                ask["If-Range"] = etag
+        ask["Range"] = f"bytes={span[0]}-{span[1] - 1}" if span[1] < ENDLESS else f"bytes={span[0]}-"
+        if etag:
+            ask["If-Range"] = etag
         first = url
         for _ in range(_MOST_REDIRECTS):
             secret = headers if origin(url) == origin(first) else {}
             response = self._send(url, {**ask, **secret})
             if response.status not in _REDIRECTS:
-                return self._sorted(response, url, span, link=not secret)
+                return self._sorted(response, url, span, name, link=not secret)
             location = urljoin(url, response.headers.get("Location", ""))
             response.drain_conn()
             response.release_conn()
@@ -117,14 +115,14 @@ class Http:
             self._managers[proxy] = kind(**self._options, ssl_context=self._tls)  # type: ignore[arg-type]
         return self._managers[proxy]
 
-    def _sorted(self, response: BaseHTTPResponse, url: str, span: tuple[int, int] | None, link: bool) -> Answer:
+    def _sorted(self, response: BaseHTTPResponse, url: str, span: tuple[int, int], name: str, link: bool) -> Answer:
         if response.status not in (200, 206):
             try:
                 self._refuse(response, url, link)
             finally:
                 response.close()
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind in _PAGES and not urlsplit(url).path.endswith((".json", ".html")):
+        if kind in _PAGES and not name.endswith((".json", ".html")):
             message = _message(response)
             response.close()
             what = "a web page" if "html" in kind else "a message"
@@ -133,14 +131,15 @@ class Http:
         length = int(stated) if stated.isdigit() else None
         tag = response.headers.get("ETag", "")
         tag = "" if tag.startswith("W/") else tag
-        if response.status == 200:
-            return Answer(response, url, 0, length, length, tag)
+        # Some S3 servers give a range and say 200.
+        if response.status == 200 and "Content-Range" not in response.headers:
+            return Answer(response, url, 0, length, length, tag, ranges=False)
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if found is None or span is None or int(found[1]) != span[0]:
+        if found is None or int(found[1]) != span[0]:
             response.close()
             raise TransientError(f"{host(url)} answered with a range that was not asked for")
         total = None if found[3] == "*" else int(found[3])
-        return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag)
+        return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag, ranges=True)
 
     def _refuse(self, response: BaseHTTPResponse, url: str, link: bool) -> None:
         status, where = response.status, host(url)
@@ -180,9 +179,7 @@ def retry_after(text: str) -> float:
         when = parsedate_to_datetime(text)
     except ValueError:
         return 0
-    import datetime
-
-    return min(max(0.0, (when - datetime.datetime.now(when.tzinfo)).total_seconds()), _LONGEST_WAIT)
+    return min(max(0.0, when.timestamp() - time.time()), _LONGEST_WAIT)
 
 
 def brief(error: BaseException) -> str:

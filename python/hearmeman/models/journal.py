@@ -52,9 +52,9 @@ class Journal:
                 return int(found["size"])
         return 0
 
-    def due(self, now: float) -> bool:
+    def due(self) -> bool:
         """Tell whether it is time for the next note."""
-        return now - self._written >= INTERVAL
+        return time.monotonic() - self._written >= INTERVAL
 
     def write(self, missing: list[tuple[int, int]], done: int) -> None:
         """Note what is missing. Bytes must be written before they are left out of `missing`."""

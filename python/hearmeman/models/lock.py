@@ -173,7 +173,7 @@ class _Asker:
         size = remote.size
         if size is None:
             # No one states it, so the first byte is asked for: the answer names the whole.
-            answer = self.http.open(remote.url, remote.headers, (0, 1))
+            answer = self.http.open(remote.url, remote.headers, (0, 1), file.to)
             answer.response.close()
             size = answer.total
         found = Locked(revision=remote.revision, size=size, sha256=remote.sha256, blob=remote.blob)

@@ -231,26 +231,27 @@ def _notes(
         f" name it in MODELS or set GPU_TIER to fetch it all the same"
         for m in left_out
     ]
+    told: dict[str, list[str]] = {}
     for model in models:
-        notes += _about_model(model, host)
+        for what in _about_model(model, host):
+            told.setdefault(what, []).append(model.id)
+    notes += [f"{', '.join(names)}: {what}" for what, names in told.items()]
     todo = [step.file for step in steps if step.action in ("fetch", "list")]
     return tuple(dict.fromkeys([*notes, *_about_files(todo, host)]))
 
 
-def _about_model(model: Model, host: Host) -> list[str]:
-    notes = []
+def _about_model(model: Model, host: Host) -> Iterator[str]:
     if model.no_node:
-        notes.append(f"{model.id}: nothing in the image loads it: {model.no_node}")
+        yield f"nothing in the image loads it: {model.no_node}"
     if model.needs:
-        notes.append(f"{model.id} also needs {model.needs}")
+        yield f"needs {model.needs}"
     if host.vram_gb is not None and model.vram_gb is not None and host.vram_gb < model.vram_gb * 0.95:
         slow = model.vram_gb_offload
         if slow is not None and host.vram_gb >= slow * 0.95:
             end = "it runs with parts of it in RAM, slowly"
         else:
             end = "this GPU does not hold it" + (f" (least: {slow:g} GB)" if slow else "")
-        notes.append(f"{model.id} wants {model.vram_gb:g} GB of GPU memory, {host.vram_gb:.0f} GB are there: {end}")
-    return notes
+        yield f"wants {model.vram_gb:g} GB of GPU memory, {host.vram_gb:.0f} GB are there: {end}"
 
 
 def _about_files(files: Iterable[File], host: Host) -> list[str]:

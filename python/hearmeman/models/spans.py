@@ -84,11 +84,10 @@ class Spans:
             part.end = min(part.end, size)
         self.size = size
 
-    def only(self, part: Part) -> Part:
-        """Let one connection fetch all of the file, the others nothing."""
+    def only(self, part: Part) -> None:
+        """Let one connection, which is at the first byte, fetch all of the file."""
         self.free, self.active = [], [part]
         part.pos, part.end = 0, self.size
-        return part
 
     def restart(self) -> None:
         """Forget everything that arrived."""

@@ -17,12 +17,15 @@ from pydantic import ValidationError
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.plan import Disk, Found, Record
 
+BAKED = Path("/opt/models")
+"""Where an image has models baked in; boot links them into the models folder."""
+
 
 class Store:
     """A models folder. What is ours in it lies in one hidden folder, which ComfyUI does not look into."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, baked: Path = BAKED) -> None:
+        self.root, self.baked = root, baked
         self.own = root / ".hearmeman"
         self.records = self.own / "verified"
         self.listings = self.own / "listings"
@@ -44,17 +47,24 @@ class Store:
                 files += parts(file, listings[file.id]) if file.id in listings else ()
             else:
                 files.append(file)
-        found, partial = {}, {}
+        records, found, partial = self.read_records(), {}, {}
         for file in files:
             with contextlib.suppress(OSError):
                 seen = (self.root / file.to).stat()
                 found[file.to] = Found(seen.st_size, seen.st_mtime_ns)
+                if file.sha256 and self._is_baked(file):
+                    records[file.to] = Record(seen.st_size, seen.st_mtime_ns, file.sha256)
             with contextlib.suppress(OSError, ValueError):
                 partial[file.id] = int(str(_read_json(self.journal(file))["done"]))
         free = self.free_bytes()
         if quota and volume is not None:
             free = min(free, max(0, quota - used_bytes(volume)))
-        return Disk(found, self.read_records(), partial, listings, free)
+        return Disk(found, records, partial, listings, free)
+
+    def _is_baked(self, file: File) -> bool:
+        # The image's own files were checked when it was built, and its layers are when they are pulled.
+        place = self.root / file.to
+        return place.is_symlink() and place.readlink() == self.baked / file.to
 
     def free_bytes(self) -> int:
         """Bytes that the filesystem has left."""
@@ -70,7 +80,7 @@ class Store:
 
     def journal(self, file: File) -> Path:
         """Where it is noted which bytes of a staged file have arrived."""
-        return self.staging / quote(file.id, safe="") / "journal.json"
+        return self.staging / quote(file.id, safe="") / ".journal.json"
 
     def discard(self, file: File) -> None:
         """Throw away what was staged of a file."""

@@ -31,6 +31,21 @@ def check(path: Path, size: int | None, sha256: str | None, blob: str | None = N
     return digest
 
 
+def wrong_with(path: Path, digest: str, sha256: str, blob: str | None) -> str:
+    """Say what is wrong with a file whose sha256 is `digest`; empty when nothing is."""
+    if not path.stat().st_size:
+        return "it is empty"
+    if sha256 and digest != sha256:
+        return f"its sha256 is {digest[:12]}... instead of {sha256[:12]}..."
+    if blob and git_blob(path) != blob:
+        return "it differs from what git names"
+    try:
+        check_format(path)
+    except CorruptError as error:
+        return str(error)
+    return ""
+
+
 def git_blob(path: Path) -> str:
     """Hash a file as git does, which is all that the Hub states of small files."""
     hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)

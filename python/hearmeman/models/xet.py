@@ -1,7 +1,4 @@
-"""Fetches bytes through Hugging Face's Xet storage, in a process of its own, since it may hang and reads its variables once.
-
-As a program it takes one JSON object on standard input, writes into the staged file, and prints how far it is.
-"""
+"""Fetches bytes through Hugging Face's Xet storage, in a process of its own, since it may hang and is then killed."""
 
 from __future__ import annotations
 
@@ -12,11 +9,9 @@ import select
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hearmeman.models.errors import TransientError
 
@@ -35,31 +30,33 @@ def fetch(
     Raises:
         TransientError: the process failed, or nothing arrived for `stall_seconds`; it was killed.
     """
-    order = {**xet, "path": str(path), "start": span[0], "end": span[1]}
+    # Its standard output is not ours alone: the Xet client logs there when it finds no place for a log file.
+    told, telling = os.pipe()
+    order = {**xet, "path": str(path), "start": span[0], "end": span[1], "telling": telling}
     complaints = tempfile.TemporaryFile()  # noqa: SIM115
     child = subprocess.Popen(
-        [sys.executable, "-m", "hearmeman.models.xet"],
+        [sys.executable, "-P", str(Path(__file__).with_name("xet_process.py"))],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=complaints,
         stderr=complaints,
+        pass_fds=[telling],
     )
-    assert child.stdin is not None and child.stdout is not None
+    os.close(telling)
+    assert child.stdin is not None
     try:
         child.stdin.write(json.dumps(order).encode() + b"\n")
         child.stdin.flush()
         position, rest = span[0], b""
         while position < span[1]:
-            if not select.select([child.stdout], [], [], stall_seconds)[0]:
+            if not select.select([told], [], [], stall_seconds)[0]:
                 raise TransientError(f"Xet: nothing arrived for {stall_seconds:g} s")
-            data = os.read(child.stdout.fileno(), 65536)
+            data = os.read(told, 65536)
             if not data:
                 child.wait(5)
-                complaints.seek(0)
-                lines = complaints.read().decode("utf-8", "replace").strip().splitlines()
-                raise TransientError(f"Xet: {lines[-1][:200] if lines else f'ended with {child.returncode}'}")
-            *lines_in, rest = (rest + data).split(b"\n")
-            if lines_in:
-                position = int(lines_in[-1])
+                raise TransientError(f"Xet: {_last_words(complaints) or f'ended with {child.returncode}'}")
+            *lines, rest = (rest + data).split(b"\n")
+            if lines:
+                position = int(lines[-1])
                 if not arrived(position):
                     return
     except BrokenPipeError as error:
@@ -67,33 +64,15 @@ def fetch(
     finally:
         child.kill()
         child.wait()
-        for pipe in (child.stdin, child.stdout, complaints):
+        os.close(told)
+        for pipe in (child.stdin, complaints):
             with contextlib.suppress(OSError):
                 pipe.close()
 
 
-def _main() -> None:
-    import hf_xet  # type: ignore[import-untyped]
-
-    order = json.loads(sys.stdin.readline())
-    # Standard input closes when the parent dies, however it dies.
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-    descriptor = os.open(order["path"], os.O_WRONLY)
-    group = hf_xet.XetSession().new_download_stream_group(
-        token_refresh_url=order["refresh"], token_refresh_headers=order["headers"]
-    )
-    info = hf_xet.XetFileInfo(order["hash"], order["size"])
-    position, told = order["start"], 0.0
-    for data in group.download_stream(info, start=order["start"], end=order["end"]):
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(descriptor, view, position)
-            position, view = position + count, view[count:]
-        if time.monotonic() - told > 0.1:
-            told = time.monotonic()
-            print(position, flush=True)
-    print(position, flush=True)
-
-
-if __name__ == "__main__":
-    _main()
+def _last_words(complaints: IO[bytes]) -> str:
+    complaints.seek(0)
+    lines = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    # What begins with a brace is its log.
+    spoken = [line for line in lines if not line.startswith("{")] or lines
+    return spoken[-1][:200] if spoken else ""

@@ -14,7 +14,7 @@ LONGEST_SETTLE = 10.0
 BLIND_FACTOR = 3.0
 """How much longer a file must be still when there is no sign that it is finished."""
 HALF_SETTLE = 5.0
-"""How long a file must be still whose format says that its end is missing."""
+"""How long a file must be still that is empty, or whose format says that its end is missing."""
 COARSE_SETTLE = 2.2
 """How long a file must be still whose filesystem seems to tell times in whole seconds."""
 OPEN_PATIENCE = 300.0
@@ -26,7 +26,7 @@ def settle_seconds(seen: Seen, sign: Sign = Sign.WHOLE) -> float:
     seconds = SHORTEST_SETTLE + seen.size / 1e9
     if sign is Sign.NONE:
         seconds *= BLIND_FACTOR
-    if sign is Sign.HALF:
+    if sign is Sign.HALF or seen.size == 0:
         seconds = max(seconds, HALF_SETTLE)
     if seen.mtime_ns % 1_000_000_000 == 0:
         seconds = max(seconds, COARSE_SETTLE)
@@ -82,6 +82,10 @@ class Backlog:
                 self.bytes += seen.size - entry.seen.size
                 entry.seen, entry.still_since, entry.attempts = seen, now, 0
                 self._look_again(path, now + settle_seconds(seen))
+
+    def knows(self, path: str) -> bool:
+        """Tell whether a file of this name was seen before."""
+        return path in self.done or path in self.waiting
 
     def vanished(self, found: Iterable[str], now: float) -> None:
         """Take in that nothing but `found` is there."""
@@ -157,10 +161,10 @@ class Backlog:
         """Give what is not in the bucket."""
         return self.waiting
 
-    def hurry(self, now: float) -> None:
-        """Let everything that waits after a failure be tried now."""
+    def hurry(self, now: float, most_attempts: int) -> None:
+        """Let what waits after so many failed attempts, or fewer, be tried now."""
         for path, entry in self.waiting.items():
-            if not entry.busy and entry.attempts:
+            if not entry.busy and 0 < entry.attempts <= most_attempts:
                 self._look_again(path, now)
 
     def _look_again(self, path: str, at: float) -> None:

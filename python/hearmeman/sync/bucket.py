@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from botocore.exceptions import ClientError
 from hearmeman.settings import Settings
 from hearmeman.sync.client import Requests, make_client
 
+LOOK_SECONDS = 10.0
+"""After a key was taken, keys are looked up before anything is sent for so long: more may be taken."""
 _TYPES = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -36,6 +39,10 @@ _TYPES = {
 
 class TakenError(Exception):
     """An object lies at the key already."""
+
+
+class AllKeysTakenError(Exception):
+    """Objects of other content lie at every key that a file could have."""
 
 
 class NotS3Error(Exception):
@@ -83,23 +90,43 @@ class Bucket:
         self.requests = Requests()
         self.client = make_client(settings, connections, self.requests)
         self.complete_takes_conditions = True
+        self.heeds_conditions: bool | None = None
+        self._look_until = 0.0
+
+    def is_free(self, key: str) -> bool:
+        """Tell whether `put` may try `key` without a look: the condition is heeded, and keys are not taken in a row."""
+        return bool(self.heeds_conditions) and time.monotonic() >= self._look_until
+
+    def try_condition(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:
+        """Put what was just put once more, once: a server that takes it again does not heed the condition."""
+        if self.heeds_conditions is not None:
+            return
+        self.heeds_conditions = False  # For the other threads, as long as it is not known.
+        try:
+            self.put(key, body, metadata)
+        except TakenError:
+            self.heeds_conditions, self._look_until = True, 0.0
+        except Exception:
+            self.heeds_conditions = None
+            raise
 
     def head(self, key: str) -> Stored | None:
         """Ask what lies at `key`; None if nothing does.
 
-        A token that may not read is answered 403 whatever lies there; then the conditional put decides.
+        A refusal has no body, so no reason, and a token that may not read is refused whatever lies there: then too the
+        answer is None, and the conditional put decides or is told the reason.
         """
         try:
             found = self.client.head_object(Bucket=self.name, Key=key)
         except ClientError as error:
-            if _status(error) in (403, 404):
+            if _status(error) in (400, 403, 404):
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
         return Stored(found["ContentLength"], _entity_tag(found).strip('"'), told.get("sha256", ""))
 
     def put(self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], md5: str = "") -> None:
-        """Put one object in one piece; with `md5` (base64) the server refuses other bytes.
+        """Put one object in one piece, in an atomic step; with `md5` (base64) the server refuses other bytes.
 
         Raises:
             TakenError: something lies at `key`.
@@ -116,7 +143,10 @@ class Bucket:
                 **more,
             )
         except ClientError as error:
-            raise _conflict(error, key) from error
+            found = _conflict(error, key)
+            if isinstance(found, TakenError):
+                self._look_until = time.monotonic() + LOOK_SECONDS
+            raise found from error
         _entity_tag(sent)
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:

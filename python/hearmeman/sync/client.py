@@ -61,7 +61,19 @@ def make_client(settings: Settings, connections: int, requests: Requests) -> S3C
     # R2 never answers 100, so each upload of a file would wait a second for it.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3", requests.count)
+    client.meta.events.register("before-sign.s3", _md5_suffices)
     return client
+
+
+_UNSIGNED = Config(s3={"addressing_style": "path", "payload_signing_enabled": False})
+
+
+def _md5_suffices(request: Any, **unused: object) -> None:
+    # The server checks a body against its Content-MD5; botocore would read it once more to sign its sha256 too,
+    # except over TLS.
+    if "Content-MD5" in request.headers:
+        config: Config = request.context["client_config"]
+        request.context = {**request.context, "client_config": config.merge(_UNSIGNED)}
 
 
 def client_config(connections: int) -> Config:

@@ -19,7 +19,8 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
-    what = parser.add_subparsers(dest="what", metavar="WHAT")
+    parser.epilog = "Without either word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
+    what = parser.add_subparsers(dest="what", metavar="[status | cost]")
     status = what.add_parser("status", help="backlog, last upload, last error", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print JSON")
     cost = what.add_parser("cost", help="what is stored and sent, and what it costs", allow_abbrev=False)
@@ -29,8 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Sync until SIGTERM; 3 when something was left."""
     from hearmeman.settings import load
+    from hearmeman.sync.pod_environment import with_pod_keys
 
-    settings = load(environ)
+    settings = load(with_pod_keys(environ))
     if args.what == "status":
         from hearmeman.sync import status
 
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"
         ) from error
     report = Report(state / "sync.json", bucket=bucket.name, endpoint=bucket.endpoint, folder=str(root))
-    prompts = Prompts(f"http://127.0.0.1:{settings.comfyui_port}")
+    prompts = Prompts(environ.get("COMFYUI_URL") or f"http://127.0.0.1:{settings.comfyui_port}")
     uploader = Uploader(bucket, settings.r2_prefix, root.resolve(), journal, prompts.of)
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch

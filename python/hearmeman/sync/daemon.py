@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,16 +23,24 @@ from hearmeman.sync.survey import Survey
 from hearmeman.sync.tree import Names, Seen, look
 from hearmeman.sync.upload import Sent, Uploader
 
-LARGE_AT_ONCE = 3
+LARGE_AT_ONCE = 4
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
 CHANGED_SECONDS = 2.0
 """Seconds between two looks at which folders have changed."""
+CHANGED_SHARE = 0.02
+"""The part of the time that this may take."""
 ALL_SECONDS = 15.0
 """Seconds between two looks at everything, at least."""
 ALL_SHARE = 0.005
 """The part of the time that looking at everything may take."""
 ALL_SECONDS_MOST = 900.0
+SUSPICIOUS_CHANGES = 3
+"""So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
+WRITE_PAUSE = 2.0
+"""Seconds after which a journal that could not be written is tried again."""
+HURRIED_ATTEMPTS = 2
+"""Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
 _SLICE = 0.05
 
 
@@ -65,12 +74,14 @@ class Daemon:
         self.root, self.bucket = uploader.root, uploader.bucket
         self.drain, self.at_once, self.watch = drain, at_once, watch
         self.backlog = Backlog(journal.done())
-        self.survey = Survey(self.root, names, lambda path, seen: self.backlog.observe(path, seen, time.monotonic()))
+        self.survey = Survey(self.root, names, self._observe, self.backlog.knows)
         self.patience = Patience()
         self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.results: list[_Result] = []
         self.hinted: set[str] = set()
         self.workers = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self.writing, self.write_at = False, 0.0
         self.busy = self.busy_large = 0
         self.large: deque[str] = deque()
         self.changed_at, self.all_at, self.usage_at = 0.0, 0.0, USAGE_SECONDS
@@ -96,6 +107,7 @@ class Daemon:
             self._take_results(now)
             self._look_around(now)
             self._start_uploads(now)
+            self._write_journal(now)
             self._report(now)
         hints.stop.set()
         return self._end()
@@ -109,9 +121,9 @@ class Daemon:
             self.stop_at = now + self.drain
             self.looked_at_all = False
             self._ask_all(now)
-            self.survey.ask_changed()
+            self._ask_changed(now)
             self.patience.until = 0.0
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, sys.maxsize)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
 
     def _finished(self, now: float) -> bool:
@@ -144,14 +156,25 @@ class Daemon:
         for absolute in hinted:
             self._look_at_hint(absolute, now)
         if self.stop_at is None and now >= self.changed_at:
-            self.survey.ask_changed()
-            self.changed_at = now + CHANGED_SECONDS
+            self._ask_changed(now)
         if self.stop_at is None and now >= self.all_at and self.all_began is None:
             self._ask_all(now)
         self.survey.advance(_SLICE)
 
+    def _observe(self, path: str, seen: Seen) -> None:
+        self.backlog.observe(path, seen, time.monotonic())
+
+    def _ask_changed(self, now: float) -> None:
+        self.changed_at = float("inf")
+
+        def ended() -> None:
+            later = time.monotonic()
+            self.changed_at = later + max(CHANGED_SECONDS, (later - now) / CHANGED_SHARE)
+
+        self.survey.ask_changed(ended)
+
     def _ask_all(self, now: float) -> None:
-        self.all_began = now
+        self.all_began, stop_at = now, self.stop_at
 
         def ended(found: set[str]) -> None:
             later = time.monotonic()
@@ -162,8 +185,11 @@ class Daemon:
                 self._say(f"link_not_followed {link}", file=link)
             for folder, why in self.survey.unreadable.items():
                 self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
-            if not self.looked_at_all:
+            if not self.looked_at_all and self.stop_at == stop_at:
                 self.looked_at_all = True
+                left = len(self.backlog.left())
+                log("sync.reconciled", files=len(found), left=left, seconds=later - now)
+            if self.stop_at is None:
                 self._abandon()
 
         self.survey.ask_all(ended)
@@ -171,7 +197,7 @@ class Daemon:
     def _look_at_hint(self, absolute: str, now: float) -> None:
         relative = absolute.removeprefix(f"{self.root}/")
         if absolute == str(self.root) or relative == absolute:
-            self.survey.ask_changed()
+            self.changed_at = min(self.changed_at, now)
         elif self.names.path(relative):
             self._look(relative, now)
         elif all(self.names.folder(part) for part in relative.split("/")) and (self.root / relative).is_dir():
@@ -231,19 +257,30 @@ class Daemon:
                 self._sent(result, sent, now)
             else:
                 self._failed(result, result.outcome, now)
-        if records or now >= self.usage_at or self.journal.problem:
+        if records or now >= self.usage_at:
             self.usage_at = now + USAGE_SECONDS
-            counts = dict(self.bucket.requests.take())
-            counts["bytes"] = sum(
-                r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there
-            )
-            self.journal.record(records, {what: amount for what, amount in counts.items() if amount})
+            sent_bytes = sum(r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there)
+            self.journal.record(records, {**self.bucket.requests.take(), "bytes": sent_bytes})
+
+    def _write_journal(self, now: float) -> None:
+        """Let a thread write what is queued: the disk may take its time, and uploads go on meanwhile."""
+        if (self.journal.is_behind or self.journal.problem) and not self.writing and now >= self.write_at:
+            self.writing = True
+            self.writer.submit(self._flush)
         self._say_while("journal_unwritable", self.journal.problem, file=self.journal.path, why=self.journal.problem)
+
+    def _flush(self) -> None:
+        ok = self.journal.flush()
+        self.events.put(lambda: self._written(ok))
+
+    def _written(self, ok: bool) -> None:
+        self.writing = False
+        self.write_at = 0.0 if ok else time.monotonic() + WRITE_PAUSE
 
     def _sent(self, result: _Result, sent: Sent, now: float) -> None:
         if self.patience.succeeded():
             log("sync.healed")
-            self.backlog.hurry(now)
+            self.backlog.hurry(now, HURRIED_ATTEMPTS)
         self.backlog.succeeded(result.path, result.seen, now)
         self._look(result.path, now)
         event = "sync.already_there" if sent.was_there else "sync.uploaded"
@@ -260,16 +297,20 @@ class Daemon:
                 raise FileChangedError
             failure = classify(error, self.bucket.endpoint, self.bucket.name)
         except FileChangedError:
-            self.backlog.failed(result.path, now)
+            attempts = self.backlog.waiting[result.path].attempts
+            # One that truly changed is waited for anyway, and counts its attempts anew.
+            self.backlog.failed(result.path, now + (pause_after(attempts, stopping) if attempts else 0.0))
             self._look(result.path, now)
+            if attempts == SUSPICIOUS_CHANGES:
+                log("sync.failed", kind="changed", file=result.path, why="each time it is read it holds other bytes")
             return
+        entry = self.backlog.waiting[result.path]
+        # A pause of its own for this file too: what fails may be this file's connection alone, and others come next.
+        self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
         if failure.everywhere:
             new = self.patience.failed(failure, now, stopping)
-            self.backlog.failed(result.path, now)
         else:
-            entry = self.backlog.waiting[result.path]
-            new = entry.attempts == 0
-            self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
+            new = entry.attempts == 1
             self.journal.failed(result.path, entry.attempts, failure.sentence)
         if new:
             log("sync.failed", kind=failure.kind, file=result.path, why=failure.sentence)
@@ -289,7 +330,7 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            log("sync.not_given_up", key=upload.key, why=why, means="the next start tries again")
+            self._say(f"not_given_up {upload.upload_id}", key=upload.key, why=why, means="it is tried again later")
         else:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
 
@@ -323,7 +364,7 @@ class Daemon:
         self._say_while("report_unwritable", self.report.problem, file=self.report.path, why=self.report.problem)
 
     def _end(self) -> bool:
-        self.journal.record([], dict(self.bucket.requests.take()))
+        self.journal.record([], self.bucket.requests.take())
         left = self.backlog.left()
         for path, entry in sorted(left.items())[:1000]:
             log("sync.left", file=path, bytes=entry.seen.size, means="the next start sends it")

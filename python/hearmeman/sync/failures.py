@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from hearmeman.sync.bucket import NotS3Error, UploadLostError
+from hearmeman.sync.bucket import AllKeysTakenError, NotS3Error, UploadLostError
 from hearmeman.sync.multipart import FileChangedError
 
 
@@ -63,6 +63,8 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
         raise FileChangedError
     if isinstance(error, UploadLostError):
         return Failure("upload-lost", "the bucket forgot a half-sent upload: it is sent again from the start", False)
+    if isinstance(error, AllKeysTakenError):
+        return Failure("taken", f"other content lies at {error} and at its shorter names: rename the file", False)
     if isinstance(error, boto.ClientError):
         return _answered(error, endpoint, bucket)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
@@ -77,6 +79,8 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
         return _failure("unreachable", endpoint, bucket, _deepest(error))
     if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError):
         return _failure("connection", endpoint, bucket, _deepest(error))
+    if isinstance(error, boto.ParamValidationError):
+        return Failure("refused", f"botocore refuses the request: {error}", False)
     if isinstance(error, boto.BotoCoreError | ValueError):
         return _failure("no-s3", endpoint, bucket, str(error))
     if isinstance(error, OSError):

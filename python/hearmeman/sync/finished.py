@@ -54,17 +54,43 @@ def open_for_writing(descriptor: int) -> bool | None:
 
 
 def looks_whole(descriptor: int, size: int) -> bool | None:
-    """Tell from its first and last bytes whether the file is whole; None for formats that do not say."""
-    head = os.pread(descriptor, 16, 0)
+    """Tell from its first and last bytes whether the file is whole; None for formats that do not say.
+
+    Writers of WAV, WebM and FLAC put lengths and sums into the beginning when they come to the end.
+    """
+    head = os.pread(descriptor, 64, 0)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return os.pread(descriptor, 12, max(size - 12, 0)) == b"\0\0\0\0IEND\xaeB`\x82"
-    if head.startswith(b"RIFF") and len(head) >= 12:
-        # WebP and WAV; streams that could not be rewound say 0 or the highest number.
-        said = struct.unpack_from("<I", head, 4)[0]
-        return None if said in (0, 0xFFFFFFFF) else size >= said + 8
+    if head.startswith(b"RIFF") and len(head) >= 12:  # WebP, WAV
+        said: int = struct.unpack_from("<I", head, 4)[0]
+        return size in (said + 8, said + 9)
     if head[4:8] == b"ftyp":
         return _boxes_end(descriptor, size)
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        return _segment_ends(head, size)
+    if head.startswith(b"fLaC") and len(head) >= 42:
+        return any(head[26:42])  # The md5 of the sound.
+    if head.startswith(b"\xff\xd8\xff") and os.pread(descriptor, 2, max(size - 2, 0)) == b"\xff\xd9":
+        return True
     return None
+
+
+def _segment_ends(head: bytes, size: int) -> bool:
+    """Tell whether a WebM or Matroska file's one segment has a length and ends where the file does."""
+    _, after = _length(head, 4)
+    start = after + _length(head, 4)[0]
+    if head[start : start + 4] != b"\x18S\x80g":
+        return False
+    length, after = _length(head, start + 4)
+    return after + length == size
+
+
+def _length(head: bytes, at: int) -> tuple[int, int]:
+    """Read a Matroska length: (its value, where it ends); a length that is not known is no file's."""
+    first = head[at] if at < len(head) else 0
+    width = 9 - first.bit_length()
+    digits = head[at : at + width]
+    return int.from_bytes(digits, "big") & ((1 << 7 * width) - 1), at + width
 
 
 def _boxes_end(descriptor: int, size: int) -> bool:

@@ -35,6 +35,12 @@ CREATE TABLE IF NOT EXISTS usage (
 """
 
 
+_ADD_USAGE = (
+    "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (month, what) DO UPDATE SET amount = amount + excluded.amount"
+)
+_Statement = tuple[str, tuple[Any, ...]]
+
+
 @dataclass(frozen=True)
 class Record:
     """A file that is in the bucket."""
@@ -79,7 +85,10 @@ def journal_file(state: Path, endpoint: str, bucket: str) -> Path:
 
 
 class Journal:
-    """One SQLite file, safe from any thread; what cannot be written yet is kept in memory and written later."""
+    """One SQLite file, safe from any thread.
+
+    Notes are queued and written by `flush`, many in one transaction; what cannot be written stays in the queue.
+    """
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         """Open or make it; one that is damaged is put aside.
@@ -89,8 +98,11 @@ class Journal:
         """
         self.path = path
         self.problem = ""
-        self._lock = threading.Lock()
-        self._unwritten: list[tuple[str, tuple[Any, ...]]] = []
+        self._connection_lock = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._unwritten: list[_Statement] = []
+        self._recent: dict[str, Record] = {}
+        self._paths: set[str] = set()
         if read_only:
             self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
             return
@@ -110,66 +122,80 @@ class Journal:
         connection = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=TRUNCATE")
         connection.execute("PRAGMA synchronous=FULL")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
         connection.executescript(_TABLES)
         return connection
 
     def done(self) -> dict[str, tuple[int, int]]:
         """Read path -> (size, mtime_ns) of every file that is in the bucket."""
         rows = self._read("SELECT path, size, mtime_ns FROM files")
-        return {os.fsdecode(path): (size, mtime_ns) for path, size, mtime_ns in rows}
+        found = {os.fsdecode(path): (size, mtime_ns) for path, size, mtime_ns in rows}
+        self._paths.update(found)
+        return found
 
     def record_of(self, path: str) -> Record | None:
-        """Read what is in the bucket of one file."""
-        rows = self._read(
+        """Read what is in the bucket of one file; only after `done`."""
+        if path not in self._paths:
+            return None  # Without waiting for a transaction that is being written.
+        if recent := self._recent.get(path):
+            return recent
+        rows = self._try_to_read(
             "SELECT path, size, mtime_ns, sha256, key, at FROM files WHERE path = ?", (os.fsencode(path),)
         )
         return next((Record(os.fsdecode(row[0]), *row[1:]) for row in rows), None)
 
-    def record(self, records: Iterable[Record], counts: Mapping[str, int] | None = None) -> None:
-        """Note uploads, and in `counts` what this month has seen of each kind of request and of bytes."""
+    def record(self, records: Iterable[Record], counts: Mapping[str, int]) -> None:
+        """Queue uploads, and in `counts` what this month has seen of each kind of request and of bytes."""
         month = time.strftime("%Y-%m", time.gmtime())
-        statements: list[tuple[str, tuple[Any, ...]]] = []
+        statements: list[_Statement] = [
+            (_ADD_USAGE, (month, what, amount)) for what, amount in counts.items() if amount
+        ]
         for r in records:
             raw = os.fsencode(r.path)
             row = (raw, r.size, r.mtime_ns, r.sha256, r.key, r.at)
             statements.append(("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row))
             statements.append(("DELETE FROM attempts WHERE path = ?", (raw,)))
-        add = "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (month, what) DO UPDATE SET amount = amount + excluded.amount"
-        statements += [(add, (month, what, amount)) for what, amount in (counts or {}).items()]
-        self._write(statements)
+            self._recent[r.path] = r
+            self._paths.add(r.path)
+        self._queue(statements)
 
     def failed(self, path: str, failures: int, why: str) -> None:
-        """Note that an upload failed so many times in a row."""
+        """Queue that an upload failed so many times in a row."""
         row = (os.fsencode(path), failures, why, time.time())
-        self._write([("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", row)])
+        self._queue([("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", row)])
 
     def begin(self, upload: OpenUpload) -> None:
         """Note a multipart upload before its first part is sent."""
         row = (os.fsencode(upload.path), upload.size, upload.sha256, upload.key)
         row_end = (upload.upload_id, upload.part_size, upload.at)
-        self._write([("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row + row_end)])
+        self._queue([("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row + row_end)])
+        self.flush()
 
     def part(self, upload_id: str, number: int, etag: str) -> None:
         """Note a part that the bucket has."""
-        self._write([("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (upload_id, number, etag))])
+        self._queue([("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (upload_id, number, etag))])
+        self.flush()
 
     def end(self, upload_id: str) -> None:
         """Forget a multipart upload that is complete or given up."""
-        self._write(
+        self._queue(
             [
                 ("DELETE FROM parts WHERE upload_id = ?", (upload_id,)),
                 ("DELETE FROM uploads WHERE upload_id = ?", (upload_id,)),
             ]
         )
+        self.flush()
 
     def open_uploads(self) -> list[OpenUpload]:
         """Read the multipart uploads that are not complete."""
-        rows = self._read("SELECT path, size, sha256, key, upload_id, part_size, at FROM uploads")
+        rows = self._try_to_read("SELECT path, size, sha256, key, upload_id, part_size, at FROM uploads")
         return [OpenUpload(os.fsdecode(row[0]), *row[1:]) for row in rows]
 
     def parts(self, upload_id: str) -> dict[int, str]:
         """Read number -> entity tag of the parts that the bucket has."""
-        return dict(self._read("SELECT number, etag FROM parts WHERE upload_id = ?", (upload_id,)))
+        return dict(self._try_to_read("SELECT number, etag FROM parts WHERE upload_id = ?", (upload_id,)))
 
     def stored(self) -> tuple[int, int]:
         """Count (objects, bytes) that lie in the bucket as far as this journal knows."""
@@ -183,29 +209,45 @@ class Journal:
             found.setdefault(month, {})[what] = amount
         return found
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is queued."""
+        return bool(self._unwritten)
+
     def flush(self) -> bool:
-        """Write what could not be written; True if nothing is left."""
-        self._write([])
-        return not self._unwritten
-
-    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
-
-    def _write(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
-        with self._lock:
-            self._unwritten.extend(statements)
-            if not self._unwritten:
-                return
+        """Write what is queued, durably; True if nothing is left, else `problem` says why."""
+        with self._connection_lock:
+            with self._queue_lock:
+                batch = list(self._unwritten)
             try:
                 with self._connection:
-                    for statement, values in self._unwritten:
+                    for statement, values in batch:
                         self._connection.execute(statement, values)
             except sqlite3.Error as error:
                 self.problem = str(error)
-            else:
-                self._unwritten.clear()
-                self.problem = ""
+                return False
+            with self._queue_lock:
+                del self._unwritten[: len(batch)]
+                if not self._unwritten:
+                    self._recent.clear()
+            self.problem = ""
+            return True
+
+    def _queue(self, statements: Iterable[_Statement]) -> None:
+        with self._queue_lock:
+            self._unwritten.extend(statements)
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._connection_lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def _try_to_read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Read what only spares work; a broken disk answers nothing."""
+        try:
+            return self._read(query, values)
+        except sqlite3.Error as error:
+            self.problem = str(error)
+            return []
 
     def close(self) -> None:
         """Close the file."""

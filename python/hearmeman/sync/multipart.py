@@ -41,6 +41,13 @@ class Content:
     """Of all of it, in hex."""
     md5: Sequence[str]
     """Of each part, as Content-MD5 has it; one if it is sent in one piece."""
+    held: bytes | None = None
+    """The bytes themselves, of a small file."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is sent in parts."""
+        return self.size > MULTIPART_ABOVE
 
 
 @dataclass(frozen=True)
@@ -107,13 +114,12 @@ class Parts:
     ) -> None:
         def send(number: int) -> None:
             start = (number - 1) * upload.part_size
-            piece = Slice(content.descriptor, start, min(upload.part_size, content.size - start))
+            piece = Slice(content.descriptor, start, min(upload.part_size, content.size - start), progress)
             body = cast("IO[bytes]", piece)
             etag = self.bucket.put_part(upload.key, upload.upload_id, number, body, content.md5[number - 1])
             if self.journal is not None:
                 self.journal.part(upload.upload_id, number, etag)
             etags[number] = etag
-            progress(piece.size)
 
         for number in etags:
             progress(min(upload.part_size, content.size - (number - 1) * upload.part_size))
@@ -135,9 +141,10 @@ class Parts:
 class Slice(io.RawIOBase):
     """`size` bytes of a file from `start` on, as a file of its own; the descriptor may be shared."""
 
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        """Stand at the slice's beginning."""
+    def __init__(self, descriptor: int, start: int, size: int, progress: Callable[[int], None]) -> None:
+        """Stand at the slice's beginning; `progress` is told each move, backwards too."""
         self._descriptor, self._start, self.size, self._at = descriptor, start, size, 0
+        self._progress = progress
 
     def readable(self) -> bool:
         """Say yes."""
@@ -154,7 +161,8 @@ class Slice(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move in the slice."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
-        self._at = min(max(base + offset, 0), self.size)
+        before, self._at = self._at, min(max(base + offset, 0), self.size)
+        self._progress(self._at - before)
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
@@ -169,4 +177,5 @@ class Slice(io.RawIOBase):
         if not data and wanted:
             raise FileChangedError("it has become shorter")
         self._at += len(data)
+        self._progress(len(data))
         return data

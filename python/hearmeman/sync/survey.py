@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearmeman.sync.tree import Names, Seen, seen
+
+if TYPE_CHECKING:
+    from os import _ScandirIterator as ScandirIterator
 
 _BATCH = 256
 _COARSE_NS = 2_000_000_000
@@ -21,9 +26,14 @@ Batch = list[tuple[str, Seen]]
 class Survey:
     """Walks over one folder; never follows a link, leaves out what vanishes meanwhile."""
 
-    def __init__(self, root: Path, names: Names, observe: Callable[[str, Seen], None]) -> None:
-        """Look below `root`, which is no link; each output found is told to `observe`."""
-        self.root, self.names, self.observe = root, names, observe
+    def __init__(
+        self, root: Path, names: Names, observe: Callable[[str, Seen], None], known: Callable[[str], bool]
+    ) -> None:
+        """Look below `root`, which is no link; each output found is told to `observe`.
+
+        `known` says of which paths a look at changed folders need not tell again.
+        """
+        self.root, self.names, self.observe, self.known = root, names, observe, known
         self.links: set[str] = set()
         self.unreadable: dict[str, str] = {}
         self._changed_ns: dict[str, int] = {}
@@ -38,9 +48,9 @@ class Survey:
         """Look through everything; `ended` is given the paths that were found."""
         self._walks.append(self._all(ended))
 
-    def ask_changed(self) -> None:
-        """Look through the folders whose own time has changed: new, renamed and deleted names are seen so."""
-        self._walks.appendleft(self._changed())
+    def ask_changed(self, ended: Callable[[], None]) -> None:
+        """Look for new names in the folders whose own time has changed."""
+        self._walks.appendleft(self._changed(ended))
 
     def ask_folder(self, relative: str) -> None:
         """Look through one folder and all below it."""
@@ -67,16 +77,17 @@ class Survey:
             yield batch
         ended(found)
 
-    def _changed(self) -> Iterator[Batch]:
+    def _changed(self, ended: Callable[[], None]) -> Iterator[Batch]:
         for folder, known in list(self._changed_ns.items()):
             try:
                 if os.lstat(self.root / folder).st_mtime_ns != known:
                     yield from self._below(folder, new_only=True)
             except OSError:
                 self._changed_ns.pop(folder, None)
+        ended()
 
     def _below(self, start: str, new_only: bool = False) -> Iterator[Batch]:
-        """Read the folder `start` and those below it; with `new_only`, of those below only what is not known yet."""
+        """Read the folder `start` and those below it; with `new_only`, only files and folders that are not known yet."""
         waiting = [start]
         while waiting:
             folder = waiting.pop()
@@ -94,23 +105,30 @@ class Survey:
                 continue
             settled = began - status.st_mtime_ns > _COARSE_NS
             self._changed_ns[folder] = status.st_mtime_ns if settled else 0
-            batch: Batch = []
-            with entries:
-                for entry in entries:
-                    relative = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_symlink():
-                        self.links.add(relative)
-                    elif entry.is_dir(follow_symlinks=False):
-                        if self.names.folder(entry.name) and not (new_only and relative in self._changed_ns):
-                            waiting.append(relative)
-                    elif self.names.file(entry.name):
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except OSError:
-                            continue
+            try:
+                yield from self._entries(folder, entries, waiting, new_only)
+            except OSError as error:
+                self.unreadable[folder] = error.strerror or str(error)
+
+    def _entries(
+        self, folder: str, entries: ScandirIterator[str], waiting: list[str], new_only: bool
+    ) -> Iterator[Batch]:
+        """Read one folder; the folders in it are added to `waiting`."""
+        batch: Batch = []
+        with entries:
+            for looked_at, entry in enumerate(entries, 1):
+                relative = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    self.links.add(relative)
+                elif entry.is_dir(follow_symlinks=False):
+                    if self.names.folder(entry.name) and not (new_only and relative in self._changed_ns):
+                        waiting.append(relative)
+                elif self.names.file(entry.name) and not (new_only and self.known(relative)):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
                             batch.append((relative, seen(status)))
-                    if len(batch) >= _BATCH:
-                        yield batch
-                        batch = []
-            yield batch
+                if looked_at % _BATCH == 0:
+                    yield batch
+                    batch = []
+        yield batch

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from hearmeman.sync.bucket import Bucket, TakenError
+from hearmeman.sync.bucket import AllKeysTakenError, Bucket, TakenError
 from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import object_key, with_content
 from hearmeman.sync.multipart import BLOCK, MULTIPART_ABOVE, Content, FileChangedError, Parts, Slice, part_size
@@ -36,7 +36,7 @@ class Sent:
     """Whether the bucket held it already, so nothing was sent."""
 
 
-def _no_prompt(relative: str) -> str:
+def _no_prompt(relative: str, mtime_ns: int) -> str:
     return ""
 
 
@@ -52,8 +52,8 @@ class Uploader:
     """The folder, without links in its path."""
     journal: Journal | None = None
     """Where half-sent files are kept; None: they are given up."""
-    prompt_of: Callable[[str], str] = _no_prompt
-    """Gives the id of the ComfyUI prompt that made a file, or nothing."""
+    prompt_of: Callable[[str, int], str] = _no_prompt
+    """Gives the id of the ComfyUI prompt that made a file, changed then, or nothing."""
     part_workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
     )
@@ -69,61 +69,70 @@ class Uploader:
 
         Raises:
             FileChangedError: it is another file now, or was written to meanwhile.
+            AllKeysTakenError: objects of other content lie at every key that it could have.
             OSError: it cannot be read.
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the bucket did not take it.
         """
-        path = self.root / relative
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(self.root / relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             # Also refuses a file reached through a folder that was swapped for a link.
             _unchanged(descriptor, expected)
-            held = _read_whole(descriptor, expected.size) if expected.size <= IN_MEMORY else None
-            content = _digest(descriptor, expected.size, held)
+            content = _read(descriptor, expected.size)
             _unchanged(descriptor, expected)
             before = self.journal.record_of(relative) if self.journal else None
             if before is not None and (before.size, before.sha256) == (content.size, content.sha256):
                 return Sent(before.key, content.sha256, content.size, True)  # Touched, not changed.
-            metadata = {"sha256": content.sha256}
-            if prompt := self.prompt_of(relative):
-                metadata["prompt-id"] = prompt
-            for key in _candidates(object_key(self.prefix, relative, expected.mtime_ns), content.sha256):
-                there = self.bucket.head(key)
-                if there is None:
-                    try:
-                        if held is not None:
-                            self.bucket.put(key, held, metadata)
-                            progress(content.size)
-                        elif content.size <= MULTIPART_ABOVE:
-                            body = cast("IO[bytes]", Slice(descriptor, 0, content.size))
-                            self.bucket.put(key, body, metadata, content.md5[0])
-                            progress(content.size)
-                        else:
-                            check = self._check(key, descriptor, expected)
-                            self.parts.send(relative, key, content, metadata, check, progress)
-                    except TakenError:
-                        there = self.bucket.head(key)
-                    else:
-                        return Sent(key, content.sha256, content.size, False)
-                if there is not None and there.holds(path, content.size, content.sha256):
-                    progress(content.size)
-                    return Sent(key, content.sha256, content.size, True)
+            return self._place(relative, expected, content, progress)
         finally:
             os.close(descriptor)
-        raise AssertionError(f"{relative}: an object named by its whole sha256 holds other content")
 
-    def _check(self, key: str, descriptor: int, expected: Seen) -> Callable[[], None]:
-        def check() -> None:
-            _unchanged(descriptor, expected)
-            if self.bucket.head(key) is not None:
-                raise TakenError(key)
+    def _place(self, relative: str, expected: Seen, content: Content, progress: Callable[[int], None]) -> Sent:
+        """Find the first key that is free or holds the same, and send what is not there."""
+        metadata = {"sha256": content.sha256}
+        if prompt := self.prompt_of(relative, expected.mtime_ns):
+            metadata["prompt-id"] = prompt
+        plain = object_key(self.prefix, relative, expected.mtime_ns)
+        for key in (plain, with_content(plain, content.sha256), with_content(plain, content.sha256, 64)):
+            there = None if self.bucket.is_free(key) and not content.is_large else self.bucket.head(key)
+            if there is None:
+                try:
+                    self._send(relative, key, expected, content, metadata, progress)
+                except TakenError:
+                    there = self.bucket.head(key)
+                else:
+                    return Sent(key, content.sha256, content.size, False)
+            if there is not None and there.holds(self.root / relative, content.size, content.sha256):
+                return Sent(key, content.sha256, content.size, True)
+        if there is None:
+            # A token that may not read is not told what lies at a key; this one is named by the whole content.
+            return Sent(key, content.sha256, content.size, True)
+        raise AllKeysTakenError(key)
 
-        return check
+    def _send(
+        self,
+        relative: str,
+        key: str,
+        expected: Seen,
+        content: Content,
+        metadata: Mapping[str, str],
+        progress: Callable[[int], None],
+    ) -> None:
+        if content.held is not None:
+            self.bucket.put(key, content.held, metadata)
+            if self.journal is not None:  # It pays where many files follow.
+                self.bucket.try_condition(key, content.held, metadata)
+            progress(content.size)
+        elif not content.is_large:
+            body = cast("IO[bytes]", Slice(content.descriptor, 0, content.size, progress))
+            self.bucket.put(key, body, metadata, content.md5[0])
+        else:
 
+            def check() -> None:
+                _unchanged(content.descriptor, expected)
+                if self.bucket.head(key) is not None:
+                    raise TakenError(key)
 
-def _candidates(key: str, sha256: str) -> Iterator[str]:
-    yield key
-    yield with_content(key, sha256)
-    yield with_content(key, sha256, 64)
+            self.parts.send(relative, key, content, metadata, check, progress)
 
 
 def _unchanged(descriptor: int, expected: Seen) -> None:
@@ -131,17 +140,14 @@ def _unchanged(descriptor: int, expected: Seen) -> None:
         raise FileChangedError("it is another file now, or was written to")
 
 
-def _read_whole(descriptor: int, size: int) -> bytes:
-    blocks, position = [], 0
-    while position < size and (block := os.pread(descriptor, size - position, position)):
-        blocks.append(block)
-        position += len(block)
-    return b"".join(blocks)
-
-
-def _digest(descriptor: int, size: int, held: bytes | None) -> Content:
-    if held is not None:
-        return Content(descriptor, len(held), hashlib.sha256(held).hexdigest(), ())
+def _read(descriptor: int, size: int) -> Content:
+    if size <= IN_MEMORY:
+        blocks, position = [], 0
+        while position < size and (block := os.pread(descriptor, size - position, position)):
+            blocks.append(block)
+            position += len(block)
+        held = b"".join(blocks)
+        return Content(descriptor, len(held), hashlib.sha256(held).hexdigest(), (), held)
     step = part_size(size) if size > MULTIPART_ABOVE else size
     sha256, md5, position, digests = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0, []
     while position < size and (block := os.pread(descriptor, min(BLOCK, step - position % step), position)):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from hearmeman.sync.bucket import Bucket
 
 ATTEMPTS = 3
-POD_ENVIRONMENT = Path("/run/hearmeman/env/sync.json")
-"""What boot gives the sync; root's shell may read it, so that commands typed there need no keys."""
 
 
 class UploadError(HearmemanError):
@@ -28,6 +26,10 @@ class UploadError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman upload`."""
+    parser.epilog = (
+        "R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY say where to. A file in the output folder "
+        "gets the key that the sync gives it. Ends with 0, with 3 if some files failed, with 1 if all did."
+    )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a file to upload")
     parser.add_argument("--prefix", help="first part of the keys; default R2_PREFIX")
     parser.add_argument("--test", action="store_true", help="put, look up and read a small object, and say what failed")
@@ -40,9 +42,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise UsageError("name at least one file, or --test")
     from hearmeman.settings import load
     from hearmeman.sync.bucket import Bucket
+    from hearmeman.sync.pod_environment import with_pod_keys
     from hearmeman.sync.upload import PARTS_AT_ONCE
 
-    settings = load(with_pod_keys(environ, POD_ENVIRONMENT))
+    settings = load(with_pod_keys(environ))
     prefix = (settings.r2_prefix if args.prefix is None else args.prefix).strip("/")
     if not 0 < len(prefix.encode(errors="surrogateescape")) <= 100:
         raise UsageError("--prefix must have from 1 to 100 bytes")
@@ -63,18 +66,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def with_pod_keys(environ: Mapping[str, str], file: Path) -> dict[str, str]:
-    """Add to `environ` what boot gave the sync, if a key is missing and `file` may be read."""
-    if environ.get("R2_ACCESS_KEY_ID") and environ.get("R2_SECRET_ACCESS_KEY"):
-        return dict(environ)
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return dict(environ)
-    wanted = ("R2_", "COMFYUI_OUTPUT_DIR", "VOLUME_DIR")
-    return {**{name: value for name, value in given.items() if name.startswith(wanted)}, **environ}
-
-
 def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as_json: bool) -> list[dict[str, Any]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -88,10 +79,11 @@ def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as
         TimeRemainingColumn(),
     )
     rows = []
-    with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
         for path in files:
             task = bars.add_task(path.name, total=path.stat().st_size)
             row = _send(bucket, prefix, path, output, lambda sent, task=task: bars.advance(task, sent))  # type: ignore[misc]
+            bars.remove_task(task)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (was there)" if row["was_there"] else ""
@@ -115,12 +107,20 @@ def _send(bucket: Bucket, prefix: str, path: Path, output: Path, progress: Calla
     uploader = Uploader(bucket, prefix, root)
     row: dict[str, Any] = {"file": str(path)}
     why = ""
+    done = 0
+
+    def sent_more(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(size)
+
     for attempt in range(1, ATTEMPTS + 1):
+        sent_more(-done)
         try:
             seen = look(root, relative)
             if seen is None:
                 return {**row, "error": "it is gone"}
-            sent = uploader.upload(relative, seen, progress)
+            sent = uploader.upload(relative, seen, sent_more)
             return {**row, "key": sent.key, "size": sent.size, "sha256": sent.sha256, "was_there": sent.was_there}
         except Exception as error:
             try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearmeman.models.catalogue import CivitAI, File, GitLFS, HuggingFace, Web
-from hearmeman.models.errors import FetchError
+from hearmeman.models.errors import FetchError, moved
 from hearmeman.models.http import Http
 from hearmeman.settings import Settings
+
+if TYPE_CHECKING:
+    from hearmeman.models.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,45 @@ class Remote:
     """What the Xet client needs; None when the source does not offer it."""
 
 
+def check_offer(file: File, remote: Remote) -> None:
+    """Compare what a source states with what the catalogue names.
+
+    Raises:
+        MovedError: they differ.
+    """
+    if file.size and remote.size and remote.size != file.size:
+        raise moved(file.to, file.source, f"offers {remote.size} bytes, the catalogue names {file.size}")
+    for ours, theirs in ((file.sha256, remote.sha256), (file.blob, remote.blob)):
+        if ours and theirs and ours != theirs:
+            raise moved(
+                file.to, file.source, f"offers the content {theirs[:12]}..., the catalogue names {ours[:12]}..."
+            )
+
+
 class Sources:
     """All sources, with the settings and the tokens that they need."""
 
-    def __init__(self, settings: Settings, http: Http) -> None:
+    def __init__(self, settings: Settings, http: Http, cache: Cache | None = None) -> None:
         self.settings = settings
         self.http = http
+        self.cache = cache
 
-    def resolve(self, file: File) -> Remote:
-        """Ask the file's source where its bytes are.
+    def resolve(self, file: File, cached: bool = True) -> Remote:
+        """Tell where a file's bytes are: in the cache, unless `cached` is false, else at its source.
 
         Raises:
             TransientError: worth asking again.
             FetchError: one of its leaves; the message names the file.
         """
+        cache = self.cache if cached else None
+        if cache and file.sha256 and (found := cache.find(file.sha256)):
+            return found
+        remote = self._ask(file)
+        if cache and not file.sha256 and remote.sha256 and (found := cache.find(remote.sha256)):
+            return found
+        return remote
+
+    def _ask(self, file: File) -> Remote:
         from hearmeman.models.sources import civitai, hub, lfs
 
         try:

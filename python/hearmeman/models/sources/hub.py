@@ -8,7 +8,7 @@ from typing import Any
 
 from hearmeman.models.catalogue import HuggingFace, Listing, Part, Snapshot
 from hearmeman.models.errors import FetchError, GatedError, NotFoundError, TransientError
-from hearmeman.models.http import brief, origin
+from hearmeman.models.http import brief, origin, retry_after
 from hearmeman.models.sources import Remote
 from hearmeman.settings import Settings
 
@@ -34,6 +34,7 @@ def resolve(source: HuggingFace, settings: Settings) -> Remote:
     if found.xet_file_data is not None:
         xet = {
             "hash": found.xet_file_data.file_hash,
+            "size": found.size,
             "refresh": found.xet_file_data.refresh_route,
             "headers": headers if origin(found.xet_file_data.refresh_route) == origin(settings.hf_endpoint) else {},
         }
@@ -106,7 +107,9 @@ def _told(repo: str, settings: Settings) -> Iterator[None]:
         raise NotFoundError(f"the repository {repo} does not exist or is private: check its name; {mend}") from error
     except hub.HfHubHTTPError as error:
         _refused(error, settings)
-    except (httpx2.TransportError, hub.LocalEntryNotFoundError, TimeoutError) as error:
+    except hub.OfflineModeIsEnabled as error:
+        raise FetchError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it") from error
+    except (httpx2.TransportError, OSError) as error:
         raise TransientError(f"{settings.hf_endpoint} does not answer ({brief(error)})") from error
 
 
@@ -114,8 +117,6 @@ def _refused(error: Any, settings: Settings) -> None:
     response = error.response
     status = response.status_code if response is not None else 0
     if status in (0, 408, 425, 429) or status >= 500:
-        from hearmeman.models.http import retry_after
-
         wait = retry_after(response.headers.get("Retry-After", "")) if response is not None else 0
         raise TransientError(f"{settings.hf_endpoint} answered {status}", wait) from error
     if status in (401, 403):
