@@ -53,6 +53,12 @@ def test_members_keep_modes_and_hard_links_follow_their_targets(tmp_path: Path) 
     assert all(m.mtime == 1 and m.uname == "" for m in members)
 
 
+def test_content_made_at_its_turn_is_left_out_where_there_is_none(tmp_path: Path) -> None:
+    made = {name: Entry(name, "file", make=lambda data=data: data) for name, data in (("a", b"made"), ("b", None))}  # type: ignore[misc]
+    write_layer(made, tmp_path / "out", "x", ZSTD, 3)
+    assert [(m.name, m.size) for m in _members(tmp_path / "out")] == [("a", 4)]
+
+
 def _layout(folder: Path) -> Path:
     write_layer(_plan(), folder / "layer", "x", ZSTD, 3)
     layers = described([folder / "layer"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -181,26 +180,18 @@ def _commands(environment: Environment, path: Path) -> list[Entry]:
 
 
 def _installed(environment: Environment, target: str, member: wheel.Member) -> dict[str, Entry]:
-    """One member at its place, and its bytecode."""
+    """One member at its place, and its bytecode, which is made when its turn comes."""
     mode = 0o755 if member.executable else 0o644
-    if not member.script and not target.endswith(".py"):
-        return {target: Entry(target, "file", mode, size=member.size, open=_opener(member))}
-    data = _opener(member)().read()
-    if member.script and data.startswith(b"#!python"):
-        data = b"#!" + environment.python.encode() + data[data.index(b"\n") :]
-    tree = {target: Entry(target, "file", mode, size=len(data), open=_opener(member))}
     if member.script:
+        data = _opener(member)().read()
+        if data.startswith(b"#!python"):
+            data = b"#!" + environment.python.encode() + data[data.index(b"\n") :]
         return {target: file_entry(target, data, mode)}
-    code = compile_module(data, f"/{target}")
-    if code is not None:
-        # Held compressed: torch's bytecode alone is 60 MB.
-        tree[cache_path(target)] = _packed_entry(cache_path(target), code)
+    tree = {target: Entry(target, "file", mode, size=member.size, open=_opener(member))}
+    if target.endswith(".py"):
+        code = cache_path(target)
+        tree[code] = Entry(code, "file", make=lambda: compile_module(_opener(member)().read(), f"/{target}"))
     return tree
-
-
-def _packed_entry(path: str, content: bytes) -> Entry:
-    packed = zlib.compress(content, 1)
-    return Entry(path, "file", size=len(content), open=lambda: io.BytesIO(zlib.decompress(packed)))
 
 
 def _finish_record(

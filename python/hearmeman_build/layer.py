@@ -40,6 +40,8 @@ class Entry:
     """Bytes of a file."""
     open: Callable[[], IO[bytes]] | None = None
     """Opens a file's content."""
+    make: Callable[[], bytes | None] | None = None
+    """Makes a file's content when its turn comes, beside the compressor's work; None leaves the file out."""
 
 
 def file_entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
@@ -106,7 +108,10 @@ def write_tar(entries: Iterable[Entry], sink: _Tee) -> None:
     with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
         tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
         for entry in entries:
-            tar.addfile(*_member(entry))
+            if entry.make is None:
+                tar.addfile(*_member(entry))
+            elif (content := entry.make()) is not None:
+                tar.addfile(*_member(file_entry(entry.path, content, entry.mode)))
 
 
 def _member(entry: Entry) -> tuple[tarfile.TarInfo] | tuple[tarfile.TarInfo, IO[bytes]]:
