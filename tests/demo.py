@@ -226,7 +226,7 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
     ]
     print()
     for name, value in rows:
-        print(f"{name:>12}  {value}")
+        print(f"{name:>14}  {value}")
 
 
 def main() -> int:
