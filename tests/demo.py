@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from fakes.comfyui import free_port
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK
@@ -26,14 +27,6 @@ from pod import Pod, unpack
 TESTS = Path(__file__).resolve().parent
 # A parent that dies by SIGKILL takes these children along.
 _LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Phases:

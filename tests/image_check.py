@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from demo import free_port
+from fakes.comfyui import free_port
 from hearmeman_build.build import build_image
 from hearmeman_build.host import WORK
 from needed import unresolved

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import free_port
+from fakes.comfyui import free_port
 from fakes.hub import Hub, tiny_safetensors
 from hearmeman.boot.execute import link_models
 from hearmeman_build import bake

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import free_port
+from fakes.comfyui import free_port
 from fakes.hub import Hub
 from fakes.s3 import S3
 from hearmeman_build.build import Image

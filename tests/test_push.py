@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import free_port
+from fakes.comfyui import free_port
 from hearmeman_build import push as pushing
 from hearmeman_build import skopeo
 from hearmeman_build.build import Image

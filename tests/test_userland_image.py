@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import free_port
+from fakes.comfyui import free_port
 from hearmeman_build import prefetch
 from hearmeman_build.build import build_output
 from hearmeman_build.host import ROOT

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.boot.users import DOOR
 from hearmeman.door.nginx import gate_conf
+from hearmeman.state_file import write_json
 
 _SUPERVISOR_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 _GROUP_WRITES = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRGRP
@@ -142,20 +142,13 @@ def _folders_in(folder: str) -> list[os.DirEntry[str]]:
 
 
 def write_state(path: Path, content: Mapping[str, object]) -> None:
-    """Write a state file beside its place, fsync and rename; everybody may read it.
+    """Write a state file.
 
     Raises:
         BootError: it cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(content, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        Path(file.name).replace(path)
+        write_json(path, content)
     except OSError as error:
         raise BootError(f"{path} cannot be written: {error.strerror}: nothing was started; free some space") from error
 

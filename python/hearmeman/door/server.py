@@ -17,6 +17,7 @@ from hearmeman.door import collect, pages
 from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, without_ours
 from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
 from hearmeman.log import log
+from hearmeman.state_file import write_json
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOK_SECONDS = 1.0
@@ -150,10 +151,8 @@ class Door:
         if self.readiness != before:
             said = "pod.ready" if self.readiness.ready else "pod.not_ready"
             log(said, seconds=collect.since_start(self.boot), why=self.readiness.why or None)
-            _write(
-                self.run_dir / "gate" / "door.json",
-                {"ready": self.readiness.ready, "why": self.readiness.why, "phases": self.phases},
-            )
+            found = {"ready": self.readiness.ready, "why": self.readiness.why, "phases": self.phases}
+            write_json(self.run_dir / "gate" / "door.json", found, durable=False)
 
 
 async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
@@ -180,9 +179,3 @@ def _cookies(request: web.Request) -> dict[str, str]:
     # By hand: http.cookies drops the whole header at the first cookie that it does not like.
     pairs = (part.strip().partition("=") for part in request.headers.get("Cookie", "").split(";"))
     return {name: value for name, _, value in pairs}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content), encoding="utf-8")
-    beside.replace(path)

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from hearmeman.models.store import write_json
+from hearmeman.state_file import write_json
 
 INTERVAL = 0.5
 """Seconds between two notes."""

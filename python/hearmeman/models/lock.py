@@ -15,7 +15,7 @@ from hearmeman.models.catalogue import Catalogue, CatalogueError, Entry, File, H
 from hearmeman.models.errors import ExpiredError, FetchError, TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.sources import Sources
-from hearmeman.models.store import write_json
+from hearmeman.state_file import write_json
 
 if TYPE_CHECKING:
     from hearmeman.models.command import Context

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hearmeman.log import log
-from hearmeman.models.store import write_json
+from hearmeman.state_file import write_json
 
 STEP_PERCENT = 5
 WINDOW_SECONDS = 15.0

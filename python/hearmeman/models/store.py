@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.plan import Disk, Found, Record
+from hearmeman.state_file import write_json
 
 BAKED = Path("/opt/models")
 """Where an image has models baked in; boot links them into the models folder."""
@@ -156,18 +156,6 @@ def _sizes(folder: Path) -> Iterator[int]:
                 yield entry.stat(follow_symlinks=False).st_blocks * 512
                 if entry.is_dir(follow_symlinks=False):
                     yield from _sizes(Path(entry.path))
-
-
-def write_json(path: Path, content: Mapping[str, object], durable: bool = True) -> None:
-    """Write beside, fsync if `durable`, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from pathlib import Path
 from typing import IO
+
+from hearmeman.state_file import write_json
 
 INTERVAL = 0.5
 """Seconds between two writes of the file."""
@@ -36,10 +37,8 @@ class Report:
         """Write what has changed at clock `now`; a full disk does not stop the sync."""
         if self.facts == self._written:
             return
-        beside = self.path.with_suffix(".tmp")
         try:
-            beside.write_text(json.dumps({**self.facts, "updated": time.time()}, indent=2), encoding="utf-8")
-            beside.replace(self.path)
+            write_json(self.path, {**self.facts, "updated": time.time()}, durable=False)
             self.problem = ""
         except OSError as error:
             self.problem = error.strerror or str(error)

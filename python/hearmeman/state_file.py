@@ -1,0 +1,30 @@
+"""Writes a JSON file whole: beside its place, fsynced, renamed; a reader sees the old one or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_json(path: Path, content: Mapping[str, object], durable: bool = True) -> None:
+    """Write `content` to `path`, readable for everybody; without `durable` a loss of power may lose it.
+
+    Raises:
+        OSError: it cannot be written; what was there stays, and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        beside = Path(file.name)
+        try:
+            json.dump(content, file, indent=1)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
