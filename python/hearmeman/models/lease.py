@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -95,6 +96,17 @@ class Lease:
 
     def _take_over(self, words: dict[str, Any]) -> None:
         """Remove a dead holder's lease; of several who try, one moves it and looks whether it moved the right one."""
+        guard = os.open(self.path.with_name(".lease-guard"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # One at a time, where the filesystem has locks: a late one would move the next holder's lease.
+            with contextlib.suppress(OSError):
+                fcntl.flock(guard, fcntl.LOCK_EX)
+            if _read(self.path) == words:
+                self._move_aside(words)
+        finally:
+            os.close(guard)
+
+    def _move_aside(self, words: dict[str, Any]) -> None:
         aside = self.path.with_name(f".dead-{os.getpid()}-{time.monotonic_ns()}")
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
