@@ -35,8 +35,8 @@ bench: ## measure against named peers and print ratios; takes a while
 
 soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
-	@KILLS=200 $(python) -m pytest tests/test_models_kill.py -s -k random
-	@CRASHES=200 $(python) -m pytest -s tests/test_sync_crash.py
+	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
+	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
 
 prefetch: ## put what TIER's image is made of into the Nix store
 	@./setup.sh demo

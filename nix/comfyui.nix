@@ -35,7 +35,7 @@ in
         {
           source = plugin {
             name = "comfyui-flags";
-            module = "comfyui_flags";
+            module = "comfyui_options";
             arguments.source = "${inputs.${tier.comfyui}}";
           };
           target = "opt/hearmeman/cli-flags.json";

@@ -185,7 +185,7 @@ in
     name: built:
     plugin {
       name = "check-image-${name}";
-      module = "check";
+      module = "check_layout";
       arguments.image = built;
     }
   ) images;

@@ -1,4 +1,4 @@
-# A build plugin as a derivation: one module of python/hearmeman_build, run by the buildroot's python.
+# A build plugin as a derivation: one module of python/hearmeman_build/plugins, run by the buildroot's python.
 #
 # It is plain `derivation` and uses nothing of nixpkgs, so its output path is the same in both worlds.
 {
@@ -13,23 +13,23 @@ let
   source =
     module: needs:
     let
-      wanted = map (name: "${name}.py") ([ "__init__" "builder" "errors" module ] ++ needs);
+      package = toString ../python/hearmeman_build;
+      wanted =
+        map (name: "${package}/${name}.py") [ "__init__" "errors" ]
+        ++ map (name: "${package}/plugins/${name}.py") ([ "__init__" "plugin" module ] ++ needs);
+      folders = [ package "${package}/plugins" ];
     in
     builtins.path {
       path = ../python;
       name = "plugin-${module}";
       filter =
-        path: type:
-        if type == "directory" then
-          baseNameOf path == "hearmeman_build"
-        else
-          baseNameOf (dirOf path) == "hearmeman_build" && builtins.elem (baseNameOf path) wanted;
+        path: type: builtins.elem (toString path) (if type == "directory" then folders else wanted);
     };
 in
 {
   # The derivation's name.
   name,
-  # The module to run, and the other modules of hearmeman_build that it imports.
+  # The module to run, and the other plugin modules that it imports.
   module,
   needs ? [ ],
   # What the plugin reads from its structured attributes.
@@ -53,7 +53,7 @@ derivation (
       "-c"
       "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module(sys.argv[2], run_name='__main__')"
       (source module needs)
-      "hearmeman_build.${module}"
+      "hearmeman_build.plugins.${module}"
     ];
   }
   // arguments

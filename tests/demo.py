@@ -22,7 +22,7 @@ from fakes.comfyui import free_port
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK
-from pod import Pod, unpack
+from support.pod import Pod, unpack
 
 TESTS = Path(__file__).resolve().parent
 # A parent that dies by SIGKILL takes these children along.

@@ -17,9 +17,9 @@ from typing import Any
 from fakes.comfyui import free_port
 from hearmeman_build.build import build_image
 from hearmeman_build.host import WORK
-from needed import unresolved
-from pod import Pod, unpack
-from toywheel import make_wheel
+from support.needed import unresolved
+from support.pod import Pod, unpack
+from support.toywheel import make_wheel
 
 HERE = Path(__file__).resolve().parent
 LATE = {

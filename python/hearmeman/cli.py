@@ -15,19 +15,19 @@ from hearmeman.errors import HearmemanError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "boot": ("hearmeman.boot.command", "plan the pod's processes and run them"),
-    "status": ("hearmeman.status_command", "what runs, what was fetched, what was uploaded"),
-    "env": ("hearmeman.env_command", "every variable, its value and where that comes from"),
+    "status": ("hearmeman.status.command", "what runs, what was fetched, what was uploaded"),
+    "env": ("hearmeman.settings.command", "every variable, its value and where that comes from"),
     "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
-    "restart": ("hearmeman.restart_command", "stop a process of the pod and start it again"),
-    "nodes": ("hearmeman.nodes_command", "update the custom nodes on the volume"),
+    "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
+    "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
-    "keep": ("hearmeman.keep", "keep one process running (used by boot)"),
+    "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
-    "sshd": ("hearmeman.ssh_command", "make host keys and become sshd (used by boot)"),
+    "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
@@ -76,7 +76,7 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
     given = {key: value for key, value in environ.items() if value != ""}
     if command in _WITHOUT_IMAGE:
         return given
-    from hearmeman.boot.image import IMAGE_FILE, RUN_DIR, read_image
+    from hearmeman.image import IMAGE_FILE, RUN_DIR, read_image
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
     secrets = _secrets(RUN_DIR / "env" / f"{_GIVEN_SECRETS[command]}.json") if command in _GIVEN_SECRETS else {}

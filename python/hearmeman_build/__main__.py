@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import bake, flags, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT

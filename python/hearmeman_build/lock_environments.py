@@ -14,7 +14,7 @@ from typing import Any
 
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import write_atomically
-from hearmeman_build.wheel import parse
+from hearmeman_build.plugins.wheel import parse
 
 GLIBC_MINOR = 36
 """Debian 12's glibc is 2.36: newer manylinux wheels do not load."""

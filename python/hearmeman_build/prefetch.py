@@ -17,7 +17,7 @@ from typing import Any
 from hearmeman_build.buildroot import make_buildroot
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK, nix, store_file, store_option
-from hearmeman_build.wheel import check_platform, parse
+from hearmeman_build.plugins.wheel import check_platform, parse
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fakes.comfyui import free_port
 from hearmeman_build.build import Image, build_image, prefetch_tier
-from pod import Pod
+from support.pod import Pod
 
 ROUNDS = 7
 EVERYTHING = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import aiohttp
 
-from gated import TOKEN, GatedPod
 from hearmeman_build.build import build_image, prefetch_tier
+from support.gated import TOKEN, GatedPod
 
 ROUNDS = 5
 REQUESTS = 400

@@ -24,7 +24,7 @@ import boto3
 from fakes.r2 import R2
 from hearmeman.sync.client import client_config
 from hearmeman.sync.journal import Journal, Record, journal_file
-from sync_process import Sync
+from support.sync_process import Sync
 
 LATENCY = 0.02
 BENCH = Path(__file__).resolve().parent

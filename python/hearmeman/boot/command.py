@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import __version__
-from hearmeman.boot.image import IMAGE_FILE, RUN_DIR, Image, read_image
+from hearmeman.image import IMAGE_FILE, RUN_DIR, Image, read_image
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
 
 def lines(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> list[str]:
     """Render the plan for a person."""
-    from hearmeman.boot import doors
+    from hearmeman.door import ports as doors
 
     volume = here.places[0]
     mounted = "mounted" if here.volume_is_mount else "not mounted"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearmeman.boot.doors import doors
 from hearmeman.boot.users import why_not_separate
+from hearmeman.door.ports import doors
 from hearmeman.settings import Settings
 from hearmeman.storage import ROOT_MOUNT, Mount, mount_of, nearest
 from hearmeman.tune.machine import Memory

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from hearmeman.boot import doors as door_table
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.image import Image
 from hearmeman.boot.processes import Process, Table, stop_shares
 from hearmeman.boot.users import ROOT
+from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
+from hearmeman.image import Image
 from hearmeman.settings import SECRETS, Settings
+from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
-from hearmeman.variables import strangers
 
 MIN_FREE_BYTES = 64 * 1024**2
 FULL = 0.95

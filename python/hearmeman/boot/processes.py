@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.image import Image
 from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, User
+from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
 

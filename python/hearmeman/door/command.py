@@ -29,8 +29,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises:
         DoorError: no pod was booted here.
     """
-    from hearmeman.door import collect, server
+    from hearmeman.door import server
     from hearmeman.door.auth import Lock
+    from hearmeman.status import collect
 
     boot = collect.read(args.run_dir / "boot.json")
     if boot is None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from aiohttp import web
 
-from hearmeman.door import collect, pages
+from hearmeman.door import pages
 from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, without_ours
 from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
 from hearmeman.log import log
 from hearmeman.state_file import write_json
+from hearmeman.status import collect
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOK_SECONDS = 1.0

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hearmeman.boot.image import IMAGE_FILE, read_image
 from hearmeman.errors import HearmemanError
+from hearmeman.image import IMAGE_FILE, read_image
 from hearmeman.log import log
 from hearmeman.overlay import venv
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hearmeman.boot import image
+from hearmeman import image
 from hearmeman.tune import flags, machine, tuner
 
 

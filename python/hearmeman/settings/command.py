@@ -1,0 +1,143 @@
+"""`hearmeman env`: every variable, its value, where that comes from, and its default; secrets show as ***."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hearmeman.image import IMAGE_FILE, read_image
+
+MOST_VARIABLES = 50
+"""As many as RunPod takes."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `hearmeman env`."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--template", action="store_true", help="print a RunPod template: what differs from the defaults")
+    form.add_argument("--docs", type=Path, metavar="FILE", help="write the reference of all variables, as Markdown")
+    parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print the table, then complain about what is wrong in it."""
+    from hearmeman.settings import load
+
+    if args.docs:
+        args.docs.write_text(markdown(), encoding="utf-8")
+        return 0
+    image_env = read_image(args.image_file).env if args.image_file.exists() else {}
+    merged = {**image_env, **environ}
+    if args.template:
+        load(merged, whole=True)
+        print(json.dumps(template(merged, image_env), indent=2))
+        return 0
+    table = rows(merged, image_env)
+    if args.json:
+        print(json.dumps(table, indent=2))
+    else:
+        columns = ("name", "value", "from", "default")
+        widths = [max(len(name), *(len(row[name]) for row in table)) for name in columns]
+        for row in ({name: name for name in columns}, *table):
+            cells = zip((row[name] for name in columns), widths, strict=True)
+            print("  ".join(text.ljust(width) for text, width in cells).rstrip())
+    load(merged, whole=True)
+    return 0
+
+
+def rows(environ: Mapping[str, str], image_env: Mapping[str, str]) -> list[dict[str, str]]:
+    """Make one row per variable: name, value, from (environment, image, default or an old spelling), default, help."""
+    from hearmeman.settings import ALIASES, GROUPS, SECRETS, Settings
+    from hearmeman.settings.declare import renamed
+
+    found, spelt, _ = renamed(environ, ALIASES)
+    table = []
+    for name in (name for _, names in GROUPS for name in names):
+        field = Settings.model_fields[name.lower()]
+        default = _text(field.default)
+        given = found.get(name, "")
+        value = ("***" if name in SECRETS else given) if given else default
+        source = "default" if not given else "image" if image_env.get(name) == given else spelt.get(name, "environment")
+        table.append(
+            {"name": name, "value": value, "from": source, "default": default, "help": field.description or ""}
+        )
+    return table
+
+
+def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[str, Any]:
+    """Make the parts of a RunPod template that follow from the settings: `env` and `ports`.
+
+    A secret's value is replaced by a reference to RunPod's secret of the same name in small letters.
+
+    Raises:
+        UsageError: more variables differ from the defaults than RunPod takes.
+    """
+    from hearmeman.door.ports import doors
+    from hearmeman.errors import UsageError
+    from hearmeman.settings import SECRETS, Settings, canonical, load
+    from hearmeman.settings.declare import extra_of
+
+    settings = load(environ)
+    found = canonical(environ)
+    env = {}
+    for field_name, field in Settings.model_fields.items():
+        name = field_name.upper()
+        differs = name in found and getattr(settings, field_name) != field.default
+        if differs and not extra_of(field)["given"] and image_env.get(name) != found[name]:
+            env[name] = f"{{{{ RUNPOD_SECRET_{field_name} }}}}" if name in SECRETS else found[name]
+    if len(env) > MOST_VARIABLES:
+        raise UsageError(
+            f"{len(env)} variables differ from the defaults, and RunPod takes {MOST_VARIABLES}: "
+            "unset some, or use an image whose tier defaults to them"
+        )
+    # RunPod gives PUBLIC_KEY at the start, so SSH's port is named whether there is a key yet or not.
+    ports = [f"{door.port}/http" for door in doors(settings) if door.is_public and door.service != "SSH"]
+    return {"env": env, "ports": [*ports, f"{settings.ssh_port}/tcp"]}
+
+
+def markdown() -> str:
+    """Write docs/environment.md."""
+    from hearmeman.settings import GROUPS, SECRETS, Settings
+    from hearmeman.settings.declare import extra_of
+
+    lines = [
+        "# Environment variables",
+        "",
+        "Made by `hearmeman env --docs docs/environment.md`; do not edit by hand. An empty value counts as unset.",
+        "Secrets are never printed, and only the process that needs one is given it.",
+    ]
+    for heading, names in GROUPS:
+        lines += ["", f"## {heading}", "", "| Variable | Default | Takes | Meaning |", "| --- | --- | --- | --- |"]
+        for name in names:
+            field = Settings.model_fields[name.lower()]
+            meaning = [field.description or ""]
+            aliases = extra_of(field)["aliases"]
+            meaning += [f"Also spelt {', '.join(f'`{alias}`' for alias in aliases)}."] if aliases else []
+            default = f"`{_text(field.default)}`" if _text(field.default) else ""
+            takes = "secret" if name in SECRETS else _takes(Settings, name.lower())
+            lines.append(f"| `{name}` | {default} | {takes} | {'. '.join(meaning)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _takes(model: Any, field_name: str) -> str:
+    schema = model.model_json_schema()["properties"][field_name]
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kinds = {"boolean": "true, false", "integer": "whole number", "number": "number", "array": "list"}
+    kind = kinds.get(schema.get("type", ""), "text")
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most is not None:
+        return f"{kind}, {least:g} to {most:g}"
+    return f"{kind}, {least:g} or more" if least is not None else kind
+
+
+def _text(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -1,0 +1,215 @@
+"""Every variable of the pod, declared once and in groups: name, type, default, secret or not, one line of help."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, SecretStr, field_validator
+
+from hearmeman.settings.declare import Words, var
+
+_FOLDER = "^(/.*)?$"
+_HOST = r"^[^\s,]+$"
+
+
+class Places(BaseModel):
+    """Where things are kept."""
+
+    volume_dir: str = var("/workspace", "where the volume is mounted; /runpod-volume on serverless", pattern="^/")
+    storage_mode: Literal["auto", "ephemeral", "persistent"] = var(
+        "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
+    )
+    models_dir: str = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models", pattern=_FOLDER)
+    comfyui_output_dir: str = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern=_FOLDER)
+    state_dir: str = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID", pattern=_FOLDER)
+
+
+class ComfyUI(BaseModel):
+    """ComfyUI."""
+
+    comfyui_host: Words = var(("0.0.0.0",), "addresses that ComfyUI's port is open on", min_length=1)
+    comfyui_port: int = var(8188, "port of ComfyUI", ge=1, le=65535)
+    comfyui_inner_port: int = var(
+        18188, "with ACCESS_TOKEN: port on loopback that ComfyUI itself listens on, behind the gate", ge=1, le=65535
+    )
+    comfyui_args: str = var(
+        "", "extra ComfyUI arguments; they win over the tuner's; empty or 'auto' means none", ("CLI_ARGS",)
+    )
+    update_nodes_on_start: bool = var(False, "pull the custom nodes on the volume before ComfyUI starts")
+    update_nodes_seconds: float = var(120, "seconds that the update of nodes may take in all", ge=1)
+    comfyui_commit: str = var("", "the image's ComfyUI commit; set by the image", given=True)
+
+
+class Memory(BaseModel):
+    """Memory."""
+
+    gpu_tier: Literal["auto", "consumer", "prosumer", "datacenter"] = var("auto", "GPU tier; auto detects it")
+    gpu_memory_mode: Literal["auto", "full", "model_cpu_offload", "sequential_cpu_offload"] = var(
+        "auto", "memory mode; auto follows the GPU"
+    )
+
+
+class Doors(BaseModel):
+    """Doors: who may come in, and where."""
+
+    access_token: SecretStr | None = var(
+        None,
+        "a gate that asks for this token stands before ComfyUI, the voice APIs and the status page",
+        ("COMFYUI_TOKEN",),
+    )
+    status_host: Words = var(("0.0.0.0",), "addresses that the status page's port is open on", min_length=1)
+    status_port: int = var(19123, "port of the status page, /healthz and /readyz", ge=1, le=65535)
+    public_key: str = var("", "SSH public keys, one a line; sshd starts when it is set")
+    ssh_public_key: str = var("", "SSH public keys for this pod alone; replaces PUBLIC_KEY", given=True)
+    ssh_port: int = var(22, "port of sshd", ge=1, le=65535)
+    jupyter_password: SecretStr | None = var(
+        None, "JupyterLab's token; JupyterLab starts when it is set", ("JUPYTER_TOKEN",)
+    )
+    jupyter_host: str = var("0.0.0.0", "address that JupyterLab's port is open on", pattern=_HOST)
+    jupyter_port: int = var(8888, "port of JupyterLab", ge=1, le=65535)
+
+    @field_validator("access_token", "jupyter_password")
+    @classmethod
+    def _guarded(cls, value: SecretStr | None) -> SecretStr | None:
+        # These ports are open to the internet: a short word would be guessed.
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{12,}", value.get_secret_value()):
+            raise ValueError("must be at least 12 printable characters without blanks, since the port is public")
+        return value
+
+
+class Voices(BaseModel):
+    """Voice APIs."""
+
+    enable_xtts: bool = var(False, "fetch XTTS v2 and run its API")
+    xtts_host: str = var("127.0.0.1", "address that the XTTS API's port is open on", pattern=_HOST)
+    xtts_port: int = var(8020, "port of the XTTS API", ge=1, le=65535)
+    xtts_inner_port: int = var(18020, "with ACCESS_TOKEN: the XTTS API's own port on loopback", ge=1, le=65535)
+    coqui_tos_agreed: bool = var(False, "you accept XTTS v2's licence (CPML, not for commercial use)")
+    enable_chatterbox: bool = var(False, "fetch Chatterbox and run its API")
+    chatterbox_host: str = var("127.0.0.1", "address that the Chatterbox API's port is open on", pattern=_HOST)
+    chatterbox_port: int = var(8000, "port of the Chatterbox API", ge=1, le=65535)
+    chatterbox_inner_port: int = var(
+        18000, "with ACCESS_TOKEN: the Chatterbox API's own port on loopback", ge=1, le=65535
+    )
+
+
+class Models(BaseModel):
+    """Models: what is fetched, and from where."""
+
+    model_catalogue: str = var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
+    models: str = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
+    wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
+    dry_run: bool = var(False, "print the fetch plan and fetch nothing")
+    download_timeout: int = var(1800, "seconds without progress after which a download is cut", ge=1)
+    volume_size_gb: float = var(
+        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
+    )
+    enable_controlnet: bool = var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
+    controlnet_models: str = var(
+        "canny,depth,openpose",
+        "which ControlNets, separated by commas: canny, depth, openpose, lineart, normalbae",
+        pattern=r"^ *(canny|depth|openpose|lineart|normalbae)( *, *(canny|depth|openpose|lineart|normalbae))* *$",
+    )
+    enable_vibevoice: bool = var(False, "fetch VibeVoice (speech in ComfyUI)")
+    vibevoice_model: Literal["1.5B", "Large", "Large-Q8"] = var("Large", "which VibeVoice")
+    wan_720p: bool = var(False, "fetch WAN 2.1 text-to-video 14B")
+    wan_480p: bool = var(False, "fetch WAN 2.1 text-to-video 1.3B")
+    enable_i2v: bool = var(False, "fetch WAN 2.1 image-to-video 14B and its CLIP vision encoder")
+    enable_wan22_distill: bool = var(False, "fetch the WAN 2.2 image-to-video experts for 4 steps")
+    wan22_distill_variant: Literal["lightx2v", "turbodiffusion"] = var(
+        "lightx2v", "how they come to 4 steps: LoRAs in ComfyUI's own nodes, or TurboDiffusion's files and nodes"
+    )
+    enable_wan22_ti2v: bool = var(False, "fetch WAN 2.2 text-and-image-to-video 5B")
+    enable_vace: bool = var(False, "fetch WAN 2.1 VACE 14B (video editing)")
+    enable_fun_inp: bool = var(False, "fetch WAN 2.2 Fun InP 14B (between a first and a last frame)")
+    enable_steadydancer: bool = var(False, "fetch SteadyDancer 14B (a picture dances like a video)")
+    enable_scail: bool = var(False, "fetch SCAIL preview 14B (a character moves like a 3D pose)")
+    enable_illustrious: bool = var(False, "fetch Realism Illustrious v5.0 (SDXL, from CivitAI)")
+    enable_illustrious_embeddings: bool = var(True, "with ENABLE_ILLUSTRIOUS: fetch its two embeddings too")
+    enable_zimage: bool = var(False, "fetch Z-Image Turbo")
+    enable_qwen_edit: bool = var(False, "fetch Qwen-Image-Edit-2511")
+    qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = var(
+        "Q4_K_M", "which Qwen-Image-Edit: a GGUF quantisation, fp8, or full for bf16"
+    )
+    enable_genfocus: bool = var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
+    enable_mvinverse: bool = var(False, "fetch MVInverse's weights (nothing in the image loads them)")
+    enable_flashportrait: bool = var(False, "fetch FlashPortrait")
+    enable_storymem: bool = var(False, "fetch StoryMem (nothing in the image loads it)")
+    enable_infcam: bool = var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
+    download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
+    download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
+    download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    model_cache: str = var(
+        "",
+        "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
+        pattern="^(s3://[^/]+(/.*)?)?$",
+    )
+    civitai_api_key: SecretStr | None = var(None, "CivitAI API key, for files that want a login")
+    civitai_endpoint: str = var("https://civitai.com", "address of CivitAI", pattern="^https?://")
+    hf_token: SecretStr | None = var(None, "Hugging Face token for gated models")
+    hf_endpoint: str = var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
+
+
+class Sync(BaseModel):
+    """Outputs: where they are uploaded."""
+
+    enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
+    r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
+    r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    r2_prefix: str = var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
+    r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
+    r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
+    sync_extensions: str = var(
+        "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
+    )
+    sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
+    sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
+    sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
+
+
+class Stop(BaseModel):
+    """Stopping."""
+
+    stop_seconds: float = var(30, "seconds the whole stop may take", ge=1)
+
+
+class Given(BaseModel):
+    """Given by RunPod, or by boot."""
+
+    runpod_pod_id: str = var("local", "the pod's name", given=True, pattern="^[A-Za-z0-9_.-]+$")
+    comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
+    runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
+    runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
+    runpod_tcp_port_22: str = var("", "outer port that leads to SSH", given=True, pattern=r"^\d*$")
+    runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+
+
+ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)
+"""The groups, in the order in which they are shown."""
+
+
+PORTS = {
+    "COMFYUI_PORT": "ComfyUI",
+    "STATUS_PORT": "the status page",
+    "SSH_PORT": "sshd",
+    "JUPYTER_PORT": "JupyterLab",
+    "XTTS_PORT": "XTTS",
+    "CHATTERBOX_PORT": "Chatterbox",
+    "COMFYUI_INNER_PORT": "ComfyUI behind the gate",
+    "XTTS_INNER_PORT": "XTTS behind the gate",
+    "CHATTERBOX_INNER_PORT": "Chatterbox behind the gate",
+}
+"""Every port variable and what listens there; no two may be equal."""
+
+
+def equal_ports(settings: BaseModel) -> list[str]:
+    """Find ports that two services would share."""
+    seen: dict[int, str] = {}
+    problems = []
+    for name in PORTS:
+        port = getattr(settings, name.lower())
+        if port in seen:
+            problems.append(f"{name}={port} is also {seen[port]}: give one of them another port")
+        seen.setdefault(port, name)
+    return problems

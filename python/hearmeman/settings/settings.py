@@ -1,0 +1,105 @@
+"""The pod's settings as one object, and what follows from several of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import ConfigDict, SecretStr, field_validator
+
+from hearmeman.settings import groups
+from hearmeman.settings.declare import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, extra_of
+
+PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-9+/=]+(\s|$)")
+
+
+class Settings(
+    groups.Places,
+    groups.ComfyUI,
+    groups.Memory,
+    groups.Doors,
+    groups.Voices,
+    groups.Models,
+    groups.Sync,
+    groups.Stop,
+    groups.Given,
+):
+    """The pod's settings; one field is one environment variable of the same name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _substituted(cls, value: Any) -> Any:
+        if isinstance(value, str) and UNSUBSTITUTED.search(value):
+            raise ValueError(UNSUBSTITUTED_TEXT)
+        return value
+
+    @property
+    def comfyui_dir(self) -> str:
+        """ComfyUI's base directory on the volume."""
+        return f"{self.volume_dir}/ComfyUI"
+
+    @property
+    def models_path(self) -> str:
+        """Where models are kept."""
+        return self.models_dir or f"{self.comfyui_dir}/models"
+
+    @property
+    def output_path(self) -> str:
+        """Where outputs appear."""
+        return self.comfyui_output_dir or f"{self.comfyui_dir}/output"
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate stands before the pod's ports."""
+        return self.access_token is not None
+
+    @property
+    def comfyui_listens(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports that ComfyUI itself listens on."""
+        if self.gated:
+            return (("127.0.0.1", self.comfyui_inner_port),)
+        return tuple((host, self.comfyui_port) for host in self.comfyui_host)
+
+    @property
+    def inner_url(self) -> str:
+        """Where processes of this pod reach ComfyUI, without the gate."""
+        host, port = self.comfyui_listens[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        return f"http://{host}:{port}"
+
+    @property
+    def authorized_keys(self) -> tuple[str, ...]:
+        """SSH public keys that may log in."""
+        return tuple(key for key in self._keys() if PUBLIC_KEY.search(key))
+
+    @property
+    def bad_keys(self) -> tuple[int, ...]:
+        """Which lines of the public keys are none, counted from 1."""
+        return tuple(number for number, key in enumerate(self._keys(), 1) if not PUBLIC_KEY.search(key))
+
+    def _keys(self) -> list[str]:
+        lines = (self.ssh_public_key or self.public_key).replace("\\n", "\n").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+    @property
+    def state_path(self) -> str:
+        """This pod's state folder."""
+        return self.state_dir or f"{self.volume_dir}/.hearmeman/{self.runpod_pod_id}"
+
+
+SECRETS = frozenset(
+    name.upper() for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None
+)
+"""Names of the variables that never appear in logs, argv or another process's environment."""
+
+ALIASES: dict[str, str] = {
+    alias: name.upper() for name, field in Settings.model_fields.items() for alias in extra_of(field)["aliases"]
+}
+"""Old spelling -> the variable."""
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
+    ((group.__doc__ or "").rstrip("."), tuple(name.upper() for name in group.model_fields)) for group in groups.ALL
+)
+"""Heading -> its variables, in the order in which they are shown."""

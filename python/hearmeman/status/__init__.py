@@ -1,0 +1,1 @@
+"""What the pod looks like from outside: collecting it, showing it, restarting a part."""

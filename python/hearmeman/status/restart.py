@@ -1,0 +1,53 @@
+"""`hearmeman restart NAME...`: stop processes of the pod and start them again."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+
+from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.image import RUN_DIR
+
+
+class RestartError(HearmemanError):
+    """A process could not be restarted."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `hearmeman restart`."""
+    parser.add_argument("name", nargs="+", help="process, as `hearmeman status` names it")
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Restart one after another.
+
+    Raises:
+        UsageError: there is no such process; none was touched.
+        RestartError: supervisord does not answer or refuses.
+    """
+    import http.client
+    import xmlrpc.client
+
+    from hearmeman.status import collect
+
+    processes, problem = collect.ask_supervisord(args.run_dir)
+    if problem:
+        raise RestartError(f"{problem}: run this in the pod, as root")
+    groups = {process["name"]: process["group"] for process in processes}
+    unknown = [name for name in args.name if name not in groups]
+    if unknown:
+        raise UsageError(f"no process {', '.join(unknown)} in this pod; there are {', '.join(sorted(groups))}")
+    try:
+        supervisor = collect.supervisor(args.run_dir)
+        for name in args.name:
+            full = f"{groups[name]}:{name}"
+            if supervisor.getProcessInfo(full)["statename"] in ("RUNNING", "STARTING", "STOPPING"):
+                supervisor.stopProcess(full, True)
+            supervisor.startProcess(full, True)
+            print(f"{name}: restarted")
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error, configparser.Error) as error:
+        raise RestartError(f"{name} was not restarted: {error}; `hearmeman status` tells how it is") from error
+    return 0

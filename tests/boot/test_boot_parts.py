@@ -1,0 +1,193 @@
+"""Boot's parts alone: users, shells, logs, host keys, the verdict on a stop, the image's facts, the update of nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearmeman import cli, settings
+from hearmeman import image as boot_image
+from hearmeman.boot import output, plan
+from hearmeman.boot import sshd as ssh_command
+from hearmeman.boot.shell import shell_file
+from hearmeman.boot.supervise import verdict
+from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, USERS, why_not_separate, wrapped
+from hearmeman.image import ImageError, read_image
+from hearmeman_build.plugins import fixups
+from support.planning import IMAGE, TUNING, machine
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "not JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"tier": "smoke"}', "lacks or misstates comfyui_rev"),
+        (json.dumps({**dataclasses.asdict(IMAGE), "tier": "giant"}), "unknown tier 'giant'; known are smoke"),
+    ],
+)
+def test_an_image_file_that_cannot_be_used(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "image.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+ALL_CAPS = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
+
+
+DOCKER_CAPS = "Uid:\t0\t0\t0\t0\nCapEff:\t00000000a80425fb\n"
+
+
+WHOLE_MAP = "         0          0 4294967295\n"
+
+
+def test_the_image_knows_our_users() -> None:
+    assert {user.name: user.uid for user in USERS} == fixups.USERS
+
+
+@pytest.mark.parametrize(
+    ("status", "uid_map", "setpriv", "why"),
+    [
+        (ALL_CAPS, WHOLE_MAP, True, ""),
+        (DOCKER_CAPS, WHOLE_MAP, True, ""),
+        (ALL_CAPS, "0 1000 1\n", True, "too few users"),
+        (ALL_CAPS, "0 100000 65536\n", True, ""),
+        ("Uid:\t1000\t1000\nCapEff:\t0\n", WHOLE_MAP, True, "does not run as root"),
+        ("Uid:\t0\t0\nCapEff:\t0000000000000000\n", WHOLE_MAP, True, "lacks the capabilities chown"),
+        (ALL_CAPS, WHOLE_MAP, False, "setpriv is not installed"),
+        ("", "", True, "does not run as root"),
+    ],
+)
+def test_whether_processes_can_have_users_of_their_own(status: str, uid_map: str, setpriv: bool, why: str) -> None:
+    found = why_not_separate(status, uid_map, setpriv)
+    assert (why in found) if why else found == ""
+
+
+def test_only_what_holds_secrets_keeps_a_capability() -> None:
+    assert wrapped(["x"], ROOT) == ("x",)
+    bare = " ".join(wrapped(["x"], BARE))
+    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in bare
+    for user in (DOOR, SYNC, FETCH):
+        assert f"--reuid {user.uid} --regid 0" in " ".join(wrapped(["x"], user))
+
+
+def test_without_users_of_their_own_all_run_as_they_are_and_boot_says_so() -> None:
+    made = plan.make_plan(settings.load({}), machine(not_separate="it is so"), IMAGE, TUNING, {}, "/r", "python")
+    assert {process.user for process in made.processes} == {ROOT}
+    assert any("could read the pod's secrets" in warning for warning in made.warnings)
+
+
+def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
+    held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
+    (tmp_path / "env" / "sync.json").write_text(json.dumps(held))
+    monkeypatch.setattr(boot_image, "RUN_DIR", tmp_path)
+    assert cli._environ("upload", {"A": "1"}) == {"A": "1", "R2_ACCESS_KEY_ID": "held"}
+    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {"R2_ACCESS_KEY_ID": "own"}
+    assert cli._environ("status", {"A": "1"}) == {"A": "1"}
+    assert cli._environ("models", {"A": "1"}) == {"A": "1"}
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text(min_size=1), max_size=4))
+def test_a_shell_reads_back_what_was_written(environ: dict[str, str]) -> None:
+    clean = {f"X{name}": value.replace("\x00", "").replace("\r", "") for name, value in environ.items()}
+    clean = {name: value for name, value in clean.items() if value.isprintable() or "\n" in value}
+    text = shell_file(clean, ["SECRET", "not a name"])
+    script = text + 'printf "%s" "$SECRET"; for n in "$@"; do printf "%s\\0" "${!n}"; done'
+    command = ["bash", "--norc", "-c", script, "bash", *clean]
+    done = subprocess.run(command, env={"SECRET": "s", "LC_ALL": "C.UTF-8"}, capture_output=True, check=True)
+    assert done.stdout.decode("utf-8", "surrogateescape").split("\x00")[:-1] == [
+        value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape") for value in clean.values()
+    ]
+
+
+def test_the_verdict_on_a_stop() -> None:
+    clean = {"name": "comfyui", "exit": -15, "killed": False}
+    assert verdict([clean, {"name": "sync", "exit": 0}]) == (0, [])
+    code, told = verdict([{**clean, "killed": True}, {"name": "sync", "exit": 3}])
+    assert code == 3
+    assert told[0] == "comfyui did not stop in time and was killed"
+    assert told[1].startswith("sync ended with 3")
+
+
+def test_logs_are_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "LOG_BYTES", 100)
+    written = output.Output("p", tmp_path / "p.log")
+    for number in range(60):
+        written.write(f"line {number:02}".encode())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["p.log", "p.log.1", "p.log.2", "p.log.3"]
+    assert "line 59" in (tmp_path / "p.log").read_text()
+    assert all(path.stat().st_size <= 108 for path in tmp_path.iterdir())
+    text = "".join((tmp_path / name).read_text() for name in reversed(names))
+    kept = [int(line.split()[1]) for line in text.splitlines()]
+    assert kept == list(range(kept[0], 60)), "nothing is lost between the files"
+
+
+def test_a_host_key_is_made_once(tmp_path: Path) -> None:
+    key = ssh_command.host_key(tmp_path / "ssh")
+    content = key.read_bytes()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert ssh_command.host_key(tmp_path / "ssh").read_bytes() == content
+    if os.geteuid() == 0:
+        assert key.stat().st_uid == DOOR.uid
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ssh_command.SshError, match="cannot be made"):
+        ssh_command.host_key(tmp_path / "file" / "ssh")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"services": {"xtts": "run"}}, {"services": {"xtts": []}}, {"silent_nodes": "a"}, {"jupyter_python": 1}]
+)
+def test_an_image_s_wrong_table_is_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    facts = {"tier": "smoke", "comfyui_rev": "r", "comfyui_python": "p", "comfyui_main": "m", "cuda_floor": "12.8"}
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps({**facts, **wrong}))
+    with pytest.raises(ImageError, match=next(iter(wrong))):
+        read_image(path)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstream, nodes = tmp_path / "upstream", tmp_path / "volume/ComfyUI/custom_nodes"
+    upstream.mkdir()
+    nodes.mkdir(parents=True)
+    git(upstream, "init", "-q", "-b", "main")
+    git(upstream, "commit", "-q", "--allow-empty", "-m", "one")
+    for name in ("behind", "changed", "gone"):
+        git(tmp_path, "clone", "-q", str(upstream), str(nodes / name))
+    (nodes / "plain").mkdir()
+    (nodes / "changed" / "mine").write_text("x")
+    git(nodes / "changed", "add", "mine")
+    git(nodes / "changed", "commit", "-q", "-m", "mine")
+    mine = git(nodes / "changed", "rev-parse", "HEAD")
+    git(nodes / "gone", "remote", "set-url", "origin", str(tmp_path / "nowhere"))
+    git(upstream, "commit", "-q", "--allow-empty", "-m", "two")
+    environ = {"VOLUME_DIR": str(tmp_path / "volume"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert cli.main(["nodes", "update"], environ) == 3
+    said = capsys.readouterr().err
+    assert "node.updated name=behind" in said
+    assert "node.failed name=gone" in said
+    assert "node.failed name=changed" in said
+    assert "2 of 3 custom nodes stay as they were: changed, gone" in said
+    assert git(nodes / "behind", "rev-parse", "HEAD") == git(upstream, "rev-parse", "HEAD")
+    assert git(nodes / "changed", "rev-parse", "HEAD") == mine

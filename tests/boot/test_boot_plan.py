@@ -1,0 +1,263 @@
+"""The boot plan: what it holds, what it refuses, and what holds whatever is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from supervisor.options import UnhosedConfigParser
+
+from hearmeman import settings
+from hearmeman.boot import plan, supervisord_conf
+from hearmeman.boot.facts import Listen, Place, bind_problem, process_started
+from hearmeman.boot.keep import next_pause
+from hearmeman.boot.processes import Process
+from hearmeman.boot.shell import shell_file
+from hearmeman.boot.supervisord_conf import configuration
+from hearmeman.boot.users import BARE
+from hearmeman.image import Image
+from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
+
+
+def test_the_plan_is_pure() -> None:
+    assert planned(SECRET) == planned(SECRET)
+    assert not Path("/run/hearmeman/env").exists()
+
+
+def test_comfyui_is_given_its_places() -> None:
+    argv = planned({"COMFYUI_OUTPUT_DIR": "/out", "RUNPOD_POD_ID": "p"}).processes[0].argv
+    text = " ".join(argv)
+    assert argv[:2] == ("/opt/python", "/opt/comfyui/main.py")
+    for part in (
+        "--listen 0.0.0.0 --port 8188",
+        "--base-directory /workspace/ComfyUI --models-directory /workspace/ComfyUI/models",
+        "--user-directory /workspace/ComfyUI/user",
+        "--database-url sqlite:////workspace/.hearmeman/p/comfyui.db",
+        "--extra-model-paths-config /run/hearmeman/extra_model_paths.yaml",
+        "--output-directory /out",
+        "--disable-auto-launch --log-stdout --cpu",
+    ):
+        assert part in text
+    assert "--output-directory" not in planned({}).processes[0].argv
+
+
+def test_secrets_go_only_where_they_are_needed() -> None:
+    made = planned(SECRET)
+    given = {process.name: process.secrets for process in made.processes}
+    assert given == {
+        "comfyui": {},
+        "models": {"HF_TOKEN": "HF_TOKEN"},
+        "sync": {"R2_ACCESS_KEY_ID": "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY": "R2_SECRET_ACCESS_KEY"},
+        "door": {},
+    }
+    assert "secret" not in str([process.env for process in made.processes])
+    assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
+
+
+def test_a_cache_of_models_in_the_bucket_gives_the_fetch_its_keys() -> None:
+    made = planned({**SECRET, "MODEL_CACHE": "s3://runpod/models"})
+    models = next(process for process in made.processes if process.name == "models")
+    assert set(models.secrets) == {"HF_TOKEN", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"}
+
+
+def test_harmless_names_are_not_withheld() -> None:
+    harmless = {"TOKENIZERS_PARALLELISM": "false", "PUBLIC_KEY": "ssh-ed25519 A", "MONKEY": "x", "PATH": "/bin"}
+    assert plan.withheld(harmless) == set()
+
+
+def test_the_stop_is_shared_out() -> None:
+    made = planned(SYNC)
+    stages = {process.name: (process.stop_stage, process.stop_seconds) for process in made.processes}
+    assert stages["comfyui"] == (1, 6)
+    assert stages["sync"] == (2, 21)
+    tight = planned({**SYNC, "STOP_SECONDS": "10"})
+    assert sum(max(p.stop_seconds for p in tight.processes if p.stop_stage == stage) for stage in (1, 2, 3)) <= 10
+    assert any("SYNC_DRAIN_SECONDS=20 does not fit" in warning for warning in tight.warnings)
+
+
+def test_a_node_on_the_volume_replaces_the_image_s() -> None:
+    here = machine(baked_nodes=("/opt/nodes/A", "/opt/nodes/B"), volume_nodes=("a",))
+    assert planned({}, here).node_links == ("/opt/nodes/B",)
+
+
+def test_everything_wrong_with_the_machine_is_told() -> None:
+    here = machine(
+        listens=(Listen("0.0.0.0", 8188, "taken"),),
+        places=(
+            Place("VOLUME_DIR", "/workspace", 1024**2, ""),
+            Place("STATE_DIR", "/state", 10**9, "/state is not writable"),
+        ),
+    )
+    with pytest.raises(plan.BootError) as caught:
+        planned({}, here)
+    text = str(caught.value)
+    assert "COMFYUI_PORT=8188: another process listens" in text
+    assert "/workspace has 1 MiB free, 64 MiB are needed" in text
+    assert "/state cannot be written: /state is not writable" in text
+
+
+def test_a_taken_port_is_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert bind_problem("127.0.0.1", server.getsockname()[1]) == "taken"
+    assert bind_problem("192.0.2.1", 8188) not in ("", "taken")
+
+
+def test_pauses_grow_and_start_again_after_a_steady_minute() -> None:
+    pauses = [0.0]
+    for _ in range(8):
+        pauses.append(next_pause(pauses[-1], 0.1))
+    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert next_pause(60, 61) == 1
+
+
+def test_the_entrypoint_s_start_is_read_from_proc() -> None:
+    stat = "7 (a b) c) S" + " 0" * 18 + " 500 0"
+    assert process_started(6.0, stat, 100) == 5.0
+    assert process_started(1000.0, stat, 100) == 1000.0
+    assert process_started(3.0, "", 100) == 3.0
+
+
+def test_supervisord_s_comments_and_percent_signs_survive() -> None:
+    from supervisor.options import UnhosedConfigParser
+
+    process = Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, {}, 1, 3)
+    made = plan.BootPlan((), (), (process,), 30, (), ())
+    text = supervisord_conf.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
+    parser = UnhosedConfigParser()
+    parser.read_string(text)
+    import shlex
+
+    command = parser.saneget("program:p", "command")
+    assert shlex.split(command)[-5:] == ["run", "50%", "a ;b", "c #d", "it's ;e"]
+
+
+def test_with_a_token_comfyui_listens_inside_only() -> None:
+    made = planned({"ACCESS_TOKEN": "t" * 12})
+    table = {process.name: process for process in made.processes}
+    assert " --listen 127.0.0.1 --port 18188 " in " ".join(table["comfyui"].argv)
+    assert made.comfyui_url == "http://127.0.0.1:18188"
+    assert table["door"].secrets == {"ACCESS_TOKEN": "ACCESS_TOKEN"}
+    assert all("ACCESS_TOKEN" not in p.secrets for name, p in table.items() if name != "door")
+    assert "gate" not in {process.name for process in planned({}).processes}
+
+
+def test_jupyter_is_never_without_a_token() -> None:
+    image = Image("smoke", "abc", "/p", "/m", "12.8", jupyter_python="/j")
+    assert "jupyter" not in {process.name for process in planned({}, image=image).processes}
+    made = planned({"JUPYTER_PASSWORD": "j" * 12, "RUNPOD_POD_ID": "p1"}, image=image)
+    jupyter = next(process for process in made.processes if process.name == "jupyter")
+    assert jupyter.secrets == {"JUPYTER_PASSWORD": "JUPYTER_TOKEN"}
+    assert "j" * 12 not in " ".join(jupyter.argv)
+    assert "--ServerApp.allow_origin=https://p1-8888.proxy.runpod.net" in jupyter.argv
+    assert not any("*" in word for word in jupyter.argv)
+    assert "JUPYTER_TOKEN" in made.unset
+    assert "carries no JupyterLab" in (planned({"JUPYTER_PASSWORD": "j" * 12}).failed or {})["jupyter"]
+
+
+def test_voices_are_data() -> None:
+    image = Image("consumer", "abc", "/p", "/m", "12.8", services={"xtts": ("/x", "--at", "{host}:{port}")})
+    table = {process.name: process for process in planned({"ENABLE_XTTS": "true"}, image=image).processes}
+    assert table["xtts"].argv == ("/x", "--at", "127.0.0.1:8020")
+    assert table["xtts"].user is BARE
+    gated = {"ENABLE_XTTS": "true", "ACCESS_TOKEN": "t" * 12, "ENABLE_CHATTERBOX": "true"}
+    made = planned(gated, image=image)
+    assert {p.name: p.argv for p in made.processes}["xtts"] == ("/x", "--at", "127.0.0.1:18020")
+    assert "carries no chatterbox" in (made.failed or {})["chatterbox"]
+    assert [door.service for door in made.doors] == ["ComfyUI", "status page", "XTTS"]
+
+
+def test_a_taken_port_of_a_side_door_stops_only_that() -> None:
+    listens = (Listen("0.0.0.0", 8188, ""), Listen("0.0.0.0", 22, "taken", "SSH_PORT", False))
+    made = planned({"PUBLIC_KEY": KEY}, listens=listens)
+    assert "sshd" not in {process.name for process in made.processes}
+    assert (made.failed or {})["sshd"] == "SSH_PORT=22: another process listens there: set another port"
+
+
+def test_persistent_storage_needs_a_volume() -> None:
+    with pytest.raises(plan.BootError, match="STORAGE_MODE=persistent, and nothing is mounted at /workspace"):
+        planned({"STORAGE_MODE": "persistent"}, volume_is_mount=False)
+    assert not any("no volume" in w for w in planned({"STORAGE_MODE": "ephemeral"}, volume_is_mount=False).warnings)
+
+
+def test_a_gpu_that_cannot_run_the_image_is_told_before_anything_starts() -> None:
+    tuning = dataclasses.replace(TUNING, problems=("this host's NVIDIA driver runs CUDA up to 12.4",))
+    with pytest.raises(plan.BootError, match="CUDA up to 12.4"):
+        plan.make_plan(settings.load({}), machine(), IMAGE, tuning, {}, "/r", "python")
+
+
+def test_nodes_are_updated_before_comfyui_starts() -> None:
+    made = planned({"UPDATE_NODES_ON_START": "true"}, volume_repositories=("/workspace/ComfyUI/custom_nodes/A",))
+    table = {process.name: process for process in made.processes}
+    assert table["comfyui"].after == ("nodes",)
+    assert table["nodes"].user is BARE
+    assert any("nothing to update" in warning for warning in planned({"UPDATE_NODES_ON_START": "true"}).warnings)
+
+
+ANYTHING = st.fixed_dictionaries(
+    {},
+    optional={
+        "ACCESS_TOKEN": st.just("planted-gate-token"),
+        "JUPYTER_PASSWORD": st.just("planted-jupyter-token"),
+        "HF_TOKEN": st.just("planted-hf"),
+        "RUNPOD_API_KEY": st.just("planted-runpod"),
+        "MY_OWN_SECRET": st.just("planted-unknown"),
+        "HIDDEN_COPY": st.just("x planted-gate-token y"),
+        "ENABLE_R2_SYNC": st.sampled_from(["true", "false"]),
+        "R2_ENDPOINT": st.just("https://r2.example"),
+        "R2_ACCESS_KEY_ID": st.just("planted-r2-id"),
+        "R2_SECRET_ACCESS_KEY": st.just("planted-r2-key"),
+        "ENABLE_XTTS": st.sampled_from(["true", "false"]),
+        "ENABLE_CHATTERBOX": st.sampled_from(["true", "false"]),
+        "UPDATE_NODES_ON_START": st.sampled_from(["true", "false"]),
+        "WAIT_FOR_MODELS": st.sampled_from(["true", "false"]),
+        "PUBLIC_KEY": st.sampled_from([KEY, "no key"]),
+        "STOP_SECONDS": st.floats(1, 600).map(str),
+        "SYNC_DRAIN_SECONDS": st.floats(0, 600).map(str),
+        "COMFYUI_HOST": st.sampled_from(["0.0.0.0", "127.0.0.1", "0.0.0.0,::"]),
+        "VOLUME_DIR": st.sampled_from(["/workspace", "/with space", "/per%cent ;semi #hash"]),
+    },
+)
+
+
+@given(environ=ANYTHING, separate=st.booleans(), has_voices=st.booleans())
+def test_whatever_is_asked_for_the_plan_holds_together(
+    environ: dict[str, str], separate: bool, has_voices: bool
+) -> None:
+    if "ACCESS_TOKEN" not in environ:
+        environ = {name: value for name, value in environ.items() if name != "HIDDEN_COPY"}
+    given_settings, left, failed = settings.load_for_boot(environ)
+    services = {"xtts": ("/x", "{port}"), "chatterbox": ("/c", "{port}")} if has_voices else {}
+    image = Image("smoke", "abc", "/p", "/m", "12.8", jupyter_python="/j", services=services)
+    here = machine(not_separate="" if separate else "so", volume_repositories=("/a",))
+    made = plan.make_plan(given_settings, here, image, TUNING, left, "/r", "python", failed)
+    names = [process.name for process in made.processes]
+    assert len(names) == len(set(names))
+    assert {"comfyui", "models", "door"} <= set(names)
+    for process in made.processes:
+        assert {*process.after, *process.needs} <= set(names) - {process.name}
+        assert process.stop_seconds > 0
+    # No secret in a command, a plain environment or a shell; each is given to one process at most.
+    text = str([(p.argv, p.env) for p in made.processes]) + shell_file(made.shell or {}, made.unset)
+    assert "planted" not in text
+    owners = [name for process in made.processes for name in process.secrets]
+    assert len(owners) == len(set(owners))
+    assert set(owners) | set(made.withheld) >= {name for name, value in environ.items() if "planted" in value} - {
+        "R2_ENDPOINT"
+    }
+    # The whole stop fits the budget, stage after stage.
+    stages = {process.stop_stage for process in made.processes}
+    whole = sum(max(p.stop_seconds for p in made.processes if p.stop_stage == stage) for stage in stages)
+    assert whole <= made.stop_seconds
+    # With a token, nothing but JupyterLab and SSH answers without the gate.
+    if "ACCESS_TOKEN" in environ:
+        assert {door.guard for door in made.doors} <= {"gate", "token", "keys"}
+        assert "gate" in names
+    parser = UnhosedConfigParser()
+    parser.read_string(configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", True))
+    for process in made.processes:
+        assert shlex.split(parser.saneget(f"program:{process.name}", "command"))[-1] == process.argv[-1]

@@ -1,0 +1,118 @@
+"""Sources of ComfyUI and nodes: given by a folder, pinned to another commit, listed, and ComfyUI's own options."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hearmeman_build import pin, sbom, sources
+from hearmeman_build.build import build_output, tier_parts
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT, nix
+from hearmeman_build.plugins.comfyui_options import read
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_folder_replaces_inputs_by_name(tmp_path: Path) -> None:
+    (tmp_path / "comfyui-gguf").mkdir()
+    (tmp_path / "comfyui-gguf/x.py").write_text("")
+    (tmp_path / "unrelated").mkdir()
+    assert sources.overrides(tmp_path) == ("--override-input", "comfyui-gguf", f"path:{tmp_path}/comfyui-gguf")
+
+
+def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARMEMAN_SOURCES", "/nowhere")
+    with pytest.raises(BuildError, match="HEARMEMAN_SOURCES=/nowhere is not a folder"):
+        sources.folder()
+
+
+def test_without_sources_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEARMEMAN_SOURCES", raising=False)
+
+    def unreachable(*words: str, **flags: object) -> str:
+        lock = sources.locked()["comfyui"]
+        raise BuildError(f"unable to download 'x/repos/{lock['owner']}/{lock['repo']}/tarball/{lock['rev']}'")
+
+    monkeypatch.setattr("hearmeman_build.build.nix", unreachable)
+    with pytest.raises(BuildError, match="comfyui cannot be fetched from GitHub: set HEARMEMAN_SOURCES"):
+        build_output("image-consumer")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """flake.nix and flake.lock where they may be changed."""
+    for name in ("flake.nix", "flake.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_pin_moves_flake_and_lock_together(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = copy / "given"
+    shutil.copytree(ROOT / "tests/standin", given / "comfyui")
+    monkeypatch.setenv("HEARMEMAN_SOURCES", str(given))
+    said: list[str] = []
+    pin.pin(copy, "comfyui", COMMIT, said.append)
+
+    node = json.loads((copy / "flake.lock").read_text())["nodes"]["comfyui"]
+    assert f"github:Comfy-Org/ComfyUI/{COMMIT}" in (copy / "flake.nix").read_text()
+    assert node["locked"]["rev"] == node["original"]["rev"] == COMMIT
+    assert node["locked"]["narHash"] == nix("hash", "path", str(given / "comfyui"))
+    assert "lastModified" not in node["locked"]
+    assert COMMIT[:12] in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "commit", "why"),
+    [
+        ("comfyui", "v0.33.1", "is not a commit"),
+        ("nixpkgs", COMMIT, "no input nixpkgs that is part of an image: flake.nix has comfyui"),
+    ],
+)
+def test_a_wrong_pin_changes_nothing(copy: Path, name: str, commit: str, why: str) -> None:
+    before = (copy / "flake.nix").read_bytes(), (copy / "flake.lock").read_bytes()
+    with pytest.raises(BuildError, match=why):
+        pin.pin(copy, name, commit, print)
+    assert ((copy / "flake.nix").read_bytes(), (copy / "flake.lock").read_bytes()) == before
+
+
+def test_the_list_of_parts_names_every_package_wheel_and_commit() -> None:
+    text = sbom.document(ROOT, "consumer")
+    assert text == sbom.document(ROOT, "consumer")
+    found = {component["purl"]: component for component in json.loads(text)["components"]}
+    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
+    environments = json.loads((ROOT / "nix/environments/lock.json").read_text())
+    debs = {name for group in ("core", "media", "build", "shell") for name in userland["groups"][group]}
+    files = {e["file"] for name in tier_parts("consumer")["environments"] for e in environments[name]}
+    assert len([purl for purl in found if purl.startswith("pkg:deb/debian/")]) == len(debs)
+    assert len([purl for purl in found if purl.startswith("pkg:pypi/")]) == len(files)
+    torch = next(component for purl, component in found.items() if purl.startswith("pkg:pypi/torch@2.8.0"))
+    locked = next(entry for entry in environments["comfyui"] if entry["name"] == "torch")
+    assert torch["hashes"] == [{"alg": "SHA-256", "content": locked["sha256"]}]
+    assert f"pkg:github/comfy-org/comfyui@{sources.locked()['comfyui']['rev']}" in found
+
+
+def test_comfyuis_options_are_read_from_its_own_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "comfyui_version.py").write_text('__version__ = "9.9"\n')
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy/cli_args.py").write_text(
+        "import argparse, enum\n"
+        "class Fast(enum.Enum):\n    A = 'a'\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--port', type=int, default=8188)\n"
+        "group = parser.add_mutually_exclusive_group()\n"
+        "group.add_argument('--cpu', action='store_true')\n"
+        "group.add_argument('--gpu-only', action='store_true')\n"
+        "parser.add_argument('--fast', nargs='*', type=Fast)\n"
+    )
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    found = read(tmp_path)
+    by_name = {option["flags"][-1]: option for option in found["options"]}
+    assert found["comfyui_version"] == "9.9"
+    assert (by_name["--port"]["type"], by_name["--port"]["default"]) == ("int", 8188)
+    assert by_name["--cpu"]["mutually_exclusive"] == ["--cpu", "--gpu-only"]
+    assert by_name["--fast"]["choices"] == ["a"]
+    assert by_name["--cpu"]["takes_value"] is False

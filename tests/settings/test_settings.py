@@ -1,0 +1,184 @@
+"""Settings: every problem in one message, a suggestion for a slip, no secret shown."""
+
+import pytest
+from pydantic import BaseModel
+
+from hearmeman.errors import UsageError
+from hearmeman.settings import GROUPS, SECRETS, Settings, SettingsError, load, load_for_boot
+from hearmeman.settings import command as env_command
+from hearmeman.settings.declare import Words, strangers
+from support.repository import ROOT
+
+
+def message(environ: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(environ, whole=True)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_all_problems_are_told_together() -> None:
+    text = message({"COMFYUI_PORT": "80000", "GPU_TIER": "huge", "WAIT_FOR_MODELS": "perhaps", "VOLUME_DIR": "here"})
+    for name in ("COMFYUI_PORT='80000'", "GPU_TIER='huge'", "WAIT_FOR_MODELS='perhaps'", "VOLUME_DIR='here'"):
+        assert name in text
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    assert "ENABLE_R2_SINC is not a variable: did you mean ENABLE_R2_SYNC?" in message({"ENABLE_R2_SINC": "true"})
+
+
+def test_a_secret_that_was_not_substituted_is_an_error() -> None:
+    text = message({"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"})
+    assert "HF_TOKEN" in text
+    assert "not substituted" in text
+
+
+def test_a_secret_never_appears_in_an_error() -> None:
+    text = message({"R2_SECRET_ACCESS_KEY": "{{ RUNPOD_SECRET_x }} hunter2", "COMFYUI_PORT": "x"})
+    assert "R2_SECRET_ACCESS_KEY" in text
+    assert "hunter2" not in text
+
+
+def test_a_secret_is_masked_when_printed() -> None:
+    assert "hunter2" not in repr(load({"HF_TOKEN": "hunter2"}))
+    assert {"HF_TOKEN", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"} <= SECRETS
+
+
+def test_sync_needs_its_endpoint_and_keys_all_named_with_the_rest() -> None:
+    text = message({"ENABLE_R2_SYNC": "true", "R2_ACCESS_KEY_ID": "key", "COMFYUI_PORT": "x"})
+    for part in ("R2_ENDPOINT is required", "R2_SECRET_ACCESS_KEY is required", "COMFYUI_PORT='x'"):
+        assert part in text
+    assert "R2_ACCESS_KEY_ID is" not in text
+
+
+def test_a_process_without_the_sync_s_secrets_has_settings() -> None:
+    assert load({"ENABLE_R2_SYNC": "true"}).enable_r2_sync
+
+
+def test_empty_means_unset() -> None:
+    assert load({"COMFYUI_PORT": "", "HF_TOKEN": ""}).comfyui_port == 8188
+
+
+def test_paths_follow_the_volume_and_the_pod() -> None:
+    settings = load({"VOLUME_DIR": "/v", "RUNPOD_POD_ID": "p1"})
+    assert settings.models_path == "/v/ComfyUI/models"
+    assert settings.output_path == "/v/ComfyUI/output"
+    assert settings.state_path == "/v/.hearmeman/p1"
+
+
+def test_an_old_spelling_works_and_a_contradiction_is_an_error() -> None:
+    assert load({"CLI_ARGS": "--fast"}).comfyui_args == "--fast"
+    assert load({"CLI_ARGS": "--fast", "COMFYUI_ARGS": "--fast"}).comfyui_args == "--fast"
+    text = message({"JUPYTER_TOKEN": "a" * 12, "JUPYTER_PASSWORD": "b" * 12})
+    assert "JUPYTER_TOKEN is another spelling of JUPYTER_PASSWORD" in text
+    assert "aaa" not in text
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("MODEL_DIR", "MODELS_DIR"), ("ACESS_TOKEN", "ACCESS_TOKEN"), ("comfyui_port", "COMFYUI_PORT")],
+)
+def test_slips_are_found_in_any_family(slip: str, meant: str) -> None:
+    assert f"{slip} is not a variable: did you mean {meant}?" in message({slip: "x"})
+
+
+@pytest.mark.parametrize(
+    "name", ["RUNPOD_TCP_PORT_8188", "RUNPOD_POD_HOSTNAME", "NVIDIA_VISIBLE_DEVICES", "HF_HUB_CACHE", "PATH", "HOME"]
+)
+def test_other_software_s_variables_are_left_alone(name: str) -> None:
+    load({name: "x"})
+
+
+def test_toggles_that_nothing_knows_are_named() -> None:
+    known = {name.upper(): "" for name in Settings.model_fields}
+    assert strangers({"ENABLE_TELEPORT": "true", "ENABLE_R2_SINC": "true", "FOO": "1"}, known) == ["ENABLE_TELEPORT"]
+
+
+def test_a_short_token_is_refused_without_showing_it() -> None:
+    text = message({"ACCESS_TOKEN": "hunter2", "JUPYTER_PASSWORD": "hunter2 hunter2"})
+    assert text.count("at least 12 printable characters") == 2
+    assert "hunter2" not in text
+
+
+def test_two_services_on_one_port() -> None:
+    assert "STATUS_PORT=8188 is also COMFYUI_PORT" in message({"STATUS_PORT": "8188"})
+
+
+def test_lists_are_typed_as_people_write_them() -> None:
+    class Sample(BaseModel):
+        words: Words = ()
+
+    assert Sample.model_validate({"words": " a, b c,"}).words == ("a", "b", "c")
+
+
+def test_at_boot_a_secret_that_is_missing_fails_its_part_only() -> None:
+    environ = {
+        "ENABLE_R2_SYNC": "true",
+        "R2_ENDPOINT": "https://r2.example",
+        "R2_ACCESS_KEY_ID": "{{ RUNPOD_SECRET_r2_access_key }}",
+        "HF_TOKEN": "{{RUNPOD_SECRET_hf}}",
+        "JUPYTER_PASSWORD": "{{ RUNPOD_SECRET_j }}",
+    }
+    settings, left, failed = load_for_boot(environ)
+    assert set(failed) == {"sync", "gated models", "jupyter"}
+    assert "R2_ACCESS_KEY_ID" in failed["sync"]
+    assert not settings.enable_r2_sync
+    assert settings.jupyter_password is None
+    assert "HF_TOKEN" not in left
+    _, _, failed = load_for_boot({"ENABLE_R2_SYNC": "true", "R2_ENDPOINT": "https://r2.example"})
+    assert "R2_ACCESS_KEY_ID is required" in failed["sync"]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ACCESS_TOKEN": "{{ RUNPOD_SECRET_t }}"},
+        {"JUPYTER_PASSWORD": "short"},
+        {"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}", "COMFYUI_PORT": "x"},
+        {"R2_ENDPOINT": "ftp://x", "ENABLE_R2_SYNC": "true"},
+    ],
+)
+def test_at_boot_all_else_is_an_error(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError):
+        load_for_boot(environ)
+
+
+def test_keys_for_ssh() -> None:
+    one, two = "ssh-ed25519 AAAAC3Nza one@host", 'from="10.0.0.1" ssh-rsa AAAAB3Nza two'
+    settings = load({"PUBLIC_KEY": f"{one}\n# no\n\n{two}\r\n-----BEGIN PRIVATE KEY-----"})
+    assert settings.authorized_keys == (one, two)
+    assert settings.bad_keys == (3,)
+    assert load({"PUBLIC_KEY": one, "SSH_PUBLIC_KEY": two}).authorized_keys == (two,)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    written = ROOT / "docs" / "environment.md"
+    assert written.read_text(encoding="utf-8") == env_command.markdown(), "run `make docs`"
+
+
+def test_every_variable_is_in_one_group() -> None:
+    assert sorted(name for _, names in GROUPS for name in names) == sorted(n.upper() for n in Settings.model_fields)
+
+
+def test_the_template_holds_what_differs_and_no_secret() -> None:
+    environ = {
+        "ACCESS_TOKEN": "a-secret-token-of-ours",
+        "COMFYUI_PORT": "8188",
+        "ENABLE_XTTS": "true",
+        "ENABLE_CONTROLNET": "false",
+        "RUNPOD_POD_ID": "p1",
+        "GPU_TIER": "prosumer",
+    }
+    made = env_command.template(environ, {"GPU_TIER": "prosumer"})
+    assert made["env"] == {
+        "ACCESS_TOKEN": "{{ RUNPOD_SECRET_access_token }}",
+        "ENABLE_XTTS": "true",
+        "ENABLE_CONTROLNET": "false",
+    }
+    assert made["ports"] == ["8188/http", "19123/http", "8020/http", "22/tcp"]
+
+
+def test_a_template_with_too_many_variables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env_command, "MOST_VARIABLES", 1)
+    with pytest.raises(UsageError, match="RunPod takes 1"):
+        env_command.template({"VOLUME_DIR": "/v", "GPU_TIER": "consumer"}, {})

@@ -1,0 +1,42 @@
+"""Makes small real wheels and source packages for tests."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from hearmeman_build.plugins.wheel import record_digest
+
+
+def make_wheel(folder: Path, name: str, files: Mapping[str, str], spoil: str = "") -> Path:
+    """A wheel `name`-1.0 of `files`; RECORD's digest of the file `spoil` is wrong."""
+    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+        archive.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: toy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        rows = []
+        for file, text in files.items():
+            content = b"spoilt" if file == spoil else text.encode()
+            rows.append(f"{file},sha256={record_digest(sha256(content).digest())},\n")
+        archive.writestr(f"{info}/RECORD", "".join(rows))
+    return path
+
+
+def make_sdist(folder: Path, name: str, files: Mapping[str, str]) -> Path:
+    """A source package `name`-1.0.tar.gz of `files`."""
+    path = folder / f"{name}-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in files.items():
+            info = tarfile.TarInfo(f"{name}-1.0/{file}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
