@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
+from hearmeman.terminal import Bar, bars
 
 if TYPE_CHECKING:
     from hearmeman.sync.bucket import Bucket
@@ -67,23 +69,19 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as_json: bool) -> list[dict[str, Any]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     rows = []
-    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
+    shown = None if as_json else bars(sys.stderr)
+    with shown or contextlib.nullcontext():
         for path in files:
-            task = bars.add_task(path.name, total=path.stat().st_size)
-            row = _send(bucket, prefix, path, output, lambda sent, task=task: bars.advance(task, sent))  # type: ignore[misc]
-            bars.remove_task(task)
+            sent, total = 0, path.stat().st_size
+
+            def draw(more: int, path: Path = path, total: int = total) -> None:
+                nonlocal sent
+                sent += more
+                if shown is not None:
+                    shown.draw({str(path): Bar(path.name, sent, total)})
+
+            row = _send(bucket, prefix, path, output, draw)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (was there)" if row["was_there"] else ""
