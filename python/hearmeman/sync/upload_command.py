@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
+from hearmeman.terminal import Bar, bars
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.tree import Names
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals_stop() -> Iterator[threading.Event]:
     """Let signals end the upload in order; the event tells the threads that send parts."""
     stopped = threading.Event()
@@ -163,35 +163,27 @@ def _outputs(folder: Path, names: Names) -> Iterator[str]:
 def _upload_all(
     bucket: Bucket, prefix: str, items: list[Item], stopped: threading.Event, as_json: bool
 ) -> list[dict[str, Any]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from hearmeman.sync.multipart import FileChangedError
     from hearmeman.sync.upload import Uploader
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     rows = []
     uploaders: dict[Path, Uploader] = {}
-    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
+    shown = None if as_json else bars(sys.stderr)
+    with shown or contextlib.nullcontext():
         for item in items:
             if item.root not in uploaders:
                 uploaders[item.root] = Uploader(bucket, prefix, item.root)
-            task = bars.add_task(item.path.name, total=_size(item.path))
+            sent, total = 0, _size(item.path)
 
-            def sent_more(size: int, task: TaskID = task) -> None:
-                bars.advance(task, size)
+            def draw(more: int, item: Item = item, total: int | None = total) -> None:
+                nonlocal sent
+                sent += more
                 if stopped.is_set():
                     raise FileChangedError("stopped")  # In a thread that sends a part: it need not be sent to its end.
+                if shown is not None:
+                    shown.draw({str(item.path): Bar(item.path.name, sent, total)})
 
-            row = _send(uploaders[item.root], item, sent_more)
-            bars.remove_task(task)
+            row = _send(uploaders[item.root], item, draw)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (was there)" if row["was_there"] else ""

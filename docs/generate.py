@@ -1,0 +1,105 @@
+"""Writes the parts of docs/ that repeat the code: `make docs`; a test checks that they are fresh."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+from hearmeman.door.ports import doors
+from hearmeman.settings import command as env_command
+from hearmeman.settings import load
+from hearmeman.tune.tuner import ROWS
+
+DOCS = Path(__file__).resolve().parent
+_EVERYTHING = {
+    "ENABLE_XTTS": "true",
+    "ENABLE_CHATTERBOX": "true",
+    "JUPYTER_PASSWORD": "example-token",
+    "PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleExam you@home",
+}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Render a Markdown table."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def ports() -> str:
+    """Every port of a pod that has everything switched on, and who can reach it with and without ACCESS_TOKEN."""
+    open_doors = {door.service: door for door in doors(load(_EVERYTHING))}
+    gated = {door.service: door for door in doors(load({**_EVERYTHING, "ACCESS_TOKEN": "example-token-1"}))}
+
+    def who(words: str) -> str:
+        reach = words.partition(": ")[2].partition(";")[0]
+        return reach.replace("EVERYBODY", "everybody")
+
+    return table(
+        ("Port", "Variable", "Protocol", "Service", "Who gets in", "With ACCESS_TOKEN"),
+        (
+            (
+                str(door.port),
+                f"`{door.variable}`",
+                "TCP" if door.guard == "keys" else "HTTP",
+                service,
+                who(door.words()),
+                who(gated[service].words()),
+            )
+            for service, door in open_doors.items()
+        ),
+    )
+
+
+def memory() -> str:
+    """VRAM thresholds -> tier, memory mode and ComfyUI arguments."""
+    uppers = [None, *(row[0] for row in ROWS)]
+
+    def span(low: int, high: int | None) -> str:
+        if high is None:
+            return f"{low} GB and more"
+        return f"{low} to {high} GB" if low else f"below {high} GB"
+
+    return table(
+        ("VRAM", "Tier", "Memory mode", "ComfyUI arguments"),
+        (
+            (span(low, high), tier, f"`{mode}`", " ".join(f"`{words}`" for words in arguments) or "none")
+            for (low, tier, mode, arguments), high in zip(ROWS, uppers, strict=False)
+        ),
+    )
+
+
+SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
+    ("pod.md", "ports"): ports,
+    ("pod.md", "memory"): memory,
+}
+"""(page, marker) -> what stands between `<!-- begin marker -->` and `<!-- end marker -->` there."""
+
+PAGES: dict[str, Callable[[], str]] = {"environment.md": env_command.markdown}
+"""Pages that are generated whole."""
+
+
+def render() -> dict[Path, str]:
+    """Every generated page as it should be.
+
+    Raises:
+        ValueError: a page has lost its marker.
+    """
+    pages = {DOCS / name: make() for name, make in PAGES.items()}
+    for (name, marker), make in SECTIONS.items():
+        path = DOCS / name
+        text = pages.get(path) or path.read_text(encoding="utf-8")
+        between = re.compile(rf"(<!-- begin {marker} -->\n).*?(<!-- end {marker} -->)", re.DOTALL)
+        if len(between.findall(text)) != 1:
+            raise ValueError(f"{path} must hold `<!-- begin {marker} -->` and `<!-- end {marker} -->` once")
+        content = make()
+        pages[path] = between.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
+    return pages
+
+
+if __name__ == "__main__":
+    for path, text in render().items():
+        path.write_text(text, encoding="utf-8")
