@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from hearmeman.models.catalogue import Catalogue, Model
-from hearmeman.models.plan import Plan
+from hearmeman.models.plan import Plan, Step
 
 
 def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
@@ -36,7 +36,7 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
                 model.title + (" (nothing in the image loads it)" if model.no_node else ""),
             )
         )
-    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file whose size is not established, as ? does"
+    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file of unknown size, ? is all unknown"
     return "\n".join([*table(rows, right=(2, 3)), end])
 
 
@@ -58,24 +58,27 @@ def _size(known: Catalogue, model: Model) -> tuple[int, str]:
 
 def plan(made: Plan) -> str:
     """Render a plan: files in their order, notes, sums."""
+    notes = [f"note: {note}" for note in made.notes]
     if not made.steps:
-        return "no model is asked for: `hearmeman models list` names them and what asks for them"
+        why = "nothing to fetch" if made.notes else "no model is asked for"
+        return "\n".join([f"{why}: `hearmeman models list` shows every model and what asks for it", *notes])
     rows = [("do", "GB", "file", "why", "for")]
     for step in made.steps:
-        size = f"{step.bytes / 1e9:.3f}" if step.bytes or step.action in ("present", "verify") else "?"
-        rows.append((step.action, size, step.file.to, step.reason, ",".join(step.models)))
+        rows.append((step.action, _gigabytes(step), step.file.to, step.reason, ",".join(step.models)))
     lines = table(rows, right=(1,))
-    if made.notes:
-        lines += ["", *(f"note: {note}" for note in made.notes)]
+    if notes:
+        lines += ["", *notes]
     todo = made.having("fetch", "list")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{len(todo)} of {len(made.steps)} to fetch: {made.fetch_bytes / 1e9:.3f} GB;"
-            f" {made.free_bytes / 1e9:.3f} GB are free",
-        ]
-    )
+    least = f"at least {made.fetch_bytes / 1e9:.3f} GB, {len(made.unknown)} of them of unknown size"
+    much = least if made.unknown else f"{made.fetch_bytes / 1e9:.3f} GB"
+    free = f"{made.free_bytes / 1e9:.3f} GB are free"
+    return "\n".join([*lines, "", f"{len(todo)} of {len(made.steps)} to fetch: {much}; {free}"])
+
+
+def _gigabytes(step: Step) -> str:
+    if step.action in ("fetch", "list") and not step.file.expected:
+        return "?"
+    return f"{'' if step.file.size else '~'}{step.bytes / 1e9:.3f}"
 
 
 def plan_json(made: Plan) -> str:
@@ -86,7 +89,7 @@ def plan_json(made: Plan) -> str:
             "to": step.file.to,
             "action": step.action,
             "reason": step.reason,
-            "bytes": step.bytes,
+            "bytes": None if step in made.unknown else step.bytes,
             "models": step.models,
             "source": str(step.file.source),
             "licence": step.file.licence,
@@ -97,6 +100,7 @@ def plan_json(made: Plan) -> str:
         "models": [model.id for model in made.models],
         "steps": steps,
         "fetch_bytes": made.fetch_bytes,
+        "fetch_bytes_is_least": bool(made.unknown),
         "free_bytes": made.free_bytes,
         "notes": made.notes,
     }
