@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 
 from hearmeman.models.catalogue import Catalogue, Model
 from hearmeman.models.plan import Plan
-
-
-def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Align columns; those in `right` to the right."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+from hearmeman.terminal import size, table
 
 
 def catalogue(known: Catalogue, asked: set[str]) -> str:
     """Render all models, what asks for them and what they take."""
-    rows = [("", "model", "disk GB", "GPU GB", "asked for by", "title")]
+    head = ("", "model", "disk GB", "GPU GB", "asked for by", "title")
+    rows = []
     for model in known.models:
-        size, exact = _size(known, model)
+        stored, exact = _size(known, model)
         rows.append(
             (
                 "*" if model.id in asked else "",
                 model.id,
-                f"{exact}{size / 1e9:.2f}" if size else "?",
+                f"{exact}{stored / 1e9:.2f}" if stored else "?",
                 "" if model.vram_gb is None else f"{model.vram_gb:g}",
                 " ".join(f"{name}={value}" for name, value in model.when.items()) or f"MODELS={model.id}",
                 model.title + (" (nothing in the image loads it)" if model.no_node else ""),
             )
         )
     end = "* is asked for by the settings; ~ is a rounded size, > lacks a file whose size is not established, as ? does"
-    return "\n".join([*table(rows, right=(2, 3)), end])
+    return "\n".join([*table(rows, head, right=(2, 3), wraps=(4, 5)), end])
 
 
 def catalogue_json(known: Catalogue, asked: set[str]) -> str:
     """Render the catalogue as it is, each model with whether it is asked for."""
     models = []
     for model in known.models:
-        size, exact = _size(known, model)
-        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": size, "bytes_exact": not exact})
+        stored, exact = _size(known, model)
+        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": stored, "bytes_exact": not exact})
     return json.dumps({"models": models, "files": [file.model_dump() for file in known.files]}, indent=2)
 
 
@@ -60,11 +49,11 @@ def plan(made: Plan) -> str:
     """Render a plan: files in their order, notes, sums."""
     if not made.steps:
         return "no model is asked for: `hearmeman models list` names them and what asks for them"
-    rows = [("do", "GB", "file", "why", "for")]
+    rows = []
     for step in made.steps:
-        size = f"{step.bytes / 1e9:.3f}" if step.bytes or step.action in ("present", "verify") else "?"
-        rows.append((step.action, size, step.file.to, step.reason, ",".join(step.models)))
-    lines = table(rows, right=(1,))
+        known = bool(step.bytes) or step.action in ("present", "verify")
+        rows.append((step.action, size(step.bytes) if known else "?", step.file.to, step.reason, ",".join(step.models)))
+    lines = table(rows, ("do", "size", "file", "why", "for"), right=(1,), wraps=(2, 3, 4))
     if made.notes:
         lines += ["", *(f"note: {note}" for note in made.notes)]
     todo = made.having("fetch", "list")
@@ -72,8 +61,7 @@ def plan(made: Plan) -> str:
         [
             *lines,
             "",
-            f"{len(todo)} of {len(made.steps)} to fetch: {made.fetch_bytes / 1e9:.3f} GB;"
-            f" {made.free_bytes / 1e9:.3f} GB are free",
+            f"{len(todo)} of {len(made.steps)} to fetch: {size(made.fetch_bytes)}; {size(made.free_bytes)} are free",
         ]
     )
 
