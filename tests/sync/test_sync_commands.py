@@ -19,7 +19,6 @@ from fakes.comfyui import comfyui
 from fakes.r2 import R2
 from hearmeman.sync import cost
 from hearmeman.sync.finished import Sign, looks_whole, sign
-from hearmeman.sync.pod_environment import with_pod_keys
 from hearmeman.sync.prompts import Prompts
 from support.repository import ROOT
 from support.sync_process import Sync
@@ -53,7 +52,7 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
         assert facts["running"]
         assert (facts["backlog_files"], facts["uploaded_bytes"], facts["pid"]) == (0, 1000, daemon.process.pid)
         assert facts["last_success_key"].endswith("/a.png")
-        assert "1 files, 0.0 MB since the start" in run(daemon, "sync", "status").stdout
+        assert "1 files, 1 kB since the start" in run(daemon, "sync", "status").stdout
         assert daemon.stop() == 0
     finally:
         daemon.kill()
@@ -161,18 +160,6 @@ def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
     done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
     assert done.returncode == 2
     assert "SYNC_EXTENSIONS='tar.gz' names tar.gz" in done.stderr
-
-
-def test_the_pods_keys_are_found(tmp_path: Path) -> None:
-    file = tmp_path / "sync.json"
-    file.write_text(
-        json.dumps({"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "b", "HF_TOKEN": "t"})
-    )
-    found = with_pod_keys({"R2_BUCKET": "mine"}, file)
-    assert found == {"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "mine"}
-    own = {"R2_ACCESS_KEY_ID": "x", "R2_SECRET_ACCESS_KEY": "y"}
-    assert with_pod_keys(own, file) == own
-    assert with_pod_keys({}, tmp_path / "none.json") == {}
 
 
 WEBM = b"\x1aE\xdf\xa3\x84" + bytes(4) + b"\x18S\x80g"

@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 
 from hearmeman.models.catalogue import Catalogue, Model
 from hearmeman.models.plan import Plan, Step
-
-
-def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Align columns; those in `right` to the right."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+from hearmeman.terminal import size, table
 
 
 def catalogue(known: Catalogue, asked: set[str]) -> str:
     """Render all models, what asks for them and what they take."""
-    rows = [("", "model", "disk GB", "GPU GB", "asked for by", "title")]
+    rows = []
     for model in known.models:
-        size, exact = _size(known, model)
+        stored, exact = _size(known, model)
+        what = [model.title + (" (nothing in the image loads it)" if model.no_node else ""), *asked_by(model)]
         rows.append(
             (
                 "*" if model.id in asked else "",
                 model.id,
-                f"{exact}{size / 1e9:.2f}" if size else "?",
+                f"{exact}{stored / 1e9:.2f}" if stored else "?",
                 "" if model.vram_gb is None else f"{model.vram_gb:g}",
-                " ".join(f"{name}={value}" for name, value in model.when.items()) or f"MODELS={model.id}",
-                model.title + (" (nothing in the image loads it)" if model.no_node else ""),
+                "\n".join(what),
             )
         )
+    lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what asks for it"), right=(2, 3))
     end = "* is asked for by the settings; ~ is a rounded size, > lacks a file of unknown size, ? is all unknown"
-    return "\n".join([*table(rows, right=(2, 3)), end])
+    return "\n".join([*lines, end])
+
+
+def asked_by(model: Model) -> list[str]:
+    """Name the variables that ask for a model, all of them together."""
+    return [f"{name}={value}" for name, value in model.when.items()] or [f"MODELS={model.id}"]
 
 
 def catalogue_json(known: Catalogue, asked: set[str]) -> str:
     """Render the catalogue as it is, each model with whether it is asked for."""
     models = []
     for model in known.models:
-        size, exact = _size(known, model)
-        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": size, "bytes_exact": not exact})
+        stored, exact = _size(known, model)
+        models.append({**model.model_dump(), "asked_for": model.id in asked, "bytes": stored, "bytes_exact": not exact})
     return json.dumps({"models": models, "files": [file.model_dump() for file in known.files]}, indent=2)
 
 
@@ -62,23 +56,28 @@ def plan(made: Plan) -> str:
     if not made.steps:
         why = "nothing to fetch" if made.notes else "no model is asked for"
         return "\n".join([f"{why}: `hearmeman models list` shows every model and what asks for it", *notes])
-    rows = [("do", "GB", "file", "why", "for")]
-    for step in made.steps:
-        rows.append((step.action, _gigabytes(step), step.file.to, step.reason, ",".join(step.models)))
-    lines = table(rows, right=(1,))
+    rows = [(step.action, _size_of(step), _file_of(step), ", ".join(step.models)) for step in made.steps]
+    lines = table(rows, ("do", "size", "file", "for"), right=(1,), wraps=(2, 3))
     if notes:
         lines += ["", *notes]
     todo = made.having("fetch", "list")
-    least = f"at least {made.fetch_bytes / 1e9:.3f} GB, {len(made.unknown)} of them of unknown size"
-    much = least if made.unknown else f"{made.fetch_bytes / 1e9:.3f} GB"
-    free = f"{made.free_bytes / 1e9:.3f} GB are free"
-    return "\n".join([*lines, "", f"{len(todo)} of {len(made.steps)} to fetch: {much}; {free}"])
+    much = size(made.fetch_bytes)
+    if made.unknown:
+        much = f"at least {much}, {len(made.unknown)} of them of unknown size"
+    return "\n".join(
+        [*lines, "", f"{len(todo)} of {len(made.steps)} to fetch: {much}; {size(made.free_bytes)} are free"]
+    )
 
 
-def _gigabytes(step: Step) -> str:
-    if step.action in ("fetch", "list") and not step.file.expected:
-        return "?"
-    return f"{'' if step.file.size else '~'}{step.bytes / 1e9:.3f}"
+def _size_of(step: Step) -> str:
+    if step.action in ("fetch", "list"):
+        return f"{'' if step.file.size else '~'}{size(step.bytes)}" if step.file.expected else "?"
+    return size(step.file.size) if step.file.size else ""
+
+
+def _file_of(step: Step) -> str:
+    plain = {"fetch": "not there", "present": "verified before", "list": "what it consists of is asked for first"}
+    return step.file.to + ("" if plain.get(step.action) == step.reason else f" ({step.reason})")
 
 
 def plan_json(made: Plan) -> str:

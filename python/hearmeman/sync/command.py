@@ -30,9 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Sync until SIGTERM; 3 when something was left."""
     from hearmeman.settings import load
-    from hearmeman.sync.pod_environment import with_pod_keys
 
-    settings = load(with_pod_keys(environ))
+    settings = load(environ)
     if args.what == "status":
         from hearmeman.sync import status
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import Settings
+from hearmeman.terminal import age, size
 
 
 class NoReportError(HearmemanError):
@@ -51,22 +52,15 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
     running = f"running, pid {facts.get('pid')}" if facts["running"] else "not running"
     shown = [
         f"sync      {running}: {facts.get('folder')} to s3://{facts.get('bucket')} at {facts.get('endpoint')}",
-        f"backlog   {facts.get('backlog_files', 0)} files, {facts.get('backlog_bytes', 0) / 1e6:.1f} MB, "
+        f"backlog   {facts.get('backlog_files', 0)} files, {size(facts.get('backlog_bytes', 0))}, "
         f"{facts.get('uploading', 0)} of them on their way",
-        f"sent      {facts.get('uploaded_files', 0)} files, {facts.get('uploaded_bytes', 0) / 1e6:.1f} MB since the start; "
+        f"sent      {facts.get('uploaded_files', 0)} files, {size(facts.get('uploaded_bytes', 0))} since the start; "
         f"{facts.get('journaled_files', 0)} known to be in the bucket",
     ]
     if "last_success_at" in facts:
-        shown.append(f"last      {facts['last_success_key']}, {_ago(now - facts['last_success_at'])}")
+        shown.append(f"last      {facts['last_success_key']}, {age(now - facts['last_success_at'])}")
     if facts.get("problem"):
         shown.append(f"problem   {facts['problem']}")
     elif "last_error_at" in facts:
-        shown.append(f"mended    {facts['last_error']}, {_ago(now - facts['last_error_at'])}")
+        shown.append(f"mended    {facts['last_error']}, {age(now - facts['last_error_at'])}")
     return shown + [f"left      {path}" for path in facts.get("left", [])[:20] if not facts["running"]]
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
