@@ -15,8 +15,9 @@ import pytest
 
 from fakes.comfyui import comfyui
 from fakes.r2 import R2
-from hearmeman.sync import cost
+from hearmeman.sync import cost, report
 from hearmeman.sync.prompts import Prompts
+from support.outputs import png
 from support.repository import ROOT
 from support.sync_process import Sync
 
@@ -63,6 +64,24 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
     assert (month["class_a"], month["class_b"]) == (sent.count("put_object"), sent.count("head_object")) == (2, 1)
     assert month["sent_bytes"] == 1000
     assert "2 class A and 1 class B requests" in run(daemon, "sync", "cost").stdout
+
+
+def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ())
+    failing = [{"file": "a.png", "kind": "refused", "why": "the bucket said 400", "failures": 7, "since": time.time()}]
+    facts = {"failing_files": 3, "failing": failing, "last_error": "the bucket said 400", "last_error_at": time.time()}
+    (daemon.state / "sync.json").write_text(json.dumps({**facts, "problem": ""}))
+    held = report.lock(daemon.state / "sync.lock")
+    assert held is not None
+    with held:
+        shown = run(daemon, "sync", "status")
+        assert shown.returncode == 1
+        for words in ("failing   3 files", "a.png: the bucket said 400, 7 times, first just now", "and 2 more"):
+            assert words in shown.stdout
+        assert "solved" not in shown.stdout
+        (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
+        shown = run(daemon, "sync", "status")
+        assert (shown.returncode, "solved    the bucket said 400, just now" in shown.stdout) == (0, True)
 
 
 def test_prices_are_those_of_the_specification() -> None:
@@ -131,9 +150,9 @@ def test_outputs_are_found_without_the_kernels_help(r2: R2, tmp_path: Path) -> N
     try:
         daemon.wait_said("sync.reconciled")
         (daemon.output / "new/deep").mkdir(parents=True)
-        (daemon.output / "new/deep/a.png").write_bytes(b"a")
+        (daemon.output / "new/deep/a.png").write_bytes(png(b"a"))
         daemon.wait_for(lambda: len(r2.objects) == 1, "the first", 8)
-        (daemon.output / "new/deep/b.png").write_bytes(b"b")
+        (daemon.output / "new/deep/b.png").write_bytes(png(b"b"))
         daemon.wait_for(lambda: len(r2.objects) == 2, "the second", 8)
         assert daemon.stop() == 0
     finally:
@@ -146,7 +165,7 @@ def test_the_output_folder_may_vanish_and_come_back(r2: R2, tmp_path: Path) -> N
         daemon.wait_said("sync.reconciled")
         daemon.output.rmdir()
         daemon.output.mkdir()
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.wait_for(lambda: len(r2.objects) == 1, "the file")
         assert daemon.stop() == 0
     finally:

@@ -41,6 +41,8 @@ def box(kind: bytes, size: int) -> bytes:
         (box(b"ftyp", 8) + box(b"mdat", 100), False),
         (box(b"ftyp", 8) + box(b"moov", 20) + box(b"moof", 20) + box(b"mdat", 100), None),
         (box(b"ftyp", 8) + box(b"moov", 20) + box(b"mdat", 100)[:-1], False),
+        (b"GIF89a" + bytes(20) + b";", True),
+        (b"GIF89a" + bytes(20), False),
         (b"ID3 and so on", None),
         (b"", None),
     ],

@@ -143,6 +143,48 @@ def test_a_failure_is_one_sentence(server: S3, variable: str, value: str, senten
     assert server.secret_key not in done.stderr
 
 
+def test_an_endpoint_that_ends_with_the_bucket_puts_objects_in_their_place(server: S3, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    done = upload(server, "--prefix", "pasted", str(tmp_path / "a.png"), R2_ENDPOINT=f"{server.url}/{server.bucket}")
+    assert done.returncode == 0, done.stderr
+    assert f"pasted/{utc_date(time.time_ns())}/a.png" in server.objects()
+
+
+def test_what_another_tool_is_configured_with_has_no_say(server: S3, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("[profile x\nnot a config")
+    others = {
+        "AWS_PROFILE": "nobody",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "config"),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_SUPPORTED",
+        "AWS_RETRY_MODE": "nonsense",
+        "AWS_MAX_ATTEMPTS": "x",
+        "AWS_CA_BUNDLE": str(tmp_path / "none.pem"),
+        "AWS_DEFAULT_REGION": "mars-1",
+    }
+    done = upload(server, "--test", **others)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_a_file_that_goes_while_others_are_sent_stops_nothing(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_text(name)
+    with R2() as r2:
+
+        def delete(operation: str, key: str) -> None:
+            if operation == "put_object" and key.endswith("a.png"):
+                (tmp_path / "b.png").unlink(missing_ok=True)
+
+        r2.before = delete
+        done = upload(r2, *(str(tmp_path / name) for name in ("a.png", "b.png", "c.png")))
+        assert (done.returncode, "b.png: it is gone" in done.stderr) == (3, True), done.stderr
+        assert sorted(r2.contents().values()) == [b"a.png", b"c.png"]
+
+
 def test_a_server_without_tls(server: S3) -> None:
     done = upload(server, "--test", R2_ENDPOINT=server.url.replace("http:", "https:"))
     assert done.returncode == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, SecretStr, field_validator
+from pydantic import BaseModel, SecretStr, ValidationInfo, field_validator
 
 from hearmeman.settings.declare import Words, var
+from hearmeman.settings.endpoint import endpoint_of
 
 _FOLDER = "^(/.*)?$"
 _HOST = r"^[^\s,]+$"
@@ -155,8 +156,8 @@ class Sync(BaseModel):
     """Outputs: where they are uploaded."""
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
-    r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
     r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    r2_endpoint: str = var("", "address of the S3 endpoint, without the bucket's name; required with ENABLE_R2_SYNC")
     r2_prefix: str = var("outputs", "first part of every object's key")
     r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
@@ -166,6 +167,12 @@ class Sync(BaseModel):
     sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
+
+    @field_validator("r2_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str, info: ValidationInfo) -> str:
+        # The bucket is declared, and so validated, before the endpoint.
+        return endpoint_of(value, info.data.get("r2_bucket", "")) if value else value
 
     @field_validator("r2_prefix")
     @classmethod

@@ -32,6 +32,8 @@ class Waiting:
     """Why the last of them failed."""
     failed_at: float = 0.0
     """Clock of that."""
+    failing_since: float = 0.0
+    """Clock of the first failure in a row."""
     busy: bool = False
     """Whether an upload of it is under way."""
     gone: bool = False
@@ -195,6 +197,8 @@ class Backlog:
             self._forget(path)
         else:
             entry.attempts += 1
+            if entry.failure is None:
+                entry.failing_since = now
             entry.failure, entry.failed_at = failure, now
             self._look_again(path, again_at)
 

@@ -62,7 +62,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
         journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
-        raise SyncError(f"{error.filename} cannot be used: {error.strerror}: nothing was uploaded") from error
+        where, why = error.filename or state, error.strerror or error
+        raise SyncError(
+            f"{where} cannot be used: {why}: nothing was uploaded; free some space or set STATE_DIR"
+        ) from error
     except sqlite3.Error as error:
         raise SyncError(
             f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"

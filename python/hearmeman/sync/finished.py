@@ -92,6 +92,8 @@ def looks_whole(descriptor: int, size: int) -> bool | None:
         return _boxes_end(descriptor, size)
     if head.startswith(b"\x1aE\xdf\xa3"):
         return _segment_ends(head, size)
+    if head.startswith(b"GIF8"):
+        return os.pread(descriptor, 1, max(size - 1, 0)) == b";"
     if head.startswith(b"fLaC") and len(head) >= 42:
         return any(head[26:42])  # The md5 of the sound.
     if head.startswith(b"\xff\xd8\xff") and os.pread(descriptor, 2, max(size - 2, 0)) == b"\xff\xd9":

@@ -10,9 +10,9 @@ class Once:
 
     def __init__(self) -> None:
         """Start with nothing said."""
-        self._said: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, object]] = set()
 
-    def say(self, event: str, of: str = "", **fields: object) -> None:
+    def say(self, event: str, of: object = "", **fields: object) -> None:
         """Log `sync.EVENT` unless it was logged before about the same thing."""
         if (event, of) not in self._said:
             self._said.add((event, of))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hearmeman.log import log
@@ -20,7 +19,7 @@ SUSPICIOUS_CHANGES = 3
 """A file that so often in a row held other bytes than a moment before, though it looks the same, is a failure."""
 HURRIED_ATTEMPTS = 2
 """Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
-NAMED = 100
+NAMED = 20
 """Failing files that the report names."""
 
 
@@ -46,6 +45,7 @@ class Outcomes:
         self.backlog, self.report, self.endpoint, self.bucket = backlog, report, endpoint, bucket
         self.patience = Patience()
         self.uploaded_files = self.uploaded_bytes = 0
+        self._unix = time.time() - time.monotonic()
         self._succeeded_at = 0.0
         self._failed_last = ""
         self._said: dict[str, set[str]] = {}
@@ -117,16 +117,22 @@ class Outcomes:
             return None
 
     def facts(self) -> dict[str, object]:
-        """Give what the report says of all this: what fails is counted, and named up to a hundred."""
+        """Give what the report says of all this: what fails is counted, and some of it is named."""
         failing = self.backlog.failing()
-        named: Sequence[str] = sorted(failing)[:NAMED]
+        named = [
+            {
+                "file": path,
+                "kind": entry.failure.kind,
+                "why": entry.failure.sentence,
+                "failures": entry.attempts,
+                "since": self._unix + entry.failing_since,
+            }
+            for path, entry in sorted(failing.items())[:NAMED]
+            if entry.failure is not None
+        ]
         return {
             "uploaded_files": self.uploaded_files,
             "uploaded_bytes": self.uploaded_bytes,
             "failing_files": len(failing),
-            "failing": [
-                {"file": path, "kind": failure.kind, "why": failure.sentence, "failures": failing[path].attempts}
-                for path in named
-                if (failure := failing[path].failure) is not None
-            ],
+            "failing": named,
         }
