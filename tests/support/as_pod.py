@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hearmeman.boot.users import SYNC, wrapped
@@ -12,9 +13,10 @@ COMFYUI_UID = 1000
 """Stands for whoever runs ComfyUI: a uid that is neither root's nor the sync's."""
 
 
-def as_sync(argv: Sequence[str]) -> list[str]:
-    """Give the command as the pod's sync user runs it; a plain user runs it as itself."""
-    return list(wrapped(argv, SYNC)) if os.geteuid() == 0 else list(argv)
+def as_sync(argv: Sequence[str], *more: str) -> list[str]:
+    """Give the command as the pod's sync user runs it, with `more` capabilities; a plain user runs it as itself."""
+    user = replace(SYNC, keeps=(*SYNC.keeps, *more))
+    return list(wrapped(argv, user)) if os.geteuid() == 0 else list(argv)
 
 
 def give_to_comfyui(folder: Path) -> Path:
