@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -13,15 +12,13 @@ from hearmeman.boot.users import ROOT
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image
-from hearmeman.settings import SECRETS, Settings
+from hearmeman.redact import looks_secret
+from hearmeman.settings import ALIASES, NAMES, SECRETS, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
 
 MIN_FREE_BYTES = 64 * 1024**2
 FULL = 0.95
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE
-)
 
 
 class BootError(HearmemanError):
@@ -68,7 +65,7 @@ class BootPlan:
 
 def withheld(environ: Mapping[str, str]) -> set[str]:
     """Name the variables that look secret, and those that repeat a secret's value."""
-    names = {name for name in environ if name in SECRETS or _SECRET_NAME.search(name)}
+    names = {name for name in environ if name in SECRETS or looks_secret(name)}
     values = {environ[name] for name in names if len(environ[name]) >= 8}
     return names | {name for name, value in environ.items() if any(secret in value for secret in values)}
 
@@ -230,11 +227,10 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
             f"processes cannot be given users of their own ({machine.not_separate}): "
             "ComfyUI and its custom nodes could read the pod's secrets"
         )
-    found += [f"key {number} of PUBLIC_KEY is no SSH public key: it is left out" for number in settings.bad_keys]
+    found += settings.key_problems
     if settings.update_nodes_on_start and not machine.volume_repositories:
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
-    known = {name.upper(): "" for name in Settings.model_fields}
-    found += [f"{name} is set, and nothing here knows it: it has no effect" for name in strangers(environ, known)]
+    found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)
