@@ -140,10 +140,15 @@ class _Guarded:
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Let standard output and standard error write no secret: prints, warnings, tracebacks, others' log lines."""
-    before = sys.stdout, sys.stderr
+    """Let standard output and standard error write no secret: prints, warnings, tracebacks, others' log lines.
+
+    Secrets that were learned meanwhile are forgotten at the end.
+    """
+    global _redact
+    before, known = (sys.stdout, sys.stderr), _redact
     sys.stdout, sys.stderr = (cast("TextIO", _Guarded(stream)) for stream in before)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        _redact = known

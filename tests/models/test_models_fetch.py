@@ -20,7 +20,8 @@ from fakes.civitai import CivitAI, Version
 from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
 from fakes.serving import Fault, Stored
 from hearmeman.models.catalogue import read
-from hearmeman.models.plan import Host, make_plan
+from hearmeman.models.notes import Host
+from hearmeman.models.plan import make_plan
 from hearmeman.models.store import Store
 from support.fetching import Case
 from support.repository import ROOT

@@ -141,7 +141,9 @@ class _Clock:
         self.phases[phase] = round(self.now(), 3)
 
 
-def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...], list[str]]:
+def _load(
+    environ: Mapping[str, str], known: Any
+) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...], list[str]]:
     from hearmeman.settings import SettingsError, canonical, load_for_boot
     from hearmeman.tune.command import own_arguments
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hearmeman.errors import UsageError
+from hearmeman.redact import redact
 from hearmeman.settings import groups
 from hearmeman.settings.declare import UNSUBSTITUTED, Problem, near_misses, renamed
 from hearmeman.settings.settings import ALIASES, NAMES, SECRETS, Settings
@@ -64,7 +65,8 @@ def _problem(item: Any, found: Mapping[str, str], spelt: Mapping[str, str]) -> P
     ours = item["type"] == "value_error"
     message = str(item["ctx"]["error"]) if ours else f"takes {takes(Settings.model_fields[NAMES[name]])}"
     value = found.get(name, "")
-    shown = "" if name in SECRETS else f"={value if len(value) <= 200 else value[:200] + '…'!r}"
+    short = value if len(value) <= 200 else f"{value[:200]}…"
+    shown = "" if name in SECRETS else f"={redact(short)!r}"
     # Without this secret its own part fails; a gate without its token would stand open.
     spares = name in _PARTS and (name in SECRETS or UNSUBSTITUTED.search(value) is not None)
     too_short = message.startswith("must be at least")

@@ -74,34 +74,18 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _endpoint(text: str) -> str:
-    url = _url(text)
-    path = urlsplit(url).path
-    if path:
-        raise ValueError(f"leave out {path!r}: the bucket is named by R2_BUCKET")
-    return url
-
-
 def _bucket(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
         raise ValueError
     return text
 
 
-def _prefix(text: str) -> str:
-    parts = [part for part in text.split("/") if part]
-    if not parts or not text.isprintable() or len(text.encode()) > 100:
-        raise ValueError
-    if ".." in parts or "." in parts:
-        raise ValueError("'.' and '..' are no folders in a bucket")
-    return "/".join(parts)
-
-
 def _cache(text: str) -> str:
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://"):
         raise ValueError
-    return f"s3://{_bucket(bucket)}" + (f"/{_prefix(prefix)}" if prefix else "")
+    prefix = prefix.strip("/")
+    return f"s3://{_bucket(bucket)}" + (f"/{prefix}" if prefix else "")
 
 
 def _host(text: str) -> str:
@@ -155,10 +139,12 @@ def several(*choices: str) -> Shape:
 Folder = Annotated[str, Shape("an absolute path, such as /workspace/models", _folder)]
 Url = Annotated[str, Shape("an address that begins with https:// or http://", _url)]
 Endpoint = Annotated[
-    str, Shape("an address such as https://ACCOUNT.r2.cloudflarestorage.com, without the bucket", _endpoint)
+    str, Shape("an address such as https://ACCOUNT.r2.cloudflarestorage.com, without the bucket", lambda text: text)
 ]
 Bucket = Annotated[str, Shape("the bucket's name alone: 3 to 63 small letters, digits, dots and hyphens", _bucket)]
-Prefix = Annotated[str, Shape("folders separated by '/', at most 100 bytes", _prefix)]
+Prefix = Annotated[
+    str, Shape("folders separated by '/', such as outputs or team/outputs", lambda text: text.strip("/"))
+]
 CacheUrl = Annotated[str, Shape("s3://BUCKET or s3://BUCKET/PREFIX", _cache)]
 Hosts = Annotated[tuple[str, ...], Shape("addresses to listen on, such as 0.0.0.0,::", _host)]
 Host = Annotated[str, Shape("an address to listen on, such as 0.0.0.0 or 127.0.0.1", _host)]
@@ -233,7 +219,8 @@ def _flag(text: str) -> bool:
 def _number(text: str, field: Any) -> int | float:
     kind = field.annotation
     unit = next((mark.name for mark in field.metadata if isinstance(mark, Unit)), "")
-    found = re.fullmatch(r"([+-]?[0-9]+(?:[.,][0-9]+)?|[+-]?[.][0-9]+)\s*([A-Za-z]*)", text)
+    exponent = "" if kind is int else "(?:[eE][+-]?[0-9]+)?"
+    found = re.fullmatch(rf"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.][0-9]+){exponent})\s*([A-Za-z]*)", text)
     if found is None:
         raise ValueError
     suffix = found[2].lower()
@@ -277,7 +264,7 @@ def _secret(text: str) -> str:
             "there is a line break or another control character in it: something else was pasted with it, copy it again"
         )
     if re.search(r"\s", text):
-        raise ValueError("there is a blank in it: give it alone, without a word such as Bearer")
+        raise ValueError("there is a blank in it: give it alone, without a word before it")
     if not re.fullmatch(r"[\x21-\x7e]+", text):
         raise ValueError("there is a character in it that no key has: copy it again")
     return text

@@ -7,10 +7,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearmeman import image
 from hearmeman.tune import flags, machine, tuner
+
+if TYPE_CHECKING:
+    from hearmeman.settings.declare import Problem
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +49,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
     """Print whether each enabled model fits; 1 when one does not."""
-    from hearmeman.models import catalogue, plan
+    from hearmeman.models import asked, catalogue
     from hearmeman.tune import models
 
     known = catalogue.read(Path(settings.model_catalogue))
-    asked = plan.asked_for(known, settings)
+    enabled = asked.asked_for(known, settings)
     vram = memory.gpus[0].vram_mib / 1024 if memory.gpus else 0.0
     engines = {name: tuner.VOICE_GB[name] for name in voices(settings)}
-    found = models.fits(asked, known.models, vram, engines)
+    found = models.fits(enabled, known.models, vram, engines)
     if as_json:
         print(json.dumps({"vram_gb": vram, "models": [dataclasses.asdict(fit) for fit in found]}, indent=2))
     else:
@@ -99,9 +102,7 @@ def lines(chosen: tuner.Tuning) -> list[str]:
     return shown + [f"problem: {problem}" for problem in chosen.problems]
 
 
-def own_arguments(
-    text: str, known: Mapping[str, flags.Flag]
-) -> tuple[tuple[str, ...], list[settings_module.Problem], list[str]]:
+def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str, ...], list[Problem], list[str]]:
     """Check COMFYUI_ARGS: (arguments, problems, warnings); empty and 'auto' mean that there are none."""
     from hearmeman.settings.declare import Problem
 
