@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 from hearmeman.door.ports import doors
 from hearmeman.settings import command as env_command
 from hearmeman.settings import load
+from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
 
+PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
 _EVERYTHING = {
     "ENABLE_XTTS": "true",
@@ -72,9 +74,32 @@ def memory() -> str:
     )
 
 
+def sizes() -> str:
+    """What outputs take."""
+    rows = ((one["what"], one["parameters"], f"{one['mb'][0]:g} to {one['mb'][1]:g} MB") for one in PRICES["typical"])
+    return table(("Output", "With", "Size"), rows)
+
+
+def storage() -> str:
+    """What storage costs a month, with and without what is free."""
+    found = [estimate(gigabytes, 0, PRICES) for gigabytes in PRICES["tables"]["stored_gb"]]
+    rows = ((f"{one.stored_gb:,} GB", f"${one.storage_dollars:,.2f}", f"${one.dollars:,.2f}") for one in found)
+    return table(("Stored", "A month", "After what is free"), rows)
+
+
+def uploads() -> str:
+    """What uploads cost, with and without what is free."""
+    found = [estimate(0, count, PRICES) for count in PRICES["tables"]["uploads"]]
+    rows = ((f"{one.uploads:,}", f"${one.uploads_dollars:,.4f}", f"${one.dollars:,.2f}") for one in found)
+    return table(("Uploads a month", "Class A requests", "After what is free"), rows)
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
+    ("sync.md", "sizes"): sizes,
+    ("sync.md", "storage"): storage,
+    ("sync.md", "uploads"): uploads,
 }
 """(page, marker) -> what stands between `<!-- begin marker -->` and `<!-- end marker -->` there."""
 
