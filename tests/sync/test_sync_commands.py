@@ -83,7 +83,7 @@ def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_
         assert "solved" not in shown.stdout
         (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
         shown = run(daemon, "sync", "status")
-        assert (shown.returncode, "solved    the bucket said 400, just now" in shown.stdout) == (0, True)
+        assert (shown.returncode, "solved    the bucket said 400, " in shown.stdout) == (0, True)
 
 
 def test_prices_are_those_of_the_specification() -> None:
