@@ -1,4 +1,4 @@
-#!/opt/env/runtime/bin/python
+#!/opt/env/runtime/bin/python -I
 """Kept for people who type the old path."""
 
 import os

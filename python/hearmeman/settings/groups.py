@@ -177,12 +177,19 @@ class Stop(BaseModel):
 class Given(BaseModel):
     """Given by RunPod, or by boot."""
 
-    runpod_pod_id: str = var("local", "the pod's name", given=True, pattern="^[A-Za-z0-9_.-]+$")
+    runpod_pod_id: str = var("local", "the pod's name", given=True, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: str = var("", "outer port that leads to SSH", given=True, pattern=r"^\d*$")
     runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+
+    @field_validator("runpod_pod_id")
+    @classmethod
+    def _no_folder_of_ours(cls, value: str) -> str:
+        if value in ("comfyui", "jupyter", "overlays"):
+            raise ValueError("is the name of a folder beside this pod's state: give the pod another name")
+        return value
 
 
 ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)
