@@ -59,8 +59,9 @@ lock: ## solve packages.txt and the environments again
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
-docs: ## write the reference of all variables
-	@$(python) -m hearmeman env --docs docs/environment.md
+docs: ## write the parts of docs/ that repeat the code
+	@./setup.sh test
+	@$(python) docs/generate.py
 
 clean: ## delete what runs have made
 	rm -rf .work .venv

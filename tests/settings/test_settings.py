@@ -7,7 +7,6 @@ from hearmeman.errors import UsageError
 from hearmeman.settings import GROUPS, SECRETS, Settings, SettingsError, load, load_for_boot
 from hearmeman.settings import command as env_command
 from hearmeman.settings.declare import Words, strangers
-from support.repository import ROOT
 
 
 def message(environ: dict[str, str]) -> str:
@@ -149,11 +148,6 @@ def test_keys_for_ssh() -> None:
     assert settings.authorized_keys == (one, two)
     assert settings.bad_keys == (3,)
     assert load({"PUBLIC_KEY": one, "SSH_PUBLIC_KEY": two}).authorized_keys == (two,)
-
-
-def test_the_reference_is_up_to_date() -> None:
-    written = ROOT / "docs" / "environment.md"
-    assert written.read_text(encoding="utf-8") == env_command.markdown(), "run `make docs`"
 
 
 def test_every_variable_is_in_one_group() -> None:
