@@ -2,7 +2,7 @@
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
-SOURCES ?=
+SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
 .PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs image-check pin

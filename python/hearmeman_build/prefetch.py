@@ -16,7 +16,7 @@ from typing import Any
 
 from hearmeman_build.buildroot import make_buildroot
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, nix, store_file, store_option
+from hearmeman_build.host import ROOT, WORK, nix, store_file, store_option
 from hearmeman_build.plugins.wheel import check_platform, parse
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -33,7 +33,7 @@ def _sha256(path: Path) -> str:
 
 
 def _cache(root: Path) -> Path:
-    folder = root / ".work" / "prefetch"
+    folder = (WORK if root == ROOT else root / ".work") / "prefetch"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -255,7 +255,7 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
     Raises:
         BuildError: names the file that could not be had, and the mend.
     """
-    WORK.mkdir(exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     userland = json.loads((root / "nix/userland/lock.json").read_text())
     locked = json.loads((root / "nix/environments/lock.json").read_text())
     for environment in environments:

@@ -222,6 +222,13 @@ class Given(BaseModel):
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
     runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
 
+    @field_validator("runpod_pod_id")
+    @classmethod
+    def _no_folder_of_ours(cls, value: str) -> str:
+        if value in ("comfyui", "jupyter", "overlays"):
+            raise ValueError("is the name of a folder beside this pod's state: give the pod another name")
+        return value
+
 
 LONGEST_PREFIX = 100
 
