@@ -274,6 +274,8 @@ def _prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], sa
     if any(not entry["file"].endswith(".whl") for name in environments for entry in locked[name]):
         # Packages that publish no wheel are built by setuptools.
         environments = [*environments, "build"]
+    if environments:
+        environments = [*environments, "tools"]
     wheels = list({e["file"]: e for environment in environments for e in locked[environment]}.values())
 
     deb_names = {name: store_name(userland["packages"][name]["file"]) for name in packages}
