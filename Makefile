@@ -4,7 +4,7 @@ TIER ?= smoke
 # Tests wait more than they work, so there are more of them at once than there are cores.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
-SOURCES ?=
+SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
 .PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs image-check pin

@@ -25,15 +25,26 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
+    "as-comfyui": ("hearmeman.overlay.as_comfyui", "run a command as ComfyUI: its user, environment and packages"),
+    "owners": ("hearmeman.boot.owners_command", "give ComfyUI what root or an older pod left in its folders"),
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
     "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"boot", "keep", "door", "overlay", "sshd"}
-_GIVEN_SECRETS = {"models": "models", "sync": "sync", "upload": "sync"}
-"""Command -> the process of the pod whose secrets it needs; a shell in the pod has none of its own."""
+_WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
+_PROCESS = {"models": "models", "sync": "sync", "upload": "sync", "workspace": "sync"}
+"""Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
+_RUN_AS = {
+    "models": "FETCH",
+    "sync": "SYNC",
+    "upload": "SYNC",
+    "workspace": "SYNC",
+    "nodes": "COMFYUI",
+    "overlay": "COMFYUI",
+}
+"""Command -> the user of the pod that it becomes when root types it: it works where ComfyUI can write."""
 
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -58,7 +69,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser_for(words).parse_args(words)
-        code: int = args.run(args, _environ(args.command, os.environ if environ is None else environ))
+        given = _environ(args.command, os.environ if environ is None else environ)
+        if args.command in _RUN_AS and os.geteuid() == 0:
+            _become(args.command, words, given)
+        code: int = args.run(args, given)
         sys.stdout.flush()
         return code
     except HearmemanError as error:
@@ -79,16 +93,27 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
     from hearmeman.image import IMAGE_FILE, RUN_DIR, read_image
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
-    secrets = _secrets(RUN_DIR / "env" / f"{_GIVEN_SECRETS[command]}.json") if command in _GIVEN_SECRETS else {}
-    return {**secrets, **defaults, **given}
+    booted = environment_of(RUN_DIR / "env" / f"{_PROCESS[command]}.json") if command in _PROCESS else {}
+    return {**defaults, **booted, **given}
 
 
-def _secrets(path: Path) -> dict[str, str]:
-    # Only root can read it; for anybody else, and outside a pod, there is nothing.
+def _become(command: str, words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Go on as the command's own user, where the pod has one."""
+    from hearmeman.boot import users
+    from hearmeman.image import RUN_DIR
+
+    if users.is_separate(RUN_DIR):
+        user: users.User = getattr(users, _RUN_AS[command])
+        users.become(user, [sys.executable, "-P", "-m", "hearmeman", *words], environ)
+
+
+def environment_of(file: Path) -> dict[str, str]:
+    """Read the whole environment that boot wrote for a process, so that its commands work from any shell.
+
+    Only root and that process can read it; for anybody else, and outside a pod, there is nothing.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    from hearmeman.settings import SECRETS
-
-    return {name: value for name, value in found.items() if name in SECRETS}
+    return {name: value for name, value in found.items() if value != ""} if isinstance(found, dict) else {}

@@ -17,7 +17,7 @@ from typing import Any
 
 from hearmeman_build.buildroot import make_buildroot
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, nix, store_file, store_option
+from hearmeman_build.host import ROOT, WORK, nix, store_file, store_option
 from hearmeman_build.plugins.wheel import check_platform, parse
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -34,7 +34,7 @@ def _sha256(path: Path) -> str:
 
 
 def _cache(root: Path) -> Path:
-    folder = root / ".work" / "prefetch"
+    folder = (WORK if root == ROOT else root / ".work") / "prefetch"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -258,7 +258,7 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
     Raises:
         BuildError: names the file that could not be had, and how to get it.
     """
-    WORK.mkdir(exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     with (WORK / "prefetch.lock").open("ab") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         _prefetch(root, groups, environments, say)

@@ -176,7 +176,7 @@ def test_a_process_that_hangs_is_ended_within_the_budget(jupyter_image: Image, t
         pod.start(given)
         pod.wait_line("deaf")
         began = time.monotonic()
-        assert pod.stop() == 3
+        assert pod.stop() == 0, "nothing is uploaded here, so no output can be left"
         assert time.monotonic() - began < 8
         assert "comfyui did not stop in time and was killed" in pod.log()
     finally:

@@ -20,7 +20,8 @@ from fakes.civitai import CivitAI, Version
 from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
 from fakes.serving import Fault, Stored
 from hearmeman.models.catalogue import read
-from hearmeman.models.plan import Host, make_plan
+from hearmeman.models.notes import Host
+from hearmeman.models.plan import make_plan
 from hearmeman.models.store import Store
 from support.fetching import Case
 from support.repository import ROOT
@@ -137,7 +138,7 @@ def test_a_file_that_is_not_what_its_name_says(case: Case, hub: Hub) -> None:
     case.add("x", {"kind": "huggingface", "repo": "a/b", "path": "x.safetensors"}, "vae/x.safetensors")
     done = case.run("fetch")
     assert done.code == 3
-    assert "x.safetensors is not a safetensors file" in done.err
+    assert "x.safetensors is a web page, not weights" in done.err
     assert not (case.folder / "vae/x.safetensors").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hearmeman.models import lock
+from hearmeman.models.asked import UnknownModelError, UnknownVariableError, asked_for, for_tier
 from hearmeman.models.catalogue import (
-    COMFYUI_FOLDERS,
     Catalogue,
     CatalogueError,
+    CivitAI,
     File,
     HuggingFace,
     Listing,
@@ -22,18 +25,16 @@ from hearmeman.models.catalogue import (
     Web,
     read,
 )
+from hearmeman.models.folders import COMFYUI_FOLDERS
+from hearmeman.models.notes import Host
 from hearmeman.models.plan import (
     MARGIN_BYTES,
     Disk,
     DiskTooSmallError,
     Found,
-    Host,
     Plan,
     Record,
-    UnknownVariableError,
-    asked_for,
     check_space,
-    for_tier,
     make_plan,
 )
 from hearmeman.settings import Settings, load
@@ -126,6 +127,15 @@ def test_a_wrong_catalogue_is_refused_by_name(tmp_path: Path, old: str, new: str
         read(path)
 
 
+@pytest.mark.parametrize(("other", "told"), [("vae/A.bin", "differ in case alone"), ("vae/A.BIN/part", "lies inside")])
+def test_places_that_differ_in_case_alone_are_refused(other: str, told: str) -> None:
+    files = tuple(File(id=to, source=Web(url="http://x/y"), to=to) for to in ("vae/a.bin", other))
+    with pytest.raises(ValueError, match=told):
+        Catalogue(file=files, model=())
+    with pytest.raises(ValueError, match=r"files A\.bin and a\.bin differ in case alone"):
+        Listing(revision="c", parts=(Part(path="a.bin", size=1), Part(path="A.bin", size=1)))
+
+
 def test_two_files_for_one_place_are_refused(tmp_path: Path) -> None:
     text = SMOKE.read_text()
     path = tmp_path / "catalogue.toml"
@@ -139,6 +149,24 @@ def test_a_variable_that_does_not_exist_is_named(smoke: Catalogue) -> None:
     model = smoke.models[0].model_copy(update={"when": {"ENABLE_CONTROLNETS": "true"}})
     with pytest.raises(UnknownVariableError, match="did you mean ENABLE_CONTROLNET"):
         asked_for(smoke.model_copy(update={"models": (model,)}), Settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vace", "(did you mean vace-14b?)"),
+        ("SCAIL", "(did you mean scail, scail2 or scail-bf16?)"),
+        ("qwen", "(did you mean qwen-edit-2511-Q2_K, qwen-edit-2511-Q3_K_M or qwen-edit-2511-Q4_K_M?)"),
+        ("nope", "no model 'nope': `hearmeman models list` shows all"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(full: Catalogue, name: str, words: str) -> None:
+    with pytest.raises(UnknownModelError) as told:
+        asked_for(full, Settings(), [name])
+    assert words in str(told.value)
+    assert "MODELS" not in str(told.value)
+    with pytest.raises(UnknownModelError, match="correct MODELS"):
+        asked_for(full, Settings(models=name))
 
 
 # The full catalogue
@@ -170,8 +198,8 @@ def test_a_variable_that_does_not_exist_is_named(smoke: Catalogue) -> None:
         ({"ENABLE_WAN22_TI2V": "true"}, {"wan22-ti2v-5b"}, 18.14),
         ({"ENABLE_VACE": "true"}, {"vace-14b"}, 41.67),
         ({"ENABLE_FUN_INP": "true"}, {"fun-inp-14b"}, 35.58),
-        ({"ENABLE_STEADYDANCER": "true"}, {"steadydancer"}, 25.49),
-        ({"ENABLE_SCAIL": "true"}, {"scail"}, 25.49),
+        ({"ENABLE_STEADYDANCER": "true"}, {"steadydancer"}, 30.18),
+        ({"ENABLE_SCAIL": "true"}, {"scail"}, 30.65),
         ({"ENABLE_ILLUSTRIOUS": "true"}, {"illustrious", "illustrious-embeddings"}, 6.94),
         ({"ENABLE_ILLUSTRIOUS": "true", "ENABLE_ILLUSTRIOUS_EMBEDDINGS": "false"}, {"illustrious"}, 6.94),
         ({"ENABLE_ZIMAGE": "true"}, {"zimage-turbo"}, 20.69),
@@ -199,6 +227,54 @@ def test_every_system_of_the_catalogue_says_what_loads_it_or_why_nothing_does(fu
     for model in full.models:
         assert bool(model.nodes) != bool(model.no_node), model.id
     assert {m.id for m in full.models if m.no_node} == {"genfocus", "flux1-dev", "mvinverse", "storymem", "infcam"}
+
+
+def test_the_wrappers_models_bring_the_poses_and_an_encoder_that_its_nodes_take(full: Catalogue) -> None:
+    files = {file.id: file for file in full.files}
+    for model in full.models:
+        if "WanVideoModelLoader" in model.nodes:
+            places = {files[name].to for name in model.files}
+            assert not any("fp8" in place for place in places if place.startswith("text_encoders/")), model.id
+            assert {"detection/yolov10m.onnx", "detection/vitpose_h_wholebody_data.bin"} <= places, model.id
+            assert any(place.startswith("nlf/") for place in places) is ("DownloadAndLoadNLFModel" in model.nodes)
+
+
+def test_what_the_controlnets_steer_can_be_asked_for_and_is_then_not_asked_of_the_person(full: Catalogue) -> None:
+    assert any("needs an SD 1.5 checkpoint" in note for note in planned(full, ENABLE_CONTROLNET="true").notes)
+    with_it = planned(full, ENABLE_CONTROLNET="true", MODELS="sd15")
+    assert not any("needs an SD 1.5 checkpoint" in note for note in with_it.notes)
+    assert "checkpoints/v1-5-pruned-emaonly-fp16.safetensors" in {step.file.to for step in with_it.steps}
+
+
+def test_what_may_not_be_passed_on_is_marked_for_the_cache(full: Catalogue) -> None:
+    kept_out = {file.to.partition("/")[0] for file in full.files if file.no_mirror}
+    assert kept_out == {"xtts", "diffusers"}
+    assert all(file.no_mirror for file in full.files if file.gate and not isinstance(file.source, CivitAI))
+    assert all(file.no_mirror for file in full.files if "Public Model License" in file.licence)
+
+
+def test_every_model_that_a_toggle_asks_for_says_how_much_gpu_memory_it_wants(full: Catalogue) -> None:
+    weights = {"controlnet", "embeddings"}
+    files = {file.id: file for file in full.files}
+    for model in full.models:
+        if model.when and not weights & {files[name].to.partition("/")[0] for name in model.files}:
+            assert model.vram_gb, model.id
+
+
+def test_the_shipped_lock_pins_every_confirmed_file_to_a_commit_and_says_what_the_catalogue_says(
+    full: Catalogue,
+) -> None:
+    files = {file.id: file for file in full.files}
+    found = lock.read(lock.place(FULL)).files
+    assert set(found) <= set(files)
+    for name, locked in found.items():
+        assert re.fullmatch("[0-9a-f]{40}|", locked.revision), name
+        assert (files[name].size, files[name].sha256) == (locked.size, locked.sha256), name
+    confirmed = {f.id for f in full.files if f.sha256 and f.evidence == "confirmed"}
+    assert confirmed <= set(found)
+    # Nobody has stated a commit of these two repositories.
+    unpinned = {files[name].source.repo for name, locked in found.items() if not locked.revision}  # type: ignore[union-attr]
+    assert unpinned == {"comfyanonymous/ControlNet-v1-1_fp16_safetensors", "coqui/XTTS-v2"}
 
 
 def test_every_file_is_needed_by_a_model(full: Catalogue) -> None:
@@ -237,8 +313,12 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
             {"ENABLE_CONTROLNET": "true"},
             "controlnet-canny, controlnet-depth, controlnet-openpose: needs an SD 1.5 checkpoint",
         ),
-        (Host(), {"WAN_720P": "true"}, "neither hash nor size is established"),
-        (Host(), {"ENABLE_VIBEVOICE": "true"}, "is not confirmed (single evidence): vibevoice/tokenizer/merges.txt"),
+        (Host(), {"WAN_720P": "true"}, "neither its hash nor its size is known"),
+        (
+            Host(),
+            {"ENABLE_VIBEVOICE": "true"},
+            "that the source has it (single evidence): vibevoice/tokenizer/merges.txt",
+        ),
     ],
 )
 def test_what_a_person_should_know_is_said(full: Catalogue, host: Host, variables: dict[str, str], words: str) -> None:
@@ -292,14 +372,20 @@ def worlds(draw: st.DrawFn) -> tuple[Catalogue, Disk]:
         if draw(st.booleans()):
             found[file.to] = Found(draw(st.sampled_from([size, size + 1])), draw(st.integers(0, 1)))
         if draw(st.booleans()):
-            records[file.to] = Record(size, draw(st.integers(0, 1)), draw(st.sampled_from(["a" * 64, "b" * 64])))
+            records[file.to] = Record(
+                size,
+                draw(st.integers(0, 1)),
+                draw(st.sampled_from(["a" * 64, "b" * 64])),
+                draw(st.sampled_from(["", "x"])),
+            )
         if draw(st.booleans()):
             partial[file.id] = draw(st.integers(0, size))
         if isinstance(file.source, Snapshot) and draw(st.booleans()):
             count = draw(st.integers(1, 3))
             listings[file.id] = Listing(revision="c", parts=tuple(Part(path=f"p{n}", size=n + 1) for n in range(count)))
     catalogue = Catalogue(file=tuple(files), model=models)
-    return catalogue, Disk(found, records, partial, listings, draw(st.integers(0, 20 * GB)))
+    stated = frozenset(draw(st.lists(st.sampled_from(names))))
+    return catalogue, Disk(found, records, partial, listings, draw(st.integers(0, 20 * GB)), stated)
 
 
 @given(worlds())
@@ -322,6 +408,7 @@ def test_present_means_that_stat_and_record_and_catalogue_agree(world: tuple[Cat
         assert (found.size, found.mtime_ns) == (record.size, record.mtime_ns)
         assert step.file.size in (None, found.size)
         assert step.file.sha256 in (None, record.sha256)
+        assert step.file.sha256 or record.source or step.file.id in seen.stated, "compared with its source"
         assert step.bytes == 0
 
 
@@ -350,7 +437,7 @@ def test_more_on_disk_never_means_more_to_fetch(world: tuple[Catalogue, Disk], d
             continue
         size = step.file.size or 7
         found[step.file.to] = Found(size, 5)
-        records[step.file.to] = Record(size, 5, step.file.sha256 or "d" * 64)
+        records[step.file.to] = Record(size, 5, step.file.sha256 or "d" * 64, "its source")
     after = make_plan(catalogue, catalogue.models, replace(seen, found=found, records=records), Host())
     assert after.fetch_bytes <= plan.fetch_bytes
     assert {step.file.id for step in arrived if step.action != "list"} <= {s.file.id for s in after.having("present")}

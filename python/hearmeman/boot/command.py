@@ -57,14 +57,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(json.dumps(shown, indent=2) if args.json else text)
         return 0
     state = Path(settings.state_path)
-    config = execute.prepare(plan, args.run_dir, merged, sys.executable, state, clock.started, image.comfyui_python)
+    config = execute.prepare(plan, args.run_dir, merged, sys.executable, clock.started)
     clock.mark("prepared")
     print(text, flush=True)
     record = {**_record(plan, settings, here, image, tuning), "started": time.time() - clock.now()}
     record |= {"started_boottime": clock.started, "phases": clock.phases, "run_dir": str(args.run_dir)}
-    for folder in (args.run_dir, state):
+    # Where ComfyUI could put a link in its way, root writes nothing.
+    for folder in (args.run_dir,) if here.ownerless else (args.run_dir, state):
         execute.write_state(folder / "boot.json", record)
-    execute.become_supervisord(config, environ, sys.executable, plan.separate)
+    execute.become_supervisord(config, plan.shell or {}, sys.executable, plan.separate)
     raise AssertionError("exec came back")
 
 
@@ -86,6 +87,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "failed": plan.failed,
         "warnings": plan.warnings,
         "state_dir": settings.state_path,
+        "separate": plan.separate,
         "comfyui_url": plan.comfyui_url,
         "expected_nodes": [name for path in plan.node_links if (name := Path(path).name) not in image.silent_nodes],
         "status_listens": listens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ LOG_BYTES = 10 * 1024**2
 KEPT_LOGS = 3
 """Old log files beside the current one: NAME.log.1 is the newest of them."""
 LONGEST_LINE = 64 * 1024
+# Root writes here: never through a link.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Output:
@@ -51,7 +54,7 @@ class Output:
         try:
             if self.log.exists() and self.log.stat().st_size + len(text) > LOG_BYTES:
                 self._rotate()
-            with self.log.open("ab") as file:
+            with os.fdopen(os.open(self.log, _APPEND, 0o644), "ab") as file:
                 file.write(text + b"\n")
             self.log_failed = False
         except OSError as error:

@@ -7,7 +7,6 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,8 @@ from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.log import log
 
 if TYPE_CHECKING:
-    from hearmeman.models.catalogue import Catalogue, Model
-    from hearmeman.models.plan import Host, Plan
-    from hearmeman.models.store import Store
-    from hearmeman.settings import Settings
+    from hearmeman.models.context import Context
+    from hearmeman.models.plan import Plan
 
 _ACTIONS = {
     "list": "tell which models there are and which are asked for",
@@ -52,33 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--check", action="store_true", help="write nothing; 3 if something moved")
         if name == "prune":
             sub.add_argument("--yes", action="store_true", help="remove what is named")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every action works with."""
-
-    settings: Settings
-    catalogue: Catalogue
-    store: Store
-    models: tuple[Model, ...]
-    left_out: tuple[Model, ...]
-    host: Host
-
-    def plan(self) -> Plan:
-        """Look at the disk and plan."""
-        from hearmeman.models import plan
-
-        wanted = {name for model in self.models for name in model.files}
-        quota = int(self.settings.volume_size_gb * 1e9)
-        disk = self.store.look(self.catalogue, wanted, Path(self.settings.volume_dir), quota)
-        return plan.make_plan(self.catalogue, self.models, disk, self.host, self.left_out)
-
-    def check_space(self, made: Plan) -> None:
-        """Refuse what does not fit."""
-        from hearmeman.models import plan
-
-        plan.check_space(made, self.settings.models_path, self.settings.volume_size_gb)
+            sub.add_argument("--everything", action="store_true", help="even when no model is asked for")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -88,20 +59,21 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
     from hearmeman.models import show
+    from hearmeman.models.context import make_context
 
-    context = _context(environ, getattr(args, "models", ()))
+    context = make_context(environ, getattr(args, "models", ()))
     if args.action == "list":
         asked = {model.id for model in context.models}
         print(show.catalogue_json(context.catalogue, asked) if args.json else show.catalogue(context.catalogue, asked))
         return 0
     if args.action == "lock":
-        from hearmeman.models import lock
+        from hearmeman.models import lock_command
 
-        return lock.command(args, context)
+        return lock_command.run(args, context)
     if args.action == "prune":
         from hearmeman.models import prune
 
-        return prune.command(args, context)
+        return prune.run(args, context)
     made = context.plan()
     if args.action == "verify":
         return _verify(made, context, args.json)
@@ -110,33 +82,6 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         context.check_space(made)
         return 0
     return _fetch(made, context, args.json)
-
-
-def _context(environ: Mapping[str, str], names: tuple[str, ...]) -> Context:
-    from hearmeman.models import catalogue, lock, plan, store
-    from hearmeman.settings import load
-
-    settings = load(environ)
-    known = lock.apply(catalogue.read(Path(settings.model_catalogue)), Path(settings.model_catalogue))
-    asked = plan.asked_for(known, settings, names)
-    host = _host(settings, any(m.tiers or m.vram_gb for m in asked))
-    models = plan.for_tier(asked, settings, host.tier, names)
-    left_out = tuple(model for model in asked if model not in models)
-    return Context(settings, known, store.Store(Path(settings.models_path)), models, left_out, host)
-
-
-def _host(settings: Settings, matters: bool) -> Host:
-    from hearmeman.models.plan import Host
-
-    hf_token, civitai_key = settings.hf_token is not None, settings.civitai_api_key is not None
-    if not matters:
-        return Host(hf_token=hf_token, civitai_key=civitai_key)
-    from hearmeman.tune import machine, tuner
-
-    gpus = machine.nvidia().gpus
-    vram = gpus[0].vram_mib / 1024 if gpus else None
-    tier = settings.gpu_tier if settings.gpu_tier != "auto" else tuner.row_for(gpus[0].vram_mib if gpus else 0)[1]
-    return Host(tier, vram, hf_token, civitai_key)
 
 
 def _fetch(made: Plan, context: Context, as_json: bool) -> int:
@@ -194,7 +139,7 @@ def _verify(made: Plan, context: Context, as_json: bool) -> int:
         try:
             if step.action == "list":
                 raise FileNotFoundError
-            digest = check(path, file.size, file.sha256, file.blob)
+            digest = check(path, file.size, file.sha256, file.blob, file.about)
             record = context.store.read_records().get(file.to)
             if record and not file.sha256 and record.sha256 != digest:
                 raise CorruptError(f"{file.to} has changed since it was fetched")

@@ -55,10 +55,9 @@ class Fetch:
         """
         for step in self.plan.steps:
             self._add(step, failures.get(step.file.id, ""))
-        terminal = sys.stderr if sys.stderr.isatty() else None
         models = [model.id for model in self.plan.models]
         files = [Path(self.settings.state_path) / "models.json", self.store.own / "progress.json"]
-        progress = Progress(self._look, files, models, terminal)
+        progress = Progress(self._look, files, models, sys.stderr)
         try:
             if self.tasks:
                 progress.look(force=True)

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from hearmeman.log import log
 from hearmeman.state_file import write_json
+from hearmeman.terminal import Bar, bars
 
 STEP_PERCENT = 5
 WINDOW_SECONDS = 15.0
@@ -65,7 +66,7 @@ class Progress:
         rows: Callable[[], Mapping[str, Row]],
         files: Sequence[Path],
         models: Sequence[str],
-        terminal: IO[str] | None,
+        terminal: IO[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rows, self._files, self._models, self._clock = rows, files, models, clock
@@ -73,7 +74,7 @@ class Progress:
         self._started = clock()
         self._written = 0.0
         self._said = -1
-        self._bars = None if terminal is None else _Bars(terminal)
+        self._bars = bars(terminal, stays=True)
         self._first_done: int | None = None
 
     def look(self, force: bool = False) -> None:
@@ -85,7 +86,7 @@ class Progress:
         rows = dict(self._rows())
         totals = self._totals(rows, now)
         if self._bars is not None:
-            self._bars.draw(rows, totals)
+            self._bars.draw(_bars(rows, totals))
         else:
             step = int(totals.percent // STEP_PERCENT)
             if step > self._said and totals.bytes:
@@ -106,7 +107,7 @@ class Progress:
         rows = dict(self._rows())
         totals = self._totals(rows, self._clock())
         if self._bars is not None:
-            self._bars.draw(rows, totals)
+            self._bars.draw(_bars(rows, totals))
             self._bars.stop()
         self._write(rows, totals, state)
 
@@ -148,43 +149,10 @@ class Progress:
                 write_json(path, content, durable=state != "fetching")
 
 
-class _Bars:
-    """A bar for the whole and one for each file on its way."""
-
-    def __init__(self, terminal: IO[str]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-        from rich.progress import Progress as Rich
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(None),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._rich = Rich(*columns, console=Console(file=terminal), expand=True, transient=False)
-        self._whole = self._rich.add_task("all files", total=None)
-        self._tasks: dict[str, Any] = {}
-        self._rich.start()
-
-    def draw(self, rows: Mapping[str, Row], totals: Totals) -> None:
-        """Draw what is on its way."""
-        self._rich.update(
-            self._whole,
-            description=f"{totals.present} of {totals.files} files",
-            total=totals.bytes,
-            completed=totals.done,
-        )
-        for name, row in rows.items():
-            moving = row.state in ("fetching", "checking", "verifying") or (row.state == "waiting" and row.done)
-            if moving and name not in self._tasks:
-                self._tasks[name] = self._rich.add_task(Path(row.to).name, total=row.size or None)
-            elif not moving and name in self._tasks:
-                self._rich.remove_task(self._tasks.pop(name))
-            if name in self._tasks:
-                self._rich.update(self._tasks[name], total=row.size or None, completed=row.done)
-
-    def stop(self) -> None:
-        """Leave the last picture."""
-        self._rich.stop()
+def _bars(rows: Mapping[str, Row], totals: Totals) -> dict[str, Bar]:
+    """Make a bar for the whole and one for each file on its way."""
+    made = {"": Bar(f"{totals.present} of {totals.files} files", totals.done, totals.bytes)}
+    for name, row in rows.items():
+        if row.state in ("fetching", "checking", "verifying") or (row.state == "waiting" and row.done):
+            made[name] = Bar(Path(row.to).name, row.done, row.size or None)
+    return made

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hearmeman import terminal
 from hearmeman.image import IMAGE_FILE, read_image
 
 MOST_VARIABLES = 50
@@ -41,10 +42,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(json.dumps(table, indent=2))
     else:
         columns = ("name", "value", "from", "default")
-        widths = [max(len(name), *(len(row[name]) for row in table)) for name in columns]
-        for row in ({name: name for name in columns}, *table):
-            cells = zip((row[name] for name in columns), widths, strict=True)
-            print("  ".join(text.ljust(width) for text, width in cells).rstrip())
+        print("\n".join(terminal.table(([row[name] for name in columns] for row in table), columns, wraps=(1, 3))))
     load(merged, whole=True)
     return 0
 

@@ -86,7 +86,22 @@ class Settings(
     @property
     def state_path(self) -> str:
         """This pod's state folder."""
-        return self.state_dir or f"{self.volume_dir}/.hearmeman/{self.runpod_pod_id}"
+        return self.state_dir or f"{self.hidden_path}/{self.runpod_pod_id}"
+
+    @property
+    def hidden_path(self) -> str:
+        """Our own folder on the volume; root's."""
+        return f"{self.volume_dir}/.hearmeman"
+
+    @property
+    def own_path(self) -> str:
+        """What ComfyUI keeps beside its folder: added packages, its home, its database; its own."""
+        return f"{self.hidden_path}/comfyui"
+
+    @property
+    def cache_path(self) -> str:
+        """What ComfyUI and its nodes can make or fetch again; ComfyUI's own."""
+        return f"{self.volume_dir}/.cache"
 
 
 SECRETS = frozenset(

@@ -9,8 +9,12 @@ import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearmeman.errors import HearmemanError
+
+if TYPE_CHECKING:
+    from hearmeman.settings import Settings
 
 
 class SyncError(HearmemanError):
@@ -19,28 +23,64 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
-    parser.epilog = "Without either word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
-    what = parser.add_subparsers(dest="what", metavar="[status | cost]")
-    status = what.add_parser("status", help="backlog, last upload, last error", allow_abbrev=False)
-    status.add_argument("--json", action="store_true", help="print JSON")
-    cost = what.add_parser("cost", help="what is stored and sent, and what it costs", allow_abbrev=False)
-    cost.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = "Without a word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
+    what = parser.add_subparsers(dest="what", metavar="[status | check | parts | cost]")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        found = what.add_parser(name, help=help, description=help, allow_abbrev=False)
+        found.add_argument("--json", action="store_true", help="print JSON")
+        return found
+
+    command("status", "what waits, what was sent last, which files fail; exit 0 when all is well")
+    check = command("check", "compare the output folder with the bucket by size and hash; exit 1 on a difference")
+    check.add_argument("--size-only", action="store_true", help="read no file: compare sizes alone")
+    parts = command("parts", "large files that are half sent, which the bucket keeps and charges for")
+    parts.add_argument("--all", action="store_true", help="in the whole bucket, not only below R2_PREFIX")
+    parts.add_argument("--abort", action="store_true", help="end those that this pod does not go on with")
+    parts.add_argument(
+        "--older-than", type=_amount, default=24.0, metavar="HOURS", help="end only those so old; default 24"
+    )
+    cost = command("cost", "what is stored and sent, and what it costs; or an estimate")
+    cost.add_argument("--stored-gb", type=_amount, metavar="N", help="estimate: gigabytes stored the whole month")
+    cost.add_argument("--uploads", type=_amount, metavar="N", help="estimate: files uploaded a month")
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more")
+    return value
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Sync until SIGTERM; 3 when something was left."""
-    from hearmeman.settings import load
-    from hearmeman.sync.pod_environment import with_pod_keys
+    """Carry one word out, or sync until SIGTERM; then 3 when something was left."""
+    if args.what == "cost" and (args.stored_gb is not None or args.uploads is not None):
+        from hearmeman.sync import cost
 
-    settings = load(with_pod_keys(environ))
+        return cost.show_estimate(args.stored_gb or 0.0, args.uploads or 0.0, args.json)
+    from hearmeman.settings import load
+
+    settings = load(environ)
     if args.what == "status":
         from hearmeman.sync import status
 
         return status.show(settings, args.json)
+    if args.what == "check":
+        from hearmeman.sync import check
+
+        return check.show(settings, args.size_only, args.json)
+    if args.what == "parts":
+        from hearmeman.sync import parts
+
+        return parts.show(settings, args.all, args.abort, args.older_than, args.json)
     if args.what == "cost":
         from hearmeman.sync import cost
 
         return cost.show(settings, args.json)
+    return _upload(settings, environ)
+
+
+def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     asked_to_stop = _Stop()
     from hearmeman.log import log
     from hearmeman.sync.bucket import Bucket
@@ -63,7 +103,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
         journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
-        raise SyncError(f"{error.filename} cannot be used: {error.strerror}: nothing was uploaded") from error
+        where, why = error.filename or state, error.strerror or error
+        raise SyncError(
+            f"{where} cannot be used: {why}: nothing was uploaded; free some space or set STATE_DIR"
+        ) from error
     except sqlite3.Error as error:
         raise SyncError(
             f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.log import log
+from hearmeman.terminal import Bar, bars
 from hearmeman.workflows import library
 
 if TYPE_CHECKING:
@@ -123,18 +124,16 @@ def _print(ran: Ran, as_json: bool) -> None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Report]:
     """A bar on a terminal, log lines elsewhere."""
-    if not sys.stderr.isatty():
+    shown = bars(sys.stderr, steps=True)
+    if shown is None:
         yield _Lines()
         return
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("queued", total=None)
+    with shown:
+        shown.draw({"": Bar("queued", 0)})
 
         def report(progress: Progress) -> None:
             name = f"{progress.class_type} (node {progress.node})"
-            bars.update(task, description=name, completed=progress.value or 0, total=progress.max)
+            shown.draw({"": Bar(name, progress.value or 0, progress.max)})
 
         yield report
 
