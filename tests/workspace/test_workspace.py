@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,11 @@ import pytest
 
 from fakes.r2 import R2
 from fakes.s3 import S3
-from support.as_pod import COMFYUI_UID, as_sync, give_to_comfyui
+from hearmeman.boot.users import COMFYUI, WORKSPACE
+from hearmeman.settings import load
+from hearmeman.workspace.save import save
+from hearmeman.workspace.space import Space
+from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import PYTHON
 
 WORKFLOW = "user/default/workflows/a.json"
@@ -48,18 +53,24 @@ class VolumeOfPod:
         tops = (self.comfyui / "user", self.comfyui / "input")
         return {str(p.relative_to(self.comfyui)): p.read_bytes() for top in tops for p in top.rglob("*") if p.is_file()}
 
-    def run(self, *words: str, code: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of its processes."""
+        return {"VOLUME_DIR": str(self.volume), "RUNPOD_POD_ID": self.name, **self.server.environ()}
+
+    def run(
+        self, *words: str, code: int = 0, command: str = "workspace", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": PYTHON,
             "PYTHONDONTWRITEBYTECODE": "1",
-            "VOLUME_DIR": str(self.volume),
-            "RUNPOD_POD_ID": self.name,
-            **self.server.environ(),
+            **self.environ,
             **environ,
         }
-        command = as_sync([sys.executable, "-m", "hearmeman", "workspace", *words], "chown")
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        argv = [sys.executable, "-m", "hearmeman", command, *words]
+        argv = as_user(argv, WORKSPACE if command == "workspace" else COMFYUI)
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -97,7 +108,7 @@ def test_what_one_pod_saved_is_back_on_the_next(tmp_path: Path, kind: type[R2] |
         restored = second.comfyui / "input/large.mp4"
         assert restored.stat().st_mtime_ns == 10**18
         if os.geteuid() == 0:
-            assert {p.stat().st_uid for p in second.comfyui.rglob("*")} == {COMFYUI_UID}
+            assert {p.stat().st_uid for p in second.comfyui.rglob("*")} == {COMFYUI.uid}
         rows = second.json("list")["saves"]
         assert [(row["number"], row["pod"], row["files"]) for row in rows] == [(1, "one", 6)]  # type: ignore[attr-defined]
 
@@ -137,23 +148,27 @@ def test_two_pods_keep_each_others_changes(r2: R2, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [R2, S3])
 def test_saves_at_the_same_time_lose_nothing(tmp_path: Path, kind: type[R2] | type[S3]) -> None:
     with kind() as server:
-        pods = [VolumeOfPod(tmp_path, server, f"pod{number}") for number in range(3)]
+        pods = [VolumeOfPod(tmp_path, server, f"pod{number}") for number in range(4)]
+        problems: list[Exception] = []
 
         def work(pod: VolumeOfPod) -> None:
-            for number in range(2):
-                pod.put(f"user/{pod.name}-{number}.json", pod.name.encode())
-                pod.run("save")
+            try:
+                for number in range(4):
+                    pod.put(f"user/{pod.name}-{number}.json", pod.name.encode())
+                    save(Space.of(load(pod.environ)), settle=0.0)
+            except Exception as error:
+                problems.append(error)
 
         threads = [threading.Thread(target=work, args=(pod,)) for pod in pods]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert problems == []
         for pod in pods:  # A server without conditions may lose a race; the next save brings it in.
-            pod.run("save")
-        new = VolumeOfPod(tmp_path, server, "new")
-        new.run("restore")
-        assert sorted(new.files()) == sorted(f"user/{p.name}-{n}.json" for p in pods for n in range(2))
+            save(Space.of(load(pod.environ)), settle=0.0)
+        latest, _ = Space.of(load(pods[0].environ)).store.latest()
+        assert sorted(latest.files) == sorted(f"user/{p.name}-{n}.json" for p in pods for n in range(4))
 
 
 def test_a_file_removed_on_a_pod_stays_removed_at_its_next_start(r2: R2, tmp_path: Path) -> None:
@@ -225,8 +240,16 @@ def test_links_and_other_users_files_are_left_out(r2: R2, tmp_path: Path) -> Non
     assert b"secret" not in r2.contents().values()
 
 
-def test_added_nodes_and_packages_are_listed_without_logins(r2: R2, tmp_path: Path) -> None:
-    first, second = VolumeOfPod(tmp_path, r2, "one"), VolumeOfPod(tmp_path, r2, "two")
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user of the pod can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="volumes-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_added_nodes_and_packages_are_listed_without_logins(r2: R2, open_folder: Path) -> None:
+    first, second = VolumeOfPod(open_folder, r2, "one"), VolumeOfPod(open_folder, r2, "two")
     node = first.comfyui / "custom_nodes/A-Node"
     subprocess.run(["git", "init", "-q", "-b", "main", str(node)], check=True)
     config = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
@@ -239,21 +262,23 @@ def test_added_nodes_and_packages_are_listed_without_logins(r2: R2, tmp_path: Pa
     ).stdout.strip()
     (first.comfyui / "custom_nodes/by_hand").mkdir()
     (first.comfyui / "custom_nodes/by_hand/pyproject.toml").write_text('[project]\nversion = "1.2"\n')
-    site = first.volume / ".hearmeman/overlays/key-cp311/lib/python3.11/site-packages"
+    site = first.volume / ".hearmeman/comfyui/overlays/key-cp311/lib/python3.11/site-packages"
     (site / "color_matcher-0.5.0.dist-info").mkdir(parents=True)
     (site / "opencv_python-4.0.dist-info").mkdir()
     first.write(user__a_json="a")
     first.run("save")
     content = r2.contents()["outputs/workspace/saves/00000001.json"]
     assert b"hunter2" not in content
-    save = json.loads(content)
-    assert save["nodes"] == {
+    listed = json.loads(content)
+    assert listed["nodes"] == {
         "A-Node": {"url": "https://git.example.com/A-Node.git", "commit": commit, "version": ""},
         "by_hand": {"url": "", "commit": "", "version": "1.2"},
     }
-    assert save["packages"] == {"color-matcher": "0.5.0"}
+    assert listed["packages"] == {"color-matcher": "0.5.0"}
+    assert "run `hearmeman workspace restore` first" in second.run("install", command="nodes", code=1).stderr
     second.run("restore")
-    shown = second.run("install", "--dry-run").stdout
+    second.comfyui.chmod(0o755)
+    shown = second.run("install", "--dry-run", command="nodes").stdout
     assert f"A-Node from https://git.example.com/A-Node.git at {commit[:10]}" in shown
     assert "by_hand 1.2: to be installed by hand" in shown
 

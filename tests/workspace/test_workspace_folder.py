@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hearmeman.boot.users import COMFYUI
 from hearmeman.workspace.folder import Folder
-from support.as_pod import COMFYUI_UID, give_to_comfyui
+from support.as_pod import give_to_comfyui
 
 
 @pytest.fixture
@@ -40,8 +41,11 @@ def listed(base: Path) -> list[str]:
 
 
 def add(base: Path, path: str, content: bytes = b"new") -> bool:
+    def fill(to: int) -> None:
+        os.write(to, content)
+
     with Folder(base) as folder:
-        return folder.add(path, lambda to: os.write(to, content) and None, 10**18)
+        return folder.add(path, fill, 10**18)
 
 
 def test_no_link_is_followed_when_reading(base: Path, outside: Path) -> None:
@@ -75,7 +79,7 @@ def test_a_new_file_belongs_to_the_owner_of_its_folder(base: Path) -> None:
     assert path.read_bytes() == b"new"
     assert path.stat().st_mtime_ns == 10**18
     for made in (path, path.parent, path.parent.parent):
-        assert made.stat().st_uid == (COMFYUI_UID if os.geteuid() == 0 else os.geteuid())
+        assert made.stat().st_uid == (COMFYUI.uid if os.geteuid() == 0 else os.geteuid())
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert names(path.parent) == ["b.json"]
 

@@ -51,7 +51,7 @@ class Check:
     def work(self, http: Http) -> None:
         """Read the file."""
         try:
-            digest = check(self.path, self.file.size, self.file.sha256, self.file.blob)
+            digest = check(self.path, self.file.size, self.file.sha256, self.file.blob, self.file.about)
         except (CorruptError, OSError) as error:
             self._wrong(str(error))
         else:

@@ -29,7 +29,7 @@ PAUSE = 2.0
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman workspace`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="save | restore | install | list | prune")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="save | restore | list | prune")
 
     def command(name: str, help: str, dry: str = "") -> argparse.ArgumentParser:
         found = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -45,11 +45,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     restoring.add_argument("--json", action="store_true", help="print JSON")
     restoring.add_argument("--from", type=int, metavar="N", dest="number", help="an earlier save; see `list`")
     restoring.add_argument("--only", choices=("user", "input"), help="only this folder")
-    restoring.add_argument("--at-start", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
-    installing = command(
-        "install", "fetch the nodes and packages that the restored save names", "show what would be fetched"
+    restoring.add_argument(
+        "--not-removed", action="store_true", help="leave out what was removed here since the last save"
     )
-    installing.add_argument("--seconds", type=float, default=600.0, help="what it may take; default 600")
+    restoring.add_argument("--at-start", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     listing = command("list", "the saves in the bucket, newest last")
     listing.add_argument("--json", action="store_true", help="print JSON")
     pruning = command("prune", "remove files from the bucket that no save names any more; without --yes show them")
@@ -61,16 +60,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.settings import load
 
     settings = load(environ)
-    if args.action == "install":
-        from hearmeman.workspace import install
-
-        return install.run(settings, environ, args.seconds, args.dry_run)
     from hearmeman.sync.explain import explained
     from hearmeman.workspace.space import Space
 
     space = Space.of(settings)
     if args.action == "restore" and args.at_start is not None:
-        return _at_start(space, args.at_start)
+        return _at_start(space, args.at_start, _tops(args))
     try:
         with explained(space.store.bucket):
             if args.action == "save":
@@ -109,9 +104,14 @@ def _words(save: Any) -> str:
     return f"{len(save.files)} files, {size(save.size)}, {len(save.nodes)} added nodes, {len(save.packages)} added packages"
 
 
+def _tops(args: argparse.Namespace) -> tuple[str, ...]:
+    from hearmeman.workspace.contents import FOLDERS
+
+    return (args.only,) if args.only else FOLDERS
+
+
 def _restore(space: Space, args: argparse.Namespace) -> int:
     from hearmeman.workspace import restore
-    from hearmeman.workspace.contents import FOLDERS
 
     latest, _ = space.store.latest()
     found = latest if args.number is None else space.store.read(args.number)
@@ -119,7 +119,7 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
         print(json.dumps({"number": 0}) if args.json else f"there is no save in {space.address}")
         return 0
     with space.lock():
-        wanted = restore.plan(space, found, (args.only,) if args.only else FOLDERS)
+        wanted = restore.plan(space, found, _tops(args), all_missing=not args.not_removed)
         failed: dict[str, str] = {}
         if not args.dry_run:
             with _bar("fetching", wanted.bytes, shown=not args.json) as progress:
@@ -135,15 +135,15 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
         when = age(time.time() - found.at)
         print(f"save {found.number} of pod {found.pod}, {when}: {_words(found)}; {wanted.there} files are here already")
         if found.nodes or found.packages:
-            print("added nodes and packages: `hearmeman workspace install --dry-run` shows what is missing of them")
+            print("added nodes and packages: `hearmeman nodes install --dry-run` shows what is missing of them")
     if failed:
         text = "\n".join(f"  {path}: {why}" for path, why in failed.items())
         raise PartlyDoneError(f"{len(failed)} files did not come back; run it again to try them once more:\n{text}")
     return 0
 
 
-def _at_start(space: Space, seconds: float) -> int:
-    """Restore the user folder before ComfyUI starts; a bucket that does not answer must not keep the pod from starting."""
+def _at_start(space: Space, seconds: float, tops: tuple[str, ...]) -> int:
+    """Restore before ComfyUI starts; a bucket that does not answer must not keep the pod from starting."""
     from hearmeman.sync.explain import explained
     from hearmeman.workspace import restore
     from hearmeman.workspace.contents import SaveError
@@ -154,7 +154,7 @@ def _at_start(space: Space, seconds: float) -> int:
         try:
             with explained(space.store.bucket), space.lock():
                 latest, _ = space.store.latest()
-                wanted = restore.plan(space, latest, ("user",), all_missing=False)
+                wanted = restore.plan(space, latest, tops, all_missing=False)
                 failed = restore.execute(space, wanted, True, lambda sent: None)
                 space.note_added(latest)
         except SaveError as error:

@@ -165,12 +165,14 @@ def _make(parent: int, name: str) -> None:
 
 def _give(descriptor: int, above: os.stat_result) -> None:
     own = os.fstat(descriptor)
-    if (own.st_uid, own.st_gid) != (above.st_uid, above.st_gid):
-        try:
-            os.fchown(descriptor, above.st_uid, above.st_gid)
-        except PermissionError:
-            if own.st_uid != above.st_uid:
-                raise
+    if (own.st_uid, own.st_gid) == (above.st_uid, above.st_gid):
+        return
+    try:
+        os.fchown(descriptor, above.st_uid, above.st_gid)
+    except OSError as error:
+        # Some filesystems keep no owners. Whose group it is may write it all the same.
+        if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS) or own.st_gid != above.st_gid:
+            raise
 
 
 def _put(parent: int, beside: str, name: str) -> bool:

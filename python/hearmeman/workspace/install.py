@@ -1,4 +1,4 @@
-"""`hearmeman workspace install`: fetches the custom nodes and Python packages that a save names and this volume lacks."""
+"""`hearmeman nodes install`: fetches the custom nodes and Python packages that a save names and this volume lacks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hearmeman.errors import PartlyDoneError
 from hearmeman.image import IMAGE_FILE, read_image
 from hearmeman.log import log
 from hearmeman.overlay import venv
+from hearmeman.overlay.command import overlay_of, pip_variables
 from hearmeman.settings import Settings
 from hearmeman.workspace.contents import Node, Save, SaveError, parse
 from hearmeman.workspace.space import ADDED
@@ -55,9 +56,12 @@ def run(settings: Settings, environ: Mapping[str, str], seconds: float, dry_run:
     listed = Path(settings.state_path) / ADDED
     try:
         save = parse(listed.read_bytes(), str(listed))
+    except FileNotFoundError as error:
+        raise SaveError("nothing was restored on this pod yet: run `hearmeman workspace restore` first") from error
     except OSError as error:
-        raise SaveError(f"{listed} cannot be read: run `hearmeman workspace restore` first") from error
-    overlay = _overlay(settings)
+        raise SaveError(f"{listed} cannot be read: {error.strerror}") from error
+    has_key = IMAGE_FILE.exists() and bool(read_image(IMAGE_FILE).environment_key)
+    overlay = overlay_of(IMAGE_FILE, environ) if has_key else None
     present = venv.installed([overlay.site, *venv.image_sites(overlay.image_python)]) if overlay else save.packages
     custom_nodes = Path(settings.comfyui_dir) / "custom_nodes"
     lacks = missing(save, custom_nodes, BAKED, present)
@@ -74,7 +78,7 @@ def run(settings: Settings, environ: Mapping[str, str], seconds: float, dry_run:
         )
     if failed:
         raise PartlyDoneError(
-            f"not fetched: {', '.join(failed)}; the rest is there. `hearmeman workspace install` tries again"
+            f"not fetched: {', '.join(failed)}; the rest is there. `hearmeman nodes install` tries again; UPDATE_NODES_SECONDS is what it may take"
         )
     return 0
 
@@ -84,15 +88,6 @@ def lines(lacks: Missing) -> list[str]:
     shown = [f"node     {name} from {node.url} at {node.commit[:10]}" for name, node in lacks.nodes.items()]
     shown += [f"node     {name} {node.version}: to be installed by hand" for name, node in lacks.by_hand.items()]
     return shown + [f"package  {name}" for name in lacks.packages]
-
-
-def _overlay(settings: Settings) -> venv.Overlay | None:
-    """Give the place for added packages; None where the image does not say what they would be built for."""
-    image = read_image(IMAGE_FILE) if IMAGE_FILE.exists() else None
-    if image is None or not image.environment_key:
-        return None
-    folder = Path(settings.volume_dir) / ".hearmeman/overlays" / venv.folder_name(image.environment_key)
-    return venv.Overlay(folder, Path(image.comfyui_python))
 
 
 def _clone(custom_nodes: Path, name: str, node: Node, environ: Mapping[str, str], deadline: float) -> bool:
@@ -124,8 +119,7 @@ def _pip(overlay: venv.Overlay, packages: tuple[str, ...], environ: Mapping[str,
     venv.make(overlay)
     # Names without versions: those of another image need not go with this one's packages.
     command = [str(overlay.python), "-m", "pip", "install", "--quiet", *packages]
-    env = {**environ, "PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    problem = _problem(command, env, deadline)
+    problem = _problem(command, {**environ, **pip_variables(overlay)}, deadline)
     if problem:
         log("packages.not_restored", packages=",".join(packages), why=problem)
     else:

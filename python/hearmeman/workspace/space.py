@@ -46,7 +46,7 @@ class Space:
         return cls(
             Store(Bucket(settings, connections), f"{settings.r2_prefix}/workspace"),
             Path(settings.comfyui_dir),
-            Path(settings.volume_dir) / ".hearmeman/overlays",
+            Path(settings.own_path) / "overlays",
             Path(settings.state_path),
             settings.runpod_pod_id,
         )
@@ -82,7 +82,7 @@ class Space:
         return f"{self.store.bucket.endpoint} {self.address} {self.comfyui}"
 
     def note_added(self, save: Save) -> None:
-        """Keep the list of nodes and packages where `hearmeman workspace install` reads it.
+        """Keep the list of nodes and packages where `hearmeman nodes install` reads it.
 
         Raises:
             OSError: it cannot be written.

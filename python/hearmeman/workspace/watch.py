@@ -9,8 +9,6 @@ from collections.abc import Callable
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 from hearmeman.sync.explain import explained
-from hearmeman.workspace import restore
-from hearmeman.workspace.contents import SaveError
 from hearmeman.workspace.save import fingerprint, save
 from hearmeman.workspace.space import Space
 
@@ -25,7 +23,7 @@ LONGEST_PAUSE = 300.0
 
 
 class Watch(threading.Thread):
-    """A thread that restores what is missing, then saves what changes, until it is asked to stop."""
+    """A thread that saves what changes, until it is asked to stop."""
 
     def __init__(self, space: Space, note: Callable[..., None], look_seconds: float = LOOK_SECONDS) -> None:
         """Take what it saves; `note` is called with facts for the sync's state file."""
@@ -49,10 +47,7 @@ class Watch(threading.Thread):
         return self.is_saved
 
     def run(self) -> None:
-        """Restore, then look and save."""
-        pause = self.look_seconds
-        while not self._try(self._restore) and not self.asked_to_stop.wait(pause):
-            pause = min(pause * 2, LONGEST_PAUSE)
+        """Look and save."""
         saved: object = None
         before: object = None
         pause, again_at = self.look_seconds, 0.0
@@ -74,21 +69,6 @@ class Watch(threading.Thread):
         if now >= self._added_at:
             self._added_at, self._added_seen = now + ADDED_SECONDS, self.space.added()
         return self._added_seen
-
-    def _restore(self) -> None:
-        with self.space.lock():
-            latest, _ = self.space.store.latest()
-            wanted = restore.plan(self.space, latest, all_missing=False)
-            if not wanted.missing:
-                return
-            failed = restore.execute(self.space, wanted, True, self._progress)
-        log("workspace.restored", save=latest.number, files=len(wanted.missing) - len(failed), there=wanted.there)
-        for path, why in failed.items():
-            log("workspace.not_restored", file=path, why=why)
-
-    def _progress(self, moved: int) -> None:
-        if self.asked_to_stop.is_set():
-            raise SaveError("the pod stops")
 
     def _save(self, settle: float | None = None) -> None:
         done = save(self.space) if settle is None else save(self.space, settle=settle)
