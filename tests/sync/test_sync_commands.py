@@ -1,10 +1,8 @@
-"""`hearmeman sync status` and `cost`, the prompt's id, the folder watched by looking alone, signs of a finished file."""
+"""`hearmeman sync status` and `cost`, the prompt's id, the folder watched by looking alone."""
 
 from __future__ import annotations
 
 import json
-import os
-import struct
 import subprocess
 import sys
 import threading
@@ -18,8 +16,8 @@ import pytest
 from fakes.comfyui import comfyui
 from fakes.r2 import R2
 from hearmeman.sync import cost, report
-from hearmeman.sync.finished import Sign, looks_whole, sign
 from hearmeman.sync.prompts import Prompts
+from support.outputs import png
 from support.repository import ROOT
 from support.sync_process import Sync
 
@@ -152,9 +150,9 @@ def test_outputs_are_found_without_the_kernels_help(r2: R2, tmp_path: Path) -> N
     try:
         daemon.wait_said("sync.reconciled")
         (daemon.output / "new/deep").mkdir(parents=True)
-        (daemon.output / "new/deep/a.png").write_bytes(b"a")
+        (daemon.output / "new/deep/a.png").write_bytes(png(b"a"))
         daemon.wait_for(lambda: len(r2.objects) == 1, "the first", 8)
-        (daemon.output / "new/deep/b.png").write_bytes(b"b")
+        (daemon.output / "new/deep/b.png").write_bytes(png(b"b"))
         daemon.wait_for(lambda: len(r2.objects) == 2, "the second", 8)
         assert daemon.stop() == 0
     finally:
@@ -167,7 +165,7 @@ def test_the_output_folder_may_vanish_and_come_back(r2: R2, tmp_path: Path) -> N
         daemon.wait_said("sync.reconciled")
         daemon.output.rmdir()
         daemon.output.mkdir()
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.wait_for(lambda: len(r2.objects) == 1, "the file")
         assert daemon.stop() == 0
     finally:
@@ -178,56 +176,3 @@ def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
     done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
     assert done.returncode == 2
     assert "SYNC_EXTENSIONS='tar.gz' names tar.gz" in done.stderr
-
-
-WEBM = b"\x1aE\xdf\xa3\x84" + bytes(4) + b"\x18S\x80g"
-
-
-def box(kind: bytes, size: int) -> bytes:
-    return struct.pack(">I4s", size + 8, kind) + bytes(size)
-
-
-@pytest.mark.parametrize(
-    ("content", "whole"),
-    [
-        (b"\x89PNG\r\n\x1a\n" + b"x" * 50 + b"\0\0\0\0IEND\xaeB`\x82", True),
-        (b"\x89PNG\r\n\x1a\n" + b"x" * 50, False),
-        (b"RIFF" + struct.pack("<I", 12) + b"WEBP" + bytes(8), True),
-        (b"RIFF" + struct.pack("<I", 13) + b"WAVE" + bytes(8), False),
-        (b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + bytes(8), False),
-        (b"RIFF" + struct.pack("<I", 11) + b"WAVE" + bytes(8), True),  # Padded to an even length.
-        (b"RIFF" + struct.pack("<I", 8) + b"WAVE" + bytes(8), False),
-        (WEBM + b"\x01\0\0\0\0\0\0\x10" + bytes(16), True),
-        (WEBM + b"\x01\0\0\0\0\0\0\x11" + bytes(16), False),
-        (WEBM + b"\x01\xff\xff\xff\xff\xff\xff\xff" + bytes(16), False),
-        (WEBM[:7], False),
-        (b"fLaC" + bytes(22) + b"\x01" * 16 + bytes(30), True),
-        (b"fLaC" + bytes(22) + bytes(16) + bytes(30), False),
-        (b"\xff\xd8\xff\xe0" + bytes(9) + b"\xff\xd9", True),
-        (b"\xff\xd8\xff\xe0" + bytes(9), None),
-        (box(b"ftyp", 8) + box(b"mdat", 100) + box(b"moov", 20), True),
-        (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4sQ", 1, b"mdat", 26) + bytes(10), True),
-        (box(b"ftyp", 8) + box(b"moov", 20) + struct.pack(">I4s", 0, b"mdat") + bytes(99), True),
-        (box(b"ftyp", 8) + box(b"mdat", 100), False),
-        (box(b"ftyp", 8) + box(b"moov", 20) + box(b"mdat", 100)[:-1], False),
-        (b"ID3 and so on", None),
-        (b"", None),
-    ],
-)
-def test_formats_that_say_where_they_end(tmp_path: Path, content: bytes, whole: bool | None) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    with path.open("rb") as file:
-        assert looks_whole(file.fileno(), len(content)) is whole
-
-
-def test_a_file_open_for_writing_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp3"
-    with path.open("wb") as file:
-        file.write(b"x")
-        file.flush()
-        assert sign(path) is Sign.OPEN
-    assert sign(path) is Sign.CLOSED
-    (tmp_path / "link").symlink_to(path)
-    os.mkfifo(tmp_path / "pipe")
-    assert sign(tmp_path / "link") is Sign.NONE
