@@ -40,6 +40,7 @@ GPUS: tuple[dict[str, Any], ...] = tuple(
         ("NVIDIA GeForce RTX 5090", 32, 0.89, "MEDIUM"),
         ("NVIDIA RTX A6000", 48, 0.79, "LOW"),
         ("NVIDIA H100 80GB HBM3", 80, 2.99, "NONE"),
+        ("NVIDIA A100 80GB PCIe", 80, 1.39, "LOW"),
     )
 )
 

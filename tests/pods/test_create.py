@@ -67,7 +67,7 @@ def test_without_capacity_the_next_gpu_is_asked_for(operator: Operator, runpod: 
 def test_no_capacity_anywhere_has_an_exit_code_of_its_own_and_leaves_nothing(
     operator: Operator, runpod: RunPod
 ) -> None:
-    runpod.creates = deque(["capacity", "forbidden", "capacity"])
+    runpod.creates = deque(["capacity", "forbidden", "capacity", "capacity"])
     code, _, err = operator(*NAMED)
     assert (code, runpod.live) == (4, [])
     assert "RTX 5090" in err and "RTX A6000" in err
