@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import imageio_ffmpeg
+import imageio_ffmpeg  # type: ignore[import-untyped]
 
-from hearmeman.boot import users
+from hearmeman.boot.users import COMFYUI, wrapped
 
 _VIDEO = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "128x128", "-r", "8", "-i", "-"]
 _AUDIO = ["-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-"]
@@ -43,7 +43,7 @@ with open(sys.argv[1], "wb", buffering=0) as file:
 def as_comfyui(argv: Sequence[str]) -> tuple[str, ...]:
     """Let a command run as the pod's ComfyUI does; a plain user stays who it is."""
     if os.geteuid() == 0:
-        return users.wrapped(argv, getattr(users, "COMFYUI", None) or users.BARE)
+        return wrapped(argv, COMFYUI)
     return tuple(argv)
 
 
