@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.host import nix
 
 _DROPPED = ("etc", "var", "usr/share/doc", "usr/share/man", "usr/share/locale")
 
@@ -42,10 +43,4 @@ def make_buildroot(debs: list[Path], out: Path) -> Path:
 
 def tree_hash(path: Path) -> str:
     """The recursive sha256 of a tree, SRI form."""
-    done = subprocess.run(
-        ["nix", "--extra-experimental-features", "nix-command", "hash", "path", str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    return nix("hash", "path", str(path))

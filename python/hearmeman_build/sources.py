@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from functools import cache
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.flake import path_reference
 from hearmeman_build.host import ROOT, nix
 
 NOT_SOURCES = ("nixpkgs", "nix2container", "poetry2nix")
@@ -61,11 +61,10 @@ def overrides(given: Path | None) -> tuple[str, ...]:
         if _hash(tree) == lock["narHash"] and "lastModified" in lock:
             nix("store", "add-path", "--name", "source", str(tree))
         else:
-            words += ["--override-input", name, f"path:{tree}"]
+            words += ["--override-input", name, path_reference(tree)]
     return tuple(words)
 
 
 @cache
 def _hash(tree: Path) -> str:
-    command = ["nix", "--extra-experimental-features", "nix-command", "hash", "path", str(tree)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return nix("hash", "path", str(tree))

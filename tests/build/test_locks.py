@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import prefetch
-from hearmeman_build.build import build_image, flake_reference
+from hearmeman_build import flake, prefetch
+from hearmeman_build.build import build_image
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix, offline_inputs
+from hearmeman_build.host import ROOT, nix
 
 USERLAND = json.loads((ROOT / "nix/userland/lock.json").read_text())
 ENVIRONMENTS = json.loads((ROOT / "nix/environments/lock.json").read_text())
@@ -74,21 +74,21 @@ def test_an_unknown_tier_lists_the_known_ones() -> None:
 
 
 def test_the_flake_says_so_too() -> None:
-    reference = f"{flake_reference()}#lib.image"
+    reference = f"{flake.reference()}#lib.image"
     with pytest.raises(BuildError, match=r"no tier huge: nix/tiers\.nix has"):
-        nix("eval", reference, *offline_inputs(), "--apply", 'image: (image "huge").outPath')
+        nix("eval", reference, *flake.offline_inputs(), "--apply", 'image: (image "huge").outPath')
 
 
 def test_a_missing_store_path_says_what_to_run() -> None:
-    pkgs = f"((import {ROOT}/nix/offline/nixpkgs/flake.nix).outputs {{ self = null; }}).legacyPackages.x86_64-linux"
-    expression = f"(import {ROOT}/nix/fetch.nix {{ pkgs = {pkgs}; }}).wheel"
+    pkgs = f"((import {flake.folder()}/nix/offline/nixpkgs/flake.nix).outputs {{ self = null; }}).legacyPackages.x86_64-linux"
+    expression = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {pkgs}; }}).wheel"
     wheel = '{ file = "gone-1.0-py3-none-any.whl"; sha256 = "' + "1" * 64 + '"; }'
     with pytest.raises(BuildError, match=r"run-make-prefetch-first/gone-1\.0-py3-none-any\.whl"):
         nix("build", "--impure", "--no-link", "--expr", f"{expression} {wheel}")
 
 
 def test_a_wheel_for_another_platform_ends_evaluation() -> None:
-    call = f"(import {ROOT}/nix/fetch.nix {{ pkgs = {{ }}; }}).wheel"
+    call = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {{ }}; }}).wheel"
     wheel = '{ file = "toy-1.0-cp311-cp311-win_amd64.whl"; sha256 = "1"; }'
     with pytest.raises(BuildError, match=r"toy-1\.0-cp311-cp311-win_amd64\.whl .* is for another platform"):
         nix("eval", "--impure", "--expr", f"({call} {wheel}).name")
