@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import shutil
 import tempfile
@@ -39,15 +40,25 @@ def check_space(missing: int, places: Mapping[Path, int]) -> None:
 def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say: Any = print) -> None:
     """Bring the store what the named userland groups and environments need, and the buildroot.
 
+    Several may be called at once; they go one after another.
+
     Raises:
         BuildError: names the file that could not be had, and how to get it.
     """
     WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "prefetch.lock").open("ab") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        _prefetch(root, groups, environments, say)
+
+
+def _prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say: Any) -> None:
     userland, locked = locks.userland(root), locks.environments(root, environments)
     packages = locks.packages(userland, groups)
     if any(not entry["file"].endswith(".whl") for name in environments for entry in locked[name]):
         # Packages that publish no wheel are built by setuptools.
         environments = [*environments, "build"]
+    if environments:
+        environments = [*environments, "tools"]
     wheels = list({e["file"]: e for environment in environments for e in locked[environment]}.values())
 
     deb_names = {name: store_name(userland["packages"][name]["file"]) for name in packages}
