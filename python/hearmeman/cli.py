@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hearmeman import __version__
+from hearmeman import __version__, redact
 from hearmeman.errors import HearmemanError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -21,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
+    "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
@@ -40,7 +43,7 @@ _RUN_AS = {
     "models": "FETCH",
     "sync": "SYNC",
     "upload": "SYNC",
-    "workspace": "SYNC",
+    "workspace": "WORKSPACE",
     "nodes": "COMFYUI",
     "overlay": "COMFYUI",
 }
@@ -67,9 +70,19 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command and give its exit code: the command's own, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text; naming it must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    given = os.environ if environ is None else environ
+    with redact.guarded_streams():
+        redact.learn(given)
+        return _run(words, given)
+
+
+def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         args = parser_for(words).parse_args(words)
-        given = _environ(args.command, os.environ if environ is None else environ)
+        given = _environ(args.command, environ)
         if args.command in _RUN_AS and os.geteuid() == 0:
             _become(args.command, words, given)
         code: int = args.run(args, given)
@@ -84,6 +97,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         # The reader went away (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except Exception as error:
+        traceback.print_exc()
+        print(f"hearmeman: this is a bug of hearmeman ({type(error).__name__}): please report it", file=sys.stderr)
+        return 1
 
 
 def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -94,6 +111,7 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
     booted = environment_of(RUN_DIR / "env" / f"{_PROCESS[command]}.json") if command in _PROCESS else {}
+    redact.learn(booted)
     return {**defaults, **booted, **given}
 
 
