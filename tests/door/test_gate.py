@@ -62,7 +62,7 @@ def routes() -> list[tuple[str, str]]:
 
 
 ECHO = [("GET", "/"), ("POST", "/upload"), ("GET", "/download?size=10"), ("PUT", "/x"), ("DELETE", "/x")]
-STATUS = [("GET", path) for path in ("/", "/status", "/readyz", "/healthz")]
+STATUS = [("GET", path) for path in ("/", "/status", "/readyz", "/healthz/")]
 
 
 def test_a_browser_logs_in_once(pod: GatedPod) -> None:
@@ -315,7 +315,7 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     assert offered == ""
     with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), 5) as raw:
         assert raw.recv(64).startswith(b"SSH-2.0-OpenSSH")
-    assert "key 2 of PUBLIC_KEY is no SSH public key" in pod.log()
+    assert "line 2 of PUBLIC_KEY is no SSH public key" in pod.log()
     key = pod.volume / ".hearmeman/local/ssh/ssh_host_ed25519_key"
     assert key.stat().st_mode & 0o077 == 0
     status = pod.ssh("hearmeman status --json")
