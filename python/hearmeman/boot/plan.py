@@ -276,5 +276,7 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
+    if settings.sync_workspace and not settings.enable_r2_sync:
+        found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
     found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)
