@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman_build.build import build_image, build_output
+from hearmeman_build.downloads import fetch_wheels
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
-from hearmeman_build.prefetch import fetch_wheels
 
 
 class Watch:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hearmeman.boot.users import COMFYUI, WORKSPACE
 
 from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.settings import load
+from hearmeman.users import COMFYUI, WORKSPACE
 from hearmeman.workspace.save import save
 from hearmeman.workspace.space import Space
 from support.as_pod import as_user, give_to_comfyui
