@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hearmeman.boot.users import COMFYUI
-from hearmeman.workspace.folder import Folder
+from hearmeman.folder import Folder
 from support.as_pod import give_to_comfyui
 
 
