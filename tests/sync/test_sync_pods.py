@@ -22,7 +22,7 @@ def test_two_pods_with_equal_names(r2: R2, tmp_path: Path) -> None:
     pods = [Sync(tmp_path / name, r2.environ()).start() for name in ("one", "two")]
     try:
         for pod in pods:
-            pod.wait_said("sync.started")
+            pod.wait_said("sync.reconciled")
         for number in range(20):
             for pod in pods:
                 (pod.output / f"ComfyUI_{number:05}_.png").write_bytes(f"{pod.output} {number}".encode())
@@ -43,7 +43,7 @@ def test_two_pods_on_one_volume(tmp_path: Path) -> None:
         pods = [Sync(tmp_path, server.environ(), name).start() for name in ("one", "two")]
         try:
             for pod in pods:
-                pod.wait_said("sync.started")
+                pod.wait_said("sync.reconciled")
             for number in range(20):
                 (pods[0].output / f"{number}.png").write_bytes(b"%d" % number)
             for pod in pods:
