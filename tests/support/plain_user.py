@@ -14,8 +14,9 @@ from pathlib import Path
 
 from hearmeman_build import flake
 from hearmeman_build.build import tier_parts
+from hearmeman_build.downloads import store_name
 from hearmeman_build.host import WORK, store_file
-from hearmeman_build.prefetch import flat_path, store_name
+from hearmeman_build.store import flat_path
 from support.repository import ROOT
 
 ODD = "a checkout #1, Käufer"

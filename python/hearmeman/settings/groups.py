@@ -192,6 +192,12 @@ class Sync(BaseModel):
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
+    sync_workspace: bool = var(
+        False,
+        "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "
+        "and bring back what a new pod lacks",
+    )
+
     @field_validator("r2_endpoint")
     @classmethod
     def _endpoint(cls, value: str, info: ValidationInfo) -> str:
@@ -207,8 +213,11 @@ class Sync(BaseModel):
 
 
 class Stop(BaseModel):
-    """Stopping."""
+    """Stopping, and what cannot start."""
 
+    hold_on_error: Literal["auto", "true", "false"] = var(
+        "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
+    )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
 
 

@@ -7,7 +7,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from hearmeman.errors import HearmemanError
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
+    from hearmeman.sync.report import Report
+    from hearmeman.workspace.watch import Watch
 
 
 class SyncError(HearmemanError):
@@ -117,29 +120,46 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
-    asked_to_stop.tell(daemon.stop)
+    beside = list(_beside(settings, report))
+    asked_to_stop.tell(daemon.stop, *(one.stop for one in beside))
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
+    until = asked_to_stop.at + settings.sync_drain_seconds
+    for one in beside:
+        everything &= one.end(until)
     # An upload that is still under way would hold the interpreter's own end up.
     sys.stdout.flush()
     os._exit(0 if everything else 3)
+
+
+def _beside(settings: Settings, report: Report) -> Iterator[Watch]:
+    """Start what else keeps this pod's data in the bucket."""
+    if settings.sync_workspace:
+        from hearmeman.workspace.space import Space
+        from hearmeman.workspace.watch import Watch
+
+        watch = Watch(Space.of(settings), report.note)
+        watch.start()
+        yield watch
 
 
 class _Stop:
     """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
 
     def __init__(self) -> None:
-        self.heard = False
-        self.stop: Callable[[], None] = lambda: None
+        self.heard, self.at = False, 0.0
+        self.stops: tuple[Callable[[], None], ...] = ()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
-        self.heard = True
-        self.stop()
-
-    def tell(self, stop: Callable[[], None]) -> None:
-        self.stop = stop
-        if self.heard:
+        self.heard, self.at = True, time.monotonic()
+        for stop in self.stops:
             stop()
+
+    def tell(self, *stops: Callable[[], None]) -> None:
+        self.stops = stops
+        if self.heard:
+            for stop in stops:
+                stop()
