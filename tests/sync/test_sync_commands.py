@@ -39,6 +39,7 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
     assert "is missing" in run(daemon, "sync", "cost").stderr
     daemon.start()
     try:
+        daemon.wait_said("sync.reconciled")
         (daemon.output / "a.png").write_bytes(png(bytes(980)))
         daemon.wait_for(lambda: "sync.uploaded" in daemon.log() and daemon.report().get("uploaded_files") == 1, "a.png")
         running = run(daemon, "sync", "status", "--json")

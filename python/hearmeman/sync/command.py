@@ -95,7 +95,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     from hearmeman.log import log
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.daemon import Daemon
-    from hearmeman.sync.journal import Journal, journal_file
+    from hearmeman.sync.journal import journal_file, open_journal
     from hearmeman.sync.prompts import Prompts
     from hearmeman.sync.report import Report, lock
     from hearmeman.sync.tree import names
@@ -111,7 +111,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
         if held is None:
             pid = (state / "sync.lock").read_text(encoding="utf-8").strip()
             raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
-        journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
+        journal = open_journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
         where, why = error.filename or state, error.strerror or error
         raise SyncError(
