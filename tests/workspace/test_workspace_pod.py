@@ -52,8 +52,8 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
             assert (second / WORKFLOW).read_text() == "changed just before the end"
             pod.wait_for((second / "ComfyUI/input/face.png").is_file, "the input")
             if os.geteuid() == 0:
-                for path in (second / "ComfyUI/user").rglob("*"):
-                    assert path.stat().st_uid == COMFYUI.uid, path
+                for restored in (second / "ComfyUI/user").rglob("*"):
+                    assert restored.stat().st_uid == COMFYUI.uid, restored
             shown = inside(pod, "workspace", "restore", "--dry-run")
             assert "of pod first" in shown
             assert "2 files are here already" in shown
