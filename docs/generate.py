@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
 from hearmeman.door.ports import doors
 from hearmeman.models import catalogue, lock
-from hearmeman.models import catalogue
 from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
