@@ -101,7 +101,7 @@ def uploads() -> str:
 
 def models() -> str:
     """Every model, the variable and variant that ask for it, and each file it takes."""
-    known = lock.apply(catalogue.read(CATALOGUE), CATALOGUE)
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
     files = {file.id: file for file in known.files}
     heads = ("Variable", "Variant", "Model", "GPU GB", "File", "Folder", "GB", "Source", "Licence")
     rows = []
@@ -118,12 +118,25 @@ def models() -> str:
 
 def _file_cells(file: catalogue.File) -> tuple[str, ...]:
     folder, _, name = file.to.rpartition("/")
-    size = "?" if not file.expected else f"{'' if file.size else '~'}{file.expected / 1e9:.3g}"
+    size = "?" if not file.sized else f"{'~' if file.size is None else ''}{file.expected / 1e9:.3g}"
     licence = file.licence or "not stated"
     licence += " (not for commercial use)" if file.non_commercial else ""
     licence += f" ({file.gate})" if file.gate else ""
     source = str(file.source).partition("@")[0].removesuffix(f"/{name}")
     return f"`{name}`", f"`{folder}`", size, source, licence
+
+
+def not_pinned() -> str:
+    """What neither the catalogue nor its lock pins to its bytes."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    rows = []
+    for file in known.files:
+        lacks = [] if file.sha256 or file.blob else ["hash"]
+        lacks += [] if file.size is not None else ["size"]
+        lacks += [] if getattr(file.source, "revision", "-") != "main" else ["commit"]
+        if lacks:
+            rows.append((f"`{file.to}`", ", ".join(lacks)))
+    return table(("File", "Not known"), rows)
 
 
 def models_page() -> str:
@@ -139,6 +152,13 @@ def models_page() -> str:
             "rounded figure, ? is not known before the source is asked.",
             "",
             models(),
+            "",
+            "## Not pinned yet",
+            "",
+            "What the catalogue and its lock do not say of a file; the first fetch asks its source and keeps the answer on",
+            "the volume. `hearmeman models lock --all` on a machine that reaches the sources writes it into the lock.",
+            "",
+            not_pinned(),
             "",
         ]
     )
