@@ -162,7 +162,7 @@ def test_the_command_used_wrongly(words: list[str], said: str, capsys: pytest.Ca
 
 
 def test_a_file_is_uploaded_once_and_its_name_goes_into_the_graph(server: ComfyUI, tmp_path: Path) -> None:
-    picture = tmp_path / "a picture.png"
+    picture = tmp_path / "ein Bild, schön.png"
     picture.write_bytes(b"first")
 
     async def upload() -> tuple[str, str, str]:
@@ -173,8 +173,8 @@ def test_a_file_is_uploaded_once_and_its_name_goes_into_the_graph(server: ComfyU
             return first, again, await session.upload(picture)
 
     first, again, other = asyncio.run(upload())
-    assert (first, again, other) == ("a picture.png", "a picture.png", "a picture (1).png")
+    assert (first, again, other) == ("ein Bild, schön.png", "ein Bild, schön.png", "ein Bild, schön (1).png")
     graph = _graph("smoke-image")
     files = {("2", "filename_prefix"): picture}
     asyncio.run(client.run(server.url, graph, 20, None, lambda progress: None, files))
-    assert graph["2"]["inputs"]["filename_prefix"] == "a picture (1).png"
+    assert graph["2"]["inputs"]["filename_prefix"] == "ein Bild, schön (1).png"

@@ -189,7 +189,8 @@ class Client:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI does not take it.
         """
-        form = aiohttp.FormData()
+        # Quoted names would stay quoted: ComfyUI takes them as they come.
+        form = aiohttp.FormData(quote_fields=False)
         with path.open("rb") as file:
             form.add_field("image", file, filename=path.name)
             form.add_field("type", "input")
