@@ -7,8 +7,10 @@ import pytest
 
 from hearmeman_build.build import Image, build_image, prefetch_tier
 
-# A busy machine is slow and not wrong.
-hypothesis.settings.register_profile("calm", deadline=None)
+# A busy machine is slow and not wrong. The same cases every time; `make soak` looks for new ones, with --hypothesis-profile,
+# and what it finds is kept as an @example.
+hypothesis.settings.register_profile("calm", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile("calm")
 
 

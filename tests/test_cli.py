@@ -86,3 +86,15 @@ def test_status_without_a_pod_says_so(tmp_path: Path) -> None:
     done = call("status", "--run-dir", str(tmp_path), VOLUME_DIR=str(tmp_path))
     assert done.returncode == 1
     assert "no pod was booted here" in done.stdout
+
+
+def test_a_processs_commands_have_its_whole_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
+    booted = {"R2_ENDPOINT": "http://pod", "R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "pods"}
+    (tmp_path / "env/sync.json").write_text(json.dumps(booted))
+    monkeypatch.setattr("hearmeman.image.RUN_DIR", tmp_path)
+    for command in ("sync", "upload", "workspace"):
+        assert cli._environ(command, {"R2_BUCKET": "mine"}) == {**booted, "R2_BUCKET": "mine"}
+    assert cli._environ("models", {}) == cli._environ("env", {}) == {}
+    (tmp_path / "env/sync.json").write_text("half a fi")
+    assert cli._environ("upload", {"R2_BUCKET": "mine"}) == {"R2_BUCKET": "mine"}

@@ -32,8 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
 _WITHOUT_IMAGE = {"boot", "keep", "door", "overlay", "sshd"}
-_GIVEN_SECRETS = {"models": "models", "sync": "sync", "upload": "sync"}
-"""Command -> the process of the pod whose secrets it needs; a shell in the pod has none of its own."""
+_PROCESS = {"models": "models", "sync": "sync", "upload": "sync", "workspace": "sync"}
+"""Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
 
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -79,16 +79,17 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
     from hearmeman.image import IMAGE_FILE, RUN_DIR, read_image
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
-    secrets = _secrets(RUN_DIR / "env" / f"{_GIVEN_SECRETS[command]}.json") if command in _GIVEN_SECRETS else {}
-    return {**secrets, **defaults, **given}
+    booted = environment_of(RUN_DIR / "env" / f"{_PROCESS[command]}.json") if command in _PROCESS else {}
+    return {**defaults, **booted, **given}
 
 
-def _secrets(path: Path) -> dict[str, str]:
-    # Only root can read it; for anybody else, and outside a pod, there is nothing.
+def environment_of(file: Path) -> dict[str, str]:
+    """Read the whole environment that boot wrote for a process, so that its commands work from any shell.
+
+    Only root and that process can read it; for anybody else, and outside a pod, there is nothing.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    from hearmeman.settings import SECRETS
-
-    return {name: value for name, value in found.items() if name in SECRETS}
+    return {name: value for name, value in found.items() if value != ""} if isinstance(found, dict) else {}

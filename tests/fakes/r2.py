@@ -43,7 +43,7 @@ class R2:
         """
         self.bucket, self.latency, self.keep = bucket, latency, keep
         self.access_key, self.secret_key = secrets.token_hex(16), secrets.token_hex(32)
-        self.may_read = self.may_write = True
+        self.may_read = self.may_write = self.may_delete = True
         self.conditional_put, self.conditional_complete = True, False
         self.clock: Callable[[], float] = time.time
         self.before: Callable[[str, str], None] = lambda operation, key: None

@@ -50,6 +50,8 @@ class Upload:
     content_type: str
     metadata: dict[str, str]
     parts: dict[int, Object] = field(default_factory=dict)
+    at: float = field(default_factory=time.time)
+    """Unix seconds when it was begun."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ class Handler(BaseHTTPRequestHandler):
             return "abort_upload" if "uploadId" in self.query else "delete_object"
         if self.command == "HEAD":
             return "head_object" if key else "head_bucket"
-        return "get_object" if key else "list_objects"
+        if "uploadId" in self.query:
+            return "list_parts"
+        return "get_object" if key else "list_uploads" if "uploads" in self.query else "list_objects"
 
     def _body(self) -> tuple[bytes, str, str, int]:
         """Read the body: (content unless discarded, sha256, md5, size)."""
@@ -226,8 +230,8 @@ class Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, "NoSuchBucket", "The specified bucket does not exist.")
         if len(key.encode()) > LONGEST_KEY:
             raise _RefusedError(414, "KeyTooLongError", "the key is longer than 1024 bytes")
-        reads = operation in ("head_object", "get_object", "list_objects", "head_bucket")
-        if not (r2.may_read if reads else r2.may_write):
+        reads = operation.startswith(("head", "get", "list"))
+        if not (r2.may_read if reads else r2.may_delete if operation == "delete_object" else r2.may_write):
             raise _RefusedError(403, "AccessDenied", "Access Denied")
         if sum(len(n) + len(v) for n, v in self._metadata().items()) > LARGEST_METADATA:
             raise _RefusedError(400, "MetadataTooLarge", "more than 8192 bytes of metadata")
@@ -335,6 +339,45 @@ class Handler(BaseHTTPRequestHandler):
             del self.r2.uploads[self.query["uploadId"][0]]
         return 200, {}, _xml("CompleteMultipartUploadResult", Key=key, Bucket=self.r2.bucket, ETag=f'"{etag}"')
 
+    def _list_uploads(self, *unused: object) -> _Reply:
+        prefix, after, id_after = (self._given(n) for n in ("prefix", "key-marker", "upload-id-marker"))
+        most = min(int(self._given("max-uploads", "1000")), 1000)
+        with self.r2.lock:
+            found = sorted((u.key, name, u.at) for name, u in self.r2.uploads.items() if u.key.startswith(prefix))
+        found = [row for row in found if row[:2] > (after, id_after) or not after]
+        rows = "".join(
+            f"<Upload><Key>{quote(key)}</Key><UploadId>{name}</UploadId><Initiated>{_iso(at)}</Initiated></Upload>"
+            for key, name, at in found[:most]
+        )
+        truncated = len(found) > most
+        if truncated:
+            key, name, _ = found[most - 1]
+            rows += f"<NextKeyMarker>{quote(key)}</NextKeyMarker><NextUploadIdMarker>{name}</NextUploadIdMarker>"
+        told = f"<IsTruncated>{str(truncated).lower()}</IsTruncated><EncodingType>url</EncodingType>"
+        return 200, {"Content-Type": "application/xml"}, _document("ListMultipartUploadsResult", rows + told)
+
+    def _list_parts(self, key: str, *unused: object) -> _Reply:
+        after, most = int(self._given("part-number-marker", "0")), min(int(self._given("max-parts", "1000")), 1000)
+        with self.r2.lock:
+            found = sorted((number, part) for number, part in self._upload(key).parts.items() if number > after)
+        rows = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><Size>{part.size}</Size><ETag>&quot;{part.etag}&quot;</ETag>"
+            f"<LastModified>{_iso(part.at)}</LastModified></Part>"
+            for number, part in found[:most]
+        )
+        truncated = len(found) > most
+        rows += f"<NextPartNumberMarker>{found[most - 1][0]}</NextPartNumberMarker>" if truncated else ""
+        told = f"<IsTruncated>{str(truncated).lower()}</IsTruncated>"
+        return 200, {"Content-Type": "application/xml"}, _document("ListPartsResult", rows + told)
+
+    def _given(self, name: str, default: str = "") -> str:
+        return self.query.get(name, [default])[0]
+
+    def _delete_object(self, key: str, *unused: object) -> _Reply:
+        with self.r2.lock:
+            self.r2.objects.pop(key, None)
+        return 204, {}, b""
+
     def _abort_upload(self, key: str, *unused: object) -> _Reply:
         with self.r2.lock:
             self._upload(key)
@@ -347,6 +390,10 @@ _Reply = tuple[int, dict[str, str], bytes]
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _iso(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(at))
 
 
 def _xml(name: str, **fields: str) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hearmeman.models.asked import UnknownModelError, UnknownVariableError, asked_for, for_tier
 from hearmeman.models.catalogue import (
     COMFYUI_FOLDERS,
     Catalogue,
@@ -22,18 +23,15 @@ from hearmeman.models.catalogue import (
     Web,
     read,
 )
+from hearmeman.models.notes import Host
 from hearmeman.models.plan import (
     MARGIN_BYTES,
     Disk,
     DiskTooSmallError,
     Found,
-    Host,
     Plan,
     Record,
-    UnknownVariableError,
-    asked_for,
     check_space,
-    for_tier,
     make_plan,
 )
 from hearmeman.settings import Settings, load
@@ -141,6 +139,24 @@ def test_a_variable_that_does_not_exist_is_named(smoke: Catalogue) -> None:
         asked_for(smoke.model_copy(update={"models": (model,)}), Settings())
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vace", "(did you mean vace-14b?)"),
+        ("SCAIL", "(did you mean scail, scail2 or scail-bf16?)"),
+        ("qwen", "(did you mean qwen-edit-2511-Q2_K, qwen-edit-2511-Q3_K_M or qwen-edit-2511-Q4_K_M?)"),
+        ("nope", "no model 'nope': `hearmeman models list` shows all"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(full: Catalogue, name: str, words: str) -> None:
+    with pytest.raises(UnknownModelError) as told:
+        asked_for(full, Settings(), [name])
+    assert words in str(told.value)
+    assert "MODELS" not in str(told.value)
+    with pytest.raises(UnknownModelError, match="correct MODELS"):
+        asked_for(full, Settings(models=name))
+
+
 # The full catalogue
 
 
@@ -237,8 +253,12 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
             {"ENABLE_CONTROLNET": "true"},
             "controlnet-canny, controlnet-depth, controlnet-openpose: needs an SD 1.5 checkpoint",
         ),
-        (Host(), {"WAN_720P": "true"}, "neither hash nor size is established"),
-        (Host(), {"ENABLE_VIBEVOICE": "true"}, "is not confirmed (single evidence): vibevoice/tokenizer/merges.txt"),
+        (Host(), {"WAN_720P": "true"}, "neither its hash nor its size is known"),
+        (
+            Host(),
+            {"ENABLE_VIBEVOICE": "true"},
+            "that the source has it (single evidence): vibevoice/tokenizer/merges.txt",
+        ),
     ],
 )
 def test_what_a_person_should_know_is_said(full: Catalogue, host: Host, variables: dict[str, str], words: str) -> None:
@@ -292,14 +312,20 @@ def worlds(draw: st.DrawFn) -> tuple[Catalogue, Disk]:
         if draw(st.booleans()):
             found[file.to] = Found(draw(st.sampled_from([size, size + 1])), draw(st.integers(0, 1)))
         if draw(st.booleans()):
-            records[file.to] = Record(size, draw(st.integers(0, 1)), draw(st.sampled_from(["a" * 64, "b" * 64])))
+            records[file.to] = Record(
+                size,
+                draw(st.integers(0, 1)),
+                draw(st.sampled_from(["a" * 64, "b" * 64])),
+                draw(st.sampled_from(["", "x"])),
+            )
         if draw(st.booleans()):
             partial[file.id] = draw(st.integers(0, size))
         if isinstance(file.source, Snapshot) and draw(st.booleans()):
             count = draw(st.integers(1, 3))
             listings[file.id] = Listing(revision="c", parts=tuple(Part(path=f"p{n}", size=n + 1) for n in range(count)))
     catalogue = Catalogue(file=tuple(files), model=models)
-    return catalogue, Disk(found, records, partial, listings, draw(st.integers(0, 20 * GB)))
+    stated = frozenset(draw(st.lists(st.sampled_from(names))))
+    return catalogue, Disk(found, records, partial, listings, draw(st.integers(0, 20 * GB)), stated)
 
 
 @given(worlds())
@@ -324,6 +350,7 @@ def test_present_means_that_stat_and_record_and_catalogue_agree(world: tuple[Cat
         assert (found.size, found.mtime_ns) == (record.size, record.mtime_ns)
         assert step.file.size in (None, found.size)
         assert step.file.sha256 in (None, record.sha256)
+        assert step.file.sha256 or record.source or step.file.id in seen.stated, "compared with its source"
         assert step.bytes == 0
 
 
@@ -354,7 +381,7 @@ def test_more_on_disk_never_means_more_to_fetch(world: tuple[Catalogue, Disk], d
             continue
         size = step.file.size or 7
         found[step.file.to] = Found(size, 5)
-        records[step.file.to] = Record(size, 5, step.file.sha256 or "d" * 64)
+        records[step.file.to] = Record(size, 5, step.file.sha256 or "d" * 64, "its source")
     after = make_plan(catalogue, catalogue.models, replace(seen, found=found, records=records), Host())
     assert after.fetch_bytes <= plan.fetch_bytes
     assert {step.file.id for step in arrived if step.action != "list"} <= {s.file.id for s in after.having("present")}

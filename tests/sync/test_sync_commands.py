@@ -17,9 +17,8 @@ import pytest
 
 from fakes.comfyui import comfyui
 from fakes.r2 import R2
-from hearmeman.sync import cost
+from hearmeman.sync import cost, report
 from hearmeman.sync.finished import Sign, looks_whole, sign
-from hearmeman.sync.pod_environment import with_pod_keys
 from hearmeman.sync.prompts import Prompts
 from support.repository import ROOT
 from support.sync_process import Sync
@@ -67,6 +66,24 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
     assert (month["class_a"], month["class_b"]) == (sent.count("put_object"), sent.count("head_object")) == (2, 1)
     assert month["sent_bytes"] == 1000
     assert "2 class A and 1 class B requests" in run(daemon, "sync", "cost").stdout
+
+
+def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ())
+    failing = [{"file": "a.png", "kind": "refused", "why": "the bucket said 400", "failures": 7, "since": time.time()}]
+    facts = {"failing_files": 3, "failing": failing, "last_error": "the bucket said 400", "last_error_at": time.time()}
+    (daemon.state / "sync.json").write_text(json.dumps({**facts, "problem": ""}))
+    held = report.lock(daemon.state / "sync.lock")
+    assert held is not None
+    with held:
+        shown = run(daemon, "sync", "status")
+        assert shown.returncode == 1
+        for words in ("failing   3 files", "a.png: the bucket said 400, 7 times, first just now", "and 2 more"):
+            assert words in shown.stdout
+        assert "solved" not in shown.stdout
+        (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
+        shown = run(daemon, "sync", "status")
+        assert (shown.returncode, "solved    the bucket said 400, just now" in shown.stdout) == (0, True)
 
 
 def test_prices_are_those_of_the_specification() -> None:
@@ -161,18 +178,6 @@ def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
     done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
     assert done.returncode == 2
     assert "SYNC_EXTENSIONS='tar.gz' names tar.gz" in done.stderr
-
-
-def test_the_pods_keys_are_found(tmp_path: Path) -> None:
-    file = tmp_path / "sync.json"
-    file.write_text(
-        json.dumps({"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "b", "HF_TOKEN": "t"})
-    )
-    found = with_pod_keys({"R2_BUCKET": "mine"}, file)
-    assert found == {"R2_ACCESS_KEY_ID": "a", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET": "mine"}
-    own = {"R2_ACCESS_KEY_ID": "x", "R2_SECRET_ACCESS_KEY": "y"}
-    assert with_pod_keys(own, file) == own
-    assert with_pod_keys({}, tmp_path / "none.json") == {}
 
 
 WEBM = b"\x1aE\xdf\xa3\x84" + bytes(4) + b"\x18S\x80g"

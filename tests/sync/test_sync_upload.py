@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
+from support.as_pod import as_sync, give_to_comfyui
 from support.sync_process import PYTHON
 
 
@@ -25,9 +27,13 @@ def server() -> Iterator[S3]:
 
 
 def upload(server: S3 | R2, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command, env = upload_command(server, *words, **environ)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def upload_command(server: S3 | R2, *words: str, **environ: str) -> tuple[list[str], dict[str, str]]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHON, "PYTHONDONTWRITEBYTECODE": "1", **server.environ()}
-    command = [sys.executable, "-m", "hearmeman", "upload", *words]
-    return subprocess.run(command, env={**env, **environ}, capture_output=True, text=True, timeout=60, check=False)
+    return as_sync([sys.executable, "-m", "hearmeman", "upload", *words]), {**env, **environ}
 
 
 def test_files_and_prefix(server: S3, tmp_path: Path) -> None:
@@ -52,7 +58,71 @@ def test_an_output_gets_the_daemons_key(server: S3, tmp_path: Path) -> None:
 def test_the_bucket_is_tested(server: S3) -> None:
     done = upload(server, "--test", "--json")
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)["seconds"]) == {"put", "head", "get"}
+    assert set(json.loads(done.stdout)["seconds"]) == {"put", "head", "get", "delete"}
+    assert not any(".hearmeman-test" in key for key in server.objects())
+
+
+def test_a_test_object_that_may_not_be_removed_is_named() -> None:
+    with R2() as r2:
+        r2.may_delete = False
+        done = upload(r2, "--test")
+        (key,) = r2.objects
+        assert (done.returncode, f"stays, 64 bytes: {key}" in done.stdout) == (0, True), done.stdout
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/../b", "a//b", "/a", "", ".", "x" * 101, "a\nb"])
+def test_a_prefix_that_leaves_its_folder_is_refused(server: S3, tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    before = server.objects()
+    for done in (
+        upload(server, "--prefix", prefix, str(tmp_path / "a.png")),
+        upload(server, str(tmp_path / "a.png"), R2_PREFIX=prefix or "/"),
+    ):
+        assert done.returncode == 2, done.stdout
+        assert "prefix" in done.stderr.lower()
+    assert server.objects() == before
+
+
+def test_a_folder_gives_its_outputs(server: S3, tmp_path: Path) -> None:
+    shots = tmp_path / "shots"
+    (shots / "day1").mkdir(parents=True)
+    for name in ("a.png", "day1/b.MP4", "notes.txt", ".hidden.png", "c.tmp.png"):
+        (shots / name).write_text(name)
+    (shots / "link.png").symlink_to("a.png")
+    give_to_comfyui(shots)
+    done = upload(server, "--prefix", "folder", str(shots))
+    assert done.returncode == 0, done.stderr
+    day = utc_date(time.time_ns())
+    found = {key for key in server.objects() if key.startswith("folder/")}
+    assert found == {f"folder/{day}/shots/a.png", f"folder/{day}/shots/day1/b.MP4"}
+    # The output folder itself gives what the daemon would upload, under the daemon's keys.
+    done = upload(server, "--prefix", "all", str(shots), COMFYUI_OUTPUT_DIR=str(shots))
+    assert done.returncode == 0, done.stderr
+    assert {key for key in server.objects() if key.startswith("all/")} == {f"all/{day}/a.png", f"all/{day}/day1/b.MP4"}
+    (tmp_path / "empty").mkdir()
+    done = upload(server, str(tmp_path / "empty"))
+    assert (done.returncode, "holds no file with one of the extensions" in done.stderr) == (2, True)
+
+
+def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None:
+    with (tmp_path / "large.mp4").open("wb") as file:
+        file.truncate(400 * 1024**2)
+    with R2(latency=0.5, keep=False) as r2:
+        command, env = upload_command(r2, str(tmp_path / "large.mp4"))
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                end = time.monotonic() + 60
+                while not r2.operations("upload_part"):
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+                assert len(r2.uploads) == 1
+                process.send_signal(signal.SIGTERM)
+                _, told = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert (process.returncode, "stopped by SIGTERM" in told) == (128 + signal.SIGTERM, True), told
+        assert r2.uploads == {}
+        assert r2.objects == {}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +141,48 @@ def test_a_failure_is_one_sentence(server: S3, variable: str, value: str, senten
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert server.secret_key not in done.stderr
+
+
+def test_an_endpoint_that_ends_with_the_bucket_puts_objects_in_their_place(server: S3, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    done = upload(server, "--prefix", "pasted", str(tmp_path / "a.png"), R2_ENDPOINT=f"{server.url}/{server.bucket}")
+    assert done.returncode == 0, done.stderr
+    assert f"pasted/{utc_date(time.time_ns())}/a.png" in server.objects()
+
+
+def test_what_another_tool_is_configured_with_has_no_say(server: S3, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("[profile x\nnot a config")
+    others = {
+        "AWS_PROFILE": "nobody",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "config"),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_SUPPORTED",
+        "AWS_RETRY_MODE": "nonsense",
+        "AWS_MAX_ATTEMPTS": "x",
+        "AWS_CA_BUNDLE": str(tmp_path / "none.pem"),
+        "AWS_DEFAULT_REGION": "mars-1",
+    }
+    done = upload(server, "--test", **others)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_a_file_that_goes_while_others_are_sent_stops_nothing(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_text(name)
+    with R2() as r2:
+
+        def delete(operation: str, key: str) -> None:
+            if operation == "put_object" and key.endswith("a.png"):
+                (tmp_path / "b.png").unlink(missing_ok=True)
+
+        r2.before = delete
+        done = upload(r2, *(str(tmp_path / name) for name in ("a.png", "b.png", "c.png")))
+        assert (done.returncode, "b.png: it is gone" in done.stderr) == (3, True), done.stderr
+        assert sorted(r2.contents().values()) == [b"a.png", b"c.png"]
 
 
 def test_a_server_without_tls(server: S3) -> None:

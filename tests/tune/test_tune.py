@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.nvml import Nvml
-from hearmeman.models import catalogue, plan
+from hearmeman.models import asked, catalogue
 from hearmeman.settings import load
 from hearmeman.storage import Mount, mount_of
 from hearmeman.tune import machine
@@ -330,8 +330,8 @@ CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 
 
 def judged(vram_gb: float, environ: dict[str, str], **voices: float) -> dict[str, tune_models.Fit]:
-    asked = plan.asked_for(CATALOGUE, load({"ENABLE_CONTROLNET": "false", **environ}))
-    return {fit.model: fit for fit in tune_models.fits(asked, CATALOGUE.models, vram_gb, voices)}
+    enabled = asked.asked_for(CATALOGUE, load({"ENABLE_CONTROLNET": "false", **environ}))
+    return {fit.model: fit for fit in tune_models.fits(enabled, CATALOGUE.models, vram_gb, voices)}
 
 
 def test_each_model_is_judged_and_the_way_out_is_named() -> None:

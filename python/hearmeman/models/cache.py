@@ -179,17 +179,16 @@ def _manager(client: S3Client) -> Any:
 
 
 def _client(settings: Settings) -> S3Client:
-    import boto3
     from botocore.config import Config
 
-    from hearmeman.sync.client import client_config
+    from hearmeman.sync.client import client_config, session
 
     access, secret = settings.r2_access_key_id, settings.r2_secret_access_key
     if not (settings.r2_endpoint and access and secret):
         raise CacheSettingsError(
             "MODEL_CACHE needs R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY: set all three, or unset it"
         )
-    client: S3Client = boto3.client(
+    client: S3Client = session().client(
         "s3",
         endpoint_url=settings.r2_endpoint,
         aws_access_key_id=access.get_secret_value(),

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hearmeman.errors import HearmemanError, PartlyDoneError
-from hearmeman.log import log
+from hearmeman.errors import PartlyDoneError
 
 if TYPE_CHECKING:
-    from hearmeman.models.catalogue import Catalogue, Model
-    from hearmeman.models.plan import Host, Plan
-    from hearmeman.models.store import Store
-    from hearmeman.settings import Settings
+    from hearmeman.models.context import Context
+    from hearmeman.models.plan import Plan
 
 _ACTIONS = {
     "list": "tell which models there are and which are asked for",
@@ -32,10 +28,6 @@ _ACTIONS = {
 
 class SomeCorruptError(PartlyDoneError):
     """Files are missing or are not what they should be."""
-
-
-class StateError(HearmemanError):
-    """The state or the models folder cannot be written."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,33 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--check", action="store_true", help="write nothing; 3 if something moved")
         if name == "prune":
             sub.add_argument("--yes", action="store_true", help="remove what is named")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every action works with."""
-
-    settings: Settings
-    catalogue: Catalogue
-    store: Store
-    models: tuple[Model, ...]
-    left_out: tuple[Model, ...]
-    host: Host
-
-    def plan(self) -> Plan:
-        """Look at the disk and plan."""
-        from hearmeman.models import plan
-
-        wanted = {name for model in self.models for name in model.files}
-        quota = int(self.settings.volume_size_gb * 1e9)
-        disk = self.store.look(self.catalogue, wanted, Path(self.settings.volume_dir), quota)
-        return plan.make_plan(self.catalogue, self.models, disk, self.host, self.left_out)
-
-    def check_space(self, made: Plan) -> None:
-        """Refuse what does not fit."""
-        from hearmeman.models import plan
-
-        plan.check_space(made, self.settings.models_path, self.settings.volume_size_gb)
+            sub.add_argument("--everything", action="store_true", help="even when no model is asked for")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -88,20 +54,21 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
     from hearmeman.models import show
+    from hearmeman.models.context import make_context
 
-    context = _context(environ, getattr(args, "models", ()))
+    context = make_context(environ, getattr(args, "models", ()))
     if args.action == "list":
         asked = {model.id for model in context.models}
         print(show.catalogue_json(context.catalogue, asked) if args.json else show.catalogue(context.catalogue, asked))
         return 0
     if args.action == "lock":
-        from hearmeman.models import lock
+        from hearmeman.models import lock_command
 
-        return lock.command(args, context)
+        return lock_command.run(args, context)
     if args.action == "prune":
         from hearmeman.models import prune
 
-        return prune.command(args, context)
+        return prune.run(args, context)
     made = context.plan()
     if args.action == "verify":
         return _verify(made, context, args.json)
@@ -109,77 +76,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(show.plan_json(made) if args.json else show.plan(made))
         context.check_space(made)
         return 0
-    return _fetch(made, context, args.json)
+    from hearmeman.models import fetch_command
 
-
-def _context(environ: Mapping[str, str], names: tuple[str, ...]) -> Context:
-    from hearmeman.models import catalogue, lock, plan, store
-    from hearmeman.settings import load
-
-    settings = load(environ)
-    known = lock.apply(catalogue.read(Path(settings.model_catalogue)), Path(settings.model_catalogue))
-    asked = plan.asked_for(known, settings, names)
-    host = _host(settings, any(m.tiers or m.vram_gb for m in asked))
-    models = plan.for_tier(asked, settings, host.tier, names)
-    left_out = tuple(model for model in asked if model not in models)
-    return Context(settings, known, store.Store(Path(settings.models_path)), models, left_out, host)
-
-
-def _host(settings: Settings, matters: bool) -> Host:
-    from hearmeman.models.plan import Host
-
-    hf_token, civitai_key = settings.hf_token is not None, settings.civitai_api_key is not None
-    if not matters:
-        return Host(hf_token=hf_token, civitai_key=civitai_key)
-    from hearmeman.tune import machine, tuner
-
-    gpus = machine.nvidia().gpus
-    vram = gpus[0].vram_mib / 1024 if gpus else None
-    tier = settings.gpu_tier if settings.gpu_tier != "auto" else tuner.row_for(gpus[0].vram_mib if gpus else 0)[1]
-    return Host(tier, vram, hf_token, civitai_key)
-
-
-def _fetch(made: Plan, context: Context, as_json: bool) -> int:
-    from hearmeman.models import fetch
-    from hearmeman.models.lease import Lease
-
-    settings, store = context.settings, context.store
-    state = Path(settings.state_path) / "models.json"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failed: HearmemanError | None = None
-    try:
-        for note in made.notes:
-            log("models.note", note=note)
-        context.check_space(made)
-        waiting = fetch.Waiting(store.own / "progress.json")
-        with Lease(store.own / "lease.json", settings.runpod_pod_id, waiting) as lease:
-            if waiting.waited:
-                made = context.plan()
-            problems = fetch.list_snapshots(made, store, settings)
-            if made.having("list"):
-                made = context.plan()
-            context.check_space(made)
-            steps = made.having("fetch", "list")
-            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
-            job = fetch.Fetch(made, store, settings, lease)
-            try:
-                job.run(problems)
-            except HearmemanError as error:
-                failed = error
-        # Others need not wait for what this one uploads to the cache.
-        job.close()
-        if failed is not None:
-            raise failed
-    except OSError as error:
-        where = error.filename or settings.models_path
-        raise StateError(
-            f"{where} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
-        ) from error
-    finally:
-        if as_json:
-            print(state.read_text(encoding="utf-8") if state.exists() else "{}")
-    log("models.complete", files=len(made.steps))
-    return 0
+    return fetch_command.run(made, context, args.json)
 
 
 def _verify(made: Plan, context: Context, as_json: bool) -> int:
@@ -198,7 +97,9 @@ def _verify(made: Plan, context: Context, as_json: bool) -> int:
             record = context.store.read_records().get(file.to)
             if record and not file.sha256 and record.sha256 != digest:
                 raise CorruptError(f"{file.to} has changed since it was fetched")
-            context.store.note(file, digest, record.source if record else "")
+            # The file is right even where a full or read-only disk keeps us from noting it.
+            with contextlib.suppress(OSError):
+                context.store.note(file, digest, record.source if record else "")
         except FileNotFoundError:
             problems[file.to] = f"{file.to} is missing"
         except CorruptError as error:

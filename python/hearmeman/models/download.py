@@ -145,7 +145,9 @@ class Download:
         at_work = self.connections > 0 or on_disk or (self.content.opened and self.content.spans.complete)
         limit = DISK_SECONDS + self.row.size / SLOWEST_DISK if on_disk else timeout * 4 / 3 + 5
         if not self.over and at_work and self.retry.silence > limit:
-            self._end(stalled(self.file.to, limit, f"it was {self.state.phase.value}"), self.state.attempt, Event.GIVE_UP)
+            self._end(
+                stalled(self.file.to, limit, f"it was {self.state.phase.value}"), self.state.attempt, Event.GIVE_UP
+            )
 
     def pause(self) -> None:
         """Note what has arrived, for the next start."""
@@ -247,9 +249,11 @@ class Download:
 
     def change(self, attempt: int, size: int | None, sha256: str) -> None:
         """Begin again, since the source has another content now; the lock is held."""
+        why = f"{self.file.source} changed while it was fetched: beginning again"
         if self.move(Event.AGAIN, attempt):
             self.content.become(size, sha256)
-        raise TransientError(f"{self.file.source} changed while it was fetched: beginning again")
+            log("model.again", file=self.file.to, why=why)
+        raise TransientError(why)
 
     def _try_again(self, remote: Remote | None, attempt: int, why: str, wait: float) -> None:
         with self.lock:

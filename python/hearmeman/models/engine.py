@@ -29,9 +29,7 @@ class Task(Protocol):
         """End it if nothing moves any more; the lock is held."""
 
 
-def run(
-    tasks: list[Task], http: Http, lock: threading.Condition, connections: int, tick: Callable[[], None]
-) -> None:
+def run(tasks: list[Task], http: Http, lock: threading.Condition, connections: int, tick: Callable[[], None]) -> None:
     """Work on `tasks` with at most `connections` threads until all are over; `tick` is called five times a second.
 
     Work may append tasks, with the lock held.

@@ -15,7 +15,7 @@ from hearmeman.models import engine
 from hearmeman.models.cache import Cache
 from hearmeman.models.catalogue import File
 from hearmeman.models.download import Download
-from hearmeman.models.errors import AllFailedError, FetchError, MissingForNowError, SomeFailedError
+from hearmeman.models.errors import AllFailedError, DiskFullError, FetchError, MissingForNowError, SomeFailedError
 from hearmeman.models.http import Http
 from hearmeman.models.lease import Lease
 from hearmeman.models.listing import ListingTask
@@ -61,10 +61,9 @@ class Fetch:
         """
         for step in self.plan.steps:
             self._add(step)
-        terminal = sys.stderr if sys.stderr.isatty() else None
         models = [model.id for model in self.plan.models]
         files = [Path(self.settings.state_path) / "models.json", self.store.own / "progress.json"]
-        progress = Progress(self._rows, files, models, terminal)
+        progress = Progress(self._rows, files, models, sys.stderr)
         try:
             if self.tasks:
                 progress.look(force=True)
@@ -74,8 +73,8 @@ class Fetch:
                 download.pause()
             whole = all(row.state == "present" for row in self._rows().values())
             progress.end("complete" if whole else "incomplete")
-        errors = [task.error for task in (*self.downloads.values(), *self.listings.values()) if task.error is not None]
-        if errors:
+        ends = [*(one.error for one in self.listings.values()), *(one.error for one in self.downloads.values())]
+        if errors := [error for error in ends if error is not None]:
             raise _failed(len(self._rows()), errors)
 
     def _add(self, step: Step) -> None:
@@ -97,7 +96,7 @@ class Fetch:
         try:
             steps = self.replan().steps
         except DiskTooSmallError as error:
-            raise FetchError(str(error)) from error
+            raise DiskFullError(str(error)) from error
         with self.lock:
             for step in steps:
                 if step.file.id.startswith(f"{snapshot.id}/"):

@@ -39,17 +39,14 @@ def run(made: Plan, context: Context, as_json: bool) -> int:
         for note in made.notes:
             log("models.note", note=note)
         context.check_space(made)
-        with Cache(settings) if settings.model_cache else contextlib.nullcontext() as cache:
-            # Others need not wait for what this one uploads to the cache.
-            with _lease(made, context) as (lease, waited):
-                if waited:
-                    made = context.plan()
-                    context.check_space(made)
-                steps = made.having("fetch", "list")
-                log(
-                    "models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes
-                )
-                Fetch(made, _replanner(context), context.store, settings, lease, cache).run()
+        # The lease ends first: others need not wait for what this one uploads to the cache.
+        with _cache(context) as cache, _lease(made, context) as (lease, waited):
+            if waited:
+                made = context.plan()
+                context.check_space(made)
+            steps = made.having("fetch", "list")
+            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
+            Fetch(made, _replanner(context), context.store, settings, lease, cache).run()
     except OSError as error:
         where = error.filename or settings.models_path
         raise StateError(
@@ -60,6 +57,10 @@ def run(made: Plan, context: Context, as_json: bool) -> int:
             print(state.read_text(encoding="utf-8") if state.exists() else "{}")
     log("models.complete", files=len(made.steps))
     return 0
+
+
+def _cache(context: Context) -> contextlib.AbstractContextManager[Cache | None]:
+    return Cache(context.settings) if context.settings.model_cache else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

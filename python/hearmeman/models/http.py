@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError as TransportError
+from urllib3.exceptions import IncompleteRead
 from urllib3.response import BaseHTTPResponse
 
 from hearmeman import __version__
@@ -270,7 +271,7 @@ def wait_asked(headers: Mapping[str, str]) -> float:
     with contextlib.suppress(ValueError):
         when = parsedate_to_datetime(text)
         return min(max(0.0, when.timestamp() - time.time()), _LONGEST_WAIT)
-    from huggingface_hub.utils import parse_ratelimit_headers
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     limit = parse_ratelimit_headers(headers)
     if limit is None or limit.remaining:
@@ -285,6 +286,8 @@ def brief(error: BaseException) -> str:
     while isinstance(inner, BaseException):
         if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
             return "nothing arrived in time"
+        if isinstance(inner, IncompleteRead):
+            return "the connection ended early"
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__cause__ or inner.__context__ or next((a for a in inner.args if isinstance(a, Exception)), None)
@@ -298,4 +301,5 @@ def _message(response: BaseHTTPResponse) -> str:
     except (TransportError, OSError):
         return ""
     text = re.sub(r"<[^>]*>|[{}\"\s]+", " ", text).strip()
-    return f" ({text[:120].strip()})" if text else ""
+    # What is not text is the beginning of a file.
+    return f" ({text[:120].strip()})" if text and text.isprintable() else ""

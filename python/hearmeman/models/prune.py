@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hearmeman.errors import HearmemanError
+from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.models.context import Context
 from hearmeman.models.lease import Lease
 from hearmeman.models.plan import Plan, Record
 from hearmeman.models.store import Store, used_bytes
 
-if TYPE_CHECKING:
-    from hearmeman.models.command import Context
-
 
 class PruneError(HearmemanError):
     """Something could not be removed."""
+
+
+class NothingEnabledError(UsageError):
+    """No model is asked for, so that everything would go."""
 
 
 @dataclass(frozen=True)
@@ -60,33 +62,47 @@ def _ours(path: Path, record: Record) -> bool:
     return (seen.st_size, seen.st_mtime_ns) == (record.size, record.mtime_ns)
 
 
-def command(args: argparse.Namespace, context: Context) -> int:
+def run(args: argparse.Namespace, context: Context) -> int:
     """Show what could go; with --yes remove it.
 
     Raises:
+        NothingEnabledError: no model is asked for, and it was not said that everything may go.
         PruneError: something could not be removed.
     """
     store = context.store
     found = surplus(store, context.plan())
     going = [one for one in found if not one.kept]
+    if args.yes and going and not context.models and not args.everything:
+        raise NothingEnabledError(
+            f"no model is asked for, so all {len(going)} that were fetched would go: nothing was removed."
+            " Set the variables of the pod, name in MODELS or here what is to stay, or say --everything"
+        )
     if args.yes and going:
         with Lease(store.own / "lease.json", context.settings.runpod_pod_id, lambda words: None):
             for one in going:
                 _remove(store, one)
     if args.json:
         print(json.dumps({"removed": args.yes, "surplus": [asdict(one) for one in found]}, indent=2))
-        return 0
-    print("enabled: " + (", ".join(model.id for model in context.models) or "nothing"))
-    for one in found:
-        print(f"{one.bytes / 1e9:9.3f} GB  {one.to}" + (f"  (stays: {one.kept})" if one.kept else ""))
-    total = sum(one.bytes for one in going) / 1e9
-    print(f"{total:.3f} GB " + ("removed" if args.yes else "would go: say --yes to remove it"))
-    if store.replaced.is_dir() and any(store.replaced.iterdir()):
-        size = used_bytes(store.replaced) / 1e9
-        print(
-            f"{size:.3f} GB of files that were replaced wait in {store.replaced}; look at them and remove them by hand"
-        )
+    else:
+        print("\n".join(_lines(found, context, args.yes)))
     return 0
+
+
+def _lines(found: list[Surplus], context: Context, removed: bool) -> Iterator[str]:
+    yield "enabled: " + (", ".join(model.id for model in context.models) or "nothing")
+    for one in found:
+        yield f"{one.bytes / 1e9:9.3f} GB  {one.to}" + (f"  (stays: {one.kept})" if one.kept else "")
+    total = sum(one.bytes for one in found if not one.kept) / 1e9
+    if not any(not one.kept for one in found):
+        yield "nothing to remove"
+    elif removed:
+        yield f"{total:.3f} GB removed"
+    else:
+        extra = "" if context.models else " --everything"
+        yield f"{total:.3f} GB would go: `hearmeman models prune --yes{extra}` removes it"
+    replaced = context.store.replaced
+    if replaced.is_dir() and any(replaced.iterdir()):
+        yield f"{used_bytes(replaced) / 1e9:.3f} GB of replaced files are kept in {replaced}; remove them by hand"
 
 
 def _remove(store: Store, one: Surplus) -> None:

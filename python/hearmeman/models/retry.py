@@ -15,20 +15,23 @@ class Retry:
 
     def __init__(self, timeout: float, clock: Callable[[], float]) -> None:
         self.timeout, self.clock = timeout, clock
+        self.contradictions = 0
+        """How many there were since something arrived."""
         self._progressed = clock()
-        self._failed_at = -1.0
+        self._tried_at = self._progressed
         self._pause = 0.0
         self._not_before = 0.0
-        self.contradictions, self._contradicted_at = 0, -1.0
 
     def progressed(self) -> None:
         """Note that something arrived."""
-        self._progressed = self.clock()
+        self._progressed = self._tried_at = self.clock()
+        self.contradictions, self._pause = 0, 0.0
 
     def resumed(self) -> None:
-        """Do not count the time since the last pause ended: it was spent waiting for a connection."""
-        idle = self.clock() - max(self._not_before, self._failed_at, self._progressed)
-        self._progressed += max(0.0, idle)
+        """Do not count the time since it could have been tried again: it was spent waiting for a free connection."""
+        now = self.clock()
+        self._progressed += max(0.0, now - max(self._not_before, self._tried_at))
+        self._tried_at = now
 
     @property
     def silence(self) -> float:
@@ -50,8 +53,8 @@ class Retry:
         now = self.clock()
         if now < self._not_before:
             return 0
-        self._pause = FIRST_PAUSE if self._progressed > self._failed_at else min(self._pause * 2, LONGEST_PAUSE)
-        self._failed_at = now
+        self._pause = min(self._pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
+        self._tried_at = now
         left = self.timeout - (now - self._progressed)
         pause = min(max(self._pause, wait), max(left, 0) + 0.05)
         self._not_before = now + pause
@@ -59,8 +62,6 @@ class Retry:
 
     def contradicted(self) -> bool:
         """Count an answer that contradicts the source; True when there were too many, or for too long."""
-        if self._progressed > self._contradicted_at:
-            self.contradictions = 0
         self.contradictions += 1
-        self._contradicted_at = self.clock()
+        self._tried_at = self.clock()
         return self.contradictions >= MOST_CONTRADICTIONS or self.exhausted

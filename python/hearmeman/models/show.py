@@ -5,28 +5,33 @@ from __future__ import annotations
 import json
 
 from hearmeman.models.catalogue import Catalogue, Model
-from hearmeman.models.plan import Plan
+from hearmeman.models.plan import Plan, Step
 from hearmeman.terminal import size, table
 
 
 def catalogue(known: Catalogue, asked: set[str]) -> str:
     """Render all models, what asks for them and what they take."""
-    head = ("", "model", "disk GB", "GPU GB", "asked for by", "title")
     rows = []
     for model in known.models:
         stored, exact = _size(known, model)
+        what = [model.title + (" (nothing in the image loads it)" if model.no_node else ""), *asked_by(model)]
         rows.append(
             (
                 "*" if model.id in asked else "",
                 model.id,
                 f"{exact}{stored / 1e9:.2f}" if stored else "?",
                 "" if model.vram_gb is None else f"{model.vram_gb:g}",
-                " ".join(f"{name}={value}" for name, value in model.when.items()) or f"MODELS={model.id}",
-                model.title + (" (nothing in the image loads it)" if model.no_node else ""),
+                "\n".join(what),
             )
         )
-    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file whose size is not established, as ? does"
-    return "\n".join([*table(rows, head, right=(2, 3), wraps=(4, 5)), end])
+    lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what asks for it"), right=(2, 3))
+    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file of unknown size, ? is all unknown"
+    return "\n".join([*lines, end])
+
+
+def asked_by(model: Model) -> list[str]:
+    """Name the variables that ask for a model, all of them together."""
+    return [f"{name}={value}" for name, value in model.when.items()] or [f"MODELS={model.id}"]
 
 
 def catalogue_json(known: Catalogue, asked: set[str]) -> str:
@@ -47,23 +52,32 @@ def _size(known: Catalogue, model: Model) -> tuple[int, str]:
 
 def plan(made: Plan) -> str:
     """Render a plan: files in their order, notes, sums."""
+    notes = [f"note: {note}" for note in made.notes]
     if not made.steps:
-        return "no model is asked for: `hearmeman models list` names them and what asks for them"
-    rows = []
-    for step in made.steps:
-        known = bool(step.bytes) or step.action in ("present", "verify")
-        rows.append((step.action, size(step.bytes) if known else "?", step.file.to, step.reason, ",".join(step.models)))
-    lines = table(rows, ("do", "size", "file", "why", "for"), right=(1,), wraps=(2, 3, 4))
-    if made.notes:
-        lines += ["", *(f"note: {note}" for note in made.notes)]
+        why = "nothing to fetch" if made.notes else "no model is asked for"
+        return "\n".join([f"{why}: `hearmeman models list` shows every model and what asks for it", *notes])
+    rows = [(step.action, _size_of(step), _file_of(step), ", ".join(step.models)) for step in made.steps]
+    lines = table(rows, ("do", "size", "file", "for"), right=(1,), wraps=(2, 3))
+    if notes:
+        lines += ["", *notes]
     todo = made.having("fetch", "list")
+    much = size(made.fetch_bytes)
+    if made.unknown:
+        much = f"at least {much}, {len(made.unknown)} of them of unknown size"
     return "\n".join(
-        [
-            *lines,
-            "",
-            f"{len(todo)} of {len(made.steps)} to fetch: {size(made.fetch_bytes)}; {size(made.free_bytes)} are free",
-        ]
+        [*lines, "", f"{len(todo)} of {len(made.steps)} to fetch: {much}; {size(made.free_bytes)} are free"]
     )
+
+
+def _size_of(step: Step) -> str:
+    if step.action in ("fetch", "list"):
+        return f"{'' if step.file.size else '~'}{size(step.bytes)}" if step.file.expected else "?"
+    return size(step.file.size) if step.file.size else ""
+
+
+def _file_of(step: Step) -> str:
+    plain = {"fetch": "not there", "present": "verified before", "list": "what it consists of is asked for first"}
+    return step.file.to + ("" if plain.get(step.action) == step.reason else f" ({step.reason})")
 
 
 def plan_json(made: Plan) -> str:
@@ -74,7 +88,7 @@ def plan_json(made: Plan) -> str:
             "to": step.file.to,
             "action": step.action,
             "reason": step.reason,
-            "bytes": step.bytes,
+            "bytes": None if step in made.unknown else step.bytes,
             "models": step.models,
             "source": str(step.file.source),
             "licence": step.file.licence,
@@ -85,6 +99,7 @@ def plan_json(made: Plan) -> str:
         "models": [model.id for model in made.models],
         "steps": steps,
         "fetch_bytes": made.fetch_bytes,
+        "fetch_bytes_is_least": bool(made.unknown),
         "free_bytes": made.free_bytes,
         "notes": made.notes,
     }

@@ -51,7 +51,12 @@ class Lanes:
             patience = WINDOW_SECONDS
         else:
             part, patience = spans.take_over(slow), min(self._paces[slow].patience * 2, LONGEST_PATIENCE)
-            log("model.slow", file=self.content.path.name, bytes=part.left, per_second=round(self._paces[slow].rate or 0))
+            log(
+                "model.slow",
+                file=self.content.path.name,
+                bytes=part.left,
+                per_second=round(self._paces[slow].rate or 0),
+            )
             # It may be waiting for a byte; this wakes it.
             with contextlib.suppress(ValueError, RuntimeError, OSError):
                 self._answers[slow].response.shutdown()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, SecretStr, field_validator
+from pydantic import BaseModel, SecretStr, ValidationInfo, field_validator
 
 from hearmeman.settings.declare import Words, var
+from hearmeman.settings.endpoint import endpoint_of
 
 _FOLDER = "^(/.*)?$"
 _HOST = r"^[^\s,]+$"
@@ -160,9 +161,9 @@ class Sync(BaseModel):
     """Outputs: where they are uploaded."""
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
-    r2_endpoint: str = var("", "address of the S3 endpoint; required with ENABLE_R2_SYNC", pattern="^(https?://.+)?$")
     r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-    r2_prefix: str = var("outputs", "first part of every object's key", pattern="^[^/].*[^/]$|^[^/]$", max_length=100)
+    r2_endpoint: str = var("", "address of the S3 endpoint, without the bucket's name; required with ENABLE_R2_SYNC")
+    r2_prefix: str = var("outputs", "first part of every object's key")
     r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
     r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
     sync_extensions: str = var(
@@ -171,6 +172,19 @@ class Sync(BaseModel):
     sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
+
+    @field_validator("r2_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str, info: ValidationInfo) -> str:
+        # The bucket is declared, and so validated, before the endpoint.
+        return endpoint_of(value, info.data.get("r2_bucket", "")) if value else value
+
+    @field_validator("r2_prefix")
+    @classmethod
+    def _whole(cls, value: str) -> str:
+        if problem := prefix_problem(value):
+            raise ValueError(problem)
+        return value
 
 
 class Stop(BaseModel):
@@ -188,6 +202,23 @@ class Given(BaseModel):
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: str = var("", "outer port that leads to SSH", given=True, pattern=r"^\d*$")
     runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+
+
+LONGEST_PREFIX = 100
+
+
+def prefix_problem(prefix: str) -> str:
+    """Say why `prefix` cannot be the first part of a key; empty if it can.
+
+    A bucket that is copied to a disk must not leave its folder, and a console must be able to open every part.
+    """
+    if not 0 < len(prefix.encode(errors="surrogateescape")) <= LONGEST_PREFIX:
+        return f"must have from 1 to {LONGEST_PREFIX} bytes"
+    if any(part in ("", ".", "..") for part in prefix.split("/")):
+        return "must be names joined by single slashes, such as outputs or team/outputs, none of them . or .."
+    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in prefix):
+        return "must hold no control characters and be valid UTF-8"
+    return ""
 
 
 ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)

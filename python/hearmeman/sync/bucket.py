@@ -201,6 +201,10 @@ class Bucket:
             if _status(error) != 404:
                 raise
 
+    def delete(self, key: str) -> None:
+        """Delete one object; that nothing lies there is no error."""
+        self.client.delete_object(Bucket=self.name, Key=key)
+
 
 def content_type(key: str) -> str:
     """Give the media type for a key's extension."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 
@@ -50,8 +52,11 @@ def make_client(settings: Settings, connections: int, requests: Requests) -> S3C
     missing = [n for n in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key") if not getattr(settings, n)]
     if missing or not settings.r2_access_key_id or not settings.r2_secret_access_key:
         names = ", ".join(name.upper() for name in missing)
-        raise SettingsError(f"{names} must be set to upload: give the bucket's endpoint and a token's two keys")
-    client: S3Client = boto3.client(
+        raise SettingsError(
+            f"{names} must be set to upload: give the bucket's endpoint and a token's two keys; in a pod with "
+            "ENABLE_R2_SYNC=true root's shells need none of them"
+        )
+    client: S3Client = session().client(
         "s3",
         endpoint_url=settings.r2_endpoint,
         aws_access_key_id=settings.r2_access_key_id.get_secret_value(),
@@ -63,6 +68,20 @@ def make_client(settings: Settings, connections: int, requests: Requests) -> S3C
     client.meta.events.register("before-call.s3", requests.count)
     client.meta.events.register("before-sign.s3", _md5_suffices)
     return client
+
+
+def session() -> boto3.Session:
+    """Make a session that nothing but its caller configures.
+
+    AWS_PROFILE, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and their like, and the files in ~/.aws, are another tool's: they would
+    redirect data without a word, or end the sync where they are broken.
+    """
+    ours = {
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in botocore.session.Session.SESSION_VARIABLES.items()
+    }
+    ours |= dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    return boto3.Session(botocore_session=botocore.session.Session(session_vars=ours))
 
 
 _UNSIGNED = Config(s3={"addressing_style": "path", "payload_signing_enabled": False})
@@ -88,6 +107,5 @@ def client_config(connections: int) -> Config:
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": 1},
         s3={"addressing_style": "path"},
-        # Neither the machine's own AWS files nor its proxies' certificates have a say here.
         tcp_keepalive=True,
     )

@@ -30,9 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Sync until SIGTERM; 3 when something was left."""
     from hearmeman.settings import load
-    from hearmeman.sync.pod_environment import with_pod_keys
 
-    settings = load(with_pod_keys(environ))
+    settings = load(environ)
     if args.what == "status":
         from hearmeman.sync import status
 
@@ -63,7 +62,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
         journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
-        raise SyncError(f"{error.filename} cannot be used: {error.strerror}: nothing was uploaded") from error
+        where, why = error.filename or state, error.strerror or error
+        raise SyncError(
+            f"{where} cannot be used: {why}: nothing was uploaded; free some space or set STATE_DIR"
+        ) from error
     except sqlite3.Error as error:
         raise SyncError(
             f"the journal in {state} cannot be used: {error}: nothing was uploaded; free some space"

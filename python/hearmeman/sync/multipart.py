@@ -124,11 +124,13 @@ class Parts:
         for number in etags:
             progress(min(upload.part_size, content.size - (number - 1) * upload.part_size))
         waiting = [self.workers.submit(send, n) for n in range(1, len(content.md5) + 1) if n not in etags]
-        wait(waiting, return_when=FIRST_EXCEPTION)
-        for one in waiting:
-            one.cancel()
-        # The file must stay open for those that are under way.
-        wait(waiting)
+        try:
+            wait(waiting, return_when=FIRST_EXCEPTION)
+        finally:
+            for one in waiting:
+                one.cancel()
+            # The file must stay open for those that are under way, a signal or not.
+            wait(waiting)
         for one in waiting:
             if not one.cancelled():
                 one.result()

@@ -1,4 +1,4 @@
-"""`hearmeman sync status`: whether the sync runs, what waits, what was sent last, what went wrong last."""
+"""`hearmeman sync status`: whether the sync runs, what waits, what was sent last, and what fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoReportError(HearmemanError):
 
 
 def show(settings: Settings, as_json: bool) -> int:
-    """Print the state; 1 when the sync does not run or cannot upload.
+    """Print the state; 1 when the sync does not run, cannot upload, or fails with some files.
 
     Raises:
         NoReportError: no sync has run here.
@@ -32,7 +32,7 @@ def show(settings: Settings, as_json: bool) -> int:
         raise NoReportError(f"no sync has run here: {state}/sync.json cannot be read: {why}") from error
     facts["running"] = is_locked(state / "sync.lock")
     print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts, time.time())))
-    return 0 if facts["running"] and not facts.get("problem") else 1
+    return 0 if facts["running"] and not facts.get("problem") and not facts.get("failing_files") else 1
 
 
 def is_locked(path: Path) -> bool:
@@ -61,6 +61,19 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
         shown.append(f"last      {facts['last_success_key']}, {age(now - facts['last_success_at'])}")
     if facts.get("problem"):
         shown.append(f"problem   {facts['problem']}")
-    elif "last_error_at" in facts:
-        shown.append(f"mended    {facts['last_error']}, {age(now - facts['last_error_at'])}")
+    shown += _failing(facts, now)
+    if "last_error_at" in facts and not facts.get("problem") and not facts.get("failing_files"):
+        shown.append(f"solved    {facts['last_error']}, {age(now - facts['last_error_at'])}")
     return shown + [f"left      {path}" for path in facts.get("left", [])[:20] if not facts["running"]]
+
+
+def _failing(facts: Mapping[str, Any], now: float) -> list[str]:
+    """Name the files that failed and have not been sent since."""
+    count, named = facts.get("failing_files", 0), facts.get("failing", [])
+    if not count:
+        return []
+    shown = [f"failing   {count} {'file' if count == 1 else 'files'}; tried again until each is sent"]
+    for one in named:
+        since = f", {one['failures']} times, first {age(now - one['since'])}"
+        shown.append(f"          {one['file']}: {one['why']}{since}")
+    return shown + ([f"          and {count - len(named)} more"] if count > len(named) else [])

@@ -1,4 +1,4 @@
-"""`hearmeman upload`: upload files once, or test the bucket."""
+"""`hearmeman upload`: upload files and folders once, or test the bucket."""
 
 from __future__ import annotations
 
@@ -6,60 +6,96 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
 from hearmeman.terminal import Bar, bars
 
 if TYPE_CHECKING:
     from hearmeman.sync.bucket import Bucket
+    from hearmeman.sync.tree import Names
 
 ATTEMPTS = 3
+_PASSING = ("slow-down", "server", "connection", "unreachable", "upload-lost")
 
 
 class UploadError(HearmemanError):
     """Nothing was uploaded."""
 
 
+class UploadStoppedError(HearmemanError):
+    """A signal ended it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}: the files named above are uploaded, the others are not, and "
+            "nothing half sent is left in the bucket; run it again to send the rest"
+        )
+        self.exit_code = 128 + number
+
+
+class _Signal(BaseException):  # noqa: N818: no error, and no `except Exception` may stop it on its way out.
+    """A signal asked to stop; a large file that is half sent is given up on the way out."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to upload."""
+
+    path: Path
+    """As it is shown."""
+    root: Path
+    """The folder that its key is relative to, without links."""
+    relative: str
+    """Its path below `root`."""
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman upload`."""
     parser.epilog = (
         "R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY say where to. A file in the output folder "
-        "gets the key that the sync gives it. Ends with 0, with 3 if some files failed, with 1 if all did."
+        "gets the key that the sync gives it; of a folder, the files with one of SYNC_EXTENSIONS are uploaded. Ends "
+        "with 0, with 3 if some files failed, with 1 if all did."
     )
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a file to upload")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a file or folder to upload")
     parser.add_argument("--prefix", help="first part of the keys; default R2_PREFIX")
-    parser.add_argument("--test", action="store_true", help="put, look up and read a small object, and say what failed")
+    parser.add_argument(
+        "--test", action="store_true", help="put, look up, read and remove a small object; say what failed"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Upload each file; 3 when some failed."""
     if not args.files and not args.test:
-        raise UsageError("name at least one file, or --test")
+        raise UsageError("name at least one file or folder, or --test")
     from hearmeman.settings import load
+    from hearmeman.settings.groups import prefix_problem
     from hearmeman.sync.bucket import Bucket
-    from hearmeman.sync.pod_environment import with_pod_keys
+    from hearmeman.sync.tree import names
     from hearmeman.sync.upload import PARTS_AT_ONCE
 
-    settings = load(with_pod_keys(environ))
-    prefix = (settings.r2_prefix if args.prefix is None else args.prefix).strip("/")
-    if not 0 < len(prefix.encode(errors="surrogateescape")) <= 100:
-        raise UsageError("--prefix must have from 1 to 100 bytes")
+    settings = load(environ)
+    prefix: str = settings.r2_prefix if args.prefix is None else args.prefix.rstrip("/")
+    if problem := prefix_problem(prefix):
+        raise UsageError(f"--prefix {args.prefix!r} {problem}: nothing was uploaded")
+    items = items_of(args.files, Path(settings.output_path).resolve(), names(settings.sync_extensions))
     bucket = Bucket(settings, PARTS_AT_ONCE)
-    missing = [str(path) for path in args.files if not path.is_file()]
-    if missing:
-        raise UsageError(f"no such file: {', '.join(missing)}: nothing was uploaded")
     if args.test:
-        _test(bucket, prefix, args.json)
-    if not args.files:
+        from hearmeman.sync import bucket_test
+
+        bucket_test.test(bucket, prefix, args.json)
+    if not items:
         return 0
-    rows = _upload_all(bucket, prefix, args.files, Path(settings.output_path).resolve(), args.json)
+    with _signals_stop() as stopped:
+        rows = _upload_all(bucket, prefix, items, stopped, args.json)
     failed = [row for row in rows if "error" in row]
     if failed:
         text = "\n".join(f"  {row['file']}: {row['error']}" for row in failed)
@@ -68,42 +104,109 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _upload_all(bucket: Bucket, prefix: str, files: list[Path], output: Path, as_json: bool) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def _signals_stop() -> Iterator[threading.Event]:
+    """Let signals end the upload in order; the event tells the threads that send parts."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # What is half sent is being given up; a second one changes nothing.
+        stopped.set()
+        raise _Signal(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield stopped
+    except _Signal as caught:
+        raise UploadStoppedError(caught.args[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def items_of(paths: list[Path], output: Path, names: Names) -> list[Item]:
+    """Find the files that `paths` stand for: each file itself, of each folder its outputs.
+
+    Raises:
+        UsageError: something is not there, is no file, or is a folder without outputs.
+    """
+    problems, found = [], []
+    for path in paths:
+        real = Path(os.path.realpath(path))
+        # An output gets the key that the daemon gives it.
+        root = output if real == output or real.is_relative_to(output) else real.parent
+        if real.is_dir():
+            inside = [Item(path / name, root, str((real / name).relative_to(root))) for name in _outputs(real, names)]
+            wanted = ",".join(sorted(names.extensions))
+            problems += [] if inside else [f"{path} holds no file with one of the extensions {wanted}"]
+            found += inside
+        elif real.is_file():
+            found.append(Item(path, root, str(real.relative_to(root))))
+        else:
+            problems.append(f"{path}: {'neither a file nor a folder' if real.exists() else 'no such file'}")
+    if problems:
+        raise UsageError(f"{'; '.join(problems)}: nothing was uploaded")
+    return found
+
+
+def _outputs(folder: Path, names: Names) -> Iterator[str]:
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if names.folder(name))
+        for name in sorted(files):
+            path = Path(where, name)
+            if names.file(name) and path.is_file() and not path.is_symlink():
+                yield str(path.relative_to(folder))
+
+
+def _upload_all(
+    bucket: Bucket, prefix: str, items: list[Item], stopped: threading.Event, as_json: bool
+) -> list[dict[str, Any]]:
+    from hearmeman.sync.multipart import FileChangedError
+    from hearmeman.sync.upload import Uploader
+
     rows = []
+    uploaders: dict[Path, Uploader] = {}
     shown = None if as_json else bars(sys.stderr)
     with shown or contextlib.nullcontext():
-        for path in files:
-            sent, total = 0, path.stat().st_size
+        for item in items:
+            if item.root not in uploaders:
+                uploaders[item.root] = Uploader(bucket, prefix, item.root)
+            sent, total = 0, _size(item.path)
 
-            def draw(more: int, path: Path = path, total: int = total) -> None:
+            def draw(more: int, item: Item = item, total: int | None = total) -> None:
                 nonlocal sent
                 sent += more
+                if stopped.is_set():
+                    raise FileChangedError("stopped")  # In a thread that sends a part: it need not be sent to its end.
                 if shown is not None:
-                    shown.draw({str(path): Bar(path.name, sent, total)})
+                    shown.draw({str(item.path): Bar(item.path.name, sent, total)})
 
-            row = _send(bucket, prefix, path, output, draw)
+            row = _send(uploaders[item.root], item, draw)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (was there)" if row["was_there"] else ""
-                print(f"{path} -> s3://{bucket.name}/{row['key']}{there}", flush=True)
+                print(f"{item.path} -> s3://{bucket.name}/{row['key']}{there}", flush=True)
     if as_json:
         print(json.dumps(rows, indent=2))
     return rows
 
 
-def _send(bucket: Bucket, prefix: str, path: Path, output: Path, progress: Callable[[int], None]) -> dict[str, Any]:
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # It went while an earlier one was sent; the upload says so.
+
+
+def _send(uploader: Any, item: Item, progress: Callable[[int], None]) -> dict[str, Any]:
     from hearmeman.sync.failures import classify
     from hearmeman.sync.multipart import FileChangedError
     from hearmeman.sync.patience import pause_after
     from hearmeman.sync.tree import look
-    from hearmeman.sync.upload import Uploader
 
-    real = Path(os.path.realpath(path))
-    # An output gets the key that the daemon gives it.
-    root = output if real.is_relative_to(output) else real.parent
-    relative = str(real.relative_to(root))
-    uploader = Uploader(bucket, prefix, root)
-    row: dict[str, Any] = {"file": str(path)}
+    row: dict[str, Any] = {"file": str(item.path)}
     why = ""
     done = 0
 
@@ -115,53 +218,22 @@ def _send(bucket: Bucket, prefix: str, path: Path, output: Path, progress: Calla
     for attempt in range(1, ATTEMPTS + 1):
         sent_more(-done)
         try:
-            seen = look(root, relative)
+            seen = look(item.root, item.relative)
             if seen is None:
                 return {**row, "error": "it is gone"}
-            sent = uploader.upload(relative, seen, sent_more)
+            sent = uploader.upload(item.relative, seen, sent_more)
             return {**row, "key": sent.key, "size": sent.size, "sha256": sent.sha256, "was_there": sent.was_there}
+        except FileNotFoundError:
+            return {**row, "error": "it is gone"}
         except Exception as error:
             try:
-                failure = classify(error, bucket.endpoint, bucket.name)
+                failure = classify(error, uploader.bucket.endpoint, uploader.bucket.name)
             except FileChangedError:
                 why = "it is being written to: try again when it is finished"
             else:
                 why = failure.sentence
-                if failure.kind not in ("slow-down", "server", "connection", "unreachable", "upload-lost"):
+                if failure.kind not in _PASSING:
                     break
         if attempt < ATTEMPTS:
             time.sleep(pause_after(attempt))
     return {**row, "error": why}
-
-
-def _test(bucket: Bucket, prefix: str, as_json: bool) -> None:
-    from hearmeman.sync.failures import classify
-
-    key = f"{prefix}/.hearmeman-test/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-    content = secrets.token_bytes(64)
-    seconds = {}
-    for step in ("put", "head", "get"):
-        began = time.monotonic()
-        try:
-            if step == "put":
-                bucket.put(key, content, {})
-            elif step == "head":
-                found = bucket.head(key)
-                if found is None or found.size != len(content):
-                    raise UploadError(
-                        f"head: {key} was put and cannot be looked up: give the token object read and write on "
-                        f"{bucket.name}"
-                    )
-            elif bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read() != content:
-                raise UploadError(f"get: {key} holds other bytes than were put: {bucket.endpoint} cannot be trusted")
-        except HearmemanError:
-            raise
-        except Exception as error:
-            raise UploadError(f"{step}: {classify(error, bucket.endpoint, bucket.name).sentence}") from error
-        seconds[step] = round(time.monotonic() - began, 3)
-    if as_json:
-        print(json.dumps({"bucket": bucket.name, "endpoint": bucket.endpoint, "key": key, "seconds": seconds}))
-    else:
-        times = ", ".join(f"{step} {value} s" for step, value in seconds.items())
-        print(f"bucket {bucket.name} at {bucket.endpoint} takes uploads: {times}")
-    sys.stdout.flush()

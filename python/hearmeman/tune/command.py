@@ -45,14 +45,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
     """Print whether each enabled model fits; 1 when one does not."""
-    from hearmeman.models import catalogue, plan
+    from hearmeman.models import asked, catalogue
     from hearmeman.tune import models
 
     known = catalogue.read(Path(settings.model_catalogue))
-    asked = plan.asked_for(known, settings)
+    enabled = asked.asked_for(known, settings)
     vram = memory.gpus[0].vram_mib / 1024 if memory.gpus else 0.0
     engines = {name: tuner.VOICE_GB[name] for name in voices(settings)}
-    found = models.fits(asked, known.models, vram, engines)
+    found = models.fits(enabled, known.models, vram, engines)
     if as_json:
         print(json.dumps({"vram_gb": vram, "models": [dataclasses.asdict(fit) for fit in found]}, indent=2))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+
 from hearmeman.models.catalogue import HuggingFace, Listing, Part, Snapshot
 from hearmeman.models.errors import (
     ContradictionError,

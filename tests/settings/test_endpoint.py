@@ -1,0 +1,54 @@
+"""The endpoint as people paste it: what is taken, and what is refused since it would put data in the wrong place."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearmeman.settings import SettingsError, load
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+R2 = f"https://{ACCOUNT}.r2.cloudflarestorage.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (R2, R2),
+        (f"{R2}/", R2),
+        (f"{R2}/runpod", R2),
+        (f"{R2}/runpod/", R2),
+        (f"https://{ACCOUNT}.eu.r2.cloudflarestorage.com", f"https://{ACCOUNT}.eu.r2.cloudflarestorage.com"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("http://[::1]:9000/", "http://[::1]:9000"),
+        ("https://s3.example.com:443/runpod", "https://s3.example.com:443"),
+    ],
+)
+def test_a_bucket_at_the_end_is_taken_out(given: str, taken: str) -> None:
+    assert load({"R2_ENDPOINT": given}).r2_endpoint == taken
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (f"{R2}/videos", f"set R2_BUCKET=videos and R2_ENDPOINT={R2}"),
+        (f"{R2}/runpod/outputs", "has a path"),
+        (f"https://runpod.{ACCOUNT}.r2.cloudflarestorage.com", f"set R2_BUCKET=runpod and {R2}"),
+        ("https://<account>.r2.cloudflarestorage.com", "still holds a placeholder"),
+        ("https://your-account.eu.r2.cloudflarestorage.com", "no account id"),
+        ("https://key:hunter2@s3.example.com", "holds a login"),
+        ("https://s3.example.com?x=1", "not the address of a server"),
+        ("https://s3.example.com:port", "is no address"),
+        ("https://a b", "not the address of a server"),
+        ("https://", "not the address of a server"),
+        ("ftp://x", "must begin with https://"),
+        ("s3.example.com", "must begin with https://"),
+    ],
+)
+def test_what_would_redirect_data_is_refused_with_the_right_values(given: str, advice: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"R2_ENDPOINT": given})
+    assert advice in str(caught.value)
+
+
+def test_the_advice_works_when_it_is_followed() -> None:
+    assert load({"R2_ENDPOINT": f"{R2}/videos", "R2_BUCKET": "videos"}).r2_endpoint == R2
