@@ -10,16 +10,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
 from hearmeman.door.ports import doors
+from hearmeman.models import catalogue, lock
 from hearmeman.settings import command as env_command
 from hearmeman.settings import load
+from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
 
+PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
+CATALOGUE = DOCS.parent / "python/hearmeman/models/catalogue.toml"
 _EVERYTHING = {
     "ENABLE_XTTS": "true",
     "ENABLE_CHATTERBOX": "true",
     "JUPYTER_PASSWORD": "example-token",
-    "PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleExam you@home",
+    "PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody",
 }
 
 
@@ -32,6 +36,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def ports() -> str:
     """Every port of a pod that has everything switched on, and who can reach it with and without ACCESS_TOKEN."""
     open_doors = {door.service: door for door in doors(load(_EVERYTHING))}
+    if "SSH" not in open_doors:
+        raise ValueError("the example's public key is not taken any more")
     gated = {door.service: door for door in doors(load({**_EVERYTHING, "ACCESS_TOKEN": "example-token-1"}))}
 
     def who(words: str) -> str:
@@ -72,13 +78,81 @@ def memory() -> str:
     )
 
 
+def sizes() -> str:
+    """What outputs take."""
+    rows = ((one["what"], one["parameters"], f"{one['mb'][0]:g} to {one['mb'][1]:g} MB") for one in PRICES["typical"])
+    return table(("Output", "With", "Size"), rows)
+
+
+def storage() -> str:
+    """What storage costs a month, with and without what is free."""
+    found = [estimate(gigabytes, 0, PRICES) for gigabytes in PRICES["tables"]["stored_gb"]]
+    rows = ((f"{one.stored_gb:,} GB", f"${one.storage_dollars:,.2f}", f"${one.dollars:,.2f}") for one in found)
+    return table(("Stored", "A month", "After what is free"), rows)
+
+
+def uploads() -> str:
+    """What uploads cost, with and without what is free."""
+    found = [estimate(0, count, PRICES) for count in PRICES["tables"]["uploads"]]
+    rows = ((f"{one.uploads:,}", f"${one.uploads_dollars:,.4f}", f"${one.dollars:,.2f}") for one in found)
+    return table(("Uploads a month", "Class A requests", "After what is free"), rows)
+
+
+def models() -> str:
+    """Every model, the variable and variant that ask for it, and each file it takes."""
+    known = lock.apply(catalogue.read(CATALOGUE), CATALOGUE)
+    files = {file.id: file for file in known.files}
+    heads = ("Variable", "Variant", "Model", "GPU GB", "File", "Folder", "GB", "Source", "Licence")
+    rows = []
+    for model in known.models:
+        switches = [f"`{name}`" for name, value in model.when.items() if value == "true"] or ["`MODELS`"]
+        variants = [f"`{name}={value}`" for name, value in model.when.items() if value != "true"]
+        gpu = "" if model.vram_gb is None else f"{'~' if model.vram_estimated else ''}{model.vram_gb:g}"
+        gpu += f" ({model.vram_gb_offload:g})" if model.vram_gb_offload else ""
+        lead = (", ".join(switches), ", ".join(variants), f"`{model.id}`", gpu)
+        for number, file in enumerate(files[name] for name in model.files):
+            rows.append((*(lead if not number else ("",) * 4), *_file_cells(file)))
+    return table(heads, rows)
+
+
+def _file_cells(file: catalogue.File) -> tuple[str, ...]:
+    folder, _, name = file.to.rpartition("/")
+    size = "?" if not file.expected else f"{'' if file.size else '~'}{file.expected / 1e9:.3g}"
+    licence = file.licence or "not stated"
+    licence += " (not for commercial use)" if file.non_commercial else ""
+    licence += f" ({file.gate})" if file.gate else ""
+    source = str(file.source).partition("@")[0].removesuffix(f"/{name}")
+    return f"`{name}`", f"`{folder}`", size, source, licence
+
+
+def models_page() -> str:
+    """The whole page of models."""
+    return "\n".join(
+        [
+            "# Table of models",
+            "",
+            "Made by `make docs` from the catalogue and its lock; do not edit by hand. How to use it: [models](models.md).",
+            "",
+            "A model whose variable is `MODELS` is asked for by its id. GPU GB: what it runs well with and, in brackets,",
+            "what it runs slowly with, parts of it in RAM; ~ is estimated from the size of the weights. GB: on disk; ~ is a",
+            "rounded figure, ? is not known before the source is asked.",
+            "",
+            models(),
+            "",
+        ]
+    )
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
+    ("sync.md", "sizes"): sizes,
+    ("sync.md", "storage"): storage,
+    ("sync.md", "uploads"): uploads,
 }
 """(page, marker) -> what stands between `<!-- begin marker -->` and `<!-- end marker -->` there."""
 
-PAGES: dict[str, Callable[[], str]] = {"environment.md": env_command.markdown}
+PAGES: dict[str, Callable[[], str]] = {"environment.md": env_command.markdown, "models-table.md": models_page}
 """Pages that are generated whole."""
 
 

@@ -1,18 +1,49 @@
-# What `nix run` offers: the host's command on the checkout that it is called in.
+# What `nix run` offers: the host's command on the checkout that it is called in, with the programs that it calls.
 {
   # The flake's own source.
   self,
+  pkgs,
 }:
 let
-  app = name: {
-    type = "app";
-    program = "${self}/nix/apps/${name}";
-  };
+  inherit (builtins) listToAttrs map unsafeDiscardStringContext;
+
+  names = [
+    "inspect"
+    "load"
+    "push"
+    "reproduce"
+    "sbom"
+  ];
+
+  withTools =
+    name:
+    "${
+      pkgs.writeShellApplication {
+        name = "hearmeman-${name}";
+        runtimeInputs = [
+          pkgs.git
+          pkgs.python3
+          pkgs.skopeo
+          pkgs.zstd
+        ];
+        # `HEARMEMAN_WORLD=offline nix run …` builds from what is prefetched.
+        text = ''
+          export HEARMEMAN_WORLD="''${HEARMEMAN_WORLD-nixpkgs}"
+          exec python3 ${self}/nix/apps/run.py ${name} "$@"
+        '';
+      }
+    }/bin/hearmeman-${name}";
+
+  # The stand-in for nixpkgs has no programs: the machine's own are used. A path with the context of a source, which
+  # nothing builds, ends Nix 2.8 with an assertion.
+  bare = name: unsafeDiscardStringContext "${self}/nix/apps/${name}";
 in
-{
-  inspect = app "inspect";
-  load = app "load";
-  push = app "push";
-  reproduce = app "reproduce";
-  sbom = app "sbom";
-}
+listToAttrs (
+  map (name: {
+    inherit name;
+    value = {
+      type = "app";
+      program = if pkgs ? writeShellApplication then withTools name else bare name;
+    };
+  }) names
+)

@@ -201,7 +201,7 @@ in
     ) (attrNames tiers)
   );
 
-  apps.${system} = import ./apps.nix { inherit (inputs) self; };
+  apps.${system} = import ./apps.nix { inherit pkgs; inherit (inputs) self; };
 
   # An image by its tier's name, for a clear error where there is no such tier.
   lib.image =

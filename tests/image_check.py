@@ -107,7 +107,7 @@ def check_volume(pod: Pod, report: Report) -> None:
         there = pod.volume / "ComfyUI/node_data" / folder / "probe"
         report.say(f"node folder {folder}", done.stderr if done.returncode or not there.is_file() else "")
     toy = make_wheel(pod.volume, "toy", {"toy.py": "VERSION = 1\n"})
-    [python] = (pod.volume / ".hearmeman/overlays").glob("*/bin/python")
+    [python] = (pod.volume / ".hearmeman/comfyui/overlays").glob("*/bin/python")
     overlay = f"/workspace/{python.relative_to(pod.volume)}"
     script = f"""
     export PIP_CONSTRAINT={Path(overlay).parents[1]}/constraints.txt

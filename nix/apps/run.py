@@ -6,10 +6,20 @@ import runpy
 import sys
 from pathlib import Path
 
+SOURCE = Path(__file__).resolve().parents[2]
+"""This flake, in the store."""
+
+
+def checkout(here: Path) -> Path:
+    """The nearest folder at or above `here` that holds this repository; the flake itself where there is none."""
+    for folder in (here, *here.parents):
+        if all((folder / name).is_file() for name in ("flake.nix", "nix/tiers.nix", "nix/apps/run.py")):
+            return folder
+    return SOURCE
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+    sys.path.insert(0, str(SOURCE / "python"))
     sys.dont_write_bytecode = True
-    os.environ.setdefault("HEARMEMAN_ROOT", str(Path.cwd()))
-    # Who has `nix run` has nixpkgs; `HEARMEMAN_WORLD=offline nix run …` builds from what is prefetched.
-    os.environ.setdefault("HEARMEMAN_WORLD", "nixpkgs")
+    os.environ.setdefault("HEARMEMAN_ROOT", str(checkout(Path.cwd())))
     runpy.run_module("hearmeman_build", run_name="__main__")

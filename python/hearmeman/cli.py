@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hearmeman import __version__
+from hearmeman import __version__, redact
 from hearmeman.errors import HearmemanError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -21,19 +23,31 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
+    "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
+    "as-comfyui": ("hearmeman.overlay.as_comfyui", "run a command as ComfyUI: its user, environment and packages"),
+    "owners": ("hearmeman.boot.owners_command", "give ComfyUI what root or an older pod left in its folders"),
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
     "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"boot", "keep", "door", "overlay", "sshd"}
+_WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
 _PROCESS = {"models": "models", "sync": "sync", "upload": "sync", "workspace": "sync"}
 """Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
+_RUN_AS = {
+    "models": "FETCH",
+    "sync": "SYNC",
+    "upload": "SYNC",
+    "workspace": "WORKSPACE",
+    "nodes": "COMFYUI",
+    "overlay": "COMFYUI",
+}
+"""Command -> the user of the pod that it becomes when root types it: it works where ComfyUI can write."""
 
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -56,9 +70,22 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command and give its exit code: the command's own, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text; naming it must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    given = os.environ if environ is None else environ
+    with redact.guarded_streams():
+        redact.learn(given)
+        return _run(words, given)
+
+
+def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         args = parser_for(words).parse_args(words)
-        code: int = args.run(args, _environ(args.command, os.environ if environ is None else environ))
+        given = _environ(args.command, environ)
+        if args.command in _RUN_AS and os.geteuid() == 0:
+            _become(args.command, words, given)
+        code: int = args.run(args, given)
         sys.stdout.flush()
         return code
     except HearmemanError as error:
@@ -70,6 +97,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         # The reader went away (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except Exception as error:
+        traceback.print_exc()
+        print(f"hearmeman: this is a bug of hearmeman ({type(error).__name__}): please report it", file=sys.stderr)
+        return 1
 
 
 def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +111,18 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
     booted = environment_of(RUN_DIR / "env" / f"{_PROCESS[command]}.json") if command in _PROCESS else {}
+    redact.learn(booted)
     return {**defaults, **booted, **given}
+
+
+def _become(command: str, words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Go on as the command's own user, where the pod has one."""
+    from hearmeman.boot import users
+    from hearmeman.image import RUN_DIR
+
+    if users.is_separate(RUN_DIR):
+        user: users.User = getattr(users, _RUN_AS[command])
+        users.become(user, [sys.executable, "-P", "-m", "hearmeman", *words], environ)
 
 
 def environment_of(file: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hearmeman_build import bake, inspect_image, lock_environments, lock_userlan
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT
+from hearmeman_build.host import ROOT, full_disk
 from hearmeman_build.push import load, push
 
 
@@ -121,12 +122,16 @@ def main() -> int:
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader went away (`| head`); Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 141
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        print(f"error: {full_disk() if full else error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
     return 0
 
 

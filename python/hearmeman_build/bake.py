@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import flake
 from hearmeman_build.build import chosen, tier_parts
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, write_atomically
-from hearmeman_build.prefetch import add_files, flat_path, invalid_paths, keep
+from hearmeman_build.store import add_files, flat_path, invalid_paths, keep
 
 _NOT_ALLOWED = str.maketrans("@%~ ", "____")
 """Characters that a store name must not hold; nix/models.nix has the same."""
@@ -59,7 +60,9 @@ def bake(tier: str, baked: Sequence[str], say: Callable[[str], None] = print) ->
         BuildError: a file is not locked, or could not be fetched.
     """
     parts = tier_parts(tier)
-    variants = {v["suffix"]: v for v in json.loads(nix("eval", "--json", "--file", f"{ROOT}/nix/variants.nix"))}
+    variants = {
+        v["suffix"]: v for v in json.loads(nix("eval", "--json", "--file", f"{flake.folder()}/nix/variants.nix"))
+    }
     names = [name for suffix in chosen(tier, parts["variants"], baked) for name in variants[suffix]["models"]]
     catalogue = Path(parts["catalogue"])
     files = wanted(catalogue, names)

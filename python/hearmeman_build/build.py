@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import sources
+from hearmeman_build import flake, sources
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix, offline_inputs, store_file
+from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
 
 
@@ -34,7 +34,7 @@ def tier_parts(tier: str) -> dict[str, Any]:
     Raises:
         BuildError: there is no such tier; the message lists those there are.
     """
-    tiers = json.loads(nix("eval", "--impure", "--json", "--expr", _TIERS.replace("@ROOT@", str(ROOT))))
+    tiers = json.loads(nix("eval", "--impure", "--json", "--expr", _TIERS.replace("@ROOT@", str(flake.folder()))))
     if tier not in tiers:
         raise BuildError(f"no tier {tier!r}: nix/tiers.nix has {', '.join(sorted(tiers))}")
     parts: dict[str, Any] = tiers[tier]
@@ -58,30 +58,36 @@ builtins.mapAttrs (name: tier: {
 def prefetch_tier(tier: str, say: Any = print) -> None:
     """Bring the store what `tier`'s image is made of."""
     parts = tier_parts(tier)
+    if parts["inputs"]:
+        # Evaluation asks for ComfyUI and the nodes: now, and not after gigabytes of packages.
+        _with_inputs("eval", "--raw", f"{flake.reference()}#packages.x86_64-linux.image-{tier}.outPath")
     prefetch(ROOT, parts["userland"], parts["environments"], say)
 
 
-def flake_reference() -> str:
-    """This repository as a flake: through git where it is a checkout, so that only tracked files count."""
-    return str(ROOT) if (ROOT / ".git").exists() else f"path:{ROOT}"
+def _with_inputs(*words: str) -> str:
+    """Run Nix on this flake, its inputs in place.
+
+    Raises:
+        BuildError: ComfyUI or a node cannot be fetched, or Nix failed.
+    """
+    try:
+        return nix(*words, *flake.offline_inputs(), *sources.overrides(sources.folder()))
+    except BuildError as error:
+        # Nix names an address; what is missing is an input, and that has a fix.
+        unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/" in str(error)]
+        if unreachable:
+            raise BuildError(
+                f"{', '.join(unreachable)} cannot be fetched from GitHub: give SOURCES=FOLDER to make, or set "
+                f"HEARMEMAN_SOURCES, to a folder with a subfolder for each of {', '.join(sources.locked())}"
+            ) from error
+        raise
 
 
 def build_output(attribute: str, *flags: str) -> Path:
     """Build one output of the flake; its path on disk."""
-    link = ROOT / ".work" / "results" / attribute
+    link = WORK / "results" / attribute
     link.parent.mkdir(parents=True, exist_ok=True)
-    inputs = [*offline_inputs(), *sources.overrides(sources.folder())]
-    try:
-        nix("build", f"{flake_reference()}#{attribute}", *inputs, "-o", str(link), *flags)
-    except BuildError as error:
-        # Nix names an address; what is missing is an input, and that has a mend.
-        unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/tarball/" in str(error)]
-        if unreachable:
-            raise BuildError(
-                f"{', '.join(unreachable)} cannot be fetched from GitHub: set HEARMEMAN_SOURCES to a folder with a "
-                f"subfolder for each of {', '.join(sources.locked())}"
-            ) from error
-        raise
+    _with_inputs("build", f"{flake.reference()}#{attribute}", "-o", str(link), *flags)
     return store_file(str(link.readlink()))
 
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.host import nix
 
 _DROPPED = ("etc", "var", "usr/share/doc", "usr/share/man", "usr/share/locale")
 
@@ -29,9 +30,7 @@ def make_buildroot(debs: list[Path], out: Path) -> Path:
             ["tar", "-C", out, *flags, "-xf", "-"], stdin=unpack.stdout, stderr=subprocess.PIPE, text=True
         )
         if unpack.wait() != 0 or done.returncode != 0:
-            raise BuildError(
-                f"{deb.name} does not unpack, it may be truncated: delete it and run `make prefetch` again"
-            )
+            raise BuildError(f"{deb.name} does not unpack: run `make prefetch`, which fetches damaged files again")
     for path in _DROPPED:
         shutil.rmtree(out / path, ignore_errors=True)
     # It is a link to /etc, which would be the host's.
@@ -42,10 +41,4 @@ def make_buildroot(debs: list[Path], out: Path) -> Path:
 
 def tree_hash(path: Path) -> str:
     """The recursive sha256 of a tree, SRI form."""
-    done = subprocess.run(
-        ["nix", "--extra-experimental-features", "nix-command", "hash", "path", str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    return nix("hash", "path", str(path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,11 +13,18 @@ from hearmeman_build.errors import BuildError
 ROOT = Path(os.environ.get("HEARMEMAN_ROOT") or Path(__file__).resolve().parents[2])
 """The repository; `nix run` starts this from the store and names the checkout."""
 
-WORK = ROOT / ".work"
-"""Everything that a run makes and may be deleted."""
+
+def work_folder(root: Path, cache: Path) -> Path:
+    """Everything that a run makes and may be deleted: in the checkout, or in `cache` where there is none to write to."""
+    # Root may write into the store, and must not.
+    in_checkout = os.access(root, os.W_OK) and not root.is_relative_to("/nix/store")
+    return root / ".work" if in_checkout else cache / "hearmeman"
+
+
+WORK = work_folder(ROOT, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
 
 _OPTIONS = {
-    "experimental-features": "nix-command flakes",
+    "extra-experimental-features": "nix-command flakes",
     "substituters": "",
     "sandbox": "true",
     "sandbox-paths": "",
@@ -28,25 +37,50 @@ def in_nixpkgs_world() -> bool:
     return os.environ.get("HEARMEMAN_WORLD", "") == "nixpkgs"
 
 
-def nix_options(root_user: bool) -> list[str]:
-    """Options for every Nix call: sandboxed, nothing of the host lent to builds, no binary cache.
+def nix_settings(nixpkgs_world: bool, root_user: bool, inherited: str = "") -> str:
+    """NIX_CONFIG for every Nix call: sandboxed, nothing of the host lent to builds, no binary cache.
 
-    With the real nixpkgs the machine's own configuration holds: its daemon, its caches.
+    With the real nixpkgs the machine's own configuration holds: its daemon, its caches. Settings go by the environment,
+    since newer Nix refuses a flake's arguments on the command line before it has read that flakes are wanted.
     """
-    options = (
-        {key: _OPTIONS[key] for key in ("experimental-features", "warn-dirty")} if in_nixpkgs_world() else _OPTIONS
-    )
-    if root_user and not in_nixpkgs_world():
+    options = dict(_OPTIONS)
+    if nixpkgs_world:
+        options = {key: _OPTIONS[key] for key in ("extra-experimental-features", "warn-dirty")}
+    elif root_user:
         # Debian's nix-bin alone makes no build users; the sandbox isolates all the same.
-        options = {**options, "build-users-group": ""}
-    return [word for key, value in options.items() for word in ("--option", key, value)]
+        options["build-users-group"] = ""
+    return "\n".join([inherited, *(f"{key} = {value}" for key, value in options.items())]).strip() + "\n"
+
+
+def choose_store(named: str, local_writable: bool, daemon: bool, own: Path) -> str:
+    """Which store to use; "" is the machine's own.
+
+    `named` is HEARMEMAN_STORE; `own` is where a plain user keeps a store on a machine whose /nix is another's and has no
+    daemon.
+    """
+    return named or ("" if local_writable or daemon else str(own))
+
+
+def _daemon_answers() -> bool:
+    """Whether a Nix daemon serves this machine's store."""
+    if os.environ.get("NIX_REMOTE"):
+        return True
+    state = os.environ.get("NIX_STATE_DIR") or "/nix/var/nix"
+    address = os.environ.get("NIX_DAEMON_SOCKET_PATH") or f"{state}/daemon-socket/socket"
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(address)
+        except OSError:
+            return False
+    return True
 
 
 def store_option() -> list[str]:
-    """Another store than /nix: HEARMEMAN_STORE, or a folder of one's own for an unprivileged user."""
-    store = os.environ.get("HEARMEMAN_STORE", "")
-    if not store and os.geteuid() != 0 and not os.access("/nix/var/nix/db", os.W_OK):
-        store = str(Path.home() / ".local/share/hearmeman/store")
+    """Nix's option for another store than /nix: HEARMEMAN_STORE, or a plain user's own where there is no daemon."""
+    local = os.geteuid() == 0 or os.access("/nix/var/nix/db", os.W_OK)
+    own = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hearmeman/store"
+    named = os.environ.get("HEARMEMAN_STORE", "")
+    store = choose_store(named, local, not named and not local and _daemon_answers(), own)
     return ["--store", store] if store else []
 
 
@@ -56,38 +90,49 @@ def store_file(path: str) -> Path:
     return Path(option[1] + path) if option else Path(path)
 
 
-def nix(*arguments: str, program: str = "nix", quiet: bool = True) -> str:
+def nix(*arguments: str, program: str = "nix") -> str:
     """Run Nix and return its standard output.
 
     Raises:
         BuildError: Nix is not installed, or it failed; its last lines are in the message.
     """
-    command = [program, *arguments, *nix_options(os.geteuid() == 0), *store_option()]
+    settings = nix_settings(in_nixpkgs_world(), os.geteuid() == 0, os.environ.get("NIX_CONFIG", ""))
+    command = [program, *arguments, *store_option()]
     try:
+        # Not in ROOT: where that lies in the store, Nix takes every argument for a store path.
         done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True
+            command, cwd="/", env={**os.environ, "NIX_CONFIG": settings}, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
         raise BuildError(f"{program} is not installed: run `./setup.sh demo`") from error
     if done.returncode != 0:
-        said = (done.stderr or "").strip().splitlines()
-        raise BuildError("\n".join([f"{program} {arguments[0]} failed:", *said[-12:]]))
+        raise failed(f"{program} {arguments[0]}", done.stderr)
     return done.stdout.strip()
 
 
-def offline_inputs() -> list[str]:
-    """The overrides that put the stand-ins in place of nixpkgs and nix2container; none with the real ones."""
-    if in_nixpkgs_world():
-        return []
-    return [
-        "--override-input",
-        "nixpkgs",
-        f"path:{ROOT}/nix/offline/nixpkgs",
-        "--override-input",
-        "nix2container",
-        f"path:{ROOT}/nix/offline/nix2container",
-        "--no-write-lock-file",
-    ]
+def failed(what: str, said: str) -> BuildError:
+    """The error for a program that failed and printed `said`."""
+    last = "\n".join([f"{what} failed:", *said.strip().splitlines()[-12:]])
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        return BuildError(f"{full_disk()}\n{last}", said)
+    return BuildError(last, said)
+
+
+def full_disk() -> str:
+    """What to do when the disk is full; the command is for the store that is used."""
+    places = {str(place): free_bytes(place) for place in (store_file("/nix/store"), WORK)}
+    free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
+    collect = " ".join(["nix-store", *store_option(), "--gc"])
+    return (
+        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for one, and run the same "
+        "command again, which goes on from where it was"
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import store_file
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ def layers(image: Image) -> list[Layer]:
 
 def _unpacked(image: Image, digest: str) -> int:
     blob = image.layout / "blobs/sha256" / digest.partition(":")[2]
-    beside = store_file(str(blob.readlink())).with_name("layers.json") if blob.is_symlink() else blob
-    if beside.name != "layers.json" or not beside.is_file():
+    beside = blob.resolve().with_name("layers.json")
+    if not blob.is_symlink() or not beside.is_file():
         return 0
     [described] = json.loads(beside.read_text())
     return int(described.get("unpacked", 0))
@@ -77,7 +76,7 @@ def contents(image: Image, name: str) -> Iterator[str]:
         raise BuildError(f"no layer of the image is described by {name!r}: `inspect` without --contents lists them")
     for layer in chosen:
         yield f"{layer.made_by}:"
-        blob = store_file(str((image.layout / "blobs/sha256" / layer.digest.partition(":")[2]).resolve()))
+        blob = (image.layout / "blobs/sha256" / layer.digest.partition(":")[2]).resolve()
         with (
             subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
             tarfile.open(fileobj=child.stdout, mode="r|") as tar,

@@ -19,7 +19,7 @@ def reproduce(tier: str) -> None:
     Raises:
         BuildError: names the first layer that differs.
     """
-    WORK.mkdir(exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     digests: list[list[str]] = []
     for turn in (1, 2):
         folder = Path(tempfile.mkdtemp(prefix="store-", dir=WORK))

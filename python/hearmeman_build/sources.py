@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from functools import cache
 from pathlib import Path
 
+from hearmeman_build import locks
 from hearmeman_build.errors import BuildError
+from hearmeman_build.flake import path_reference
 from hearmeman_build.host import ROOT, nix
 
 NOT_SOURCES = ("nixpkgs", "nix2container", "poetry2nix")
@@ -32,7 +32,7 @@ def folder() -> Path | None:
 
 def locked() -> dict[str, dict[str, str]]:
     """Input -> its locked reference, of every source that an image may hold."""
-    nodes = json.loads((ROOT / "flake.lock").read_text())["nodes"]
+    nodes = locks.read(ROOT, "flake.lock", "take one side of the merge, `git checkout --theirs flake.lock`")["nodes"]
     return {name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
 
 
@@ -61,11 +61,10 @@ def overrides(given: Path | None) -> tuple[str, ...]:
         if _hash(tree) == lock["narHash"] and "lastModified" in lock:
             nix("store", "add-path", "--name", "source", str(tree))
         else:
-            words += ["--override-input", name, f"path:{tree}"]
+            words += ["--override-input", name, path_reference(tree)]
     return tuple(words)
 
 
 @cache
 def _hash(tree: Path) -> str:
-    command = ["nix", "--extra-experimental-features", "nix-command", "hash", "path", str(tree)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return nix("hash", "path", str(tree))

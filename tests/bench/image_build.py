@@ -18,7 +18,6 @@ from pathlib import Path
 
 from hearmeman_build.build import build_image, build_output
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import store_file
 
 
 class Watch:
@@ -59,7 +58,7 @@ def attributes(layout: Path) -> list[tuple[str, Path]]:
     layers = json.loads((blobs / manifest.partition(":")[2]).read_text())["layers"]
     found = []
     for layer in layers:
-        blob = store_file(str((blobs / layer["digest"].partition(":")[2]).readlink()))
+        blob = (blobs / layer["digest"].partition(":")[2]).resolve()
         found.append((blob.parent.name.partition("-")[2], blob))
     return found
 

@@ -17,9 +17,10 @@ from hearmeman import cli, settings
 from hearmeman import image as boot_image
 from hearmeman.boot import output, plan
 from hearmeman.boot import sshd as ssh_command
+from hearmeman.boot.environments import guarded
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervise import verdict
-from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, USERS, why_not_separate, wrapped
+from hearmeman.boot.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, USERS, why_not_separate, wrapped
 from hearmeman.image import ImageError, read_image
 from hearmeman_build.plugins import fixups
 from support.planning import IMAGE, TUNING, machine
@@ -67,21 +68,47 @@ def test_the_image_knows_our_users() -> None:
         (ALL_CAPS, "0 100000 65536\n", True, ""),
         ("Uid:\t1000\t1000\nCapEff:\t0\n", WHOLE_MAP, True, "does not run as root"),
         ("Uid:\t0\t0\nCapEff:\t0000000000000000\n", WHOLE_MAP, True, "lacks the capabilities chown"),
+        (ALL_CAPS, "0 1000 1\n1 100000 992\n", True, "too few users"),
         (ALL_CAPS, WHOLE_MAP, False, "setpriv is not installed"),
         ("", "", True, "does not run as root"),
     ],
 )
 def test_whether_processes_can_have_users_of_their_own(status: str, uid_map: str, setpriv: bool, why: str) -> None:
-    found = why_not_separate(status, uid_map, setpriv)
-    assert (why in found) if why else found == ""
+    for found in (why_not_separate(status, uid_map, setpriv), why_not_separate(status, WHOLE_MAP, setpriv, uid_map)):
+        assert (why in found) if why else found == ""
 
 
-def test_only_what_holds_secrets_keeps_a_capability() -> None:
+def test_comfyui_keeps_no_capability_and_shares_its_group_only_with_what_works_for_it() -> None:
     assert wrapped(["x"], ROOT) == ("x",)
-    bare = " ".join(wrapped(["x"], BARE))
-    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in bare
-    for user in (DOOR, SYNC, FETCH):
-        assert f"--reuid {user.uid} --regid 0" in " ".join(wrapped(["x"], user))
+    theirs = " ".join(wrapped(["x"], COMFYUI))
+    assert "--reuid 993 --regid 993 --clear-groups" in theirs
+    assert "--bounding-set -all --no-new-privs --pdeathsig KILL x" in theirs
+    for user in USERS:
+        assert user.uid != 0 and user.gid != 0 and 0 not in user.groups
+        assert not {"dac_override", "setuid", "chown"} & set(user.keeps) or user in (SYNC, JUPYTER)
+    assert {user.name for user in USERS if COMFYUI.gid in (user.gid, *user.groups)} == {
+        user.name for user in (COMFYUI, FETCH, JUPYTER, SYNC)
+    }
+    assert "--groups 993 " in " ".join(wrapped(["x"], SYNC))
+    assert "--clear-groups" in wrapped(["x"], DOOR)
+
+
+def test_what_comfyui_can_write_is_not_given_to_others() -> None:
+    environ = {
+        "PATH": "/opt/bin:/volume/bin:relative::/usr/bin",
+        "PYTHONPATH": "/lib:/volume/python",
+        "AWS_CONFIG_FILE": "/volume/aws",
+        "GIT_CONFIG_PARAMETERS": "'core.hooksPath=/volume/x'",
+        "VOLUME_DIR": "/volume",
+        "COMFYUI_ARGS": "--input-directory /volume/in",
+        "LD_LIBRARY_PATH": "/volumes/lib",
+        "OTHER": "a /volume",
+    }
+    kept, left_out = guarded(environ, ["/volume"])
+    assert kept == {name: environ[name] for name in ("VOLUME_DIR", "COMFYUI_ARGS", "LD_LIBRARY_PATH")} | {
+        "PATH": "/opt/bin:/usr/bin"
+    }
+    assert left_out == ("AWS_CONFIG_FILE", "GIT_CONFIG_PARAMETERS", "OTHER", "PYTHONPATH")
 
 
 def test_without_users_of_their_own_all_run_as_they_are_and_boot_says_so() -> None:
@@ -90,13 +117,13 @@ def test_without_users_of_their_own_all_run_as_they_are_and_boot_says_so() -> No
     assert any("could read the pod's secrets" in warning for warning in made.warnings)
 
 
-def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_s_command_has_the_environment_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "env").mkdir()
     held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
     (tmp_path / "env" / "sync.json").write_text(json.dumps(held))
     monkeypatch.setattr(boot_image, "RUN_DIR", tmp_path)
-    assert cli._environ("upload", {"A": "1"}) == {"A": "1", "R2_ACCESS_KEY_ID": "held"}
-    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {"R2_ACCESS_KEY_ID": "own"}
+    assert cli._environ("upload", {"A": "1"}) == {"A": "1", **held}
+    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {**held, "R2_ACCESS_KEY_ID": "own"}
     assert cli._environ("status", {"A": "1"}) == {"A": "1"}
     assert cli._environ("models", {"A": "1"}) == {"A": "1"}
 
@@ -114,13 +141,17 @@ def test_a_shell_reads_back_what_was_written(environ: dict[str, str]) -> None:
     ]
 
 
-def test_the_verdict_on_a_stop() -> None:
+def test_a_stop_ends_with_3_only_when_outputs_may_be_left() -> None:
     clean = {"name": "comfyui", "exit": -15, "killed": False}
     assert verdict([clean, {"name": "sync", "exit": 0}]) == (0, [])
-    code, told = verdict([{**clean, "killed": True}, {"name": "sync", "exit": 3}])
+    code, said = verdict([{**clean, "killed": True}, {"name": "sync", "exit": 0}])
+    assert (code, said) == (0, ["comfyui did not stop in time and was killed"])
+    code, said = verdict([clean, {"name": "sync", "exit": 3}])
     assert code == 3
-    assert told[0] == "comfyui did not stop in time and was killed"
-    assert told[1].startswith("sync ended with 3")
+    assert said[0].startswith("sync ended with 3: outputs may be left")
+    code, said = verdict([clean, {"name": "sync", "exit": None, "killed": True}])
+    assert code == 3
+    assert "outputs may be left" in said[0]
 
 
 def test_logs_are_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +174,10 @@ def test_a_host_key_is_made_once(tmp_path: Path) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     assert ssh_command.host_key(tmp_path / "ssh").read_bytes() == content
     if os.geteuid() == 0:
-        assert key.stat().st_uid == DOOR.uid
+        # An older pod gave it to the door's user.
+        os.chown(key, DOOR.uid, 0)
+        ssh_command.host_key(tmp_path / "ssh")
+        assert key.stat().st_uid == 0
     (tmp_path / "file").write_text("")
     with pytest.raises(ssh_command.SshError, match="cannot be made"):
         ssh_command.host_key(tmp_path / "file" / "ssh")

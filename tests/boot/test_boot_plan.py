@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from supervisor.options import UnhosedConfigParser
 
 from hearmeman import settings
-from hearmeman.boot import plan, supervisord_conf
+from hearmeman.boot import environments, plan, supervisord_conf
 from hearmeman.boot.facts import Listen, Place, bind_problem, process_started
 from hearmeman.boot.keep import next_pause
 from hearmeman.boot.processes import Process
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
-from hearmeman.boot.users import BARE
+from hearmeman.boot.users import COMFYUI
 from hearmeman.image import Image
 from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
 
@@ -37,7 +37,7 @@ def test_comfyui_is_given_its_places() -> None:
         "--listen 0.0.0.0 --port 8188",
         "--base-directory /workspace/ComfyUI --models-directory /workspace/ComfyUI/models",
         "--user-directory /workspace/ComfyUI/user",
-        "--database-url sqlite:////workspace/.hearmeman/p/comfyui.db",
+        "--database-url sqlite:////workspace/.hearmeman/comfyui/p/comfyui.db",
         "--extra-model-paths-config /run/hearmeman/extra_model_paths.yaml",
         "--output-directory /out",
         "--disable-auto-launch --log-stdout --cpu",
@@ -51,6 +51,7 @@ def test_secrets_go_only_where_they_are_needed() -> None:
     given = {process.name: process.secrets for process in made.processes}
     assert given == {
         "comfyui": {},
+        "owners": {},
         "models": {"HF_TOKEN": "HF_TOKEN"},
         "sync": {"R2_ACCESS_KEY_ID": "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY": "R2_SECRET_ACCESS_KEY"},
         "door": {},
@@ -67,7 +68,7 @@ def test_a_cache_of_models_in_the_bucket_gives_the_fetch_its_keys() -> None:
 
 def test_harmless_names_are_not_withheld() -> None:
     harmless = {"TOKENIZERS_PARALLELISM": "false", "PUBLIC_KEY": "ssh-ed25519 A", "MONKEY": "x", "PATH": "/bin"}
-    assert plan.withheld(harmless) == set()
+    assert environments.withheld(harmless) == set()
 
 
 def test_the_stop_is_shared_out() -> None:
@@ -163,7 +164,7 @@ def test_voices_are_data() -> None:
     image = Image("consumer", "abc", "/p", "/m", "12.8", services={"xtts": ("/x", "--at", "{host}:{port}")})
     table = {process.name: process for process in planned({"ENABLE_XTTS": "true"}, image=image).processes}
     assert table["xtts"].argv == ("/x", "--at", "127.0.0.1:8020")
-    assert table["xtts"].user is BARE
+    assert table["xtts"].user is COMFYUI
     gated = {"ENABLE_XTTS": "true", "ACCESS_TOKEN": "t" * 12, "ENABLE_CHATTERBOX": "true"}
     made = planned(gated, image=image)
     assert {p.name: p.argv for p in made.processes}["xtts"] == ("/x", "--at", "127.0.0.1:18020")
@@ -194,7 +195,7 @@ def test_nodes_are_updated_before_comfyui_starts() -> None:
     made = planned({"UPDATE_NODES_ON_START": "true"}, volume_repositories=("/workspace/ComfyUI/custom_nodes/A",))
     table = {process.name: process for process in made.processes}
     assert table["comfyui"].after == ("nodes",)
-    assert table["nodes"].user is BARE
+    assert table["nodes"].user is COMFYUI
     assert any("nothing to update" in warning for warning in planned({"UPDATE_NODES_ON_START": "true"}).warnings)
 
 

@@ -11,10 +11,10 @@ import pytest
 from fakes.comfyui import free_port
 from fakes.hub import Hub, tiny_safetensors
 from hearmeman.boot.execute import link_models
-from hearmeman_build import bake
+from hearmeman_build import bake, flake
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix
+from hearmeman_build.host import nix
 from hearmeman_build.inspect_image import layers
 from support.pod import Pod
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_not_locked_is_named_with_the_mend(tmp_path: Path) -> Non
     with pytest.raises(BuildError, match="file f cannot be baked: .*run `hearmeman models lock f`"):
         bake.wanted(catalogue, ["m"])
     expression = f"""
-      let models = import {ROOT}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }};
+      let models = import {flake.folder()}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }};
       in (builtins.head (map models.layerOf (models.files {catalogue} [ "m" ]))).trees
     """
     with pytest.raises(BuildError, match="file f cannot be baked: .*run `hearmeman models lock f`"):
@@ -97,7 +97,7 @@ def test_the_catalogues_lock_pins_what_the_catalogue_leaves_open(tmp_path: Path)
     [file] = bake.wanted(catalogue, ["m"])
     assert (file["size"], file["sha256"]) == (5, "b" * 64)
     expression = f"""
-      let models = import {ROOT}/nix/models.nix {{ pkgs.fetchurl = x: x; layer = x: x; }};
+      let models = import {flake.folder()}/nix/models.nix {{ pkgs.fetchurl = x: x; layer = x: x; }};
       in (builtins.head (map models.layerOf (models.files {catalogue} [ "m" ]))).trees
     """
     [tree] = json.loads(nix("eval", "--impure", "--json", "--expr", expression))

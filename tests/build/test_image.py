@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
 
 from hearmeman_build import inspect_image
 from hearmeman_build.build import Image, build_output
-from hearmeman_build.host import ROOT
 
 QUICK = ("layer-comfyui-standin", "layer-hearmeman-smoke", "layer-environment-runtime", "image-smoke")
 
@@ -51,36 +49,3 @@ def test_the_configuration_says_what_the_container_toolkit_needs(image: Image) -
     assert "CUDA_VERSION" not in variables
     assert document["config"]["Entrypoint"] == ["/usr/bin/tini", "--", "/opt/env/runtime/bin/hearmeman", "boot"]
     assert not [name for name in variables if "SECRET" in name or "TOKEN" in name or "ENDPOINT" in name]
-
-
-def test_it_builds_without_root_into_a_store_of_ones_own(
-    image: Image, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Sandboxed, as an unprivileged user: the same store path, so the same bytes."""
-    program = (
-        "from hearmeman_build.build import build_output, prefetch_tier; prefetch_tier('smoke', lambda t: None);"
-        "print(build_output('layer-comfyui-standin').name)"
-    )
-    command = [str(ROOT / ".venv/bin/python"), "-c", program]
-    folder = tmp_path_factory.mktemp("unprivileged")
-    if os.geteuid() == 0:
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-        os.chown(folder, 65534, 65534)
-        for parent in list(folder.parents)[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    checkout = folder / "checkout"
-    copied = ["cp", "-a", str(ROOT / "python"), str(ROOT / "nix"), str(ROOT / "tests"), str(ROOT / "workflows")]
-    checkout.mkdir()
-    subprocess.run([*copied, str(ROOT / "flake.nix"), str(ROOT / "flake.lock"), str(checkout)], check=True)
-    (checkout / ".work").mkdir()
-    # What was downloaded before need not be again.
-    if (ROOT / ".work/prefetch").is_dir():
-        subprocess.run(["cp", "-a", str(ROOT / ".work/prefetch"), str(checkout / ".work/prefetch")], check=True)
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", "65534:65534", str(checkout)], check=True)
-    environment = {**os.environ, "HOME": str(folder), "HEARMEMAN_STORE": str(folder / "store")}
-    environment |= {"HEARMEMAN_ROOT": str(checkout), "PYTHONPATH": str(checkout / "python")}
-    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == build_output("layer-comfyui-standin").name
-    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)

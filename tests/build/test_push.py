@@ -3,55 +3,35 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from hearmeman_build import push as pushing
 from hearmeman_build import skopeo
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
+from support.registry import Registry
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A real registry on loopback: its address and its log."""
-    port = free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nlog:\n  accesslog:\n    disabled: false\nhttp:\n  addr: 127.0.0.1:{port}\n"
-        f"storage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\n"
-    )
-    log = tmp_path / "registry.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"127.0.0.1:{port}", log
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
+def registry() -> Iterator[Registry]:
+    """A real registry on loopback."""
+    with Registry() as running:
+        yield running
 
 
 def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
-    image: Image, registry: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Image, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, log = registry
+    address = registry.address
     monkeypatch.setattr(pushing, "ROOT", tmp_path)
     said: list[str] = []
     first = pushing.push("smoke", f"{address}/hearmeman", plain_http=True, say=said.append)
-    sent = log.read_text().count('"PATCH /v2/')
+    sent = registry.uploads()
     second = pushing.push("smoke", f"{address}/hearmeman", plain_http=True)
 
     assert first.digest == second.digest == image.digest
@@ -59,7 +39,7 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
     assert (first.sent, first.skipped) == (image.size, 0)
     assert (second.sent, second.skipped) == (0, image.size)
     assert [line for line in said if "userland core: sending" in line or "userland core: sent" in line]
-    assert log.read_text().count('"PATCH /v2/') == sent
+    assert registry.uploads() == sent
     [entry] = json.loads((tmp_path / "images.lock.json").read_text())
     assert (entry["tier"], entry["digest"]) == ("smoke", image.digest)
     url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"

@@ -38,7 +38,7 @@ def test_without_sources_the_error_says_what_to_give(monkeypatch: pytest.MonkeyP
         raise BuildError(f"unable to download 'x/repos/{lock['owner']}/{lock['repo']}/tarball/{lock['rev']}'")
 
     monkeypatch.setattr("hearmeman_build.build.nix", unreachable)
-    with pytest.raises(BuildError, match="comfyui cannot be fetched from GitHub: set HEARMEMAN_SOURCES"):
+    with pytest.raises(BuildError, match="comfyui cannot be fetched from GitHub: give SOURCES=FOLDER to make"):
         build_output("image-consumer")
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from hearmeman_build import flake
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix
+from hearmeman_build.host import nix
 
-_FETCH = f"(import {ROOT}/nix/fetch.nix {{ pkgs = {{ }}; }})"
+_FETCH = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {{ }}; }})"
 _MEMBERS = "{ comfyui = [ ]; xtts = [ ]; chatterbox = [ ]; }"
-_ENVIRONMENTS = f"(import {ROOT}/nix/environments.nix {{ fetch = {{ }}; plugin = x: x; lock = {_MEMBERS}; }})"
+_ENVIRONMENTS = f"(import {flake.folder()}/nix/environments.nix {{ fetch = {{ }}; plugin = x: x; lock = {_MEMBERS}; }})"
 _LOCK = '{ snapshot = ""; groups.core = [ "gone" ]; packages = { }; }'
-_USERLAND = f"(import {ROOT}/nix/userland.nix {{ fetch.deb = snapshot: entry: entry; plugin = x: x; lock = {_LOCK}; }})"
-_MODELS = f"(import {ROOT}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }})"
+_USERLAND = f"(import {flake.folder()}/nix/userland.nix {{ fetch.deb = snapshot: entry: entry; plugin = x: x; lock = {_LOCK}; }})"
+_MODELS = f"(import {flake.folder()}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }})"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,10 @@ _MODELS = f"(import {ROOT}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }})"
         (f'{_ENVIRONMENTS}.layers [ "nope" ]', "no environment nope in .*: write nix/environments/nope.toml"),
         (f'{_USERLAND}.layers [ [ "core" ] ]', "package gone is in a group but not among the packages of"),
         (f'{_USERLAND}.layers [ [ "nope" ] ]', "no group nope in .*: add it to packages.txt, then `make lock`"),
-        (f'{_MODELS}.files {ROOT}/tests/smoke/catalogue.toml [ "nope" ]', "no model nope in .*: it has smoke"),
+        (
+            f'{_MODELS}.files {flake.folder()}/tests/smoke/catalogue.toml [ "nope" ]',
+            "no model nope in .*: it has smoke",
+        ),
     ],
 )
 def test_a_throw_says_what_and_what_to_do(expression: str, why: str) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import sources
-from hearmeman_build.build import flake_reference
+from hearmeman_build import flake, sources
 from hearmeman_build.host import ROOT, nix
 
 OUTPUTS = "ps: builtins.mapAttrs (name: p: p.outPath) ps"
@@ -32,10 +31,10 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluate(nixpkgs: str, comfyui: Path, apply: str) -> dict[str, str]:
-    overrides = ["--override-input", "nixpkgs", f"path:{ROOT}/{nixpkgs}", "--no-write-lock-file"]
-    overrides += ["--override-input", "nix2container", f"path:{ROOT}/nix/offline/nix2container"]
+    overrides = ["--override-input", "nixpkgs", f"path:{flake.folder()}/{nixpkgs}", "--no-write-lock-file"]
+    overrides += ["--override-input", "nix2container", f"path:{flake.folder()}/nix/offline/nix2container"]
     overrides += sources.overrides(comfyui)
-    text = nix("eval", "--json", f"{flake_reference()}#packages.x86_64-linux", *overrides, "--apply", apply)
+    text = nix("eval", "--json", f"{flake.reference()}#packages.x86_64-linux", *overrides, "--apply", apply)
     found: dict[str, str] = json.loads(text)
     return found
 
@@ -70,9 +69,9 @@ def test_a_changed_node_changes_its_layer_alone(comfyui: Path, tmp_path: Path) -
 
 
 def test_nix2container_is_given_the_same_blobs() -> None:
-    overrides = ["--override-input", "nixpkgs", f"path:{ROOT}/nix/offline/nixpkgs", "--no-write-lock-file"]
-    overrides += ["--override-input", "nix2container", f"path:{ROOT}/tests/worlds/nix2container"]
-    words = ["eval", "--json", f"{flake_reference()}#packages.x86_64-linux.image-smoke", *overrides, "--apply"]
+    overrides = ["--override-input", "nixpkgs", f"path:{flake.folder()}/nix/offline/nixpkgs", "--no-write-lock-file"]
+    overrides += ["--override-input", "nix2container", f"path:{flake.folder()}/tests/worlds/nix2container"]
+    words = ["eval", "--json", f"{flake.reference()}#packages.x86_64-linux.image-smoke", *overrides, "--apply"]
     given = json.loads(nix(*words, "image: image.nix2container"))
     assert given["layers"] == json.loads(nix(*words, "image: image.layers"))
     assert (given["name"], given["tag"], given["arch"]) == ("hearmeman-smoke", "smoke", "amd64")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -27,6 +27,15 @@ class Connections(RuleBasedStateMachine):
         if part is not None:
             assert 0 <= part.pos < part.end <= self.spans.size
             assert whole or part.left <= LARGEST + SMALLEST
+
+    @rule(data=st.data())
+    def take_over(self, data: st.DataObject) -> None:
+        slow = [part for part in self.spans.active if part.left > 0]
+        if slow:
+            part = data.draw(st.sampled_from(slow))
+            left = part.left
+            assert self.spans.take_over(part).left == left
+            assert part.left == 0
 
     @rule(data=st.data(), share=st.floats(0, 1))
     def arrive(self, data: st.DataObject, share: float) -> None:
@@ -59,6 +68,7 @@ class Connections(RuleBasedStateMachine):
 
 
 TestConnections = Connections.TestCase
+TestConnections.settings = settings(stateful_step_count=40)
 
 
 @given(size=st.integers(1, 100 * SMALLEST), first=st.booleans())

@@ -93,7 +93,7 @@ class Pod:
     def overlay(self) -> venv.Overlay:
         """The overlay of the present image."""
         key = json.loads((self.folder / "image.json").read_text())["environment_key"]
-        return venv.Overlay(self.volume / ".hearmeman/overlays" / venv.folder_name(key), self.python)
+        return venv.Overlay(self.volume / ".hearmeman/comfyui/overlays" / venv.folder_name(key), self.python)
 
     def pip(self, python: Path, *words: str) -> subprocess.CompletedProcess[str]:
         """Run pip as ComfyUI-Manager does: by its own interpreter, under the constraints of ComfyUI's environment."""

@@ -1,4 +1,4 @@
-"""Starts `hearmeman sync` as its own process, as the pod does, and watches what it says."""
+"""Starts `hearmeman sync` as its own process and as the pod's user for it, and watches what it says."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hearmeman
+from hearmeman.boot.users import SYNC, wrapped
 
 PYTHON = str(Path(hearmeman.__file__).parents[1])
+
+
+def as_sync_user(argv: Sequence[str]) -> tuple[str, ...]:
+    """Let a command run as the pod's user for the sync, with no more capabilities; a plain user stays who it is.
+
+    Root's tests so write files that the daemon does not own, as in the pod.
+    """
+    if os.geteuid() == 0:
+        return wrapped(argv, SYNC)
+    return ("setpriv", "--pdeathsig", "KILL", "--", *argv)
 
 
 class Sync:
@@ -36,10 +47,11 @@ class Sync:
             **environ,
         }
 
-    def start(self, **more: str) -> Sync:
-        """Start the daemon."""
+    def start(self, before: Sequence[str] = (), **more: str) -> Sync:
+        """Start the daemon as the pod does; `before` are words that start it instead."""
+        command = [sys.executable, "-m", "hearmeman", "sync"]
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "hearmeman", "sync"],
+            [*before, *command] if before else as_sync_user(command),
             env={**self.environ, **more},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ import pytest
 from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
+from support.outputs import png
 from support.sync_process import Sync
 
 
@@ -41,24 +42,26 @@ def stored(server: S3, prefix: str) -> dict[str, bytes]:
 def test_outputs_arrive(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
     (sync.output / "a.png").write_bytes(b"a")
     (sync.output / "video/new").mkdir(parents=True)
-    (sync.output / "video/new/b.MP4").write_bytes(b"b" * 9_000_000)
+    video = png(b"b" * 9_000_000)
+    (sync.output / "video/new/b.MP4").write_bytes(video)
     (sync.output / "c.tmp").write_bytes(b"c")
     (sync.output / "c.tmp").rename(sync.output / "c d ü.flac")
     (sync.output / ".hidden.png").write_bytes(b"x")
     (sync.output / "notes.txt").write_bytes(b"x")
-    wanted = {"a.png": b"a", "video/new/b.MP4": b"b" * 9_000_000, "c d ü.flac": b"c"}
+    wanted = {"a.png": b"a", "video/new/b.MP4": video, "c d ü.flac": b"c"}
     sync.wait_for(lambda: stored(server, request.node.name) == wanted, "three outputs and no more")
     assert sync.stop() == 0
 
 
+@pytest.mark.alone
 def test_files_in_folders_made_a_moment_before(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
-    # The kernel's reports miss nearly all of these.
+    # Nearly all of these are closed before their folder is watched.
     sync.wait_said("sync.reconciled")
     for number in range(16):
         folder = sync.output / f"video/{number}/take"
         folder.mkdir(parents=True)
-        (folder / "a.png").write_bytes(b"%d" % number)
-    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen", 4)
+        (folder / "a.png").write_bytes(png(number))
+    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen", 10)
     assert sync.stop() == 0
 
 
@@ -83,21 +86,11 @@ def test_a_file_written_just_before_the_stop_is_sent(server: S3, sync: Sync, req
     assert stored(server, request.node.name) == {"last.png": b"last"}
 
 
-def test_a_file_held_open_is_not_sent_half(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
-    with (sync.output / "slow.mp4").open("wb") as file:
-        for _ in range(4):
-            file.write(b"x" * 1000)
-            file.flush()
-            time.sleep(0.6)
-            assert stored(server, request.node.name) == {}
-    sync.wait_for(lambda: stored(server, request.node.name) == {"slow.mp4": b"x" * 4000}, "the whole file")
-    assert sync.stop() == 0
-
-
 def test_the_journal_spares_the_bucket(tmp_path: Path) -> None:
     with S3() as server:
         daemon = Sync(tmp_path, server.environ())
-        (daemon.output / "before.png").write_bytes(b"written while nothing ran")
+        before = png(b"written while nothing ran")
+        (daemon.output / "before.png").write_bytes(before)
         daemon.start()
         daemon.wait_said("sync.uploaded")
         assert daemon.stop() == 0
@@ -112,7 +105,7 @@ def test_the_journal_spares_the_bucket(tmp_path: Path) -> None:
         daemon.start()
         daemon.wait_said("sync.already_there")
         assert daemon.stop() == 0
-        assert list(server.objects().values()) == [b"written while nothing ran"]
+        assert list(server.objects().values()) == [before]
 
 
 def test_links_are_not_followed(server: S3, sync: Sync, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -146,20 +139,19 @@ def test_an_outage_is_said_once_and_heals(tmp_path: Path) -> None:
         assert daemon.report()["problem"] == ""
 
 
+@pytest.mark.alone
 def test_what_is_left_at_the_stop_is_named_and_sent_by_the_next_start(tmp_path: Path) -> None:
     with S3() as server:
         daemon = Sync(tmp_path, {**server.environ(), "SYNC_DRAIN_SECONDS": "1"})
         server.stop()
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.start()
         daemon.wait_said("sync.failed")
-        began = time.monotonic()
         assert daemon.stop() == 3
-        assert time.monotonic() - began < 2
         assert "sync.left file=a.png" in daemon.log()
         server.start()
         daemon.start()
-        daemon.wait_for(lambda: list(server.objects().values()) == [b"a"], "the file that was left")
+        daemon.wait_for(lambda: list(server.objects().values()) == [png(b"a")], "the file that was left")
         assert daemon.stop() == 0
 
 
@@ -171,6 +163,7 @@ def test_names_that_are_not_utf8(server: S3, sync: Sync, request: pytest.Fixture
     assert sync.stop() == 0
 
 
+@pytest.mark.alone
 def test_seconds_from_the_last_byte(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
     seconds = []
     for number in range(5):

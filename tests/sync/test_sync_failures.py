@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.failures import classify
 from hearmeman.sync.journal import Journal, Record
 from hearmeman.sync.patience import FIRST_PAUSE, LONGEST_PAUSE, pause_after
-from support.sync_process import Sync
+from support.outputs import png
+from support.sync_process import Sync, as_sync_user
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_every_failure_is_said_once_and_heals(r2: R2, tmp_path: Path) -> None:
             said = len(daemon.log())
             fault = r2.fail(status, code, times=1_000_000, operation="put_object")
             for name in ("a", "b"):
-                (daemon.output / f"{number}{name}.png").write_bytes(b"%d%s" % (number, name.encode()))
+                (daemon.output / f"{number}{name}.png").write_bytes(png(b"%d%s" % (number, name.encode())))
             daemon.wait_for(lambda said=said: "sync.failed" in daemon.log()[said:], f"{status} {code}")  # type: ignore[misc]
             daemon.wait_for(lambda fault=fault: fault.times < 999_999, "several tries")  # type: ignore[misc]
             r2.heal()
@@ -71,7 +72,7 @@ def test_a_clock_that_is_wrong(r2: R2, tmp_path: Path) -> None:
     r2.clock = lambda: time.time() + 3600
     daemon = Sync(tmp_path, r2.environ()).start()
     try:
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.wait_said("kind=clock")
         r2.clock = time.time
         daemon.wait_for(lambda: len(r2.objects) == 1, "the file")
@@ -89,10 +90,10 @@ def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_
 
     r2.before = refuse
     try:
-        (daemon.output / "bad.png").write_bytes(b"bad")
+        (daemon.output / "bad.png").write_bytes(png(b"bad"))
         daemon.wait_said("kind=too-large")
-        (daemon.output / "good.png").write_bytes(b"good")
-        daemon.wait_for(lambda: b"good" in r2.contents().values(), "the good file")
+        (daemon.output / "good.png").write_bytes(png(b"good"))
+        daemon.wait_for(lambda: png(b"good") in r2.contents().values(), "the good file")
         assert daemon.stop() == 3
         assert "sync.left file=bad.png" in daemon.log()
         assert daemon.report()["left"] == ["bad.png"]
@@ -111,9 +112,9 @@ def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R
     try:
         daemon.wait_said("sync.started")
         for number in range(20):
-            (daemon.output / f"{number}.png").write_bytes(b"%d" % number)
+            (daemon.output / f"{number}.png").write_bytes(png(b"%d" % number))
         # The newest, so it is tried first, again and again.
-        (daemon.output / "bad.png").write_bytes(b"bad")
+        (daemon.output / "bad.png").write_bytes(png(b"bad"))
         daemon.wait_for(lambda: len(r2.objects) == 20, "the others")
         assert daemon.stop() == 3
         assert daemon.report()["left"] == ["bad.png"]
@@ -121,17 +122,23 @@ def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R
         daemon.kill()
 
 
+def limit_file_size(daemon: Sync, size: str) -> None:
+    # As the daemon's own user: another one needs a capability for it.
+    command = as_sync_user(["prlimit", "--pid", str(daemon.process.pid), f"--fsize={size}:unlimited"])
+    subprocess.run(command, check=True)
+
+
 def test_a_journal_on_a_full_disk(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ()).start()
     try:
         daemon.wait_said("sync.started")
         # No file of the daemon's can grow beyond 1,000 bytes: its journal cannot be written.
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        limit_file_size(daemon, "1000")
         for number in range(3):
-            (daemon.output / f"{number}.png").write_bytes(b"%d" % number)
+            (daemon.output / f"{number}.png").write_bytes(png(b"%d" % number))
         daemon.wait_for(lambda: len(r2.objects) == 3, "uploads go on")
         daemon.wait_said("sync.journal_unwritable")
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        limit_file_size(daemon, "unlimited")
         daemon.wait_said("of=journal_unwritable")
         assert daemon.log().count("sync.journal_unwritable") == 1
         assert daemon.stop() == 0
@@ -148,7 +155,7 @@ def test_a_journal_on_a_full_disk(r2: R2, tmp_path: Path) -> None:
 def test_a_damaged_journal_is_put_aside(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ()).start()
     try:
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.wait_said("sync.uploaded")
         assert daemon.stop() == 0
         journal = next(daemon.state.glob("sync-*.db"))
@@ -222,7 +229,7 @@ def test_a_website_is_no_bucket(r2: R2, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{website.server_port}"
         daemon = Sync(tmp_path, {**r2.environ(), "R2_ENDPOINT": url, "SYNC_DRAIN_SECONDS": "0.5"}).start()
         try:
-            (daemon.output / "a.png").write_bytes(b"a")
+            (daemon.output / "a.png").write_bytes(png(b"a"))
             daemon.wait_said("kind=no-s3")
             assert daemon.stop() == 3
         finally:

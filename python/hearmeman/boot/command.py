@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     clock = _Clock(facts.boot_started())
     image = read_image(args.image_file)
     known = flags.load_flags(tune_command.flags_file(args.image_file))
-    settings, merged, failed, own = _load({**image.env, **environ}, known)
+    settings, merged, failed, own, dropped = _load({**image.env, **environ}, known)
     clock.mark("settings")
     memory = machine.gather(settings.models_path)
     clock.mark("gpu")
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         tune_command.voices(settings),
         cuda_floor=image.cuda_floor,
     )
+    tuning = dataclasses.replace(tuning, warnings=(*dropped, *tuning.warnings))
     plan = planner.make_plan(settings, here, image, tuning, merged, str(args.run_dir), sys.executable, failed)
     clock.mark("plan")
     text = "\n".join(lines(plan, settings, here, image, tuning))
@@ -57,14 +58,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(json.dumps(shown, indent=2) if args.json else text)
         return 0
     state = Path(settings.state_path)
-    config = execute.prepare(plan, args.run_dir, merged, sys.executable, state, clock.started, image.comfyui_python)
+    config = execute.prepare(plan, args.run_dir, merged, sys.executable, clock.started)
     clock.mark("prepared")
     print(text, flush=True)
     record = {**_record(plan, settings, here, image, tuning), "started": time.time() - clock.now()}
     record |= {"started_boottime": clock.started, "phases": clock.phases, "run_dir": str(args.run_dir)}
-    for folder in (args.run_dir, state):
+    # Where ComfyUI could put a link in its way, root writes nothing.
+    for folder in (args.run_dir,) if here.ownerless else (args.run_dir, state):
         execute.write_state(folder / "boot.json", record)
-    execute.become_supervisord(config, environ, sys.executable, plan.separate)
+    execute.become_supervisord(config, plan.shell or {}, sys.executable, plan.separate)
     raise AssertionError("exec came back")
 
 
@@ -86,6 +88,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "failed": plan.failed,
         "warnings": plan.warnings,
         "state_dir": settings.state_path,
+        "separate": plan.separate,
         "comfyui_url": plan.comfyui_url,
         "expected_nodes": [name for path in plan.node_links if (name := Path(path).name) not in image.silent_nodes],
         "status_listens": listens,
@@ -140,16 +143,17 @@ class _Clock:
         self.phases[phase] = round(self.now(), 3)
 
 
-def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...]]:
+def _load(
+    environ: Mapping[str, str], known: Any
+) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...], list[str]]:
     from hearmeman.settings import SettingsError, canonical, load_for_boot
     from hearmeman.tune.command import own_arguments
 
-    own, problems = own_arguments(canonical(environ).get("COMFYUI_ARGS", ""), known)
-    told = "\n".join(f"  {problem}" for problem in problems)
+    own, problems, warnings = own_arguments(canonical(environ).get("COMFYUI_ARGS", ""), known)
     try:
         settings, left, failed = load_for_boot(environ)
     except SettingsError as error:
-        raise SettingsError("\n".join(part for part in (str(error), told) if part)) from error
+        raise SettingsError([*error.problems, *problems]) from error
     if problems:
-        raise SettingsError(f"settings are wrong, nothing was started:\n{told}")
-    return settings, left, failed, own
+        raise SettingsError(problems)
+    return settings, left, failed, own, warnings

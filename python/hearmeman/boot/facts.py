@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hearmeman.boot.owners import probe
 from hearmeman.boot.users import why_not_separate
 from hearmeman.door.ports import doors
 from hearmeman.settings import Settings
@@ -70,6 +71,8 @@ class Machine:
     """How full its filesystem is, 0 to 1."""
     not_separate: str = ""
     """Why processes cannot be given users of their own; empty if they can."""
+    ownerless: str = ""
+    """Why the volume keeps no owners, so that ComfyUI can write all of it; empty if it keeps them."""
     volume_repositories: tuple[str, ...] = ()
     """Custom nodes on the volume that git can update."""
 
@@ -88,7 +91,7 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
     theirs = _entries(Path(settings.comfyui_dir) / "custom_nodes")
     volume = Path(settings.volume_dir)
     mounted = mount_of(volume)
-    proc = Path("/proc/self")
+    not_separate, ownerless = _separation(volume)
     return Machine(
         # os.path.ismount does not see a bind mount of the same disk.
         volume_is_mount=mounted.kind != "" and mounted.point == os.path.realpath(volume),
@@ -99,11 +102,24 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
         volume_nodes=tuple(path.name for path in theirs),
         volume=mounted,
         volume_used=_used(volume),
-        not_separate=why_not_separate(
-            _text(proc / "status"), _text(proc / "uid_map"), shutil.which("setpriv") is not None
-        ),
+        not_separate=not_separate,
+        ownerless=ownerless,
         volume_repositories=tuple(str(path) for path in theirs if (path / ".git").exists()),
     )
+
+
+def _separation(volume: Path) -> tuple[str, str]:
+    """Why processes cannot have users of their own, and why the volume keeps no owners."""
+    proc = Path("/proc/self")
+    texts = (_text(proc / name) for name in ("status", "uid_map", "gid_map"))
+    status, uid_map, gid_map = texts
+    why = why_not_separate(status, uid_map, shutil.which("setpriv") is not None, gid_map)
+    if why:
+        return why, ""
+    answer = probe(volume)
+    if answer.refused and not answer.shared:
+        return f"{volume} keeps no owners ({answer.refused}), and no user but root could write there", ""
+    return "", answer.refused
 
 
 def _listens(settings: Settings) -> Iterator[Listen]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from hearmeman import redact
 from hearmeman.boot.output import Output
 from hearmeman.log import line
 
@@ -33,6 +34,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help="file that holds its pid, starts and last exit, as JSON")
     parser.add_argument("--after", type=Path, action="append", default=[], help="start when this report says it ended")
     parser.add_argument("--needs", type=Path, action="append", default=[], help="the same, and only if it ended with 0")
+    parser.add_argument("--directory", default="/", help="where the process is started (%(default)s)")
+    parser.add_argument("--oom-score", type=int, default=0, help="how much sooner the kernel ends it, 0 to 1000")
     parser.add_argument("--umask", type=lambda text: int(text, 8), help="the process's umask, octal")
     parser.add_argument("--stop-seconds", type=float, default=10.0, help="seconds between SIGTERM and SIGKILL")
     parser.add_argument("--boot-started", type=float, help="CLOCK_BOOTTIME at the entrypoint's start")
@@ -58,6 +61,7 @@ class Keeper:
         self.args = args
         self.name: str = args.name
         self.environment: dict[str, str] = json.loads(args.env_file.read_text(encoding="utf-8"))
+        redact.learn(self.environment)
         self.output = Output(self.name, args.log)
         self.stopping = False
         self.facts: dict[str, object] = {
@@ -138,11 +142,12 @@ class Keeper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=_die_with_keeper,
+                cwd=self.args.directory,
+                preexec_fn=self._before_exec,
                 umask=-1 if self.args.umask is None else self.args.umask,
             )
         except OSError as error:
-            self._say("process.unstartable", command=self.args.argv[0], why=error.strerror)
+            self._say("process.unstartable", command=self.args.argv[0], file=error.filename, why=error.strerror)
             return 127
         seconds = self._since_boot() if self.facts["starts"] == 0 else None
         starts = self.facts["starts"]
@@ -155,6 +160,13 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         return code
+
+    def _before_exec(self) -> None:
+        # If this wrapper is killed, the next one must find the port free.
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.args.oom_score:
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+                file.write(str(self.args.oom_score))
 
     def _watch(self, child: subprocess.Popen[bytes]) -> int:
         assert child.stdout is not None
@@ -234,11 +246,6 @@ class Keeper:
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-
-
-def _die_with_keeper() -> None:
-    # If this wrapper is killed, the next one must find the port free.
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_json(path: Path) -> dict[str, object]:

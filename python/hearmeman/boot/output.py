@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 import time
 from pathlib import Path
 
 from hearmeman.log import line
+from hearmeman.redact import redact_line
 
 LOG_BYTES = 10 * 1024**2
 KEPT_LOGS = 3
 """Old log files beside the current one: NAME.log.1 is the newest of them."""
 LONGEST_LINE = 64 * 1024
+# Root writes here: never through a link.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Output:
@@ -43,6 +47,7 @@ class Output:
 
     def write(self, text: bytes) -> None:
         """Write one line to both places; a full disk stops the log file and not the process."""
+        text = redact_line(text)
         try:
             sys.stdout.buffer.write(self.prefix + text + b"\n")
             sys.stdout.buffer.flush()
@@ -51,7 +56,7 @@ class Output:
         try:
             if self.log.exists() and self.log.stat().st_size + len(text) > LOG_BYTES:
                 self._rotate()
-            with self.log.open("ab") as file:
+            with os.fdopen(os.open(self.log, _APPEND, 0o644), "ab") as file:
                 file.write(text + b"\n")
             self.log_failed = False
         except OSError as error:

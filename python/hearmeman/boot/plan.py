@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from hearmeman.boot import owners
+from hearmeman.boot.environments import guarded, withheld
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.processes import Process, Table, stop_shares
-from hearmeman.boot.users import ROOT
+from hearmeman.boot.processes import Process, Table, comfyui_folders, database, stop_shares
+from hearmeman.boot.users import COMFYUI, ROOT
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image
-from hearmeman.settings import SECRETS, Settings
+from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
 
 MIN_FREE_BYTES = 64 * 1024**2
 FULL = 0.95
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE
-)
 
 
 class BootError(HearmemanError):
@@ -32,8 +30,8 @@ class BootError(HearmemanError):
 class BootPlan:
     """All that boot will do."""
 
-    directories: tuple[str, ...]
-    """Folders to create."""
+    folders: tuple[owners.Folder, ...]
+    """Folders to make, and to whom they belong, each after the one that it lies in."""
     node_links: tuple[str, ...]
     """Custom nodes of the image to link."""
     processes: tuple[Process, ...]
@@ -64,13 +62,16 @@ class BootPlan:
     """Folder of the models that are part of the image."""
     models_path: str = ""
     """The models folder on the volume, where they are linked to."""
-
-
-def withheld(environ: Mapping[str, str]) -> set[str]:
-    """Name the variables that look secret, and those that repeat a secret's value."""
-    names = {name for name in environ if name in SECRETS or _SECRET_NAME.search(name)}
-    values = {environ[name] for name in names if len(environ[name]) >= 8}
-    return names | {name for name, value in environ.items() if any(secret in value for secret in values)}
+    theirs: Mapping[str, str] = field(default_factory=dict)
+    """The environment of ComfyUI and of what a person runs as ComfyUI."""
+    logs: str = ""
+    """Folder of the processes' logs."""
+    state: str = ""
+    """The pod's state folder."""
+    soon: tuple[tuple[str, int], ...] = ()
+    """What ComfyUI writes to while it starts: (folder, how deep it is given to ComfyUI before that)."""
+    moves: tuple[tuple[str, str], ...] = ()
+    """What an older pod kept elsewhere: (old place, new place)."""
 
 
 def check(settings: Settings, machine: Machine, tuning: Tuning) -> None:
@@ -133,14 +134,14 @@ def make_plan(
     check(settings, machine, tuning)
     hidden = withheld(environ)
     public = {name: value for name, value in environ.items() if name not in hidden}
-    cache = f"{settings.volume_dir}/.cache"
-    # Caches that would else lie in the home folder or beside the code, which may be read-only and goes with the pod.
-    base = {"XDG_CACHE_HOME": cache, "HF_HOME": f"{cache}/huggingface", "TRITON_CACHE_DIR": f"{cache}/triton"}
-    base |= {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "PYTHONUNBUFFERED": "1", **public}
-    base["COMFYUI_URL"] = settings.inner_url
+    base = {"PYTHONUNBUFFERED": "1", **public, "COMFYUI_URL": settings.inner_url}
+    theirs = _theirs(settings, base)
+    left_out: tuple[str, ...] = ()
+    if not machine.not_separate:
+        base, left_out = guarded(base, (settings.volume_dir, settings.models_path, settings.output_path))
     not_started = {**(failed or {}), **_not_started(settings, machine, image)}
     processes = []
-    for process in Table(settings, machine, image, tuning, base, run_dir, python).processes():
+    for process in Table(settings, machine, image, tuning, base, theirs, run_dir, python).processes():
         if any("\n" in word for word in process.argv):
             raise BootError(
                 f"the command of {process.name} holds a line break: remove it from the variables that name paths"
@@ -150,12 +151,12 @@ def make_plan(
         processes.append(replace(process, secrets=secrets, user=user))
     given = {name for process in processes for name in process.secrets}
     return BootPlan(
-        directories=(*_directories(settings), *_node_folders(settings, image).values()),
+        folders=_folders(settings, image, machine, run_dir),
         node_links=_links(machine),
         processes=tuple(processes),
         stop_seconds=settings.stop_seconds,
         withheld=tuple(sorted(hidden - given)),
-        warnings=_warnings(settings, machine, tuning, environ),
+        warnings=(*_warnings(settings, machine, tuning, environ), *_left_out(left_out)),
         doors=tuple(door for door in door_table.doors(settings) if _is_open(door, machine, not_started)),
         shell=base,
         unset=tuple(sorted({*hidden, *(alias for process in processes for alias in process.secrets.values())})),
@@ -166,6 +167,32 @@ def make_plan(
         node_folders=_node_folders(settings, image),
         models_dir=image.models_dir,
         models_path=settings.models_path,
+        theirs=next(process.env for process in processes if process.name == "comfyui"),
+        logs=f"{run_dir}/kept/logs" if machine.ownerless else f"{settings.state_path}/logs",
+        state=settings.state_path,
+        soon=((f"{settings.own_path}/overlays", 0), (f"{settings.comfyui_dir}/user", 1)),
+        moves=(
+            (f"{settings.hidden_path}/overlays", f"{settings.own_path}/overlays"),
+            (f"{settings.state_path}/comfyui.db", database(settings)),
+        ),
+    )
+
+
+def _theirs(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
+    """ComfyUI's environment: its home and caches are on the volume, since the image may be read-only and goes with the pod."""
+    cache = settings.cache_path
+    places = {"XDG_CACHE_HOME": cache, "HF_HOME": f"{cache}/huggingface", "TRITON_CACHE_DIR": f"{cache}/triton"}
+    places |= {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
+    user = {"HOME": f"{settings.own_path}/home", "USER": COMFYUI.name, "LOGNAME": COMFYUI.name}
+    return {**places, **base, **user}
+
+
+def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"{', '.join(names)}: ComfyUI could write what they name, so only ComfyUI is given them; "
+        "name a place outside the volume for other processes",
     )
 
 
@@ -196,11 +223,20 @@ def _is_open(door: door_table.Door, machine: Machine, not_started: Mapping[str, 
     return not any(listen.problem for listen in machine.listens if listen.variable == door.variable)
 
 
-def _directories(settings: Settings) -> tuple[str, ...]:
-    base = settings.comfyui_dir
-    folders = [base, settings.models_path, settings.output_path]
-    folders += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
-    return (*folders, f"{settings.volume_dir}/.cache", settings.state_path, f"{settings.state_path}/logs")
+def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -> tuple[owners.Folder, ...]:
+    base, own = settings.comfyui_dir, settings.own_path
+    theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
+    theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
+    theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]
+    theirs += _node_folders(settings, image).values()
+    found = [owners.top(settings.volume_dir), owners.of_root(settings.hidden_path)]
+    found += [owners.of_state(settings.state_path), owners.of_root(f"{settings.state_path}/logs")]
+    found += [owners.of_comfyui(path) for path in dict.fromkeys(theirs) if path != settings.volume_dir]
+    if settings.jupyter_password is not None:
+        kept = f"{run_dir}/kept" if machine.ownerless else settings.hidden_path
+        found.append(owners.of_jupyter(f"{kept}/jupyter"))
+        found += [owners.of_jupyter(f"{kept}/jupyter/{name}") for name in ("settings", "workspaces")]
+    return (*found, *((owners.of_root(f"{run_dir}/kept/logs"),) if machine.ownerless else ()))
 
 
 def _node_folders(settings: Settings, image: Image) -> dict[str, str]:
@@ -230,11 +266,17 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
             f"processes cannot be given users of their own ({machine.not_separate}): "
             "ComfyUI and its custom nodes could read the pod's secrets"
         )
-    found += [f"key {number} of PUBLIC_KEY is no SSH public key: it is left out" for number in settings.bad_keys]
+    found += settings.key_problems
+    if machine.ownerless:
+        found.append(
+            f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "
+            f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key go with the pod"
+        )
     if settings.update_nodes_on_start and not machine.volume_repositories:
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
-    known = {name.upper(): "" for name in Settings.model_fields}
-    found += [f"{name} is set, and nothing here knows it: it has no effect" for name in strangers(environ, known)]
+    if settings.sync_workspace and not settings.enable_r2_sync:
+        found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
+    found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)

@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.users import BARE, DOOR, FETCH, ROOT, SYNC, User
+from hearmeman.boot.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKSPACE, User
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
 
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+_RESTORE_SECONDS = 60.0
+"""How long ComfyUI waits for its settings from a bucket that does not answer."""
 _MARGIN_SECONDS = 2.0
+_COMFYUI_DIES_FIRST = 500
+"""So that what uploads its outputs outlives it when memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Process:
     """Where it is started."""
     user: User = field(default=ROOT)
     """Whom it runs as."""
+    first: tuple[str, ...] = ()
+    """Words put before the command where it has a user of its own: root's work before it."""
+    oom_score: int = 0
+    """How much sooner than others the kernel ends it when memory runs out, 0 to 1000."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,9 @@ class Table:
     tuning: Tuning
     """ComfyUI's arguments."""
     base: Mapping[str, str]
-    """The environment that every process is given."""
+    """The environment of processes that are not ComfyUI's."""
+    theirs: Mapping[str, str]
+    """The environment of ComfyUI and what shares its user."""
     run_dir: str
     """Folder for what lasts until the pod stops."""
     python: str
@@ -67,9 +77,13 @@ class Table:
     def processes(self) -> Iterator[Process]:
         """Make every process of the pod."""
         yield self._comfyui()
+        if self._has_owners:
+            yield self._owners()
         yield self._models()
         if self.settings.enable_r2_sync:
             yield self._sync()
+            if self.settings.sync_workspace:
+                yield from self._workspace()
         if self.settings.update_nodes_on_start and self.machine.volume_repositories:
             yield self._nodes()
         yield self._door()
@@ -89,7 +103,12 @@ class Table:
         return not any(listen.problem for listen in self.machine.listens if listen.variable == variable)
 
     def _us(self, *words: str) -> tuple[str, ...]:
-        return (self.python, "-m", "hearmeman", *words)
+        # -P: the folder that it is started in is no place to import from.
+        return (self.python, "-P", "-m", "hearmeman", *words)
+
+    @property
+    def _has_owners(self) -> bool:
+        return not self.machine.not_separate and not self.machine.ownerless
 
     def _over(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """ComfyUI's command, with the Python packages on the volume where the image says what they were built for."""
@@ -100,21 +119,41 @@ class Table:
     def _comfyui(self) -> Process:
         settings = self.settings
         # Nodes that call `python` or `pip` by name must find ComfyUI's own.
-        path = f"{PurePosixPath(self.image.comfyui_python).parent}:{self.base.get('PATH', '')}"
+        path = f"{PurePosixPath(self.image.comfyui_python).parent}:{self.theirs.get('PATH', '')}"
         return Process(
             name="comfyui",
             argv=self._over(comfyui_argv(settings, self.image, self.tuning, self.run_dir)),
-            env={**self.base, "PATH": path.rstrip(":")},
+            env={**self.theirs, "PATH": path.rstrip(":")},
             secrets={},
             stop_stage=1,
             stop_seconds=stop_shares(settings)[0],
-            after=("nodes",) if settings.update_nodes_on_start and self.machine.volume_repositories else (),
+            after=self._before_comfyui(),
             needs=("models",) if settings.wait_for_models else (),
             directory=settings.comfyui_dir,
-            user=BARE,
+            user=COMFYUI,
+            oom_score=_COMFYUI_DIES_FIRST,
+        )
+
+    def _before_comfyui(self) -> tuple[str, ...]:
+        nodes = self.settings.update_nodes_on_start and self.machine.volume_repositories
+        workspace = self.settings.enable_r2_sync and self.settings.sync_workspace
+        return (*(("workspace", "added") if workspace else ()), *(("nodes",) if nodes else ()))
+
+    def _owners(self) -> Process:
+        # First what ComfyUI needs first.
+        folders = (f"{self.settings.comfyui_dir}/user", *reversed(comfyui_folders(self.settings)))
+        return Process(
+            name="owners",
+            argv=self._us("owners", "--run-dir", self.run_dir, *folders),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
         )
 
     def _models(self) -> Process:
+        words = ("owners", "--run-dir", self.run_dir, "--only-folders", self.settings.models_path)
         secrets = ("HF_TOKEN", "CIVITAI_API_KEY", *(_BUCKET_KEYS if self.settings.model_cache else ()))
         return Process(
             name="models",
@@ -125,6 +164,8 @@ class Table:
             stop_seconds=min(5.0, stop_shares(self.settings)[0]),
             once=True,
             user=FETCH,
+            # It may write where ComfyUI's group may: folders of an older pod are given to that first.
+            first=self._us(*words, "--then") if self._has_owners else (),
         )
 
     def _sync(self) -> Process:
@@ -140,16 +181,38 @@ class Table:
             user=SYNC,
         )
 
+    def _workspace(self) -> Iterator[Process]:
+        """What comes back from the bucket: settings and workflows, added nodes and packages; inputs beside ComfyUI."""
+        restore = ("workspace", "restore")
+        at_start = (*restore, "--at-start", f"{_RESTORE_SECONDS:g}", "--only", "user")
+        yield self._restoring("workspace", at_start, WORKSPACE)
+        # What git and pip run is foreign code, and gets no key.
+        yield self._restoring("added", ("nodes", "install"), COMFYUI, after=("workspace",))
+        yield self._restoring("inputs", (*restore, "--not-removed"), WORKSPACE, after=("workspace",))
+
+    def _restoring(self, name: str, words: tuple[str, ...], user: User, after: tuple[str, ...] = ()) -> Process:
+        return Process(
+            name=name,
+            argv=self._us(*words),
+            env=self.theirs if user is COMFYUI else self.base,
+            secrets={} if user is COMFYUI else {name: name for name in _BUCKET_KEYS},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
+            after=after,
+            user=user,
+        )
+
     def _nodes(self) -> Process:
         return Process(
             name="nodes",
             argv=self._us("nodes", "update"),
-            env=self.base,
+            env=self.theirs,
             secrets={},
             stop_stage=1,
             stop_seconds=min(1.0, stop_shares(self.settings)[0]),
             once=True,
-            user=BARE,
+            user=COMFYUI,
         )
 
     def _door(self) -> Process:
@@ -176,7 +239,7 @@ class Table:
         )
 
     def _sshd(self) -> Process:
-        words = ("sshd", "--run-dir", self.run_dir, "--keys-dir", f"{self.settings.state_path}/ssh")
+        words = ("sshd", "--run-dir", self.run_dir, "--keys-dir", f"{self._kept(self.settings.state_path)}/ssh")
         return Process(
             name="sshd",
             argv=self._us(*words, "--port", str(self.settings.ssh_port)),
@@ -186,12 +249,17 @@ class Table:
             stop_seconds=_last_share(self.settings),
         )
 
+    def _kept(self, folder: str) -> str:
+        """Give `folder`, or one that goes with the pod where ComfyUI could write into it."""
+        return f"{self.run_dir}/kept" if self.machine.ownerless else folder
+
     def _jupyter(self) -> Process:
         settings = self.settings
         argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
-        argv += ["--ServerApp.terminado_settings=shell_command=['/bin/bash']"]
+        shell = [*self._us("as-comfyui", "--"), "/bin/bash"]
+        argv += [f"--ServerApp.terminado_settings=shell_command={shell!r}"]
         argv += ["--FileContentsManager.delete_to_trash=False"]
         # Notebooks run in ComfyUI's environment; this one's own packages are pinned and stay as they are.
         argv += ["--MultiKernelManager.default_kernel_name=comfyui", "--KernelSpecManager.ensure_native_kernel=False"]
@@ -201,8 +269,9 @@ class Table:
             origin = f"https://{settings.runpod_pod_id}-{settings.jupyter_port}.proxy.runpod.net"
             argv.append(f"--ServerApp.allow_origin={origin}")
         # Out of ComfyUI's reach: runtime files hold the token, and the rest is code that JupyterLab would run.
-        own, kept = f"{self.run_dir}/jupyter", f"{settings.volume_dir}/.hearmeman/jupyter"
+        own, kept = f"{self.run_dir}/jupyter", f"{self._kept(settings.hidden_path)}/jupyter"
         places = {
+            "HOME": own,
             "JUPYTER_PATH": f"{self.run_dir}/share/jupyter",
             "JUPYTER_RUNTIME_DIR": f"{own}/runtime",
             "JUPYTER_CONFIG_DIR": f"{own}/config",
@@ -219,6 +288,7 @@ class Table:
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
             directory=settings.volume_dir,
+            user=JUPYTER,
         )
 
     def _voice(self, name: str) -> Process:
@@ -229,12 +299,13 @@ class Table:
             name=name,
             argv=tuple(word.format(host=host, port=port) for word in self.image.services[name]),
             # It would come before the engine's own packages.
-            env={key: value for key, value in self.base.items() if key not in ("PYTHONPATH", "PYTHONHOME")},
+            env={key: value for key, value in self.theirs.items() if key not in ("PYTHONPATH", "PYTHONHOME")},
             secrets={},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
             directory=settings.volume_dir,
-            user=BARE,
+            user=COMFYUI,
+            oom_score=_COMFYUI_DIES_FIRST,
         )
 
 
@@ -245,12 +316,23 @@ def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str)
     argv = [image.comfyui_python, image.comfyui_main]
     argv += ["--listen", hosts, "--port", str(settings.comfyui_listens[0][1])]
     argv += ["--base-directory", base, "--models-directory", settings.models_path, "--user-directory", f"{base}/user"]
-    # In the pod's own state folder, since several pods may mount one volume and ComfyUI locks this file.
-    argv += ["--database-url", f"sqlite:///{settings.state_path}/comfyui.db"]
+    argv += ["--database-url", f"sqlite:///{database(settings)}"]
     argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
     if settings.output_path != f"{base}/output":
         argv += ["--output-directory", settings.output_path]
     return (*argv, "--disable-auto-launch", "--log-stdout", *image.comfyui_arguments, *tuning.arguments)
+
+
+def database(settings: Settings) -> str:
+    """Give ComfyUI's database: one for each pod, since several may mount one volume and ComfyUI locks the file."""
+    return f"{settings.own_path}/{settings.runpod_pod_id}/comfyui.db"
+
+
+def comfyui_folders(settings: Settings) -> tuple[str, ...]:
+    """Give the folders that are ComfyUI's with all that is in them."""
+    folders = (settings.comfyui_dir, settings.models_path, settings.output_path, settings.cache_path, settings.own_path)
+    found = [folder for folder in dict.fromkeys(folders) if folder != settings.volume_dir]
+    return tuple(x for x in found if not any(x != other and x.startswith(f"{other}/") for other in found))
 
 
 def stop_shares(settings: Settings) -> tuple[float, float]:

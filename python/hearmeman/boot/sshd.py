@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from hearmeman.boot.users import DOOR
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 
@@ -26,7 +27,8 @@ AcceptEnv LANG LC_*
 X11Forwarding no
 PrintMotd no
 ClientAliveInterval 60
-Subsystem sftp internal-sftp
+# What is copied into ComfyUI's folders is ComfyUI's to change, by the group that those folders pass on.
+Subsystem sftp internal-sftp -u 0002
 """
 
 
@@ -75,10 +77,19 @@ def host_key(folder: Path) -> Path:
             beside.replace(key)
             log("sshd.host_key", made=key)
         if os.geteuid() == 0:
-            # Another user's: root without capabilities, as which ComfyUI runs, cannot read it.
+            # Older pods gave it to another user; where there is no right to take it back, sshd can read it as it is.
             for path in (folder, key):
-                os.chown(path, DOOR.uid, 0)
+                if path.stat().st_uid != 0:
+                    with contextlib.suppress(PermissionError):
+                        os.chown(path, 0, 0)
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
-        raise SshError(f"the SSH host key {key} cannot be made: {why}: free some space, or unset PUBLIC_KEY") from error
+        raise SshError(f"the SSH host key {key} cannot be made: {why}: {_mend(error)}, or unset PUBLIC_KEY") from error
     return key
+
+
+def _mend(error: OSError | subprocess.CalledProcessError) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    return "set STATE_DIR to a folder that root can write"

@@ -20,7 +20,7 @@ from hearmeman.log import log
 HEAD_START = 0.5
 """Seconds that ComfyUI's wrapper has for starting it before all else is started."""
 PARTLY = 3
-"""Exit code of a stop at which something was killed or left undone."""
+"""Exit code of a stop after which outputs may be left that were not uploaded."""
 
 
 class _Wake:
@@ -48,15 +48,17 @@ class _Wake:
 class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
     """Supervisor without the first poll's second."""
 
-    socket_owner = -1
+    socket_group = -1
+    """The group that may talk to it."""
 
     def runforever(self) -> None:
         """Start what is to be started, then run supervisord's own loop."""
         wake = _Wake()
         asyncore.socket_map[wake.fd] = wake
         for section, _ in self.options.httpservers:
-            if self.socket_owner >= 0 and section.get("file"):
-                os.chown(section["file"], self.socket_owner, 0)
+            if self.socket_group >= 0 and section.get("file"):
+                os.chown(section["file"], 0, self.socket_group)
+                Path(section["file"]).chmod(0o770)
         self._start_first("comfyui")
         for group in self.process_groups.values():
             group.transition()
@@ -77,13 +79,18 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
 
 def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
     """Judge a stop by the wrappers' reports: (exit code, what was killed or left undone)."""
-    told = []
+    code, said = 0, []
     for report in reports:
+        is_sync = report.get("name") == "sync"
+        left = "outputs may be left; they are sent at the next start"
         if report.get("killed"):
-            told.append(f"{report['name']} did not stop in time and was killed")
-        elif report.get("name") == "sync" and report.get("exit") not in (0, None):
-            told.append(f"sync ended with {report['exit']}: outputs may be left; they are sent at the next start")
-    return (PARTLY if told else 0), told
+            said.append(f"{report['name']} did not stop in time and was killed" + (f": {left}" if is_sync else ""))
+        elif is_sync and report.get("exit") not in (0, None):
+            said.append(f"sync ended with {report['exit']}: {left}")
+        else:
+            continue
+        code = PARTLY if is_sync else code
+    return code, said
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -100,9 +107,9 @@ def _append_to_stdout() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run supervisord with `argv`; `--socket-owner=UID` before its own options is ours."""
-    if argv and argv[0].startswith("--socket-owner="):
-        PromptSupervisor.socket_owner = int(argv.pop(0).partition("=")[2])
+    """Run supervisord with `argv`; `--socket-group=GID` before its own options is ours."""
+    if argv and argv[0].startswith("--socket-group="):
+        PromptSupervisor.socket_group = int(argv.pop(0).partition("=")[2])
     _append_to_stdout()
     supervisord.Supervisor = PromptSupervisor
     supervisord.main(argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hearmeman.boot.plan import BootPlan
 from hearmeman.boot.processes import Process
-from hearmeman.boot.users import FETCH, SYNC, wrapped
+from hearmeman.boot.users import wrapped
 
 
 def configuration(
@@ -27,7 +27,7 @@ def configuration(
     for process in plan.processes:
         command = _plain(shlex.join(keep_argv(process, run_dir, logs, python, started)))
         parts.append(
-            f"[program:{process.name}]\ncommand={command}\ndirectory={_plain(process.directory)}\n"
+            f"[program:{process.name}]\ncommand={command}\ndirectory=/\n"
             "autostart=true\nstartsecs=0\nredirect_stderr=true\nstdout_logfile=/dev/fd/1\nstdout_logfile_maxbytes=0\n"
             f"autorestart={'unexpected' if process.once else 'true'}\nexitcodes=0,2,3\n"
             f"stopsignal=TERM\nstopwaitsecs={math.ceil(process.stop_seconds) + 1}\n"
@@ -42,20 +42,22 @@ def configuration(
 
 def keep_argv(process: Process, run_dir: Path, logs: Path, python: str, started: float) -> tuple[str, ...]:
     """Build the command of the wrapper that keeps `process` running."""
-    argv = [python, "-m", "hearmeman", "keep", process.name]
+    # -P: never import from the folder that it is started in.
+    argv = [python, "-P", "-m", "hearmeman", "keep", process.name]
     argv += ["--env-file", f"{run_dir}/env/{process.name}.json", "--log", f"{logs}/{process.name}.log"]
     argv += ["--report", f"{run_dir}/keep/{process.name}.json", "--stop-seconds", f"{process.stop_seconds:g}"]
     argv += ["--boot-started", f"{started:.3f}"]
-    if process.user in (SYNC, FETCH):
-        # Their group is root's: what they write, root without capabilities can write too.
-        argv += ["--umask", "002"]
+    argv += ["--directory", process.directory, "--umask", f"{process.user.umask:03o}"]
+    if process.oom_score:
+        argv += ["--oom-score", str(process.oom_score)]
     if process.once:
         argv.append("--once")
     for name in process.after:
         argv += ["--after", f"{run_dir}/keep/{name}.json"]
     for name in process.needs:
         argv += ["--needs", f"{run_dir}/keep/{name}.json"]
-    return (*argv, "--", *wrapped(process.argv, process.user))
+    first = () if process.user.whole else process.first
+    return (*argv, "--", *first, *wrapped(process.argv, process.user))
 
 
 def _plain(text: object) -> str:

@@ -49,8 +49,8 @@ class Cache:
         self._uploads: list[TransferFuture] = []
 
     def takes(self, file: File) -> bool:
-        """Whether a file may be kept in a bucket: not one whose licence has to be accepted, unless that was asked for."""
-        return self.takes_restricted or may_be_copied(file)
+        """Whether a file may be kept in a bucket: not one that is gated or must not be copied, unless that was asked for."""
+        return self.takes_restricted or not (file.gate or file.no_mirror)
 
     def find(self, sha256: str, size: int | None) -> Remote | None:
         """Give the address of that content; None when it is not there, is wrong, or the bucket does not answer."""
@@ -123,11 +123,6 @@ class Cache:
 
     def _key(self, sha256: str) -> str:
         return f"{self.prefix}/sha256/{sha256}".lstrip("/")
-
-
-def may_be_copied(file: File) -> bool:
-    """Whether a file's terms allow a copy in a bucket: it is open to all, without a licence that has to be accepted."""
-    return not file.gate and "cpml" not in file.licence.lower()
 
 
 class _Told:

@@ -4,46 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hearmeman.errors import HearmemanError
-
-COMFYUI_FOLDERS = frozenset(
-    [
-        "audio_encoders",
-        "background_removal",
-        "checkpoints",
-        "classifiers",
-        "clip",
-        "clip_vision",
-        "configs",
-        "controlnet",
-        "detection",
-        "diffusers",
-        "diffusion_models",
-        "embeddings",
-        "frame_interpolation",
-        "geometry_estimation",
-        "gligen",
-        "hypernetworks",
-        "latent_upscale_models",
-        "loras",
-        "model_patches",
-        "optical_flow",
-        "photomaker",
-        "style_models",
-        "t2i_adapter",
-        "text_encoders",
-        "unet",
-        "upscale_models",
-        "vae",
-        "vae_approx",
-    ]
-)
-"""Folders that the pinned ComfyUI looks into by itself."""
+from hearmeman.models.folders import COMFYUI_FOLDERS
 
 _ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -150,21 +118,23 @@ class File(Entry):
     to: str
     """Where it goes, relative to MODELS_DIR: a file, or a snapshot's folder."""
     size: int | None = Field(default=None, gt=0)
-    """Bytes; None when not established."""
+    """Bytes; None when not known."""
     about: int | None = Field(default=None, gt=0)
-    """Bytes as a rounded figure, for space alone; given where `size` is not established."""
+    """Bytes as a rounded figure, for space alone; given where `size` is not known."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Hash of its content; None when not established."""
+    """Hash of its content; None when not known."""
     blob: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
     """Git's hash of it, which is all that the Hub states for small files."""
     licence: str = ""
-    """Licence as its source states it; empty when not established."""
+    """Licence as its source states it; empty when not known."""
     non_commercial: bool = False
     """Whether the licence forbids commercial use."""
     gate: str = ""
     """What must be done before the source gives it; empty: nothing."""
+    no_mirror: str = ""
+    """Why no copy of it may be kept where others could take it from, such as a cache; empty: it may."""
     evidence: Literal["confirmed", "single", "unverified"] = "confirmed"
-    """How well it is established that the source has this file."""
+    """How sure it is that the source has this file."""
     note: str = ""
     """What else a person should know."""
 
@@ -207,10 +177,14 @@ class Model(Entry):
     """GPU memory with which it runs well."""
     vram_gb_offload: float | None = Field(default=None, gt=0)
     """GPU memory with which it runs slowly, parts of it in RAM."""
+    vram_estimated: bool = False
+    """Whether the figures of GPU memory follow from the size of the weights; else someone has stated them."""
     tiers: tuple[str, ...] = ()
     """GPU tiers that may fetch it; empty: all."""
     needs: str = ""
-    """What else must be there that is not fetched."""
+    """What else must be there that is not fetched with it."""
+    needs_one_of: tuple[str, ...] = ()
+    """Models of this catalogue each of which satisfies `needs`."""
     nodes: tuple[str, ...] = ()
     """Node classes or processes that load it."""
     no_node: str = ""
@@ -254,6 +228,13 @@ class Listing(Entry):
     parts: tuple[Part, ...]
     """Its files."""
 
+    @field_validator("parts")
+    @classmethod
+    def _distinct(cls, value: tuple[Part, ...]) -> tuple[Part, ...]:
+        if alike := _alike("files", [part.path for part in value]):
+            raise ValueError("; ".join(alike))
+        return value
+
 
 class Catalogue(Entry):
     """All files and models."""
@@ -268,10 +249,13 @@ class Catalogue(Entry):
     def _consistent(self) -> Catalogue:
         problems = _repeated("file", [f.id for f in self.files]) + _repeated("model", [m.id for m in self.models])
         problems += _repeated("destination", [f.to for f in self.files])
+        problems += _alike("destinations", [f.to for f in self.files])
         problems += _nested([f.to for f in self.files])
         known = {f.id for f in self.files}
         for model in self.models:
             problems += [f"model {model.id} names the unknown file {name}" for name in model.files if name not in known]
+            others = set(model.needs_one_of) - {m.id for m in self.models}
+            problems += [f"model {model.id} needs the unknown model {name}" for name in sorted(others)]
         folders = COMFYUI_FOLDERS | {folder.name for folder in self.folders}
         for file in self.files:
             if file.to.partition("/")[0] not in folders:
@@ -284,7 +268,7 @@ class Catalogue(Entry):
 def parts(file: File, listing: Listing) -> tuple[File, ...]:
     """Give the files of a snapshot, each as a file of its own."""
     assert isinstance(file.source, Snapshot)
-    repo, kept = file.source.repo, {"licence", "non_commercial", "gate", "evidence"}
+    repo, kept = file.source.repo, {"licence", "non_commercial", "gate", "no_mirror", "evidence"}
     return tuple(
         File(
             id=f"{file.id}/{part.path}",
@@ -303,9 +287,17 @@ def _repeated(what: str, names: list[str]) -> list[str]:
     return [f"{what} {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
 
 
+def _alike(what: str, names: Iterable[str]) -> list[str]:
+    """Name those that a filesystem which folds case takes for one."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(name.casefold(), []).append(name)
+    return [f"the {what} {' and '.join(group)} differ in case alone" for group in groups.values() if len(group) > 1]
+
+
 def _nested(places: list[str]) -> list[str]:
-    known = set(places)
-    inside = [(p, str(up)) for p in places for up in PurePosixPath(p).parents if str(up) in known]
+    known = {place.casefold() for place in places}
+    inside = [(p, str(up)) for p in places for up in PurePosixPath(p).parents if str(up).casefold() in known]
     return [f"destination {p} lies inside the destination {up}" for p, up in inside]
 
 

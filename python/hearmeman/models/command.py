@@ -93,7 +93,7 @@ def _verify(made: Plan, context: Context, as_json: bool) -> int:
         try:
             if step.action == "list":
                 raise FileNotFoundError
-            digest = check(path, file.size, file.sha256, file.blob)
+            digest = check(path, file.size, file.sha256, file.blob, file.about)
             record = context.store.read_records().get(file.to)
             if record and not file.sha256 and record.sha256 != digest:
                 raise CorruptError(f"{file.to} has changed since it was fetched")

@@ -213,7 +213,7 @@ class Download:
     def _verify(self, attempt: int) -> None:
         file, path = self.file, self.tools.store.root / self.file.to
         try:
-            digest = check(path, file.size, file.sha256, file.blob)
+            digest = check(path, file.size, file.sha256, file.blob, file.about)
         except (CorruptError, OSError) as error:
             log("model.corrupt", file=file.to, why=error, then="fetching it again")
             with self.lock:

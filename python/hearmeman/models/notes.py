@@ -29,9 +29,11 @@ def notes(todo: Iterable[File], models: Iterable[Model], host: Host, left_out: I
         f" name it in MODELS or set GPU_TIER to fetch it all the same"
         for m in left_out
     ]
+    models = list(models)
+    asked = {model.id for model in models}
     told: dict[str, list[str]] = {}
     for model in models:
-        for what in _about_model(model, host):
+        for what in _about_model(model, host, asked):
             told.setdefault(what, []).append(model.id)
     said += [f"{', '.join(names)}: {what}" for what, names in told.items()]
     return tuple(dict.fromkeys([*said, *_about_files(todo, host)]))
@@ -41,10 +43,10 @@ def _whose(host: Host) -> str:
     return "this GPU's is" if host.vram_gb is not None else "no GPU was seen, so the tier is"
 
 
-def _about_model(model: Model, host: Host) -> Iterator[str]:
+def _about_model(model: Model, host: Host, asked: set[str]) -> Iterator[str]:
     if model.no_node:
         yield f"nothing in the image loads it: {model.no_node}"
-    if model.needs:
+    if model.needs and not asked.intersection(model.needs_one_of):
         yield f"needs {model.needs}"
     if host.vram_gb is not None and model.vram_gb is not None and host.vram_gb < model.vram_gb * 0.95:
         slow = model.vram_gb_offload
@@ -52,7 +54,8 @@ def _about_model(model: Model, host: Host) -> Iterator[str]:
             end = "it runs with parts of it in RAM, slowly"
         else:
             end = "this GPU does not hold it" + (f" (least: {slow:g} GB)" if slow else "")
-        yield f"wants {model.vram_gb:g} GB of GPU memory, {host.vram_gb:.0f} GB are there: {end}"
+        about = "about " if model.vram_estimated else ""
+        yield f"wants {about}{model.vram_gb:g} GB of GPU memory, {host.vram_gb:.0f} GB are there: {end}"
 
 
 def _about_files(files: Iterable[File], host: Host) -> list[str]:
@@ -67,6 +70,8 @@ def _about_files(files: Iterable[File], host: Host) -> list[str]:
 def _about_file(file: File, host: Host) -> Iterator[str]:
     if file.gate and not (host.civitai_key if isinstance(file.source, CivitAI) else host.hf_token):
         yield f"{file.gate}, and {'CIVITAI_API_KEY' if isinstance(file.source, CivitAI) else 'HF_TOKEN'} is not set"
+    if file.note:
+        yield file.note
     if file.non_commercial:
         yield f"not for commercial use ({file.licence})"
     if file.evidence != "confirmed":

@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Carry one action out; `exec` does not come back."""
-    overlay = _overlay(args.image_file, environ)
+    overlay = overlay_of(args.image_file, environ)
     if args.action == "exec":
         start(overlay, args.argv, environ)
     if args.action == "list":
@@ -50,11 +50,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return _reset(overlay)
 
 
-def _overlay(image_file: Path, environ: Mapping[str, str]) -> venv.Overlay:
+def overlay_of(image_file: Path, environ: Mapping[str, str]) -> venv.Overlay:
+    """Find the overlay of this image on this volume."""
     image = read_image(image_file)
-    folder = Path(environ.get("VOLUME_DIR") or "/workspace") / ".hearmeman/overlays"
+    folder = Path(environ.get("VOLUME_DIR") or "/workspace") / ".hearmeman/comfyui/overlays"
     key = str(image.raw.get("environment_key") or "unknown")
     return venv.Overlay(folder / venv.folder_name(key), Path(image.comfyui_python))
+
+
+def pip_variables(overlay: venv.Overlay) -> dict[str, str]:
+    """Give what keeps pip from changing what the image's packages rest on."""
+    return {"PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -69,7 +75,7 @@ def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]
         why = f"{error.strerror}: packages that are installed now go with the pod"
         log("overlay.unusable", path=str(overlay.root), why=why)
     else:
-        env |= {"PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        env |= pip_variables(overlay)
         behind = venv.left_behind(overlay)
         if behind:
             names = ", ".join(f"{name}=={version}" for name, version in behind.items())
@@ -158,7 +164,7 @@ def _install(overlay: venv.Overlay, environ: Mapping[str, str]) -> int:
         return 0
     # Names without versions: those of another image need not go with this one's packages.
     command = [str(overlay.python), "-m", "pip", "install", *behind]
-    env = {**environ, "PIP_CONSTRAINT": str(overlay.constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    env = {**environ, **pip_variables(overlay)}
     if subprocess.run(command, env=env, check=False).returncode != 0:
         raise OverlayError("pip could not install them all: install them one by one with " + " ".join(command[:4]))
     return 0

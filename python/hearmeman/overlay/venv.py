@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -108,8 +109,16 @@ def make(overlay: Overlay) -> None:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     held = installed(image_sites(overlay.image_python))
-    lines = [f"{name}=={held[name]}\n" for name in HELD if name in held]
-    overlay.constraints.write_text("".join(lines), encoding="utf-8")
+    _write(overlay.constraints, "".join(f"{name}=={held[name]}\n" for name in HELD if name in held))
+
+
+def _write(path: Path, text: str) -> None:
+    # Beside and renamed: the one that is there may be another user's.
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def _fill(overlay: Overlay) -> None:

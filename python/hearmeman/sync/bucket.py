@@ -110,8 +110,8 @@ class Bucket:
             self.heeds_conditions = None
             raise
 
-    def head(self, key: str) -> Stored | None:
-        """Ask what lies at `key`; None if nothing does.
+    def head(self, key: str, strict: bool = False) -> Stored | None:
+        """Ask what lies at `key`; None if nothing does. With `strict` a refusal is raised.
 
         A refusal has no body, so no reason, and a token that may not read is refused whatever lies there: then too the
         answer is None, and the conditional put decides or is told the reason.
@@ -119,7 +119,7 @@ class Bucket:
         try:
             found = self.client.head_object(Bucket=self.name, Key=key)
         except ClientError as error:
-            if _status(error) in (400, 403, 404):
+            if _status(error) in ((404,) if strict else (400, 403, 404)):
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}

@@ -7,10 +7,17 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearmeman.errors import HearmemanError
+
+if TYPE_CHECKING:
+    from hearmeman.settings import Settings
+    from hearmeman.sync.report import Report
+    from hearmeman.workspace.watch import Watch
 
 
 class SyncError(HearmemanError):
@@ -19,16 +26,41 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
-    parser.epilog = "Without either word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
-    what = parser.add_subparsers(dest="what", metavar="[status | cost]")
-    status = what.add_parser("status", help="backlog, last upload, last error", allow_abbrev=False)
-    status.add_argument("--json", action="store_true", help="print JSON")
-    cost = what.add_parser("cost", help="what is stored and sent, and what it costs", allow_abbrev=False)
-    cost.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = "Without a word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
+    what = parser.add_subparsers(dest="what", metavar="[status | check | parts | cost]")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        found = what.add_parser(name, help=help, description=help, allow_abbrev=False)
+        found.add_argument("--json", action="store_true", help="print JSON")
+        return found
+
+    command("status", "what waits, what was sent last, which files fail; exit 0 when all is well")
+    check = command("check", "compare the output folder with the bucket by size and hash; exit 1 on a difference")
+    check.add_argument("--size-only", action="store_true", help="read no file: compare sizes alone")
+    parts = command("parts", "large files that are half sent, which the bucket keeps and charges for")
+    parts.add_argument("--all", action="store_true", help="in the whole bucket, not only below R2_PREFIX")
+    parts.add_argument("--abort", action="store_true", help="end those that this pod does not go on with")
+    parts.add_argument(
+        "--older-than", type=_amount, default=24.0, metavar="HOURS", help="end only those so old; default 24"
+    )
+    cost = command("cost", "what is stored and sent, and what it costs; or an estimate")
+    cost.add_argument("--stored-gb", type=_amount, metavar="N", help="estimate: gigabytes stored the whole month")
+    cost.add_argument("--uploads", type=_amount, metavar="N", help="estimate: files uploaded a month")
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more")
+    return value
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Sync until SIGTERM; 3 when something was left."""
+    """Carry one word out, or sync until SIGTERM; then 3 when something was left."""
+    if args.what == "cost" and (args.stored_gb is not None or args.uploads is not None):
+        from hearmeman.sync import cost
+
+        return cost.show_estimate(args.stored_gb or 0.0, args.uploads or 0.0, args.json)
     from hearmeman.settings import load
 
     settings = load(environ)
@@ -36,10 +68,22 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from hearmeman.sync import status
 
         return status.show(settings, args.json)
+    if args.what == "check":
+        from hearmeman.sync import check
+
+        return check.show(settings, args.size_only, args.json)
+    if args.what == "parts":
+        from hearmeman.sync import parts
+
+        return parts.show(settings, args.all, args.abort, args.older_than, args.json)
     if args.what == "cost":
         from hearmeman.sync import cost
 
         return cost.show(settings, args.json)
+    return _upload(settings, environ)
+
+
+def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     asked_to_stop = _Stop()
     from hearmeman.log import log
     from hearmeman.sync.bucket import Bucket
@@ -76,29 +120,46 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
-    asked_to_stop.tell(daemon.stop)
+    beside = list(_beside(settings, report))
+    asked_to_stop.tell(daemon.stop, *(one.stop for one in beside))
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
+    until = asked_to_stop.at + settings.sync_drain_seconds
+    for one in beside:
+        everything &= one.end(until)
     # An upload that is still under way would hold the interpreter's own end up.
     sys.stdout.flush()
     os._exit(0 if everything else 3)
+
+
+def _beside(settings: Settings, report: Report) -> Iterator[Watch]:
+    """Start what else keeps this pod's data in the bucket."""
+    if settings.sync_workspace:
+        from hearmeman.workspace.space import Space
+        from hearmeman.workspace.watch import Watch
+
+        watch = Watch(Space.of(settings), report.note)
+        watch.start()
+        yield watch
 
 
 class _Stop:
     """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
 
     def __init__(self) -> None:
-        self.heard = False
-        self.stop: Callable[[], None] = lambda: None
+        self.heard, self.at = False, 0.0
+        self.stops: tuple[Callable[[], None], ...] = ()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
-        self.heard = True
-        self.stop()
-
-    def tell(self, stop: Callable[[], None]) -> None:
-        self.stop = stop
-        if self.heard:
+        self.heard, self.at = True, time.monotonic()
+        for stop in self.stops:
             stop()
+
+    def tell(self, *stops: Callable[[], None]) -> None:
+        self.stops = stops
+        if self.heard:
+            for stop in stops:
+                stop()

@@ -1,4 +1,4 @@
-"""`hearmeman sync cost`: what this pod has stored and sent, priced by prices.toml."""
+"""`hearmeman sync cost`: what this pod has stored and sent, or an estimate of what one would, priced by prices.toml."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import Settings
 from hearmeman.sync.journal import Journal, journal_file
+from hearmeman.terminal import pairs, size
 
 
 class NoJournalError(HearmemanError):
@@ -58,6 +59,50 @@ def price(objects: int, stored: int, usage: Mapping[str, Mapping[str, int]], pri
     return Cost(objects, stored, stored / 1e9 * prices["storage_gb_month"], tuple(months))
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a month costs with so much stored and so many uploads."""
+
+    stored_gb: float
+    """Gigabytes (10^9 bytes) that are stored the whole month."""
+    uploads: float
+    """Files uploaded in the month; each is one class A request, a file over 100 MiB one for every 50 MiB and two more."""
+    storage_dollars: float
+    """For what is stored, as if nothing were free."""
+    uploads_dollars: float
+    """For the uploads, as if nothing were free."""
+    dollars: float
+    """Both, less what each account has free."""
+
+
+def estimate(stored_gb: float, uploads: float, prices: Mapping[str, Any]) -> Estimate:
+    """Price a month; pure."""
+
+    def dollars(gigabytes: float, requests: float) -> tuple[float, float]:
+        return gigabytes * prices["storage_gb_month"], requests * prices["class_a_million"] / 1e6
+
+    free = prices["free"]
+    beyond = dollars(max(0.0, stored_gb - free["storage_gb_month"]), max(0.0, uploads - free["class_a"]))
+    return Estimate(stored_gb, uploads, *dollars(stored_gb, uploads), sum(beyond))
+
+
+def show_estimate(stored_gb: float, uploads: float, as_json: bool) -> int:
+    """Print an estimate; no bucket is needed."""
+    prices = read_prices()
+    found = estimate(stored_gb, uploads, prices)
+    if as_json:
+        print(json.dumps({**asdict(found), "prices": prices}, indent=2))
+        return 0
+    rows = [
+        ("stored", f"{stored_gb:,g} GB: ${found.storage_dollars:,.2f} a month"),
+        ("uploads", f"{uploads:,.0f} a month: ${found.uploads_dollars:,.4f}"),
+        ("to pay", f"${found.dollars:,.2f} a month, after what each account has free"),
+        *_prices(prices),
+    ]
+    print("\n".join(pairs(rows)))
+    return 0
+
+
 def read_prices() -> dict[str, Any]:
     """Read prices.toml."""
     return tomllib.loads(Path(__file__).with_name("prices.toml").read_text(encoding="utf-8"))
@@ -84,20 +129,30 @@ def show(settings: Settings, as_json: bool) -> int:
 
 def lines(cost: Cost, prices: Mapping[str, Any]) -> list[str]:
     """Render the cost for a person."""
-    free = prices["free"]
-    shown = [
-        f"stored   {cost.objects} objects, {cost.stored_bytes / 1e9:.2f} GB: ${cost.storage_dollars_month:.4f} a month"
-    ]
-    shown += [
-        f"{m.month}  {m.sent_bytes / 1e9:.2f} GB sent, {m.class_a} class A and {m.class_b} class B requests: ${m.dollars:.4f}"
+    stored = f"{cost.objects} objects, {size(cost.stored_bytes)}: ${cost.storage_dollars_month:.4f} a month"
+    rows = [("stored", stored)]
+    rows += [
+        (m.month, f"{size(m.sent_bytes)} sent, {m.class_a} class A and {m.class_b} class B requests: ${m.dollars:.4f}")
         for m in cost.months
     ]
-    shown.append(
-        f"prices   ${prices['storage_gb_month']} per GB and month, ${prices['class_a_million']:.2f} and "
-        f"${prices['class_b_million']:.2f} per million class A and B requests, egress free"
-    )
-    shown.append(
-        f"free     each account has {free['storage_gb_month']} GB, {free['class_a']:,} class A and {free['class_b']:,} "
-        "class B requests a month free; the sums above do not count that"
-    )
-    return [*shown, "This is what this pod's journal knows; other pods and tools may have sent more."]
+    rows += [
+        *_prices(prices),
+        ("note", "This is what this pod's journal knows; other pods and tools may have sent more."),
+    ]
+    return pairs(rows)
+
+
+def _prices(prices: Mapping[str, Any]) -> list[tuple[str, str]]:
+    free = prices["free"]
+    return [
+        (
+            "prices",
+            f"${prices['storage_gb_month']} per GB and month, ${prices['class_a_million']:.2f} and "
+            f"${prices['class_b_million']:.2f} per million class A and B requests, egress free",
+        ),
+        (
+            "free",
+            f"each account has {free['storage_gb_month']} GB, {free['class_a']:,} class A and {free['class_b']:,} "
+            'class B requests a month free; only "to pay" takes that into account',
+        ),
+    ]

@@ -1,27 +1,30 @@
-"""The sync's loop: look at the tree, send what is ready, note what is done, until told to stop."""
+"""The sync's loop: look at the tree, send what is ready, note what is done, until it is stopped."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import queue
-import sys
+import select
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from hearmeman.log import log
 from hearmeman.sync.backlog import Backlog
-from hearmeman.sync.failures import Failure, classify
-from hearmeman.sync.finished import sign
-from hearmeman.sync.hints import Hints
-from hearmeman.sync.journal import Journal, OpenUpload, Record
+from hearmeman.sync.failures import classify
+from hearmeman.sync.finished import Writer, form_of
+from hearmeman.sync.journal import Journal, OpenUpload
 from hearmeman.sync.multipart import MULTIPART_ABOVE, FileChangedError
-from hearmeman.sync.patience import Patience, pause_after
+from hearmeman.sync.once import Once
+from hearmeman.sync.outcomes import Outcomes, Result
 from hearmeman.sync.report import Report
 from hearmeman.sync.survey import Survey
 from hearmeman.sync.tree import Names, Seen, look
 from hearmeman.sync.upload import Sent, Uploader
+from hearmeman.sync.watch import Watch
 
 LARGE_AT_ONCE = 4
 """Files sent in parts at one time: the others' places are for small files, which would wait behind them."""
@@ -34,22 +37,12 @@ ALL_SECONDS = 15.0
 ALL_SHARE = 0.005
 """The part of the time that looking at everything may take."""
 ALL_SECONDS_MOST = 900.0
-SUSPICIOUS_CHANGES = 3
-"""So often in a row may a file have changed while it was sent, though it looks the same, before that is said."""
 USAGE_SECONDS = 30.0
 WRITE_PAUSE = 2.0
 """Seconds after which a journal that could not be written is tried again."""
-HURRIED_ATTEMPTS = 2
-"""Files that failed so often in an outage, or less, are tried at once when it ends; the others keep their pause."""
 _SLICE = 0.05
-
-
-@dataclass(frozen=True)
-class _Result:
-    path: str
-    seen: Seen
-    outcome: Sent | BaseException
-    seconds: float
+_TOGETHER = 50
+"""Milliseconds in which news is collected."""
 
 
 class Daemon:
@@ -67,18 +60,27 @@ class Daemon:
     ) -> None:
         """Take what it works with.
 
-        `drain` is the seconds it may use after it is told to stop, `at_once` the files it sends at one time; without
+        `drain` is the seconds it may use after it is asked to stop, `at_once` the files it sends at one time; without
         `watch` it finds changes only by looking.
         """
         self.uploader, self.names, self.journal, self.report = uploader, names, journal, report
         self.root, self.bucket = uploader.root, uploader.bucket
-        self.drain, self.at_once, self.watch = drain, at_once, watch
+        self.drain, self.at_once = drain, at_once
         self.backlog = Backlog(journal.done())
-        self.survey = Survey(self.root, names, self._observe, self.backlog.knows)
-        self.patience = Patience()
+        self.outcomes = Outcomes(self.backlog, report, self.bucket.endpoint, self.bucket.name)
+        self.patience = self.outcomes.patience
+        self.once = Once()
+        self.watch = Watch(self.root) if watch else None
+        enter = self.watch.add if self.watch else lambda folder: None
+        self.survey = Survey(self.root, names, self._observe, self.backlog.knows, enter)
         self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.results: list[_Result] = []
-        self.hinted: set[str] = set()
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.poll, self.bell_alone = select.poll(), select.poll()
+        self.poll.register(self.bell, select.POLLIN)
+        self.bell_alone.register(self.bell, select.POLLIN)
+        if self.watch and self.watch.descriptor >= 0:
+            self.poll.register(self.watch.descriptor, select.POLLIN)
+        self.results: list[Result] = []
         self.workers = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self.writing, self.write_at = False, 0.0
@@ -86,20 +88,15 @@ class Daemon:
         self.large: deque[str] = deque()
         self.changed_at, self.all_at, self.usage_at = 0.0, 0.0, USAGE_SECONDS
         self.all_began: float | None = None
-        self.looked_at_all = False
+        self.looked_at_all = self.news_lost = False
         self.stop_at: float | None = None
-        self.uploaded_files = self.uploaded_bytes = 0
-        self.said: dict[str, object] = {}
 
     def stop(self) -> None:
-        """Tell it to send what is left and end; can be called from a signal handler."""
-        self.events.put(self._stop)
+        """Ask it to send what is left and end; can be called from a signal handler."""
+        self._call(self._stop)
 
     def run(self) -> bool:
-        """Work until told to stop; True if nothing was left."""
-        hints = Hints(self.root, self._heard)
-        if self.watch:
-            hints.start()
+        """Work until stopped; True if nothing was left."""
         now = time.monotonic()
         while not self._finished(now):
             self._wait(now)
@@ -109,11 +106,12 @@ class Daemon:
             self._start_uploads(now)
             self._write_journal(now)
             self._report(now)
-        hints.stop.set()
         return self._end()
 
-    def _heard(self, paths: set[str]) -> None:
-        self.events.put(lambda: self.hinted.update(paths))
+    def _call(self, what: Callable[[], None]) -> None:
+        """Let the loop do something soon; from any thread."""
+        self.events.put(what)
+        os.eventfd_write(self.bell, 1)
 
     def _stop(self) -> None:
         if self.stop_at is None:
@@ -123,7 +121,7 @@ class Daemon:
             self._ask_all(now)
             self._ask_changed(now)
             self.patience.until = 0.0
-            self.backlog.hurry(now, sys.maxsize)
+            self.backlog.stop(now)
             log("sync.stopping", left=len(self.backlog.left()), within=self.drain)
 
     def _finished(self, now: float) -> bool:
@@ -144,22 +142,42 @@ class Daemon:
             due.append(self.all_at if look_at is None else look_at)
         elif self.patience.failure is not None and not self.busy:
             due.append(self.patience.until)
+        ready = self.poll.poll(math.ceil(max(0.0, min(due) - now) * 1000))
+        if ready and all(descriptor != self.bell for descriptor, _ in ready):
+            # Only news: what is written in many small pieces is taken together.
+            self.bell_alone.poll(_TOGETHER)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bell)
         try:
-            self.events.get(timeout=max(0.0, min(due) - now))()
             while True:
                 self.events.get_nowait()()
         except queue.Empty:
             pass
 
     def _look_around(self, now: float) -> None:
-        hinted, self.hinted = self.hinted, set()
-        for absolute in hinted:
-            self._look_at_hint(absolute, now)
+        self._hear(now)
         if self.stop_at is None and now >= self.changed_at:
             self._ask_changed(now)
-        if self.stop_at is None and now >= self.all_at and self.all_began is None:
+        if (self.news_lost or (self.stop_at is None and now >= self.all_at)) and self.all_began is None:
+            self.news_lost = False
             self._ask_all(now)
         self.survey.advance(_SLICE)
+
+    def _hear(self, now: float) -> None:
+        """Take in what the kernel has reported by now."""
+        if self.watch is None:
+            return
+        news = self.watch.read()
+        for path, writer in news.files.items():
+            if self.names.path(path):
+                self._look(path, now, writer, reported=True)
+        for folder in news.folders:
+            if all(self.names.folder(part) for part in folder.split("/")):
+                self.survey.ask_folder(folder)
+        if news.lost:
+            log("sync.news_lost", means="more was written at once than the kernel keeps: the folder is looked through")
+            self.backlog.forget_writers()
+            self.news_lost = True
 
     def _observe(self, path: str, seen: Seen) -> None:
         self.backlog.observe(path, seen, time.monotonic())
@@ -182,9 +200,10 @@ class Daemon:
             self.all_at, self.all_began = later + min(pause, ALL_SECONDS_MOST), None
             self.backlog.vanished(found, later)
             for link in sorted(self.survey.links):
-                self._say(f"link_not_followed {link}", file=link)
+                self.once.say("link_not_followed", link, file=link)
             for folder, why in self.survey.unreadable.items():
-                self._say(f"unreadable_folder {folder}", folder=self.root / folder, why=why)
+                self.once.say("unreadable_folder", folder, folder=self.root / folder, why=why)
+            self._say_unwatched()
             if not self.looked_at_all and self.stop_at == stop_at:
                 self.looked_at_all = True
                 left = len(self.backlog.left())
@@ -194,22 +213,18 @@ class Daemon:
 
         self.survey.ask_all(ended)
 
-    def _look_at_hint(self, absolute: str, now: float) -> None:
-        relative = absolute.removeprefix(f"{self.root}/")
-        if absolute == str(self.root) or relative == absolute:
-            self.changed_at = min(self.changed_at, now)
-        elif self.names.path(relative):
-            self._look(relative, now)
-        elif all(self.names.folder(part) for part in relative.split("/")) and (self.root / relative).is_dir():
-            self.survey.ask_folder(relative)
-
-    def _look(self, path: str, now: float) -> None:
+    def _look(self, path: str, now: float, writer: Writer | None = None, reported: bool = False) -> None:
         try:
-            self.backlog.observe(path, look(self.root, path), now)
+            seen = look(self.root, path)
         except OSError as error:
-            self._say(f"unreadable_file {path}", file=path, why=error.strerror)
+            self.once.say("unreadable_file", path, file=path, why=error.strerror)
             if path in self.backlog.waiting:
                 self.backlog.put_back(path, now + 5)
+            return
+        if reported:
+            self.backlog.reported(path, seen, writer, now)
+        else:
+            self.backlog.observe(path, seen, now)
 
     def _start_uploads(self, now: float) -> None:
         while self._slots(now) > 0:
@@ -217,8 +232,10 @@ class Daemon:
             if path is None:
                 return
             self._look(path, now)
+            # What was written before this look is known now; what is written after it changes the file's time.
+            self._hear(now)
             entry = self.backlog.waiting.get(path)
-            if entry is None or entry.look_at > now or not self.backlog.ready(path, sign(self.root / path), now):
+            if entry is None or entry.look_at > now or not self.backlog.ready(path, form_of(self.root / path), now):
                 continue
             is_large = entry.seen.size > MULTIPART_ABOVE
             if is_large and self.busy_large >= LARGE_AT_ONCE:
@@ -242,8 +259,8 @@ class Daemon:
             outcome = self.uploader.upload(path, seen)
         except BaseException as error:
             outcome = error
-        result = _Result(path, seen, outcome, time.monotonic() - began)
-        self.events.put(lambda: self.results.append(result))
+        result = Result(path, seen, outcome, time.monotonic() - began)
+        self._call(lambda: self.results.append(result))
 
     def _take_results(self, now: float) -> None:
         results, self.results = self.results, []
@@ -251,13 +268,10 @@ class Daemon:
         for result in results:
             self.busy -= 1
             self.busy_large -= result.seen.size > MULTIPART_ABOVE
-            if isinstance(result.outcome, Sent):
-                sent = result.outcome
-                records.append(Record(result.path, sent.size, result.seen.mtime_ns, sent.sha256, sent.key, time.time()))
-                self._sent(result, sent, now)
-            else:
-                self._failed(result, result.outcome, now)
-        if records or now >= self.usage_at:
+            if record := self.outcomes.take(result, now, self.stop_at is not None):
+                records.append(record)
+            self._look(result.path, now)
+        if results or now >= self.usage_at:
             self.usage_at = now + USAGE_SECONDS
             sent_bytes = sum(r.outcome.size for r in results if isinstance(r.outcome, Sent) and not r.outcome.was_there)
             self.journal.record(records, {**self.bucket.requests.take(), "bytes": sent_bytes})
@@ -267,54 +281,22 @@ class Daemon:
         if (self.journal.is_behind or self.journal.problem) and not self.writing and now >= self.write_at:
             self.writing = True
             self.writer.submit(self._flush)
-        self._say_while("journal_unwritable", self.journal.problem, file=self.journal.path, why=self.journal.problem)
+        problem = self.journal.problem
+        self.once.say_while("journal_unwritable", problem, file=self.journal.path, why=problem)
 
     def _flush(self) -> None:
         ok = self.journal.flush()
-        self.events.put(lambda: self._written(ok))
+        self._call(lambda: self._written(ok))
 
     def _written(self, ok: bool) -> None:
         self.writing = False
         self.write_at = 0.0 if ok else time.monotonic() + WRITE_PAUSE
 
-    def _sent(self, result: _Result, sent: Sent, now: float) -> None:
-        if self.patience.succeeded():
-            log("sync.healed")
-            self.backlog.hurry(now, HURRIED_ATTEMPTS)
-        self.backlog.succeeded(result.path, result.seen, now)
-        self._look(result.path, now)
-        event = "sync.already_there" if sent.was_there else "sync.uploaded"
-        log(event, key=sent.key, bytes=sent.size, seconds=result.seconds)
-        if not sent.was_there:
-            self.uploaded_files += 1
-            self.uploaded_bytes += sent.size
-        self.report.note(last_success_key=sent.key, last_success_at=time.time())
-
-    def _failed(self, result: _Result, error: BaseException, now: float) -> None:
-        stopping = self.stop_at is not None
-        try:
-            if isinstance(error, FileNotFoundError):
-                raise FileChangedError
-            failure = classify(error, self.bucket.endpoint, self.bucket.name)
-        except FileChangedError:
-            attempts = self.backlog.waiting[result.path].attempts
-            # One that truly changed is waited for anyway, and counts its attempts anew.
-            self.backlog.failed(result.path, now + (pause_after(attempts, stopping) if attempts else 0.0))
-            self._look(result.path, now)
-            if attempts == SUSPICIOUS_CHANGES:
-                log("sync.failed", kind="changed", file=result.path, why="each time it is read it holds other bytes")
-            return
-        entry = self.backlog.waiting[result.path]
-        # A pause of its own for this file too: what fails may be this file's connection alone, and others come next.
-        self.backlog.failed(result.path, now + pause_after(entry.attempts + 1, stopping))
-        if failure.everywhere:
-            new = self.patience.failed(failure, now, stopping)
-        else:
-            new = entry.attempts == 1
-            self.journal.failed(result.path, entry.attempts, failure.sentence)
-        if new:
-            log("sync.failed", kind=failure.kind, file=result.path, why=failure.sentence)
-        self.report.note(last_error=failure.sentence, last_error_kind=failure.kind, last_error_at=time.time())
+    def _say_unwatched(self) -> None:
+        if self.watch is not None:
+            means = "files there are found by looking, and count as finished when they have been still for long enough"
+            problem = self.watch.problem
+            self.once.say_while("unwatched", problem, folders=len(self.watch.unwatched), why=problem, means=means)
 
     def _abandon(self) -> None:
         """Give up what is half sent of files that are gone, or in the bucket after all."""
@@ -330,38 +312,25 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            self._say(f"not_given_up {upload.upload_id}", key=upload.key, why=why, means="it is tried again later")
+            self.once.say("not_given_up", upload.upload_id, key=upload.key, why=why, means="it is tried again later")
         else:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
-
-    def _say(self, event: str, **fields: object) -> None:
-        """Log one event, unless it was said before."""
-        if event not in self.said:
-            self.said[event] = True
-            log(f"sync.{event.partition(' ')[0]}", **fields)
-
-    def _say_while(self, event: str, problem: str, **fields: object) -> None:
-        """Log a problem when it comes and when it is gone."""
-        if problem and event not in self.said:
-            self._say(event, **fields)
-        elif not problem and self.said.pop(event, None):
-            log("sync.healed", of=event)
 
     def _report(self, now: float, force: bool = False) -> None:
         if not force and not self.report.due(now):
             return
-        failure: Failure | None = self.patience.failure
+        failure = self.patience.failure
         self.report.note(
             backlog_files=len(self.backlog.left()),
             backlog_bytes=self.backlog.bytes,
             uploading=self.busy,
-            uploaded_files=self.uploaded_files,
-            uploaded_bytes=self.uploaded_bytes,
             journaled_files=len(self.backlog.done),
             problem=failure.sentence if failure else self.journal.problem,
+            **self.outcomes.facts(),
         )
         self.report.write(now)
-        self._say_while("report_unwritable", self.report.problem, file=self.report.path, why=self.report.problem)
+        problem = self.report.problem
+        self.once.say_while("report_unwritable", problem, file=self.report.path, why=problem)
 
     def _end(self) -> bool:
         self.journal.record([], self.bucket.requests.take())
@@ -374,5 +343,5 @@ class Daemon:
             log("sync.unseen", means="the folder was not looked through to its end; the next start does that")
         self.report.note(pid=None, left=sorted(left)[:1000])
         self._report(time.monotonic(), force=True)
-        log("sync.stopped", uploaded=self.uploaded_files, left=len(left))
+        log("sync.stopped", uploaded=self.outcomes.uploaded_files, left=len(left))
         return not left and self.looked_at_all and self.journal.flush()

@@ -1,56 +1,80 @@
-"""Signs that a file is finished: nobody has it open for writing, and its end is where its format says."""
+"""Decides whether a file is finished: what its writer did, what its format says, how long it has been still."""
 
 from __future__ import annotations
 
 import enum
-import fcntl
 import os
 import struct
 from pathlib import Path
 
+from hearmeman.sync.tree import Seen
 
-class Sign(enum.Enum):
-    """What is known of a file that is still."""
+GRACE = 0.3
+"""Seconds of stillness after a close: some writers open the file again at once, to add tags or to rewrite it."""
+SHORTEST_SETTLE = 0.3
+LONGEST_SETTLE = 10.0
+COARSE_SETTLE = 2.2
+"""How long a file must be still whose filesystem seems to keep times in whole seconds."""
+BLIND_SETTLE = 15.0
+"""Without a close and without a format that tells: longer than encoders pause between two frames (4 to 7 s seen)."""
+ABANDONED = 60.0
+"""A closed file that is empty or half is a placeholder or a crash's rest: its writer may come back for so long."""
+PATIENCE = 300.0
+"""For a half or empty file whose writer is unknown, and for a whole one that some process keeps open."""
+OPEN_PATIENCE = 3600.0
+"""For a half or empty file that some process keeps open."""
+STOP_SETTLE = 5.0
+"""At the stop the writers have ended: nothing that is not open is waited for longer than this."""
 
-    OPEN = "some process has it open for writing"
-    HALF = "its format says that its end is missing"
+
+class Writer(enum.Enum):
+    """What the kernel reported of the process that writes a file."""
+
+    UNKNOWN = "its close was not seen: written before this started, or by another machine"
+    OPEN = "it has written and not closed"
+    CLOSED = "it has closed the file, or moved it into place"
+
+
+class Form(enum.Enum):
+    """What a file's format says of its end."""
+
+    WHOLE = "its end is there"
+    HALF = "its end is missing"
     NONE = "nothing can be told"
-    CLOSED = "nobody has it open for writing"
-    WHOLE = "its format says that it is whole"
 
 
-def sign(path: Path) -> Sign:
-    """Look for signs; a file that cannot be opened has none."""
+def still_seconds(seen: Seen, writer: Writer, form: Form, stopping: bool = False) -> float:
+    """Give the seconds that a file must be still before it is sent."""
+    half = form is Form.HALF or seen.size == 0
+    if writer is Writer.OPEN:
+        return OPEN_PATIENCE if half else PATIENCE
+    if writer is Writer.CLOSED:
+        return ABANDONED if half and not stopping else GRACE
+    seconds = min(SHORTEST_SETTLE + seen.size / 1e9, LONGEST_SETTLE)
+    if seen.mtime_ns % 1_000_000_000 == 0:
+        seconds = max(seconds, COARSE_SETTLE)
+    if half:
+        seconds = PATIENCE
+    elif form is Form.NONE:
+        seconds = max(seconds, BLIND_SETTLE)
+    return min(seconds, STOP_SETTLE) if stopping else seconds
+
+
+def form_of(path: Path) -> Form:
+    """Look at a file's first and last bytes; one that cannot be opened tells nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return Sign.NONE
+        return Form.NONE
     try:
-        if is_open := open_for_writing(descriptor):
-            return Sign.OPEN
         whole = looks_whole(descriptor, os.fstat(descriptor).st_size)
-        if whole is not None:
-            return Sign.WHOLE if whole else Sign.HALF
-        return Sign.NONE if is_open is None else Sign.CLOSED
     except OSError:
-        return Sign.NONE
+        return Form.NONE
     finally:
-        os.close(descriptor)  # Gives a lease back too.
-
-
-def open_for_writing(descriptor: int) -> bool | None:
-    """Tell whether some process has the file open for writing; None where the system does not tell.
-
-    A read lease (fcntl(2), F_SETLEASE) is granted only while nobody has, and only to the file's owner or with
-    CAP_LEASE. Network filesystems grant none.
-    """
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
+        os.close(descriptor)
+    if whole is None:
+        return Form.NONE
+    return Form.WHOLE if whole else Form.HALF
 
 
 def looks_whole(descriptor: int, size: int) -> bool | None:
@@ -68,6 +92,8 @@ def looks_whole(descriptor: int, size: int) -> bool | None:
         return _boxes_end(descriptor, size)
     if head.startswith(b"\x1aE\xdf\xa3"):
         return _segment_ends(head, size)
+    if head.startswith(b"GIF8"):
+        return os.pread(descriptor, 1, max(size - 1, 0)) == b";"
     if head.startswith(b"fLaC") and len(head) >= 42:
         return any(head[26:42])  # The md5 of the sound.
     if head.startswith(b"\xff\xd8\xff") and os.pread(descriptor, 2, max(size - 2, 0)) == b"\xff\xd9":
@@ -93,8 +119,11 @@ def _length(head: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(digits, "big") & ((1 << 7 * width) - 1), at + width
 
 
-def _boxes_end(descriptor: int, size: int) -> bool:
-    """Walk over an MP4 file's top-level boxes: they must end where the file does, and one must be `moov`."""
+def _boxes_end(descriptor: int, size: int) -> bool | None:
+    """Walk over an MP4 file's top-level boxes: they must end where the file does, and one must be `moov`.
+
+    A fragmented file is whole after each of its fragments, so its boxes do not tell.
+    """
     at, has_moov = 0, False
     for _ in range(10_000):
         if at == size:
@@ -109,6 +138,8 @@ def _boxes_end(descriptor: int, size: int) -> bool:
             length = size - at
         if length < 8 or at + length > size:
             return False
+        if kind == b"moof":
+            return None
         has_moov |= kind == b"moov"
         at += length
     return False

@@ -26,9 +26,6 @@ CREATE TABLE IF NOT EXISTS uploads (
 CREATE TABLE IF NOT EXISTS parts (
     upload_id TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (upload_id, number)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attempts (
-    path BLOB PRIMARY KEY, failures INTEGER NOT NULL, why TEXT NOT NULL, at REAL NOT NULL
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS usage (
     month TEXT NOT NULL, what TEXT NOT NULL, amount INTEGER NOT NULL, PRIMARY KEY (month, what)
 ) WITHOUT ROWID;
@@ -156,15 +153,9 @@ class Journal:
             raw = os.fsencode(r.path)
             row = (raw, r.size, r.mtime_ns, r.sha256, r.key, r.at)
             statements.append(("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row))
-            statements.append(("DELETE FROM attempts WHERE path = ?", (raw,)))
             self._recent[r.path] = r
             self._paths.add(r.path)
         self._queue(statements)
-
-    def failed(self, path: str, failures: int, why: str) -> None:
-        """Queue that an upload failed so many times in a row."""
-        row = (os.fsencode(path), failures, why, time.time())
-        self._queue([("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", row)])
 
     def begin(self, upload: OpenUpload) -> None:
         """Note a multipart upload before its first part is sent."""

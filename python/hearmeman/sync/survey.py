@@ -27,13 +27,19 @@ class Survey:
     """Walks over one folder; never follows a link, leaves out what vanishes meanwhile."""
 
     def __init__(
-        self, root: Path, names: Names, observe: Callable[[str, Seen], None], known: Callable[[str], bool]
+        self,
+        root: Path,
+        names: Names,
+        observe: Callable[[str, Seen], None],
+        known: Callable[[str], bool],
+        enter: Callable[[str], None] = lambda folder: None,
     ) -> None:
-        """Look below `root`, which is no link; each output found is told to `observe`.
+        """Look below `root`, which is no link; each output found is handed to `observe`.
 
-        `known` says of which paths a look at changed folders need not tell again.
+        `known` says which paths a look at changed folders can leave out; `enter` is called with each folder before it is
+        read.
         """
-        self.root, self.names, self.observe, self.known = root, names, observe, known
+        self.root, self.names, self.observe, self.known, self.enter = root, names, observe, known, enter
         self.links: set[str] = set()
         self.unreadable: dict[str, str] = {}
         self._changed_ns: dict[str, int] = {}
@@ -92,6 +98,7 @@ class Survey:
         while waiting:
             folder = waiting.pop()
             began = time.time_ns()
+            self.enter(folder)
             try:
                 status = os.lstat(self.root / folder)
                 if not stat.S_ISDIR(status.st_mode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def names(extensions: str) -> Names:
         what = f"names {', '.join(wrong)}" if wrong else "names nothing"
         raise UsageError(f"SYNC_EXTENSIONS={extensions!r} {what}: give extensions separated by commas, such as png,mp4")
     return Names(found)
+
+
+def outputs(folder: Path, wanted: Names) -> Iterator[str]:
+    """Name every output below `folder`, relative to it, in order; links are not followed."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if wanted.folder(name))
+        for name in sorted(files):
+            path = Path(where, name)
+            if wanted.file(name) and path.is_file() and not path.is_symlink():
+                yield str(path.relative_to(folder))
 
 
 def look(root: Path, relative: str) -> Seen | None:

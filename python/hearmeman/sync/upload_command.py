@@ -132,13 +132,15 @@ def items_of(paths: list[Path], output: Path, names: Names) -> list[Item]:
     Raises:
         UsageError: something is not there, is no file, or is a folder without outputs.
     """
+    from hearmeman.sync.tree import outputs
+
     problems, found = [], []
     for path in paths:
         real = Path(os.path.realpath(path))
         # An output gets the key that the daemon gives it.
         root = output if real == output or real.is_relative_to(output) else real.parent
         if real.is_dir():
-            inside = [Item(path / name, root, str((real / name).relative_to(root))) for name in _outputs(real, names)]
+            inside = [Item(path / name, root, str((real / name).relative_to(root))) for name in outputs(real, names)]
             wanted = ",".join(sorted(names.extensions))
             problems += [] if inside else [f"{path} holds no file with one of the extensions {wanted}"]
             found += inside
@@ -149,15 +151,6 @@ def items_of(paths: list[Path], output: Path, names: Names) -> list[Item]:
     if problems:
         raise UsageError(f"{'; '.join(problems)}: nothing was uploaded")
     return found
-
-
-def _outputs(folder: Path, names: Names) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if names.folder(name))
-        for name in sorted(files):
-            path = Path(where, name)
-            if names.file(name) and path.is_file() and not path.is_symlink():
-                yield str(path.relative_to(folder))
 
 
 def _upload_all(

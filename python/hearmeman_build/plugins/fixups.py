@@ -13,8 +13,13 @@ USERS = {
     "hearmeman-door": 990,
     "hearmeman-sync": 991,
     "hearmeman-fetch": 992,
+    "comfyui": 993,
+    "hearmeman-jupyter": 994,
 }
-"""System users for the processes that hold secrets: name -> uid and gid."""
+"""System users for ComfyUI and for the processes that hold secrets: name -> uid and gid."""
+
+_PERSON_OF = {"comfyui": ("/workspace/.hearmeman/comfyui/home", "/bin/bash")}
+"""User that a person can become -> home and shell."""
 
 _PACKAGE_USERS = {"usr/sbin/sshd": ("sshd", 100, "/run/sshd")}
 """Program -> the user that its package's postinst makes: name, uid, home; group nogroup."""
@@ -139,7 +144,8 @@ def _accounts(tree: Tree) -> None:
     passwd = _unlocked(content(tree, "usr/share/base-passwd/passwd.master"))
     group = _unlocked(content(tree, "usr/share/base-passwd/group.master"))
     for name, number in USERS.items():
-        passwd.append(f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin")
+        home, shell = _PERSON_OF.get(name, ("/nonexistent", "/usr/sbin/nologin"))
+        passwd.append(f"{name}:x:{number}:{number}::{home}:{shell}")
         group.append(f"{name}:x:{number}:")
     for program, (name, number, home) in _PACKAGE_USERS.items():
         if program in tree:

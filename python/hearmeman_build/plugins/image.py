@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,14 @@ def documents(layers: list[dict[str, Any]], config: dict[str, Any], annotations:
 
 
 def write_layout(out: Path, layers: list[dict[str, Any]], config: bytes, manifest: bytes, tag: str) -> None:
-    """Write the layout; layer blobs are links to the layers' store paths."""
+    """Write the layout; layer blobs are links to their neighbours in the store, wherever that store lies on disk."""
     blobs = out / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for layer in layers:
         link = blobs / layer["digest"].removeprefix("sha256:")
         if not link.is_symlink():
-            link.symlink_to(layer["layer-path"])
+            # Relative: a plain user's store is not at /nix, and an absolute link would lead out of it.
+            link.symlink_to(os.path.relpath(layer["layer-path"], blobs))
     for data in (config, manifest):
         (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
     index = {

@@ -18,6 +18,21 @@
     {
       legacyPackages.x86_64-linux = {
         dpkg = "/another/dpkg";
+        git = "/another/git";
+        python3 = "/another/python3";
+        skopeo = "/another/skopeo";
+        zstd = "/another/zstd";
+        writeShellApplication =
+          {
+            name,
+            runtimeInputs,
+            text,
+          }:
+          derivation {
+            inherit name runtimeInputs text;
+            system = "x86_64-linux";
+            builder = "/another/builder";
+          };
         fetchurl =
           {
             name,

@@ -1,0 +1,110 @@
+"""The host's command on machines of all kinds: whose store, which settings, and where the repository is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hearmeman_build import flake
+from hearmeman_build.build import Image
+from hearmeman_build.host import ROOT, choose_store, nix_settings, store_option, work_folder
+from support.plain_user import ODD
+
+
+@pytest.mark.parametrize(
+    ("named", "writable", "daemon", "store"),
+    [
+        ("", True, False, ""),
+        ("", True, True, ""),
+        ("", False, True, ""),
+        ("", False, False, "/home/me/store"),
+        ("/my/store", True, True, "/my/store"),
+    ],
+)
+def test_a_daemon_is_used_and_a_plain_user_without_one_has_a_store_of_its_own(
+    named: str, writable: bool, daemon: bool, store: str
+) -> None:
+    assert choose_store(named, writable, daemon, Path("/home/me/store")) == store
+
+
+def test_a_socket_that_nobody_serves_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = tmp_path / "socket"
+    monkeypatch.setenv("NIX_DAEMON_SOCKET_PATH", str(address))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("HEARMEMAN_STORE", raising=False)
+    monkeypatch.delenv("NIX_REMOTE", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(address))
+        server.listen()
+        assert store_option() == []
+    assert address.exists()
+    assert store_option() == ["--store", f"{tmp_path}/hearmeman/store"]
+
+
+def test_the_machines_own_settings_are_kept_and_with_nixpkgs_its_caches_too() -> None:
+    mine = "access-tokens = github.com=x"
+    offline = nix_settings(nixpkgs_world=False, root_user=True, inherited=mine).splitlines()
+    assert {mine, "substituters =", "sandbox = true", "build-users-group ="} <= {line.strip() for line in offline}
+    online = nix_settings(nixpkgs_world=True, root_user=True, inherited=mine).splitlines()
+    assert online == [mine, "extra-experimental-features = nix-command flakes", "warn-dirty = false"]
+
+
+def test_without_a_checkout_to_write_to_a_run_works_in_the_cache(tmp_path: Path) -> None:
+    assert work_folder(tmp_path, Path("/cache")) == tmp_path / ".work"
+    assert work_folder(Path("/nix/store/x-source"), Path("/cache")) == Path("/cache/hearmeman")
+
+
+def test_what_runs_leave_behind_is_no_part_of_the_repository(tmp_path: Path) -> None:
+    """Without git; with it, git says what is part."""
+    for name in ("flake.nix", "nix/a b.nix", ".work/store/x", ".venv/bin/python", "a/__pycache__/b.pyc", "result-1/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "result").symlink_to("/nix/store/gone")
+    (tmp_path / "nix/link").symlink_to("a b.nix")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "nix/socket"))
+        assert flake.files(tmp_path) == ["flake.nix", "nix/a b.nix", "nix/link"]
+
+
+def test_git_and_no_git_agree_about_the_repository(tmp_path: Path) -> None:
+    if (ROOT / ".git").exists():
+        for name in flake.files(ROOT):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name, follow_symlinks=False)
+        assert flake.files(tmp_path) == sorted(flake.files(ROOT))
+
+
+@pytest.mark.parametrize("where", ["", "docs", "/"])
+def test_an_app_runs_from_the_checkout_from_a_subfolder_and_from_anywhere(
+    image: Image, tmp_path: Path, where: str
+) -> None:
+    """In a checkout at a plain path, since `nix run` itself takes no other."""
+    checkout = tmp_path / "checkout"
+    for name in flake.files(ROOT):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
+    command = ["nix", "run", f"path:{checkout}#inspect", *flake.offline_inputs()]
+    environment = {**os.environ, "NIX_CONFIG": nix_settings(False, os.geteuid() == 0), "XDG_CACHE_HOME": str(tmp_path)}
+    for name in ("HEARMEMAN_ROOT", "PYTHONPATH"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=checkout / where, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert image.digest in done.stdout
+    made = tmp_path / "hearmeman" if where == "/" else checkout / ".work"
+    assert (made / "results/image-smoke").is_symlink()
+
+
+def test_odd_folders_of_sources_are_read(tmp_path: Path) -> None:
+    odd = tmp_path / ODD
+    odd.mkdir()
+    (odd / "x.py").write_text("x = 1\n")
+    reference = flake.path_reference(odd)
+    assert " " not in reference and "#" not in reference
+    assert (Path(reference.removeprefix("path:")) / "x.py").read_text() == "x = 1\n"

@@ -1,0 +1,103 @@
+"""A plain user on a machine whose /nix is empty: an account of its own, an empty home, and no store but its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearmeman_build import flake
+from hearmeman_build.build import tier_parts
+from hearmeman_build.downloads import store_name
+from hearmeman_build.host import WORK, store_file
+from hearmeman_build.store import flat_path
+from support.repository import ROOT
+
+ODD = "a checkout #1, Käufer"
+"""A folder's name with what trips Nix, make and shells: a blank, `#` and a letter beyond ASCII."""
+
+
+@dataclass(frozen=True)
+class PlainUser:
+    """Somebody without root."""
+
+    home: Path
+    """Empty at first; the store that Nix makes lies in it."""
+    checkout: Path
+    """The repository's files without .git, with what was downloaded before."""
+    uid: int
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line that runs `arguments` as this user, where /nix is empty."""
+        inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/nix", "--die-with-parent"]
+        inside += ["--chdir", str(self.checkout), "--"]
+        if os.geteuid() == 0:
+            inside += ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
+        return [*inside, *arguments]
+
+    def run(self, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the repository's Python with `arguments` as this user."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8"}
+        environment |= {"PYTHONPATH": "python:tests", "PYTHONDONTWRITEBYTECODE": "1", **(variables or {})}
+        command = self.command(".venv/bin/python", *arguments)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def give(self, *paths: Path) -> None:
+        """Put copies of this machine's store paths into the user's own store, so that they need not be built again."""
+        exported = self.checkout / ".work/exported"
+        with exported.open("wb") as file:
+            subprocess.run(["nix-store", "--export", *map(str, paths)], stdout=file, check=True)
+        done = self.run(
+            "-c",
+            "import subprocess; from hearmeman_build.host import store_option\n"
+            "subprocess.run(['nix-store', *store_option(), '--import'], stdin=open('.work/exported'), check=True)",
+        )
+        assert done.returncode == 0, done.stderr
+        exported.unlink()
+
+
+@contextlib.contextmanager
+def plain_user() -> Iterator[PlainUser]:
+    """Make the user, its home and its checkout; all of it is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="plain-"))
+    folder.chmod(0o755)
+    name = f"plain-{os.getpid()}"
+    home, checkout = folder / "home", folder / ODD
+    uid = os.geteuid()
+    try:
+        home.mkdir()
+        for file in flake.files(ROOT):
+            (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, checkout / file, follow_symlinks=False)
+        (checkout / ".venv").symlink_to((ROOT / ".venv").resolve())
+        seed(checkout / ".work/prefetch", "smoke")
+        if uid == 0:
+            subprocess.run(["useradd", "--system", "--user-group", "--home-dir", str(home), name], check=True)
+            uid = int(subprocess.run(["id", "-u", name], stdout=subprocess.PIPE, text=True, check=True).stdout)
+            subprocess.run(["chown", "-R", f"{name}:{name}", str(folder)], check=True)
+        yield PlainUser(home, checkout, uid)
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["userdel", name], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
+        shutil.rmtree(folder)
+
+
+def seed(downloads: Path, tier: str) -> None:
+    """Copy what this machine has of `tier`'s parts into another checkout's downloads, where prefetch checks each hash."""
+    downloads.mkdir(parents=True)
+    parts = tier_parts(tier)
+    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
+    environments = json.loads((ROOT / "nix/environments/lock.json").read_text())
+    packages = {name for group in (*parts["userland"], "buildroot") for name in userland["groups"][group]}
+    wanted = {store_name(userland["packages"][name]["file"]): userland["packages"][name]["sha256"] for name in packages}
+    wanted |= {entry["file"]: entry["sha256"] for name in parts["environments"] for entry in environments[name]}
+    for name, sha256 in wanted.items():
+        places: Sequence[Path] = (WORK / "prefetch" / name, store_file(flat_path(name, sha256)))
+        shutil.copyfile(next(place for place in places if place.is_file()), downloads / name)

@@ -1,0 +1,54 @@
+"""Debian's docker-registry on loopback: a real registry to push to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fakes.comfyui import free_port
+
+
+class Registry:
+    """A running registry; a `with` block ends it."""
+
+    def __init__(self, more: str = "") -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        folder = Path(self._folder.name)
+        self.address = f"127.0.0.1:{free_port()}"
+        """HOST:PORT."""
+        self.log = folder / "log"
+        """What it printed: a line for each request."""
+        config = folder / "config.yml"
+        config.write_text(
+            f"version: 0.1\nlog:\n  accesslog:\n    disabled: false\nhttp:\n  addr: {self.address}\n"
+            f"storage:\n  filesystem:\n    rootdirectory: {folder}/blobs\n  delete:\n    enabled: true\n{more}"
+        )
+        with self.log.open("w") as output:
+            self._process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
+
+    def __enter__(self) -> Self:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://{self.address}/", timeout=5)
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"docker-registry does not answer: {self.log.read_text()}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+        self._folder.cleanup()
+
+    def uploads(self) -> int:
+        """How many blobs were sent to it."""
+        return self.log.read_text().count('"PATCH /v2/')
