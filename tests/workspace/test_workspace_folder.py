@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman.boot.users import COMFYUI
+from hearmeman.users import COMFYUI
 from hearmeman.workspace.folder import Folder
 from support.as_pod import give_to_comfyui
 

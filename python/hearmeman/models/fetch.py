@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 import threading
@@ -22,6 +23,7 @@ from hearmeman.models.listing import ListingTask
 from hearmeman.models.plan import DiskTooSmallError, Plan, Step
 from hearmeman.models.progress import STEP_PERCENT, Progress, Row
 from hearmeman.models.sources import Sources
+from hearmeman.models.statements import Statements
 from hearmeman.models.store import Store
 from hearmeman.models.tools import Tools
 from hearmeman.settings import Settings
@@ -44,7 +46,8 @@ class Fetch:
     ) -> None:
         self.plan, self.replan, self.store, self.settings = plan, replan, store, settings
         self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout / 3))
-        self.tools = Tools(settings, store, Sources(settings, self.http), cache, lease)
+        sources = Sources(settings, self.http)
+        self.tools = Tools(settings, store, sources, Statements(store, sources), cache, lease)
         self.lock: threading.Condition = self.tools.lock
         self.downloads: dict[str, Download] = {}
         self.listings: dict[str, ListingTask] = {}
@@ -88,18 +91,29 @@ class Fetch:
         if step.action == "present":
             self.present[file.id] = Row(file.to, "present", there or 0, there or 0)
             return
+        if step.action == "fetch" and file.size == 0:
+            self._make_empty(file)
+            return
         self.downloads[file.id] = Download(file, self.tools, there)
         self.tasks.append(self.downloads[file.id])
 
-    def _listed(self, snapshot: File) -> None:
-        """Add the files of a snapshot that was listed just now."""
+    def _make_empty(self, file: File) -> None:
+        # Nothing is to be fetched of a file without bytes, and no server gives a range of it.
+        staged = self.store.staged(file)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(b"")
+        self.tools.place(file, hashlib.sha256().hexdigest(), cached=False)
+        self.present[file.id] = Row(file.to, "present", 0, 0)
+
+    def _listed(self, asked: File) -> None:
+        """Add the files of a snapshot that was listed just now, or the file whose name is known now."""
         try:
             steps = self.replan().steps
         except DiskTooSmallError as error:
             raise DiskFullError(str(error)) from error
         with self.lock:
             for step in steps:
-                if step.file.id.startswith(f"{snapshot.id}/"):
+                if step.file.id.startswith(f"{asked.id}/") or (step.file.id == asked.id and step.action != "list"):
                     self._add(step)
 
     def _rows(self) -> Mapping[str, Row]:

@@ -1,4 +1,4 @@
-"""One snapshot whose files are still to be listed, with the patience that a file gets; its files follow as tasks."""
+"""A snapshot whose files are still to be listed, or a file still to be named, with the patience that a file gets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hearmeman.models.tools import Tools
 
 
 class ListingTask:
-    """Asks the source which files a snapshot has, and notes it; then `listed` adds them to the fetch."""
+    """Asks the source which files there are and what they are called, and notes it; `listed` then adds them to the fetch."""
 
     def __init__(self, file: File, tools: Tools, listed: Callable[[File], None]) -> None:
         self.file, self.tools, self.lock = file, tools, tools.lock
@@ -48,9 +48,11 @@ class ListingTask:
     def work(self, http: Http) -> None:
         """Ask once."""
         source, store = self.file.source, self.tools.store
-        assert isinstance(source, Snapshot)
         try:
-            store.note_listing(self.file, self.tools.sources.list(source))
+            if isinstance(source, Snapshot):
+                store.note_listing(self.file, self.tools.sources.list(source))
+            else:
+                self.tools.statements.name(self.file)
             self._listed(self.file)
             with self.lock:
                 self.over = True

@@ -26,6 +26,8 @@ class Remote:
     """Git's hash, as stated."""
     revision: str = ""
     """Commit, as stated."""
+    name: str = ""
+    """The file's name, as stated."""
     xet: Mapping[str, Any] | None = field(default=None, repr=False)
     """What the Xet client needs; None when the source does not offer it."""
     stated: bool = False

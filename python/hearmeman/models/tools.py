@@ -12,6 +12,7 @@ from hearmeman.models.catalogue import File
 from hearmeman.models.lease import Lease
 from hearmeman.models.remote import Remote, check_offer
 from hearmeman.models.sources import Sources
+from hearmeman.models.statements import Statements
 from hearmeman.models.store import Store
 from hearmeman.settings import Settings
 
@@ -29,6 +30,8 @@ class Tools:
     """The models folder."""
     sources: Sources
     """Where files come from."""
+    statements: Statements
+    """What they have stated, kept on the volume."""
     cache: Cache | None = None
     """The user's own bucket."""
     lease: Lease | None = None
@@ -52,6 +55,7 @@ class Tools:
             return found
         remote = self.sources.resolve(file)
         check_offer(file, remote)
+        self.statements.heard(file, remote)
         if cache and not file.sha256 and remote.sha256 and (found := cache.find(remote.sha256, remote.size)):
             return found
         return remote
@@ -66,5 +70,6 @@ class Tools:
         if self.lease is not None:
             self.lease.require()
         self.store.accept(file, digest, str(file.source))
+        self.statements.placed(file, digest, (self.store.root / file.to).stat().st_size)
         if self.cache is not None and not cached and self.cache.takes(file):
             self.cache.fill(self.store.root / file.to, digest)

@@ -218,8 +218,11 @@ class Sync(BaseModel):
 
 
 class Stop(BaseModel):
-    """Stopping."""
+    """Stopping, and what cannot start."""
 
+    hold_on_error: Literal["auto", "true", "false"] = var(
+        "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
+    )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hearmeman.log import log
 from hearmeman.models.catalogue import CivitAI, File, GitLFS, HuggingFace, Listing, Snapshot, Web
-from hearmeman.models.errors import FetchError
+from hearmeman.models.errors import FetchError, NotFoundError
 from hearmeman.models.http import Http
 from hearmeman.models.remote import Remote
 from hearmeman.models.sources.token import Token
@@ -26,12 +27,12 @@ class Sources:
             TransientError: worth asking again.
             FetchError: one of its leaves; the message names the file.
         """
-        from hearmeman.models.sources import civitai, hub, lfs
+        from hearmeman.models.sources import civitai, lfs
 
         try:
             match file.source:
                 case HuggingFace():
-                    return hub.resolve(file.source, self.settings, self.hub_token)
+                    return self._hub(file, file.source)
                 case CivitAI():
                     return civitai.resolve(file.source, self.settings, self.civitai_key, self.http)
                 case GitLFS():
@@ -48,3 +49,16 @@ class Sources:
         from hearmeman.models.sources import hub
 
         return hub.listing(snapshot, self.settings, self.hub_token)
+
+    def _hub(self, file: File, source: HuggingFace) -> Remote:
+        from hearmeman.models.sources import hub
+
+        try:
+            return hub.resolve(source, self.settings, self.hub_token)
+        except NotFoundError:
+            if not file.sha256 or source.revision == "main":
+                raise
+        # Repositories are rewritten, and then a commit is gone; the hash tells whether the file is still the same.
+        found = hub.resolve(source.model_copy(update={"revision": "main"}), self.settings, self.hub_token)
+        log("model.revision", file=file.to, gone=source.revision, then="taking it from the main branch, by its hash")
+        return found
