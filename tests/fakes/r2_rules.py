@@ -129,13 +129,16 @@ class Handler(BaseHTTPRequestHandler):
         self.r2.before(operation, key)
         with self.r2.lock:
             self.r2.requests.append(Request(operation, key, self.headers_by_name, time.time()))
-            fault = next((f for f in self.r2.faults if f.times > 0 and f.operation in ("", operation)), None)
+            fault = next((f for f in self.r2.faults if f.befalls(operation, key)), None)
             if fault is not None:
                 fault.times -= 1
         try:
             if fault is not None:
                 time.sleep(fault.seconds)
                 if not fault.after:
+                    if fault.status:  # An answer to half a request may be lost with the connection.
+                        self._body()
+                        self.body_read = True
                     self._fail(fault)
             body, sha256, md5, size = self._body()
             self.body_read = True
