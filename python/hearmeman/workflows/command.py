@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.image import WORKFLOWS_DIR
 from hearmeman.log import log
 from hearmeman.terminal import Bar, bars
 from hearmeman.workflows import library
@@ -21,7 +22,7 @@ from hearmeman.workflows import library
 if TYPE_CHECKING:
     from hearmeman.workflows.client import Progress, Ran, Report
 
-DEFAULT_DIR = "/opt/hearmeman/workflows"
+DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 
 class SaveError(HearmemanError):
