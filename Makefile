@@ -34,6 +34,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/sync.py
 	@$(python) tests/bench/gate.py
 	@$(python) tests/bench/image_build.py --tier $(TIER)
+	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
 soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync

@@ -100,7 +100,7 @@ def uploads() -> str:
 
 def models() -> str:
     """Every model, the variable and variant that ask for it, and each file it takes."""
-    known = lock.apply(catalogue.read(CATALOGUE), CATALOGUE)
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
     files = {file.id: file for file in known.files}
     heads = ("Variable", "Variant", "Model", "GPU GB", "File", "Folder", "GB", "Source", "Licence")
     rows = []
@@ -117,7 +117,7 @@ def models() -> str:
 
 def _file_cells(file: catalogue.File) -> tuple[str, ...]:
     folder, _, name = file.to.rpartition("/")
-    size = "?" if not file.expected else f"{'' if file.size else '~'}{file.expected / 1e9:.3g}"
+    size = "?" if not file.sized else f"{'~' if file.size is None else ''}{file.expected / 1e9:.3g}"
     licence = file.licence or "not stated"
     licence += " (not for commercial use)" if file.non_commercial else ""
     licence += f" ({file.gate})" if file.gate else ""

@@ -144,7 +144,7 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 def _become(command: str, words: Sequence[str], environ: Mapping[str, str]) -> None:
     """Go on as the command's own user, where the pod has one."""
-    from hearmeman.boot import users
+    from hearmeman import users
     from hearmeman.image import RUN_DIR
 
     if users.is_separate(RUN_DIR):

@@ -114,7 +114,8 @@ def test_gated(case: Case, hub: Hub, token: str, words: str) -> None:
     [
         ({}, "the repository hearmeman/smoke does not exist"),
         ({REPO: Repo({})}, "does not exist in that repository"),
-        ({REPO: Repo({PATH: Stored(TINY)}, commit="0" * 40)}, "that revision does not exist"),
+        ({REPO: Repo({PATH: Stored(TINY)}, commit="0" * 40)}, None),
+        ({REPO: Repo({PATH: Stored(b"other")}, commit="0" * 40)}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(bytes(len(TINY)))})}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(b"short")})}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(TINY, lfs=False)})}, None),

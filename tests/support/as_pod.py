@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hearmeman.boot.users import COMFYUI, SYNC, User, wrapped
+from hearmeman.users import COMFYUI, SYNC, User, wrapped
 
 
 def as_user(argv: Sequence[str], user: User = SYNC) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 
 from fakes.r2 import R2
 from fakes.s3 import S3
-from hearmeman.boot.users import COMFYUI, WORKSPACE
 from hearmeman.settings import load
+from hearmeman.users import COMFYUI, WORKSPACE
 from hearmeman.workspace.save import save
 from hearmeman.workspace.space import Space
 from support.as_pod import as_user, give_to_comfyui

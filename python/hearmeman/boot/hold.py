@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman.boot.users import DOOR, ROOT, User, why_not_separate, wrapped
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 from hearmeman.state_file import write_json
+from hearmeman.users import DOOR, ROOT, User, why_not_separate, wrapped
 
 REMIND_SECONDS = 600.0
 AGAIN_SECONDS = 5.0

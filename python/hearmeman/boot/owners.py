@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearmeman.boot.users import COMFYUI, FETCH, JUPYTER, STATE_GID, SYNC
 from hearmeman.storage import nearest
+from hearmeman.users import COMFYUI, FETCH, JUPYTER, STATE_GID, SYNC
 
 _LINKS = 40
 _DEEPEST = 100

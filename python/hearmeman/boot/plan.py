@@ -10,13 +10,13 @@ from hearmeman.boot import owners
 from hearmeman.boot.environments import guarded, withheld
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.processes import Process, Table, comfyui_folders, database, stop_shares
-from hearmeman.boot.users import COMFYUI, ROOT
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image
 from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
+from hearmeman.users import COMFYUI, ROOT
 
 MIN_FREE_BYTES = 64 * 1024**2
 FULL = 0.95

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKSPACE, User
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
+from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKSPACE, User
 
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")

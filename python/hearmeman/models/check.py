@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from hearmeman.log import log
 from hearmeman.models.catalogue import File
-from hearmeman.models.errors import CorruptError
+from hearmeman.models.errors import CorruptError, ExpiredError, FetchError, TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.verify import check
 
@@ -16,7 +17,7 @@ AT_ONCE = threading.BoundedSemaphore(2)
 
 
 class Check:
-    """One file to read; `right` is told its hash, `wrong` what differs."""
+    """One file to read; `right` is told its hash ("" where its source did not answer), `wrong` what differs."""
 
     def __init__(
         self,
@@ -25,11 +26,12 @@ class Check:
         lock: threading.Condition,
         right: Callable[[str], None],
         wrong: Callable[[str], None],
+        learn: Callable[[File], File],
     ) -> None:
         self.file, self.path, self.lock = file, path, lock
         self.over = False
         self._begun = False
-        self._right, self._wrong = right, wrong
+        self._right, self._wrong, self._learn = right, wrong, learn
 
     @property
     def reading(self) -> bool:
@@ -50,12 +52,19 @@ class Check:
 
     def work(self, http: Http) -> None:
         """Read the file."""
+        file, compared = self.file, True
         try:
-            digest = check(self.path, self.file.size, self.file.sha256, self.file.blob, self.file.about)
+            try:
+                file = self._learn(file)
+            except (FetchError, TransientError, ExpiredError) as error:
+                # It is there and may be right; the next start asks again.
+                log("model.uncompared", file=file.to, why=error, then="using it, since its format is right")
+                compared = False
+            digest = check(self.path, file.size, file.sha256, file.blob, file.about)
         except (CorruptError, OSError) as error:
             self._wrong(str(error))
         else:
-            self._right(digest)
+            self._right(digest if compared else "")
         finally:
             AT_ONCE.release()
             with self.lock:

@@ -27,6 +27,10 @@ class NotAFileError(FetchError):
     """The source sent a web page or a message instead of the file."""
 
 
+class UnsafeError(FetchError):
+    """The source itself says that the file is dangerous."""
+
+
 class DiskFullError(FetchError):
     """The disk or its quota is full."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 import threading
@@ -23,6 +24,7 @@ from hearmeman.models.lease import Lease
 from hearmeman.models.plan import Plan, Step
 from hearmeman.models.progress import STEP_PERCENT, Progress, Row
 from hearmeman.models.sources import Remote, Sources
+from hearmeman.models.statements import Statements
 from hearmeman.models.store import Store
 from hearmeman.settings import Settings
 
@@ -40,6 +42,7 @@ class Fetch:
         self.http = Http(settings.download_connections, min(STALL_SECONDS, settings.download_timeout / 3))
         self.cache = Cache(settings) if settings.model_cache else None
         self.sources = Sources(settings, self.http, self.cache)
+        self.statements = Statements(store, self.sources)
         self.downloads: dict[str, Download] = {}
         self.checks: dict[str, Check] = {}
         self.rows: dict[str, Row] = {}
@@ -90,11 +93,23 @@ class Fetch:
                 self.lock,
                 right=lambda digest: self._right(file, digest),
                 wrong=lambda why: self._wrong(file, why),
+                learn=self.statements.learn,
             )
             self.checks[file.id] = check
             self.tasks.append(check)
+        elif step.action == "fetch" and file.size == 0:
+            self._make_empty(file)
         elif step.action == "fetch":
             self._download(file)
+
+    def _make_empty(self, file: File) -> None:
+        # Nothing is to be fetched of a file without bytes, and no server gives a range of it.
+        staged = self.store.staged(file)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(b"")
+        self.began[file.id] = time.monotonic()
+        self._accept(file, hashlib.sha256().hexdigest())
+        self.rows[file.id].state = "present"
 
     def _download(self, file: File) -> None:
         download = Download(
@@ -113,11 +128,14 @@ class Fetch:
 
     def _resolve(self, file: File, cached: bool) -> Remote:
         self.began.setdefault(file.id, time.monotonic())
-        return self.sources.resolve(file, cached)
+        remote = self.sources.resolve(file, cached)
+        self.statements.heard(file, remote)
+        return remote
 
     def _accept(self, file: File, digest: str) -> None:
         self.lease.require()
         self.store.accept(file, digest, str(file.source))
+        self.statements.placed(file, digest, (self.store.root / file.to).stat().st_size)
         if self.cache:
             self.cache.fill(self.store.root / file.to, digest)
         size = (self.store.root / file.to).stat().st_size
@@ -126,7 +144,8 @@ class Fetch:
     def _right(self, file: File, digest: str) -> None:
         # The file is right even if a full disk keeps us from noting it.
         with contextlib.suppress(OSError):
-            self.store.note(file, digest, "")
+            if digest:
+                self.store.note(file, digest, "")
         self.rows[file.id].state, self.rows[file.id].done = "present", self.rows[file.id].size
         log("model.present", file=file.to, how="verify")
 
@@ -178,13 +197,16 @@ def list_snapshots(
     from hearmeman.models.sources import hub
 
     problems = {}
+    statements = Statements(store, Sources(settings, Http(1, STALL_SECONDS)))
     for step in plan.having("list"):
         source, name = step.file.source, f"{step.file.to}: {step.file.source}"
-        assert isinstance(source, Snapshot)
         why = ""
         for pause in (*_LIST_PAUSES, None):
             try:
-                store.note_listing(step.file, hub.listing(source, settings))
+                if isinstance(source, Snapshot):
+                    store.note_listing(step.file, hub.listing(source, settings))
+                else:
+                    statements.name(step.file)
                 why = ""
             except FetchError as error:
                 why = f"{name}: {error}"

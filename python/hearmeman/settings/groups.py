@@ -193,6 +193,12 @@ class Sync(BaseModel):
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
+    sync_keep_local_days: float = var(
+        0, "remove outputs from the volume when they are so old and proven to be in the bucket; 0 keeps them", ge=0
+    )
+    sync_keep_local_gb: float = var(
+        0, "remove the oldest such outputs when all of them take more than so many GB; 0 keeps them", ge=0
+    )
     sync_workspace: bool = var(
         False,
         "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "

@@ -60,6 +60,10 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
     ]
     if "last_success_at" in facts:
         shown.append(f"last      {facts['last_success_key']}, {age(now - facts['last_success_at'])}")
+    if facts.get("removed_files"):
+        shown.append(
+            f"removed   {facts['removed_files']} files, {size(facts['removed_bytes'])}, that are in the bucket"
+        )
     if space := facts.get("workspace"):
         made = f", {age(now - space['at'])}" if space["save"] else ""
         shown.append(f"workspace save {space['save']}{made}: {space['files']} files, {size(space['bytes'])}")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hearmeman.log import log
 from hearmeman.models.catalogue import CivitAI, File, GitLFS, HuggingFace, Web
-from hearmeman.models.errors import FetchError, moved
+from hearmeman.models.errors import FetchError, NotFoundError, moved
 from hearmeman.models.http import Http
 from hearmeman.settings import Settings
 
@@ -31,6 +32,8 @@ class Remote:
     """Git's hash, as stated."""
     revision: str = ""
     """Commit, as stated."""
+    name: str = ""
+    """The file's name, as stated."""
     xet: Mapping[str, Any] | None = field(default=None, repr=False)
     """What the Xet client needs; None when the source does not offer it."""
 
@@ -74,12 +77,12 @@ class Sources:
         return remote
 
     def _ask(self, file: File) -> Remote:
-        from hearmeman.models.sources import civitai, hub, lfs
+        from hearmeman.models.sources import civitai, lfs
 
         try:
             match file.source:
                 case HuggingFace():
-                    return hub.resolve(file.source, self.settings)
+                    return self._hub(file, file.source)
                 case CivitAI():
                     return civitai.resolve(file.source, self.settings, self.http)
                 case GitLFS():
@@ -90,3 +93,16 @@ class Sources:
                     raise FetchError("a snapshot is listed before its files are asked for")
         except FetchError as error:
             raise type(error)(f"{file.to}: {file.source}: {error}") from error
+
+    def _hub(self, file: File, source: HuggingFace) -> Remote:
+        from hearmeman.models.sources import hub
+
+        try:
+            return hub.resolve(source, self.settings)
+        except NotFoundError:
+            if not file.sha256 or source.revision == "main":
+                raise
+        # Repositories are rewritten, and then a commit is gone; the hash tells whether the file is still the same.
+        found = hub.resolve(source.model_copy(update={"revision": "main"}), self.settings)
+        log("model.revision", file=file.to, gone=source.revision, then="taking it from the main branch, by its hash")
+        return found

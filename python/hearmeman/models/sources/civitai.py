@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hearmeman.log import log
 from hearmeman.models.catalogue import CivitAI
-from hearmeman.models.errors import FetchError, GatedError, NotFoundError
+from hearmeman.models.errors import FetchError, GatedError, NotFoundError, UnsafeError
 from hearmeman.models.http import Http, host, origin
 from hearmeman.models.sources import Remote
 from hearmeman.settings import Settings
 
+_SCANS = {"virus scan": "virusScanResult", "pickle scan": "pickleScanResult"}
 _OWN = frozenset({("https", "civitai.com", 443), ("https", "civitai.red", 443)})
 
 
@@ -32,10 +34,42 @@ def resolve(source: CivitAI, settings: Settings, http: Http) -> Remote:
     except GatedError as error:
         raise GatedError(f"{error}{'' if key else '; set CIVITAI_API_KEY'}") from error
     chosen = _choose(files, source)
+    _refuse_infected(chosen)
     hashes = {name.lower(): str(value).lower() for name, value in (chosen.get("hashes") or {}).items()}
     url = str(chosen.get("downloadUrl") or f"{endpoint}/api/download/models/{source.version}")
     own = origin(url) in _OWN | {origin(endpoint)}
-    return Remote(url=url, headers=headers if own else {}, sha256=hashes.get("sha256"), revision=str(source.version))
+    return Remote(
+        url=url,
+        headers=headers if own else {},
+        size=_size(chosen),
+        sha256=hashes.get("sha256"),
+        revision=str(source.version),
+        name=str(chosen.get("name") or ""),
+    )
+
+
+def _size(chosen: dict[str, Any]) -> int | None:
+    """Give the bytes that `sizeKB` stands for; None where it was rounded, or is not there."""
+    try:
+        exact = float(chosen["sizeKB"]) * 1024
+    except (KeyError, TypeError, ValueError):
+        return None
+    return int(exact) if exact > 0 and exact == int(exact) else None
+
+
+def _refuse_infected(chosen: dict[str, Any]) -> None:
+    """Heed what CivitAI's scanners have found in a file.
+
+    Raises:
+        UnsafeError: they say that it is dangerous.
+    """
+    results = {what: str(chosen.get(key) or "none") for what, key in _SCANS.items()}
+    if bad := [what for what, result in results.items() if result == "Danger"]:
+        raise UnsafeError(
+            f"CivitAI's {' and '.join(bad)} found something dangerous in {chosen.get('name')}: it is not fetched"
+        )
+    if open_ := [f"{what}: {result}" for what, result in results.items() if result != "Success"]:
+        log("model.unscanned", file=chosen.get("name"), said=", ".join(open_), then="fetching it all the same")
 
 
 def _choose(files: list[dict[str, Any]], source: CivitAI) -> dict[str, Any]:

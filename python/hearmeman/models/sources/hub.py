@@ -67,7 +67,7 @@ def listing(source: Snapshot, settings: Settings) -> Listing:
     parts = tuple(
         Part(path=f.path, size=f.size, sha256=f.lfs.sha256 if f.lfs else None, blob=None if f.lfs else f.blob_id)
         for f in found
-        if isinstance(f, RepoFile) and f.size > 0 and source.takes(f.path)
+        if isinstance(f, RepoFile) and source.takes(f.path)
     )
     if commit is None or not parts:
         raise NotFoundError("the repository has no file that is wanted: check the catalogue's patterns")
