@@ -125,6 +125,19 @@ def _file_cells(file: catalogue.File) -> tuple[str, ...]:
     return f"`{name}`", f"`{folder}`", size, source, licence
 
 
+def not_pinned() -> str:
+    """What neither the catalogue nor its lock pins to its bytes."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    rows = []
+    for file in known.files:
+        lacks = [] if file.sha256 or file.blob else ["hash"]
+        lacks += [] if file.size is not None else ["size"]
+        lacks += [] if getattr(file.source, "revision", "-") != "main" else ["commit"]
+        if lacks:
+            rows.append((f"`{file.to}`", ", ".join(lacks)))
+    return table(("File", "Not known"), rows)
+
+
 def models_page() -> str:
     """The whole page of models."""
     return "\n".join(
@@ -138,6 +151,13 @@ def models_page() -> str:
             "rounded figure, ? is not known before the source is asked.",
             "",
             models(),
+            "",
+            "## Not pinned yet",
+            "",
+            "What the catalogue and its lock do not say of a file; the first fetch asks its source and keeps the answer on",
+            "the volume. `hearmeman models lock --all` on a machine that reaches the sources writes it into the lock.",
+            "",
+            not_pinned(),
             "",
         ]
     )

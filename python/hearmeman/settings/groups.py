@@ -117,7 +117,11 @@ class Models(BaseModel):
     """Models: what is fetched, and from where."""
 
     model_catalogue: str = var(str(CATALOGUE_FILE), "the file that lists what can be fetched")
-    models: Ids = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
+    models: Ids = var(
+        "",
+        "models to fetch beside those that toggles ask for: ids of the catalogue, or addresses such as"
+        " civitai:VERSION@loras, hf:OWNER/REPO/PATH@checkpoints, https://HOST/PATH@vae",
+    )
     wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
     dry_run: bool = var(False, "print the fetch plan and fetch nothing")
     download_timeout: Annotated[int, Unit("seconds")] = var(
