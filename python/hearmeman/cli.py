@@ -39,7 +39,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
 _WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
-_PROCESS = {"models": "models", "sync": "sync", "upload": "sync", "workspace": "sync"}
+_PROCESS = {
+    "models": "models",
+    "sync": "sync",
+    "upload": "sync",
+    "workspace": "sync",
+    "nodes": "comfyui",
+    "workflows": "comfyui",
+}
 """Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
 _RUN_AS = {
     "models": "FETCH",

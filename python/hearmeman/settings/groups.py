@@ -167,6 +167,11 @@ class Models(BaseModel):
         "",
         "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
     )
+    model_cache_restricted: bool = var(
+        False,
+        "keep models in MODEL_CACHE too whose licence has to be accepted or forbids copies (gated ones, CPML):"
+        " only where the bucket is yours alone",
+    )
     civitai_api_key: SecretStr | None = var(
         None, "CivitAI API key, for files that want a login", ("CIVITAI_TOKEN",), secret="civitai_key"
     )
