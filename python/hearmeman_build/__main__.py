@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
-        if name in ("prefetch", "build", "inspect", "push", "load"):
+        if name != "reproduce":
             command.add_argument(
                 "--bake",
                 action="append",
@@ -48,6 +48,15 @@ def parser() -> argparse.ArgumentParser:
         if name == "push":
             command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
+            command.add_argument(
+                "--move-tag", action="store_true", help="replace what --tag names, where it is another image"
+            )
+            command.add_argument(
+                "--compression",
+                choices=["zstd", "gzip"],
+                default="zstd",
+                help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
+            )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
@@ -96,8 +105,16 @@ def run(arguments: argparse.Namespace) -> None:
             else:
                 print(inspect_image.shown(built, arguments.json))
         case "push":
-            tag = tags.tag(arguments.tier, arguments.bake, arguments.tag)
-            pushed = push(arguments.tier, arguments.to, tag, arguments.plain_http, print, arguments.bake)
+            pushed = push(
+                arguments.tier,
+                arguments.to,
+                arguments.tag,
+                arguments.plain_http,
+                print,
+                arguments.bake,
+                arguments.compression,
+                arguments.move_tag,
+            )
             print(f"{pushed.reference}@{pushed.digest}")
         case "load":
             print(load(arguments.tier, arguments.into, arguments.name, print, arguments.bake))
