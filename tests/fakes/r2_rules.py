@@ -280,6 +280,10 @@ class Handler(BaseHTTPRequestHandler):
         part = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(content)}"}
         return 206, {**headers, **part}, content[first : last + 1]
 
+    def _head_bucket(self, *unused: object) -> _Reply:
+        # botocore asks so, of its own accord, after a HEAD that was refused.
+        return 200, {}, b""
+
     def _list_objects(self, *unused: object) -> _Reply:
         prefix, delimiter = (self.query.get(name, [""])[0] for name in ("prefix", "delimiter"))
         after = self.query.get("continuation-token", [""])[0]

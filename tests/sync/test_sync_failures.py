@@ -144,8 +144,8 @@ def test_one_file_that_always_fails_is_said_once_and_named_until_it_is_sent(
         assert report["last_error_fixed_at"] is None
         r2.heal()
         (daemon.output / "bad.png").touch()  # A change is tried at once.
-        daemon.wait_for(lambda: daemon.report()["failing_files"] == 0, "success")
-        assert daemon.report()["last_error_fixed_at"] is not None
+        daemon.wait_for(lambda: daemon.report()["last_error_fixed_at"] is not None, "success")
+        assert daemon.report()["failing_files"] == 0
         assert len(r2.objects) == 13
         assert daemon.stop() == 0
     finally:

@@ -15,7 +15,7 @@ class Bandwidth:
 
     def __init__(self, megabytes_per_second: float) -> None:
         """Set the rate, in millions of bytes a second; 0 means that there is none."""
-        self._bucket = LeakyBucket(megabytes_per_second * 1e6) if megabytes_per_second else None
+        self._bucket = LeakyBucket(round(megabytes_per_second * 1e6)) if megabytes_per_second else None
 
     def wait(self, size: int) -> None:
         """Wait until `size` more bytes may be sent."""
