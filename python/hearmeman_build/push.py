@@ -43,8 +43,6 @@ def push(
     Raises:
         BuildError: skopeo is missing or failed, or the registry holds another digest than was built.
     """
-    if "@" in to or ":" in to.rpartition("/")[2]:
-        raise BuildError(f"--to {to} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
     image = build_image(tier, baked)
     flags = ["--dest-tls-verify=false"] if plain_http else []
     destination = f"docker://{to}:{tag or tags.tag(tier, baked)}"
