@@ -15,6 +15,7 @@ from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
+from hearmeman.workflows import library
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -125,6 +126,19 @@ def _file_cells(file: catalogue.File) -> tuple[str, ...]:
     return f"`{name}`", f"`{folder}`", size, source, licence
 
 
+def not_pinned() -> str:
+    """What neither the catalogue nor its lock pins to its bytes."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    rows = []
+    for file in known.files:
+        lacks = [] if file.sha256 or file.blob else ["hash"]
+        lacks += [] if file.size is not None else ["size"]
+        lacks += [] if getattr(file.source, "revision", "-") != "main" else ["commit"]
+        if lacks:
+            rows.append((f"`{file.to}`", ", ".join(lacks)))
+    return table(("File", "Not known"), rows)
+
+
 def models_page() -> str:
     """The whole page of models."""
     return "\n".join(
@@ -139,13 +153,34 @@ def models_page() -> str:
             "",
             models(),
             "",
+            "## Not pinned yet",
+            "",
+            "What the catalogue and its lock do not say of a file; the first fetch asks its source and keeps the answer on",
+            "the volume. `hearmeman models lock --all` on a machine that reaches the sources writes it into the lock.",
+            "",
+            not_pinned(),
+            "",
         ]
     )
+
+
+def workflows() -> str:
+    """Every workflow, the models that it needs by default, and the variables that fetch them."""
+    root = DOCS.parent
+    known = catalogue.read(root / "python/hearmeman/models/catalogue.toml")
+    asks = {model.id: [f"`{name}={value}`" for name, value in model.when.items()] for model in known.models}
+    rows = []
+    for workflow in library.load(root / "workflows").values():
+        needs = workflow.needs(workflow.defaults({}))
+        variables = dict.fromkeys(text for name in needs for text in (asks[name] or [f"`MODELS={name}`"]))
+        rows.append((f"`{workflow.name}`", workflow.title, ", ".join(needs) or "none", ", ".join(variables)))
+    return table(("Name", "What it does", "Models", "Fetched by"), rows)
 
 
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
+    ("workflows.md", "workflows"): workflows,
     ("sync.md", "sizes"): sizes,
     ("sync.md", "storage"): storage,
     ("sync.md", "uploads"): uploads,

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         # What leaves the machine is the image for GPU pods; what is only built may be small.
         usual = tags.PLAIN_TIER if name in ("push", "load", "doctor") else "smoke"
         command.add_argument("--tier", default=usual, help=f"a tier of nix/tiers.nix (default: {usual})")
-        if name in ("prefetch", "build", "inspect", "push", "load"):
+        if name not in ("reproduce", "doctor"):
             command.add_argument(
                 "--bake",
                 action="append",
@@ -68,6 +68,15 @@ def parser() -> argparse.ArgumentParser:
                 help="where it goes, without a tag (default: HEARMEMAN_REPOSITORY, else ghcr.io/OWNER/NAME of the git remote)",
             )
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
+            command.add_argument(
+                "--move-tag", action="store_true", help="replace what --tag names, where it is another image"
+            )
+            command.add_argument(
+                "--compression",
+                choices=["zstd", "gzip"],
+                default="zstd",
+                help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
+            )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
@@ -123,7 +132,16 @@ def run(arguments: argparse.Namespace) -> None:
             there = repository.find(arguments.to, os.environ, ROOT)
             image = "-".join([arguments.tier, *arguments.bake])
             print(f"image-{image} to {there.reference}:{tag}, named by {there.source}", flush=True)
-            pushed = push(arguments.tier, there.reference, tag, arguments.plain_http, print, arguments.bake)
+            pushed = push(
+                arguments.tier,
+                there.reference,
+                arguments.tag,
+                arguments.plain_http,
+                print,
+                arguments.bake,
+                arguments.compression,
+                arguments.move_tag,
+            )
             print(f"{pushed.reference}@{pushed.digest}")
         case "doctor":
             doctor.doctor(arguments.tier, arguments.json)

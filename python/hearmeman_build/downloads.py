@@ -49,11 +49,11 @@ def fetch_debs(root: Path, lock: Mapping[str, Any], packages: Sequence[str]) -> 
     files = {name: cache / store_name(entry["file"]) for name, entry in wanted.items()}
     missing = [name for name in wanted if not _fresh(files[name], wanted[name]["sha256"])]
     if missing:
-        mirrors = _mirrors()
+        known = mirrors()
         arguments = []
         for name in missing:
             entry = wanted[name]
-            mirror = mirrors.get(entry["archive"])
+            mirror = known.get(entry["archive"])
             if mirror is None:
                 raise BuildError(f"apt on this machine has no {entry['archive']} archive: add it to its sources")
             files[name].unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def check_file(path: Path, sha256: str, lock: str) -> None:
         )
 
 
-def _mirrors() -> dict[str, str]:
+def mirrors() -> dict[str, str]:
     """Archive folder -> mirror address, from this machine's apt."""
     uris = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], subprocess.DEVNULL)
     return {uri.rstrip("/").rpartition("/")[2]: uri.rstrip("/") + "/" for uri in uris.split()}

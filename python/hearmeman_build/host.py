@@ -16,9 +16,12 @@ ROOT = Path(os.environ.get("HEARMEMAN_ROOT") or Path(__file__).resolve().parents
 
 def work_folder(root: Path, cache: Path) -> Path:
     """Everything that a run makes and may be deleted: in the checkout, or in `cache` where there is none to write to."""
-    # Root may write into the store, and must not.
-    in_checkout = os.access(root, os.W_OK) and not root.is_relative_to("/nix/store")
-    return root / ".work" if in_checkout else cache / "hearmeman"
+    return root / ".work" if writable_checkout(root) else cache / "hearmeman"
+
+
+def writable_checkout(root: Path) -> bool:
+    """Whether `root` is a person's checkout. Root may write into the store, and must not."""
+    return os.access(root, os.W_OK) and not root.is_relative_to("/nix/store")
 
 
 WORK = work_folder(ROOT, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))

@@ -30,6 +30,11 @@ def read(root: Path, name: str, cure: str = "run `make lock`, which writes it an
         raise BuildError(f"{name} {what}: {cure}") from error
 
 
+def dump(value: object) -> str:
+    """A lock's text."""
+    return json.dumps(value, indent=1) + "\n"
+
+
 def userland(root: Path) -> dict[str, Any]:
     """nix/userland/lock.json.
 

@@ -304,6 +304,10 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {"Content-Type": "application/xml"}, _document("ListBucketResult", "".join(told))
 
     def _create_upload(self, key: str, *unused: object) -> _Reply:
+        # Looked at when the upload begins, and not again when it ends.
+        with self.r2.lock:
+            if key in self.r2.objects and self.headers_by_name.get("if-none-match") == "*":
+                raise _RefusedError(412, "PreconditionFailed", "something lies there")
         upload_id, kind = uuid.uuid4().hex, self.headers_by_name.get("content-type", "")
         with self.r2.lock:
             self.r2.uploads[upload_id] = Upload(key, kind, self._metadata())

@@ -106,7 +106,7 @@ def test_what_a_scanner_found_dangerous_is_not_fetched_and_what_none_has_seen_is
 
 def test_civitais_size_is_compared(case: Case) -> None:
     done = case.run("fetch", "civitai:888@loras", MODELS="")
-    assert done.code == 1
+    assert done.code == 75, "the storage may be wrong for now"
     assert not (case.folder / "loras/cut.safetensors").exists()
 
 

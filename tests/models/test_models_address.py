@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from hearmeman.models.address import AddressError, parse, with_addresses
@@ -44,6 +46,7 @@ LORA = HuggingFace(repo="owner/repo", path="loras/x.safetensors")
             "loras/x.safetensors",
         ),
         ("https://h.org/a%20b/x.pth@vae", Web(url="https://h.org/a%20b/x.pth"), "vae/x.pth"),
+        ("hf:owner/repo/a%20b.pt@vae/c%20d.pt", HuggingFace(repo="owner/repo", path="a b.pt"), "vae/c d.pt"),
         ("https://h.org/download?id=7@vae/x.pth", Web(url="https://h.org/download?id=7"), "vae/x.pth"),
     ],
 )
@@ -97,6 +100,17 @@ def test_an_address_of_what_the_catalogue_has_is_the_catalogues_file() -> None:
     known, _ = with_addresses(FULL, [address])
     assert known.models[-1].files == ("zimage-ae",)
     assert known.files == FULL.files
+
+
+def test_addresses_that_differ_in_their_query_are_two_and_no_id_is_too_long_for_a_file_name() -> None:
+    long = "https://h.org/" + "ä/" * 200 + "x.pth"
+    addresses = [f"https://h.org/get?id={n}@vae/{n}.pth" for n in range(2)] + [f"{long}@vae"]
+    known, ids = with_addresses(FULL, addresses)
+    assert len(set(ids.values())) == 3
+    assert all(len(quote(id, safe="")) < 250 for id in ids.values())
+    assert len(known.files) == len(FULL.files) + 3
+    with pytest.raises(AddressError, match="give it another name"):
+        with_addresses(FULL, [f"https://h.org/get?id={n}@vae/x.pth" for n in range(2)])
 
 
 @pytest.mark.parametrize("second", ["hf:a/b/ae.safetensors@vae", "https://h.org/AE.safetensors@vae"])

@@ -272,9 +272,9 @@ def test_the_shipped_lock_pins_every_confirmed_file_to_a_commit_and_says_what_th
         assert (files[name].size, files[name].sha256) == (locked.size, locked.sha256), name
     confirmed = {f.id for f in full.files if f.sha256 and f.evidence == "confirmed"}
     assert confirmed <= set(found)
-    # Nobody has stated a commit of these two repositories.
+    # Nobody has stated a commit of this repository.
     unpinned = {files[name].source.repo for name, locked in found.items() if not locked.revision}  # type: ignore[union-attr]
-    assert unpinned == {"comfyanonymous/ControlNet-v1-1_fp16_safetensors", "coqui/XTTS-v2"}
+    assert unpinned == {"comfyanonymous/ControlNet-v1-1_fp16_safetensors"}
 
 
 def test_every_file_is_needed_by_a_model(full: Catalogue) -> None:

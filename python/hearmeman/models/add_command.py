@@ -11,7 +11,7 @@ from hearmeman.models.address import AddressError, parse
 from hearmeman.models.asked import is_address, nearest
 from hearmeman.models.catalogue import File
 from hearmeman.models.context import Context
-from hearmeman.models.errors import ExpiredError, FetchError, TransientError
+from hearmeman.models.errors import FetchError, TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.sources import Sources
 from hearmeman.models.statements import Statements
@@ -86,7 +86,7 @@ def _ask(file: File, context: Context, quiet: bool) -> None:
             file = _now(file, context)
         found = statements.ask(file)
         statements.keep(file, found)
-    except (FetchError, TransientError, ExpiredError) as error:
+    except (FetchError, TransientError) as error:
         raise SourceError(f"{error}: nothing was added") from error
     except OSError as error:
         where = error.filename or context.store.root

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from hearmeman.models.folders import COMFYUI_FOLDERS
 
 _FORMS = "civitai:VERSION@FOLDER, hf:OWNER/REPO/PATH@FOLDER or https://HOST/PATH@FOLDER"
 _SECRETS = frozenset(["access_token", "api_key", "apikey", "key", "password", "secret", "sig", "signature", "token"])
+_LONGEST_ID = 150
 _LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 
 
@@ -34,7 +36,7 @@ def with_addresses(known: Catalogue, addresses: Collection[str]) -> tuple[Catalo
     for address in dict.fromkeys(addresses):
         file = parse(address, folders)
         there = {one.to.casefold(): one for one in files}.get(file.to.casefold())
-        if there is not None and str(there.source) != str(file.source):
+        if there is not None and not _same(there.source, file.source):
             raise AddressError(
                 f"{address!r} would be {file.to}, which is {there.source} already ({there.id}):"
                 f" give it another name, @{PurePosixPath(file.to).parent}/NAME"
@@ -58,9 +60,8 @@ def parse(address: str, folders: Collection[str] = COMFYUI_FOLDERS) -> File:
         raise AddressError(f"{address!r} does not say which folder: end it with @FOLDER, one of {_list(folders)}")
     source, name = _source(where, address)
     to, unnamed = _to(place, source, name, address, folders)
-    shown = where.partition("?")[0] if isinstance(source, Web) else _short(source)
     try:
-        return File(id=f"{shown}@{place}", source=source, to=to, unnamed=unnamed)
+        return File(id=f"{_short(source)}@{place}", source=source, to=to, unnamed=unnamed)
     except ValidationError as error:
         raise AddressError(f"{address!r}: {error.errors()[0]['msg']}") from error
 
@@ -72,8 +73,21 @@ def _model(name: str, file: File) -> Model:
     )
 
 
+def _same(one: Source, other: Source) -> bool:
+    """Tell whether two sources are one, whatever the commit."""
+    if isinstance(one, HuggingFace) and isinstance(other, HuggingFace):
+        return (one.repo, one.path) == (other.repo, other.path)
+    return one == other
+
+
 def _short(source: Source) -> str:
-    """Write a source as its shortest address."""
+    """Write a source as its shortest address, which is a file name of ours too; a query may be long, and is not shown."""
+    if isinstance(source, Web):
+        shown, _, query = source.url.partition("?")
+        if query or len(quote(shown, safe="")) > _LONGEST_ID:
+            parts, mark = urlsplit(shown), hashlib.sha256(source.url.encode()).hexdigest()[:12]
+            return f"{parts.scheme}://{parts.netloc}/{mark}/{parts.path.rpartition('/')[2][-60:]}"
+        return shown
     if isinstance(source, CivitAI):
         return f"civitai:{source.version}" + (f"/{source.file}" if source.file else "")
     assert isinstance(source, HuggingFace)
@@ -88,7 +102,7 @@ def _source(where: str, address: str) -> tuple[Source, str]:
         return _civitai(rest, address), ""
     if kind == "hf":
         path, _, query = rest.partition("?")
-        return _hugging_face(path, (parse_qs(query).get("revision") or ["main"])[0], address)
+        return _hugging_face(unquote(path), (parse_qs(query).get("revision") or ["main"])[0], address)
     if kind in ("http", "https") and rest.startswith("//"):
         return _web(where, address)
     raise AddressError(f"{address!r} is no address: it takes {_FORMS}")
@@ -150,7 +164,7 @@ def _civitai_page(path: str, query: dict[str, list[str]], address: str) -> Civit
 
 def _to(place: str, source: Source, name: str, address: str, folders: Collection[str]) -> tuple[str, bool]:
     """Give where the file goes, and whether its source has yet to say its name."""
-    parts = [part for part in place.split("/") if part]
+    parts = [part for part in unquote(place).split("/") if part]
     if not parts:
         raise AddressError(f"{address!r} does not say which folder: end it with @FOLDER, one of {_list(folders)}")
     if parts[0] not in folders:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearmeman.errors import HearmemanError, PartlyDoneError
-from hearmeman.log import log
+from hearmeman.errors import PartlyDoneError
 
 if TYPE_CHECKING:
     from hearmeman.models.context import Context
@@ -31,10 +30,6 @@ _ACTIONS = {
 
 class SomeCorruptError(PartlyDoneError):
     """Files are missing or are not what they should be."""
-
-
-class StateError(HearmemanError):
-    """The state or the models folder cannot be written."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -103,50 +98,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(show.plan_json(made) if args.json else show.plan(made))
         context.check_space(made)
         return 0
-    return _fetch(made, context, args.json)
+    from hearmeman.models import fetch_command
 
-
-def _fetch(made: Plan, context: Context, as_json: bool) -> int:
-    from hearmeman.models import fetch
-    from hearmeman.models.lease import Lease
-
-    settings, store = context.settings, context.store
-    state = Path(settings.state_path) / "models.json"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failed: HearmemanError | None = None
-    try:
-        for note in made.notes:
-            log("models.note", note=note)
-        context.check_space(made)
-        waiting = fetch.Waiting(store.own / "progress.json")
-        with Lease(store.own / "lease.json", settings.runpod_pod_id, waiting) as lease:
-            if waiting.waited:
-                made = context.plan()
-            problems = fetch.list_snapshots(made, store, settings)
-            if made.having("list"):
-                made = context.plan()
-            context.check_space(made)
-            steps = made.having("fetch", "list")
-            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
-            job = fetch.Fetch(made, store, settings, lease)
-            try:
-                job.run(problems)
-            except HearmemanError as error:
-                failed = error
-        # Others need not wait for what this one uploads to the cache.
-        job.close()
-        if failed is not None:
-            raise failed
-    except OSError as error:
-        where = error.filename or settings.models_path
-        raise StateError(
-            f"{where} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
-        ) from error
-    finally:
-        if as_json:
-            print(state.read_text(encoding="utf-8") if state.exists() else "{}")
-    log("models.complete", files=len(made.steps))
-    return 0
+    return fetch_command.run(made, context, args.json)
 
 
 def _verify(made: Plan, context: Context, as_json: bool) -> int:
@@ -172,7 +126,7 @@ def _verify(made: Plan, context: Context, as_json: bool) -> int:
 
 def _verified(step: Step, context: Context) -> tuple[str, bool]:
     """Read one file again; gives what is to be said, and whether it is a problem."""
-    from hearmeman.models.errors import CorruptError, ExpiredError, FetchError, TransientError
+    from hearmeman.models.errors import CorruptError, FetchError, TransientError
     from hearmeman.models.http import Http
     from hearmeman.models.sources import Sources
     from hearmeman.models.statements import Statements
@@ -185,7 +139,7 @@ def _verified(step: Step, context: Context) -> tuple[str, bool]:
     record = store.read_records().get(file.to)
     try:
         file = Statements(store, Sources(context.settings, Http(1, 30))).learn(file)
-    except (FetchError, TransientError, ExpiredError) as error:
+    except (FetchError, TransientError) as error:
         unasked = f"its format is right, but it was not compared: {error}"
     try:
         digest = check(path, file.size, file.sha256, file.blob, file.about)
@@ -194,5 +148,7 @@ def _verified(step: Step, context: Context) -> tuple[str, bool]:
     except CorruptError as error:
         return str(error), True
     if not unasked:
-        store.note(file, digest, record.source if record else "")
+        # The file is right even where a full or read-only disk keeps us from noting it.
+        with contextlib.suppress(OSError):
+            store.note(file, digest, record.source if record else "")
     return unasked or "ok", False

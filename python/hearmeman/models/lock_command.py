@@ -12,7 +12,7 @@ from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.models.asked import is_address
 from hearmeman.models.catalogue import File, Snapshot
 from hearmeman.models.context import Context
-from hearmeman.models.errors import ExpiredError, FetchError, TransientError
+from hearmeman.models.errors import FetchError, TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.lock import Lock, Locked, place, read
 from hearmeman.models.sources import Sources
@@ -107,14 +107,12 @@ class _Asker:
         try:
             status, found = self._snapshot(file, file.source) if isinstance(file.source, Snapshot) else self._file(file)
             self.rows[file.id] = {"status": status, "found": found, "problem": ""}
-        except (FetchError, TransientError, ExpiredError) as error:
+        except (FetchError, TransientError) as error:
             self.rows[file.id] = {"status": "failed", "found": "", "problem": str(error)}
         return self.rows[file.id]["status"]
 
     def _snapshot(self, file: File, source: Snapshot) -> tuple[str, str]:
-        from hearmeman.models.sources import hub
-
-        found = hub.listing(source, self.settings)
+        found = self.statements.sources.list(source)
         old = self.before.snapshots.get(file.id)
         self.snapshots[file.id] = found
         size = sum(part.size for part in found.parts)

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from hearmeman.models.catalogue import CivitAI, File
 from hearmeman.models.errors import FetchError
 from hearmeman.models.lock import Locked, is_pinned, with_statement
-from hearmeman.models.sources import Remote, Sources
+from hearmeman.models.remote import Remote
+from hearmeman.models.sources import Sources
 from hearmeman.models.store import Store
 
 
@@ -21,10 +22,10 @@ class Statements:
 
     def ask(self, file: File) -> Locked:
         """Ask a file's source for revision, size, hash and name; raises like `Sources.resolve`."""
-        remote = self.sources.resolve(file, cached=False)
+        remote = self.sources.resolve(file)
         if remote.size is None and not isinstance(file.source, CivitAI):
             # No one states it, so the first byte is asked for: the answer names the whole.
-            answer = self.sources.http.open(remote.url, remote.headers, (0, 1), file.to)
+            answer = self.sources.http.open(remote, (0, 1), file.to)
             answer.response.close()
             remote = dataclasses.replace(remote, size=answer.total)
         return _kept(file, remote)

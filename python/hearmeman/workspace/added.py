@@ -10,9 +10,9 @@ import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from hearmeman.folder import Folder, names
 from hearmeman.overlay.venv import CV2_NAMES
 from hearmeman.workspace.contents import COMMIT, NODE, PACKAGE, PACKAGE_VERSION, Node
-from hearmeman.workspace.folder import Folder, names
 
 _LARGEST = 1024**2
 _INFO = re.compile(r"^(?P<name>.+)-(?P<version>[^-]+)\.dist-info$")

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from hearmeman.errors import HearmemanError
+from hearmeman.folder import Folder
 from hearmeman.sync.explain import BucketError, explained
 from hearmeman.terminal import size
 from hearmeman.workspace.contents import FOLDERS, Entry, Save, SaveError, is_safe
-from hearmeman.workspace.folder import Folder
 from hearmeman.workspace.space import Space
 
 AT_ONCE = 8

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hearmeman.folder import Folder
 from hearmeman.workspace.contents import FOLDERS, Entry, Save, SaveError, is_saved, merge, superseded
-from hearmeman.workspace.folder import Folder
 from hearmeman.workspace.space import Space
 
 SETTLE_SECONDS = 3.0

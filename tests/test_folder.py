@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hearmeman.folder import Folder
 from hearmeman.users import COMFYUI
-from hearmeman.workspace.folder import Folder
 from support.as_pod import give_to_comfyui
 
 
