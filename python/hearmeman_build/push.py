@@ -52,6 +52,8 @@ def push(
         BuildError: the record is damaged, the registry would refuse a layer, the tag is another image's, skopeo is missing
             or failed, or the registry holds another digest than was built.
     """
+    if "@" in to or ":" in to.rpartition("/")[2]:
+        raise BuildError(f"--to {to} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
     record.read(ROOT)
     bake.check(tier, baked, to)
     image = build_image(tier, baked)
