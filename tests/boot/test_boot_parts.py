@@ -122,8 +122,8 @@ def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monke
     held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
     (tmp_path / "env" / "sync.json").write_text(json.dumps(held))
     monkeypatch.setattr(boot_image, "RUN_DIR", tmp_path)
-    assert cli._environ("upload", {"A": "1"}) == {"A": "1", "R2_ACCESS_KEY_ID": "held"}
-    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {"R2_ACCESS_KEY_ID": "own"}
+    assert cli._environ("upload", {"A": "1"}) == {"A": "1", **held}
+    assert cli._environ("upload", {"R2_ACCESS_KEY_ID": "own"}) == {**held, "R2_ACCESS_KEY_ID": "own"}
     assert cli._environ("status", {"A": "1"}) == {"A": "1"}
     assert cli._environ("models", {"A": "1"}) == {"A": "1"}
 

@@ -132,14 +132,14 @@ class Keeper:
 
     def _one_life(self) -> int:
         try:
-            # The process's own group, so that what it leaves behind can be ended with it.
+            # A session of its own: what it leaves behind can be ended with it, and it can signal nobody of ours.
             child = subprocess.Popen(
                 self.args.argv,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                process_group=0,
+                start_new_session=True,
                 cwd=self.args.directory,
                 preexec_fn=self._before_exec,
                 umask=-1 if self.args.umask is None else self.args.umask,

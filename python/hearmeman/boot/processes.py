@@ -224,7 +224,7 @@ class Table:
 
     def _jupyter(self) -> Process:
         settings = self.settings
-        argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+        argv = [self.image.jupyter_python, "-P", "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         shell = [*self._us("as-comfyui", "--"), "/bin/bash"]
@@ -256,7 +256,6 @@ class Table:
             secrets={"JUPYTER_PASSWORD": "JUPYTER_TOKEN"},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
-            directory=settings.volume_dir,
             user=JUPYTER,
         )
 
