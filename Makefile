@@ -1,6 +1,8 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
+# Tests wait more than they work, so there are more of them at once than there are cores.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
@@ -19,7 +21,8 @@ test: ## ruff, mypy, pytest
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m ruff format --no-cache --check python tests
 	@$(python) -m mypy
-	@$(python) -m pytest
+	@$(python) -m pytest --numprocesses $(WORKERS) --dist loadgroup -m "not alone"
+	@$(python) -m pytest -m alone
 
 lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
@@ -33,8 +36,9 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --tier $(TIER)
 	@$(python) tests/bench/boot.py
 
-soak: ## the long versions of tests: 200 kills of a fetch, 200 of a sync
+soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync
 	@./setup.sh test
+	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
 

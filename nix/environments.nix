@@ -97,9 +97,12 @@ let
       module = "environment";
       needs = [
         "layer"
+        "ahead"
         "bytecode"
         "wheel"
+        "inflate"
       ];
+      libraries = map fetch.wheel (entries "tools");
       arguments = {
         inherit root;
         is_base = isBase;

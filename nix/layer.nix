@@ -17,6 +17,7 @@ plugin {
   module = "tree";
   needs = [
     "layer"
+    "ahead"
     "bytecode"
   ];
   arguments = {

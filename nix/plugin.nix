@@ -7,7 +7,7 @@
   buildroot,
 }:
 let
-  libraries = "${buildroot}/usr/lib/x86_64-linux-gnu";
+  shared = "${buildroot}/usr/lib/x86_64-linux-gnu";
 
   # One source per plugin: an edit to another plugin does not rebuild this one's layers.
   source =
@@ -32,17 +32,24 @@ in
   # The module to run, and the other plugin modules that it imports.
   module,
   needs ? [ ],
+  # Wheels that the modules import from.
+  libraries ? [ ],
   # What the plugin reads from its structured attributes.
   arguments,
 }:
 derivation (
   {
-    inherit name system buildroot;
+    inherit
+      name
+      system
+      buildroot
+      libraries
+      ;
     __structuredAttrs = true;
-    builder = "${libraries}/ld-linux-x86-64.so.2";
+    builder = "${shared}/ld-linux-x86-64.so.2";
     args = [
       "--library-path"
-      libraries
+      shared
       "${buildroot}/usr/bin/python3.11"
       # Isolated, without site and without writing bytecode into the store.
       "-I"

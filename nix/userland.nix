@@ -37,6 +37,7 @@ let
       module = "userland";
       needs = [
         "layer"
+        "ahead"
         "bytecode"
         "debs"
         "fixups"

@@ -7,10 +7,11 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hearmeman import __version__
+from hearmeman import __version__, redact
 from hearmeman.errors import HearmemanError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -67,9 +68,16 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command and give its exit code: the command's own, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
     words = list(sys.argv[1:] if argv is None else argv)
+    given = os.environ if environ is None else environ
+    with redact.guarded_streams():
+        redact.learn(given)
+        return _run(words, given)
+
+
+def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         args = parser_for(words).parse_args(words)
-        given = _environ(args.command, os.environ if environ is None else environ)
+        given = _environ(args.command, environ)
         if args.command in _RUN_AS and os.geteuid() == 0:
             _become(args.command, words, given)
         code: int = args.run(args, given)
@@ -84,6 +92,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         # The reader went away (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except Exception as error:
+        traceback.print_exc()
+        print(f"hearmeman: this is a bug of hearmeman ({type(error).__name__}): please report it", file=sys.stderr)
+        return 1
 
 
 def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -94,6 +106,7 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
 
     defaults = read_image(IMAGE_FILE).env if IMAGE_FILE.exists() else {}
     booted = environment_of(RUN_DIR / "env" / f"{_PROCESS[command]}.json") if command in _PROCESS else {}
+    redact.learn(booted)
     return {**defaults, **booted, **given}
 
 

@@ -6,6 +6,8 @@ import json
 import sys
 import time
 
+from hearmeman.redact import redact
+
 
 def line(event: str, fields: dict[str, object], now: float) -> str:
     """Render one event at `now` (Unix seconds). Values with blanks or quotes are JSON strings."""
@@ -25,5 +27,5 @@ def _value(value: object) -> str:
 
 
 def log(event: str, **fields: object) -> None:
-    """Write one event to standard error, flushed."""
-    print(line(event, fields, time.time()), file=sys.stderr, flush=True)
+    """Write one event to standard error, flushed; the secrets that this process knows are not in it."""
+    print(redact(line(event, fields, time.time())), file=sys.stderr, flush=True)

@@ -8,9 +8,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from hearmeman.redact import redacted
+
 
 def write_json(path: Path, content: Mapping[str, object], durable: bool = True) -> None:
     """Write `content` to `path`, readable for everybody; without `durable` a loss of power may lose it.
+
+    The secrets that this process knows are not written.
 
     Raises:
         OSError: it cannot be written; what was there stays, and nothing is left beside it.
@@ -19,7 +23,7 @@ def write_json(path: Path, content: Mapping[str, object], durable: bool = True) 
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
         beside = Path(file.name)
         try:
-            json.dump(content, file, indent=1)
+            json.dump(redacted(content), file, indent=1)
             file.flush()
             if durable:
                 os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -252,10 +253,18 @@ def keep(paths: Sequence[str]) -> None:
 def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say: Any = print) -> None:
     """Bring the store what the named userland groups and environments need, and the buildroot.
 
+    Several may be called at once; they go one after another.
+
     Raises:
-        BuildError: names the file that could not be had, and the mend.
+        BuildError: names the file that could not be had, and how to get it.
     """
     WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "prefetch.lock").open("ab") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        _prefetch(root, groups, environments, say)
+
+
+def _prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say: Any) -> None:
     userland = json.loads((root / "nix/userland/lock.json").read_text())
     locked = json.loads((root / "nix/environments/lock.json").read_text())
     for environment in environments:
@@ -265,6 +274,8 @@ def prefetch(root: Path, groups: Sequence[str], environments: Sequence[str], say
     if any(not entry["file"].endswith(".whl") for name in environments for entry in locked[name]):
         # Packages that publish no wheel are built by setuptools.
         environments = [*environments, "build"]
+    if environments:
+        environments = [*environments, "tools"]
     wheels = list({e["file"]: e for environment in environments for e in locked[environment]}.values())
 
     deb_names = {name: store_name(userland["packages"][name]["file"]) for name in packages}

@@ -171,6 +171,7 @@ def test_a_volume_that_is_a_file_stops_the_boot(pod: Pod) -> None:
     assert not pod.run_dir.exists()
 
 
+@pytest.mark.alone
 def test_a_real_boot(pod: Pod) -> None:
     (pod.root / "nodes" / "Baked").mkdir(parents=True)
     pod.environ |= {**SECRET, "ENABLE_R2_SYNC": "false"}
@@ -211,6 +212,7 @@ def test_a_second_boot_in_the_same_container(pod: Pod) -> None:
     assert pod.happened().count("comfyui started") == 2
 
 
+@pytest.mark.alone
 def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
     pod.environ |= SYNC
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})

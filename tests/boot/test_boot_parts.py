@@ -117,7 +117,7 @@ def test_without_users_of_their_own_all_run_as_they_are_and_boot_says_so() -> No
     assert any("could read the pod's secrets" in warning for warning in made.warnings)
 
 
-def test_a_person_s_command_has_the_secrets_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_s_command_has_the_environment_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "env").mkdir()
     held = {"R2_ACCESS_KEY_ID": "held", "PATH": "/x", "R2_BUCKET": "b"}
     (tmp_path / "env" / "sync.json").write_text(json.dumps(held))

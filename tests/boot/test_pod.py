@@ -15,8 +15,9 @@ import pytest
 from fakes.comfyui import free_port
 from fakes.hub import Hub
 from fakes.s3 import S3
+from hearmeman.settings.settings import Settings
 from hearmeman_build.build import Image
-from support.pod import Pod
+from support.pod import PORTS, Pod
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
 
@@ -55,6 +56,10 @@ def _up(pod: Pod, port: int) -> None:
             return False
 
     pod.wait_for(answers, "ComfyUI")
+
+
+def test_a_pod_of_the_tests_has_every_port_for_itself() -> None:
+    assert {name.upper() for name in Settings.model_fields if name.endswith("_port")} == set(PORTS)
 
 
 def test_the_main_job(image: Image, tmp_path: Path) -> None:

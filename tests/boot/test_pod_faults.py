@@ -140,6 +140,7 @@ def test_a_comfyui_that_crashes_at_once_leaves_the_pod_reachable(jupyter_image: 
         pod.kill()
 
 
+@pytest.mark.alone
 def test_a_process_that_hangs_is_ended_within_the_budget(jupyter_image: Image, tmp_path: Path) -> None:
     pod, given = plain(jupyter_image, tmp_path / "v"), variables()
     instead_of_comfyui(pod, STUBBORN)
@@ -256,6 +257,7 @@ def test_comfyui_can_read_and_replace_what_the_fetch_brought(jupyter_image: Imag
             pod.kill()
 
 
+@pytest.mark.alone
 def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path) -> None:
     rng = random.Random(6)
     print(f"seed {6}")

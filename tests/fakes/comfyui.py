@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -27,12 +28,17 @@ class ComfyUI:
     process: subprocess.Popen[bytes]
 
 
+_PORTS = range(20000, 32000)
+"""Below the ports that the kernel gives to connections, which could take one between its choice and its use."""
+
+
 def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
+    """A port that nothing listened on a moment ago; by chance, since other workers choose at the same time."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def command(base: Path, port: int, *more: str) -> list[str]:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from fakes.comfyui import free_port
+
 # A parent that dies by SIGKILL takes the server along.
 _LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]
 
@@ -30,7 +32,7 @@ class S3:
         self._folder = tempfile.TemporaryDirectory(prefix="s3-")
         self.root = Path(self._folder.name) / "s3"
         (self.root / self.bucket).mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
         return self
@@ -83,10 +85,3 @@ class S3:
         """End the server and delete what it stored."""
         self.stop()
         self._folder.cleanup()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -173,6 +173,7 @@ def test_an_unlocked_file_is_checked_against_what_the_hub_states(case: Case, hub
     assert (case.folder / "vae/c.json").read_bytes() == small
 
 
+@pytest.mark.alone
 def test_a_large_file_comes_over_several_connections(case: Case, hub: Hub) -> None:
     data = hashlib.shake_128(b"large").digest(48 * MIB)
     hub.repos["a/b"] = Repo({"l.bin": Stored(data)})

@@ -131,6 +131,7 @@ def test_of_two_pods_on_one_volume_one_fetches_and_the_other_sees_it(tmp_path: P
     assert not (case.folder / ".hearmeman/lease.json").exists()
 
 
+@pytest.mark.alone
 def test_sigterm_ends_it_at_once_and_leaves_no_lease(tmp_path: Path) -> None:
     with Web(FILES) as web:
         web.rate = MIB // 2
@@ -152,6 +153,7 @@ def test_sigterm_ends_it_at_once_and_leaves_no_lease(tmp_path: Path) -> None:
         assert note["done"] > 0
 
 
+@pytest.mark.alone
 def test_a_dead_holders_lease_is_taken_over_by_its_silence(tmp_path: Path) -> None:
     path = tmp_path / "lease.json"
     words: list[object] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hearmeman.models import lock
@@ -389,7 +389,6 @@ def worlds(draw: st.DrawFn) -> tuple[Catalogue, Disk]:
 
 
 @given(worlds())
-@settings(max_examples=150, deadline=None)
 def test_every_needed_file_has_one_step_and_no_other_has(world: tuple[Catalogue, Disk]) -> None:
     catalogue, seen = world
     plan = make_plan(catalogue, catalogue.models, seen, Host())
@@ -402,7 +401,6 @@ def test_every_needed_file_has_one_step_and_no_other_has(world: tuple[Catalogue,
 
 
 @given(worlds())
-@settings(max_examples=150, deadline=None)
 def test_present_means_that_stat_and_record_and_catalogue_agree(world: tuple[Catalogue, Disk]) -> None:
     catalogue, seen = world
     for step in make_plan(catalogue, catalogue.models, seen, Host()).having("present"):
@@ -415,7 +413,6 @@ def test_present_means_that_stat_and_record_and_catalogue_agree(world: tuple[Cat
 
 
 @given(worlds())
-@settings(max_examples=150, deadline=None)
 def test_it_is_refused_exactly_when_it_does_not_fit(world: tuple[Catalogue, Disk]) -> None:
     catalogue, seen = world
     plan = make_plan(catalogue, catalogue.models, seen, Host())
@@ -430,7 +427,6 @@ def test_it_is_refused_exactly_when_it_does_not_fit(world: tuple[Catalogue, Disk
 
 
 @given(worlds(), st.data())
-@settings(max_examples=150, deadline=None)
 def test_more_on_disk_never_means_more_to_fetch(world: tuple[Catalogue, Disk], data: st.DataObject) -> None:
     catalogue, seen = world
     plan = make_plan(catalogue, catalogue.models, seen, Host())
@@ -448,7 +444,6 @@ def test_more_on_disk_never_means_more_to_fetch(world: tuple[Catalogue, Disk], d
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
 def test_the_order_does_not_depend_on_the_order_of_models(world: tuple[Catalogue, Disk]) -> None:
     catalogue, seen = world
     one = make_plan(catalogue, catalogue.models, seen, Host())

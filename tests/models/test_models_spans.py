@@ -23,10 +23,13 @@ class Connections(RuleBasedStateMachine):
 
     @rule(connections=st.integers(1, 16), whole=st.booleans())
     def take(self, connections: int, whole: bool) -> None:
+        slowest = max((part.left for part in self.spans.active), default=0)
+        gaps = bool(self.spans.free)
         part = self.spans.take(connections, whole)
         if part is not None:
             assert 0 <= part.pos < part.end <= self.spans.size
-            assert whole or part.left <= LARGEST + SMALLEST
+            # A gap is cut to size; where none is left the slowest connection is relieved of half, however much that is.
+            assert whole or part.left <= (LARGEST + SMALLEST if gaps else slowest - slowest // 2)
 
     @rule(data=st.data(), share=st.floats(0, 1))
     def arrive(self, data: st.DataObject, share: float) -> None:
@@ -59,7 +62,16 @@ class Connections(RuleBasedStateMachine):
 
 
 TestConnections = Connections.TestCase
-TestConnections.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestConnections.settings = settings(stateful_step_count=40)
+
+
+def test_half_of_a_whole_file_may_be_more_than_a_part() -> None:
+    """Found by `TestConnections` with a fresh seed, when it held a half to a part's size."""
+    machine = Connections()
+    machine.begin(size=2 * (LARGEST + SMALLEST) + 1)
+    machine.take(1, whole=True)
+    machine.take(1, whole=False)
+    machine.each_byte_is_missing_once_or_there()
 
 
 @given(st.integers(1, 100 * SMALLEST), st.integers(1, 16))

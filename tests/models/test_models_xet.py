@@ -101,7 +101,7 @@ def test_killed_it_goes_on_where_it_was_and_leaves_no_process(case: Case, hub: H
     assert (case.folder / "checkpoints/x.bin").read_bytes() == STORED.data
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 15) -> None:
+def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

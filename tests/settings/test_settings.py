@@ -1,12 +1,23 @@
 """Settings: every problem in one message, a suggestion for a slip, no secret shown."""
 
 import pytest
-from pydantic import BaseModel
 
 from hearmeman.errors import UsageError
-from hearmeman.settings import GROUPS, SECRETS, Settings, SettingsError, load, load_for_boot
+from hearmeman.redact import looks_secret
+from hearmeman.settings import (
+    ALIASES,
+    GROUPS,
+    NAMES,
+    RUNPOD_SECRETS,
+    SECRETS,
+    Settings,
+    SettingsError,
+    load,
+    load_for_boot,
+)
 from hearmeman.settings import command as env_command
-from hearmeman.settings.declare import Words, strangers
+from hearmeman.settings.declare import strangers
+from support.repository import ROOT
 
 
 def message(environ: dict[str, str]) -> str:
@@ -89,25 +100,26 @@ def test_other_software_s_variables_are_left_alone(name: str) -> None:
 
 
 def test_toggles_that_nothing_knows_are_named() -> None:
-    known = {name.upper(): "" for name in Settings.model_fields}
-    assert strangers({"ENABLE_TELEPORT": "true", "ENABLE_R2_SINC": "true", "FOO": "1"}, known) == ["ENABLE_TELEPORT"]
+    found = strangers({"ENABLE_TELEPORT": "true", "ENABLE_R2_SINC": "true", "FOO": "1"}, NAMES)
+    assert found == ["ENABLE_TELEPORT is set, and nothing here knows it: it has no effect"]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("MODEL", "MODELS"), ("TTS_PORT", "XTTS_PORT")])
+def test_a_name_that_may_be_another_program_s_is_only_a_warning(name: str, meant: str) -> None:
+    load({name: "x"}, whole=True)
+    assert strangers({name: "x"}, NAMES) == [
+        f"{name} is not a variable of this pod and has no effect: if {meant} is meant, rename it"
+    ]
 
 
 def test_a_short_token_is_refused_without_showing_it() -> None:
-    text = message({"ACCESS_TOKEN": "hunter2", "JUPYTER_PASSWORD": "hunter2 hunter2"})
+    text = message({"ACCESS_TOKEN": "hunter2", "JUPYTER_PASSWORD": "hunter2"})
     assert text.count("at least 12 printable characters") == 2
     assert "hunter2" not in text
 
 
 def test_two_services_on_one_port() -> None:
     assert "STATUS_PORT=8188 is also COMFYUI_PORT" in message({"STATUS_PORT": "8188"})
-
-
-def test_lists_are_typed_as_people_write_them() -> None:
-    class Sample(BaseModel):
-        words: Words = ()
-
-    assert Sample.model_validate({"words": " a, b c,"}).words == ("a", "b", "c")
 
 
 def test_at_boot_a_secret_that_is_missing_fails_its_part_only() -> None:
@@ -142,12 +154,11 @@ def test_at_boot_all_else_is_an_error(environ: dict[str, str]) -> None:
         load_for_boot(environ)
 
 
-def test_keys_for_ssh() -> None:
-    one, two = "ssh-ed25519 AAAAC3Nza one@host", 'from="10.0.0.1" ssh-rsa AAAAB3Nza two'
-    settings = load({"PUBLIC_KEY": f"{one}\n# no\n\n{two}\r\n-----BEGIN PRIVATE KEY-----"})
-    assert settings.authorized_keys == (one, two)
-    assert settings.bad_keys == (3,)
-    assert load({"PUBLIC_KEY": one, "SSH_PUBLIC_KEY": two}).authorized_keys == (two,)
+def test_the_pod_s_own_keys_replace_the_account_s() -> None:
+    one = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGvMTvBrQcAwkNzBdSqrVfLoHsTBeSDvVDjLfmZQmrJK one"
+    other = one.replace("one", "other")
+    assert load({"PUBLIC_KEY": f"{one}\n# no\n\n{other}\r\n"}).authorized_keys == (one, other)
+    assert load({"PUBLIC_KEY": one, "SSH_PUBLIC_KEY": other}).authorized_keys == (other,)
 
 
 def test_every_variable_is_in_one_group() -> None:
@@ -170,6 +181,41 @@ def test_the_template_holds_what_differs_and_no_secret() -> None:
         "ENABLE_CONTROLNET": "false",
     }
     assert made["ports"] == ["8188/http", "19123/http", "8020/http", "22/tcp"]
+
+
+def test_a_template_names_secrets_as_the_documentation_does() -> None:
+    assert RUNPOD_SECRETS == {
+        "R2_ACCESS_KEY_ID": "r2_access_key",
+        "R2_SECRET_ACCESS_KEY": "r2_secret_key",
+        "CIVITAI_API_KEY": "civitai_key",
+        "HF_TOKEN": "hf_token",
+        "ACCESS_TOKEN": "access_token",
+        "JUPYTER_PASSWORD": "jupyter_password",
+    }
+    environ = {name: f"a-value-of-{secret}" for name, secret in RUNPOD_SECRETS.items()}
+    made = env_command.template(environ, {})
+    assert made["env"] == {name: f"{{{{ RUNPOD_SECRET_{secret} }}}}" for name, secret in RUNPOD_SECRETS.items()}
+    written = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |  | secret `{secret}` |" in written for name, secret in RUNPOD_SECRETS.items())
+    # What RunPod gives by itself needs no secret of a person's.
+    assert set(RUNPOD_SECRETS) == SECRETS - {"RUNPOD_API_KEY"}
+
+
+def test_every_secret_and_its_old_spellings_look_secret() -> None:
+    spelt = {*SECRETS, *(old for old, new in ALIASES.items() if new in SECRETS)}
+    assert all(looks_secret(name) for name in spelt)
+
+
+def test_a_secret_that_cannot_be_one_fails_its_part_only() -> None:
+    _, left, failed = load_for_boot({"HF_TOKEN": "hf_a\nb", "CIVITAI_API_KEY": "a b"})
+    assert set(failed) == {"gated models"}
+    assert "line break" in failed["gated models"]
+    assert not {"HF_TOKEN", "CIVITAI_API_KEY"} & set(left)
+
+
+def test_what_boot_hands_on_is_clean() -> None:
+    _, left, _ = load_for_boot({"HF_TOKEN": " 'hf_abc'\r", "CIVITAI_TOKEN": '"c1v1"', "PATH": " /bin "})
+    assert (left["HF_TOKEN"], left["CIVITAI_API_KEY"], left["PATH"]) == ("hf_abc", "c1v1", " /bin ")
 
 
 def test_a_template_with_too_many_variables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

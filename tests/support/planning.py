@@ -23,7 +23,7 @@ IMAGE = Image("smoke", "abc", "/opt/python", "/opt/comfyui/main.py", "12.8")
 TUNING = Tuning("consumer", "cpu", ("--cpu",), {"memory_mode": "no GPU seen"}, ())
 
 
-KEY = "ssh-ed25519 AAAAC3Nza me"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGvMTvBrQcAwkNzBdSqrVfLoHsTBeSDvVDjLfmZQmrJK me"
 
 
 def machine(**changes: Any) -> Machine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -12,31 +14,64 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
+from fakes.comfyui import free_port
 from hearmeman_build.build import Image
 from hearmeman_build.host import WORK
 
+# By hand: the demo does without the libraries that the settings need. tests/boot/test_pod.py compares.
+PORTS = (
+    "COMFYUI_PORT",
+    "COMFYUI_INNER_PORT",
+    "STATUS_PORT",
+    "SSH_PORT",
+    "JUPYTER_PORT",
+    "XTTS_PORT",
+    "XTTS_INNER_PORT",
+    "CHATTERBOX_PORT",
+    "CHATTERBOX_INNER_PORT",
+)
+"""Every variable that names a port which something in the pod listens on."""
+
+_held: dict[Path, IO[bytes]] = {}
+"""Locks on the trees that this process uses, until it ends."""
+
 
 def unpack(image: Image, below: Path = WORK / "rootfs") -> Path:
-    """The image's root filesystem as a folder, made once for each digest, written beside and renamed."""
+    """The image's root filesystem as a folder, made once for each digest, written beside and renamed.
+
+    What no process uses any more is deleted; several may call this at once.
+    """
     root = below / image.digest.partition(":")[2][:16]
-    if root.is_dir():
-        return root
     below.mkdir(parents=True, exist_ok=True)
-    for old in below.iterdir():
-        # Another process may be unpacking beside this one.
-        if old.name.startswith(".unpack-") and Path("/proc", old.name.split("-")[1]).exists():
-            continue
-        subprocess.run(["chmod", "-R", "u+w", str(old)], check=True)
-        shutil.rmtree(old)
-    beside = Path(tempfile.mkdtemp(prefix=f".unpack-{os.getpid()}-", dir=below))
+    if root not in _held:
+        lock = _held[root] = root.with_suffix(".lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    with (below / "lock").open("ab") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not root.is_dir():
+            _delete_unused(below)
+            _unpack(image, root)
+    return root
+
+
+def _delete_unused(below: Path) -> None:
+    for old in [path for path in below.iterdir() if path.is_dir()]:
+        with old.with_suffix(".lock").open("ab") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            subprocess.run(["chmod", "-R", "u+w", str(old)], check=True)
+            shutil.rmtree(old)
+
+
+def _unpack(image: Image, root: Path) -> None:
+    beside = Path(tempfile.mkdtemp(prefix="unpack-", dir=root.parent))
     owners = ["--numeric-owner", "-p"] if os.geteuid() == 0 else ["--no-same-owner"]
     for layer in image.layers:
         blob = image.layout / "blobs/sha256" / layer["digest"].partition(":")[2]
         subprocess.run(["tar", "-C", str(beside), "--zstd", *owners, "-xf", str(blob.resolve())], check=True)
     beside.chmod(0o755)
     beside.rename(root)
-    return root
 
 
 def _bwrap(root: Path, mount: list[str]) -> list[str]:
@@ -55,6 +90,11 @@ def _configuration(image: Image) -> dict[str, object]:
         "config"
     ]
     return config
+
+
+def _ports() -> dict[str, str]:
+    """A port of its own for everything that listens: pods share the host's network, and other pods run beside."""
+    return {name: str(free_port()) for name in PORTS}
 
 
 class Pod:
@@ -82,7 +122,7 @@ class Pod:
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [*_bwrap(self.root, self.mount), "--as-pid-1", "--info-fd", str(write), "--", *self.entrypoint],
-            env={**self.environment, **variables},
+            env={**self.environment, **_ports(), **variables},
             pass_fds=[write],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -47,10 +47,11 @@ class Sync:
             **environ,
         }
 
-    def start(self, **more: str) -> Sync:
-        """Start the daemon."""
+    def start(self, before: Sequence[str] = (), **more: str) -> Sync:
+        """Start the daemon as the pod does; `before` are words that start it instead."""
+        command = [sys.executable, "-m", "hearmeman", "sync"]
         self.process = subprocess.Popen(
-            as_sync_user([sys.executable, "-m", "hearmeman", "sync"]),
+            [*before, *command] if before else as_sync_user(command),
             env={**self.environ, **more},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from hearmeman_build.plugins.wheel import record_digest
 
-
-def make_wheel(folder: Path, name: str, files: Mapping[str, str], spoil: str = "") -> Path:
-    """A wheel `name`-1.0 of `files`; RECORD's digest of the file `spoil` is wrong."""
+def make_wheel(folder: Path, name: str, files: Mapping[str, str], method: int = zipfile.ZIP_STORED) -> Path:
+    """A wheel `name`-1.0 of `files`, packed by `method`."""
     info = f"{name}-1.0.dist-info"
     path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for file, text in files.items():
             archive.writestr(file, text)
         archive.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: 1.0\n")
@@ -25,8 +24,8 @@ def make_wheel(folder: Path, name: str, files: Mapping[str, str], spoil: str = "
         )
         rows = []
         for file, text in files.items():
-            content = b"spoilt" if file == spoil else text.encode()
-            rows.append(f"{file},sha256={record_digest(sha256(content).digest())},\n")
+            digest = urlsafe_b64encode(sha256(text.encode()).digest()).rstrip(b"=").decode()
+            rows.append(f"{file},sha256={digest},\n")
         archive.writestr(f"{info}/RECORD", "".join(rows))
     return path
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ import pytest
 from fakes.comfyui import comfyui
 from fakes.r2 import R2
 from hearmeman.sync import cost, report
-from hearmeman.sync.prompts import Prompts
 from support.outputs import png
 from support.repository import ROOT
 from support.sync_process import Sync
@@ -42,7 +39,7 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
     assert "is missing" in run(daemon, "sync", "cost").stderr
     daemon.start()
     try:
-        (daemon.output / "a.png").write_bytes(bytes(1000))
+        (daemon.output / "a.png").write_bytes(png(bytes(980)))
         daemon.wait_for(lambda: "sync.uploaded" in daemon.log() and daemon.report().get("uploaded_files") == 1, "a.png")
         running = run(daemon, "sync", "status", "--json")
         assert running.returncode == 0, running.stderr
@@ -68,20 +65,21 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
 
 def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ())
-    failing = [{"file": "a.png", "kind": "refused", "why": "the bucket said 400", "failures": 7, "since": time.time()}]
-    facts = {"failing_files": 3, "failing": failing, "last_error": "the bucket said 400", "last_error_at": time.time()}
+    now = time.time() + 60  # "just now", however slowly the command starts.
+    failing = [{"file": "a.png", "kind": "refused", "why": "the bucket said 400", "failures": 7, "since": now}]
+    facts = {"failing_files": 3, "failing": failing, "last_error": "the bucket said 400", "last_error_at": now}
     (daemon.state / "sync.json").write_text(json.dumps({**facts, "problem": ""}))
     held = report.lock(daemon.state / "sync.lock")
     assert held is not None
     with held:
         shown = run(daemon, "sync", "status")
         assert shown.returncode == 1
-        for words in ("failing   3 files", "a.png: the bucket said 400, 7 times, first just now", "and 2 more"):
+        for words in ("failing   3 files", "a.png: the bucket said 400, 7 times, first ", "and 2 more"):
             assert words in shown.stdout
         assert "solved" not in shown.stdout
         (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
         shown = run(daemon, "sync", "status")
-        assert (shown.returncode, "solved    the bucket said 400, just now" in shown.stdout) == (0, True)
+        assert (shown.returncode, "solved    the bucket said 400, " in shown.stdout) == (0, True)
 
 
 def test_prices_are_those_of_the_specification() -> None:
@@ -111,38 +109,6 @@ def test_the_prompts_id_is_kept(r2: R2, tmp_path: Path) -> None:
             assert daemon.stop() == 0
         finally:
             daemon.kill()
-
-
-class _ComfyUI(BaseHTTPRequestHandler):
-    """Answers as ComfyUI does while one prompt runs and another has ended."""
-
-    def do_GET(self) -> None:
-        ended = {"outputs": {"9": {"images": [{"filename": "a.png", "subfolder": "sub", "type": "output"}]}}}
-        strange = {"outputs": {"9": {"gifs": [{"filename": "x.gif", "subfolder": "", "type": "output"}]}}}
-        graph = {"1": {"inputs": {"filename_prefix": "video/clip"}}, "2": {"inputs": {"seed": 1}}}
-        history = {"ended-1": ended, "h\u00e4": strange}
-        queue = {"queue_running": [[0, "running-1", graph, {}, []]], "queue_pending": []}
-        body = json.dumps(history if self.path.startswith("/history") else queue).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-def test_whose_file_it_is() -> None:
-    with HTTPServer(("127.0.0.1", 0), _ComfyUI) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        prompts = Prompts(f"http://127.0.0.1:{server.server_port}")
-        now = time.time_ns()
-        assert prompts.of("sub/a.png", 0) == "ended-1"
-        assert prompts.of("video/clip_00001_.mp4", now) == "running-1"
-        assert prompts.of("video/clip_00001_.mp4", now - 3600 * 10**9) == ""
-        assert prompts.of("other.png", now) == ""
-        assert prompts.of("x.gif", now) == ""
-        server.shutdown()
-    assert Prompts("http://127.0.0.1:9").of("a.png", now) == ""
 
 
 def test_outputs_are_found_without_the_kernels_help(r2: R2, tmp_path: Path) -> None:
@@ -175,4 +141,4 @@ def test_the_output_folder_may_vanish_and_come_back(r2: R2, tmp_path: Path) -> N
 def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
     done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
     assert done.returncode == 2
-    assert "SYNC_EXTENSIONS='tar.gz' names tar.gz" in done.stderr
+    assert "SYNC_EXTENSIONS='tar.gz': takes file name extensions" in done.stderr

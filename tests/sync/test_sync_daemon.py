@@ -53,6 +53,7 @@ def test_outputs_arrive(server: S3, sync: Sync, request: pytest.FixtureRequest) 
     assert sync.stop() == 0
 
 
+@pytest.mark.alone
 def test_files_in_folders_made_a_moment_before(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
     # Nearly all of these are closed before their folder is watched.
     sync.wait_said("sync.reconciled")
@@ -138,6 +139,7 @@ def test_an_outage_is_said_once_and_heals(tmp_path: Path) -> None:
         assert daemon.report()["problem"] == ""
 
 
+@pytest.mark.alone
 def test_what_is_left_at_the_stop_is_named_and_sent_by_the_next_start(tmp_path: Path) -> None:
     with S3() as server:
         daemon = Sync(tmp_path, {**server.environ(), "SYNC_DRAIN_SECONDS": "1"})
@@ -161,6 +163,7 @@ def test_names_that_are_not_utf8(server: S3, sync: Sync, request: pytest.Fixture
     assert sync.stop() == 0
 
 
+@pytest.mark.alone
 def test_seconds_from_the_last_byte(server: S3, sync: Sync, request: pytest.FixtureRequest) -> None:
     seconds = []
     for number in range(5):

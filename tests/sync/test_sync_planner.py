@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.r2 import R2
@@ -145,7 +145,6 @@ class World:
         raise AssertionError(f"never done: {self.backlog.left()}")
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(operation, max_size=40))
 def test_every_file_ends_in_the_bucket_once(r2: R2, operations: list[tuple[object, ...]]) -> None:
     prefix = f"p{next(_prefixes)}"

@@ -58,7 +58,7 @@ def test_rows(card: str, vram_mib: int, tier: str, mode: str, arguments: tuple[s
 def test_every_argument_of_the_table_is_a_flag_of_comfyui() -> None:
     for _, _, _, arguments in ROWS:
         text = " ".join(arguments)
-        assert check(text, FLAGS) == (tuple(text.split()), [])
+        assert check(text, FLAGS) == (tuple(text.split()), [], [])
 
 
 def test_below_8_gb_warns() -> None:
@@ -173,7 +173,7 @@ OWN = st.sampled_from(
 
 @given(here=MEMORIES, own=OWN, **WISHES)
 def test_whatever_is_chosen_comfyui_takes(here: Memory, own: str, tier: str, mode: str, voices: list[str]) -> None:
-    wanted, problems = check(own, FLAGS)
+    wanted, problems, _ = check(own, FLAGS)
     assert problems == []
     chosen = tune(here, FLAGS, tier, mode, wanted, voices, "12.8")
     COMFYUI.parse_args(list(chosen.arguments))
@@ -198,7 +198,7 @@ def test_more_vram_never_means_less(small: int, more: int) -> None:
 @given(st.lists(st.sampled_from([*sorted(FLAGS), "1", "0.5", "-1", "auto", "x", "--fas", "--lowvra", ""]), max_size=5))
 def test_what_passes_the_check_comfyui_takes_too(words: list[str]) -> None:
     text = shlex.join(words)
-    arguments, problems = check(text, FLAGS)
+    arguments, problems, _ = check(text, FLAGS)
     if not problems:
         assert arguments == tuple(words)
         COMFYUI.parse_args(words)
@@ -213,9 +213,6 @@ def test_two_gpus_are_not_one() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("--medvram", "--medvram is not a flag of ComfyUI: leave it out"),
-        ("--normalvram", "leave it out"),
-        ("--cpu-text-encoder", "leave it out"),
         ("--lowvran", "did you mean --lowvram?"),
         ("--preview-m auto", "--preview-m is not a flag of ComfyUI: did you mean --preview-method?"),
         ("--listen 0.0.0.0", "use COMFYUI_HOST"),
@@ -238,10 +235,18 @@ def test_two_gpus_are_not_one() -> None:
     ],
 )
 def test_wrong_arguments(text: str, problem: str) -> None:
-    _, problems = check(text, FLAGS)
+    _, problems, _ = check(text, FLAGS)
     assert len(problems) == 1
     assert problems[0].startswith("COMFYUI_ARGS")
     assert problem in problems[0]
+
+
+@pytest.mark.parametrize("gone", ["--medvram", "--normalvram", "--cpu-text-encoder"])
+def test_flags_of_older_guides_are_dropped_with_a_warning(gone: str) -> None:
+    words, problems, warnings = check(f"--fast {gone} --preview-method auto", FLAGS)
+    assert (words, problems) == (("--fast", "--preview-method", "auto"), [])
+    assert len(warnings) == 1
+    assert f"COMFYUI_ARGS: {gone} is dropped, ComfyUI has no such flag" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +254,7 @@ def test_wrong_arguments(text: str, problem: str) -> None:
     ["--fast", "--fast cublas_ops", "--reserve-vram 1.5", "--directml -1", "--cache-ram 4 8", "--preview-method=auto"],
 )
 def test_right_arguments(text: str) -> None:
-    assert check(text, FLAGS) == (tuple(text.split()), [])
+    assert check(text, FLAGS) == (tuple(text.split()), [], [])
 
 
 def put(root: Path, path: str, text: str) -> None:

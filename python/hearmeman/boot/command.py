@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     clock = _Clock(facts.boot_started())
     image = read_image(args.image_file)
     known = flags.load_flags(tune_command.flags_file(args.image_file))
-    settings, merged, failed, own = _load({**image.env, **environ}, known)
+    settings, merged, failed, own, dropped = _load({**image.env, **environ}, known)
     clock.mark("settings")
     memory = machine.gather(settings.models_path)
     clock.mark("gpu")
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         tune_command.voices(settings),
         cuda_floor=image.cuda_floor,
     )
+    tuning = dataclasses.replace(tuning, warnings=(*dropped, *tuning.warnings))
     plan = planner.make_plan(settings, here, image, tuning, merged, str(args.run_dir), sys.executable, failed)
     clock.mark("plan")
     text = "\n".join(lines(plan, settings, here, image, tuning))
@@ -142,16 +143,17 @@ class _Clock:
         self.phases[phase] = round(self.now(), 3)
 
 
-def _load(environ: Mapping[str, str], known: Any) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...]]:
+def _load(
+    environ: Mapping[str, str], known: Any
+) -> tuple[Any, dict[str, str], dict[str, str], tuple[str, ...], list[str]]:
     from hearmeman.settings import SettingsError, canonical, load_for_boot
     from hearmeman.tune.command import own_arguments
 
-    own, problems = own_arguments(canonical(environ).get("COMFYUI_ARGS", ""), known)
-    told = "\n".join(f"  {problem}" for problem in problems)
+    own, problems, warnings = own_arguments(canonical(environ).get("COMFYUI_ARGS", ""), known)
     try:
         settings, left, failed = load_for_boot(environ)
     except SettingsError as error:
-        raise SettingsError("\n".join(part for part in (str(error), told) if part)) from error
+        raise SettingsError([*error.problems, *problems]) from error
     if problems:
-        raise SettingsError(f"settings are wrong, nothing was started:\n{told}")
-    return settings, left, failed, own
+        raise SettingsError(problems)
+    return settings, left, failed, own, warnings

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from hearmeman.redact import looks_secret
 from hearmeman.settings import SECRETS, Settings
-
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE
-)
 
 
 def withheld(environ: Mapping[str, str]) -> set[str]:
     """Name the variables that look secret, and those that repeat a secret's value."""
-    names = {name for name in environ if name in SECRETS or _SECRET_NAME.search(name)}
+    names = {name for name in environ if name in SECRETS or looks_secret(name)}
     values = {environ[name] for name in names if len(environ[name]) >= 8}
     return names | {name for name, value in environ.items() if any(secret in value for secret in values)}
 

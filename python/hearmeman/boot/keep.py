@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from hearmeman import redact
 from hearmeman.boot.output import Output
 from hearmeman.log import line
 
@@ -60,6 +61,7 @@ class Keeper:
         self.args = args
         self.name: str = args.name
         self.environment: dict[str, str] = json.loads(args.env_file.read_text(encoding="utf-8"))
+        redact.learn(self.environment)
         self.output = Output(self.name, args.log)
         self.stopping = False
         self.facts: dict[str, object] = {

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from hearmeman.log import line
+from hearmeman.redact import redact_line
 
 LOG_BYTES = 10 * 1024**2
 KEPT_LOGS = 3
@@ -46,6 +47,7 @@ class Output:
 
     def write(self, text: bytes) -> None:
         """Write one line to both places; a full disk stops the log file and not the process."""
+        text = redact_line(text)
         try:
             sys.stdout.buffer.write(self.prefix + text + b"\n")
             sys.stdout.buffer.flush()

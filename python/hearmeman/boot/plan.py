@@ -14,7 +14,7 @@ from hearmeman.boot.users import COMFYUI, ROOT
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image
-from hearmeman.settings import Settings
+from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
 
@@ -266,16 +266,15 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
             f"processes cannot be given users of their own ({machine.not_separate}): "
             "ComfyUI and its custom nodes could read the pod's secrets"
         )
+    found += settings.key_problems
     if machine.ownerless:
         found.append(
             f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "
             f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key go with the pod"
         )
-    found += [f"key {number} of PUBLIC_KEY is no SSH public key: it is left out" for number in settings.bad_keys]
     if settings.update_nodes_on_start and not machine.volume_repositories:
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
-    known = {name.upper(): "" for name in Settings.model_fields}
-    found += [f"{name} is set, and nothing here knows it: it has no effect" for name in strangers(environ, known)]
+    found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)

@@ -17,6 +17,7 @@ from hearmeman.door import pages
 from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, without_ours
 from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
 from hearmeman.log import log
+from hearmeman.redact import redacted
 from hearmeman.state_file import write_json
 from hearmeman.status import collect
 
@@ -66,6 +67,7 @@ class Door:
     async def status(self, request: web.Request) -> web.Response:
         """Everything that is known of the pod."""
         found = await asyncio.to_thread(collect.status, self.run_dir)
+        found = redacted(found)
         dumps = functools.partial(json.dumps, indent=2)
         return web.json_response(found, dumps=dumps, headers={"Cache-Control": "no-store"})
 

@@ -49,10 +49,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def rows(environ: Mapping[str, str], image_env: Mapping[str, str]) -> list[dict[str, str]]:
     """Make one row per variable: name, value, from (environment, image, default or an old spelling), default, help."""
-    from hearmeman.settings import ALIASES, GROUPS, SECRETS, Settings
+    from hearmeman.settings import ALIASES, GROUPS, NAMES, SECRETS, Settings
     from hearmeman.settings.declare import renamed
 
-    found, spelt, _ = renamed(environ, ALIASES)
+    found, spelt, _ = renamed(environ, ALIASES, NAMES)
     table = []
     for name in (name for _, names in GROUPS for name in names):
         field = Settings.model_fields[name.lower()]
@@ -69,14 +69,14 @@ def rows(environ: Mapping[str, str], image_env: Mapping[str, str]) -> list[dict[
 def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[str, Any]:
     """Make the parts of a RunPod template that follow from the settings: `env` and `ports`.
 
-    A secret's value is replaced by a reference to RunPod's secret of the same name in small letters.
+    A secret's value is replaced by a reference to RunPod's secret, whose name docs/environment.md has.
 
     Raises:
         UsageError: more variables differ from the defaults than RunPod takes.
     """
     from hearmeman.door.ports import doors
     from hearmeman.errors import UsageError
-    from hearmeman.settings import SECRETS, Settings, canonical, load
+    from hearmeman.settings import RUNPOD_SECRETS, Settings, canonical, load
     from hearmeman.settings.declare import extra_of
 
     settings = load(environ)
@@ -86,7 +86,7 @@ def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[s
         name = field_name.upper()
         differs = name in found and getattr(settings, field_name) != field.default
         if differs and not extra_of(field)["given"] and image_env.get(name) != found[name]:
-            env[name] = f"{{{{ RUNPOD_SECRET_{field_name} }}}}" if name in SECRETS else found[name]
+            env[name] = f"{{{{ RUNPOD_SECRET_{RUNPOD_SECRETS[name]} }}}}" if name in RUNPOD_SECRETS else found[name]
     if len(env) > MOST_VARIABLES:
         raise UsageError(
             f"{len(env)} variables differ from the defaults, and RunPod takes {MOST_VARIABLES}: "
@@ -99,14 +99,17 @@ def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[s
 
 def markdown() -> str:
     """Write docs/environment.md."""
-    from hearmeman.settings import GROUPS, SECRETS, Settings
+    from hearmeman.settings import GROUPS, RUNPOD_SECRETS, SECRETS, Settings
     from hearmeman.settings.declare import extra_of
+    from hearmeman.settings.values import takes
 
     lines = [
         "# Environment variables",
         "",
         "Made by `hearmeman env --docs docs/environment.md`; do not edit by hand. An empty value counts as unset.",
-        "Secrets are never printed, and only the process that needs one is given it.",
+        "Blanks and quotes around a value do not matter, nor does the case of words such as true or consumer.",
+        "Secrets are never printed, and only the process that needs one is given it. A secret's name under *Takes* is what",
+        "it is called in RunPod's console: a template refers to `hf_token` as `{{ RUNPOD_SECRET_hf_token }}`.",
     ]
     for heading, names in GROUPS:
         lines += ["", f"## {heading}", "", "| Variable | Default | Takes | Meaning |", "| --- | --- | --- | --- |"]
@@ -116,21 +119,10 @@ def markdown() -> str:
             aliases = extra_of(field)["aliases"]
             meaning += [f"Also spelt {', '.join(f'`{alias}`' for alias in aliases)}."] if aliases else []
             default = f"`{_text(field.default)}`" if _text(field.default) else ""
-            takes = "secret" if name in SECRETS else _takes(Settings, name.lower())
-            lines.append(f"| `{name}` | {default} | {takes} | {'. '.join(meaning)} |")
+            called = RUNPOD_SECRETS.get(name)
+            kind = f"secret `{called}`" if called else "secret" if name in SECRETS else takes(field)
+            lines.append(f"| `{name}` | {default} | {kind} | {'. '.join(meaning)} |")
     return "\n".join(lines) + "\n"
-
-
-def _takes(model: Any, field_name: str) -> str:
-    schema = model.model_json_schema()["properties"][field_name]
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    kinds = {"boolean": "true, false", "integer": "whole number", "number": "number", "array": "list"}
-    kind = kinds.get(schema.get("type", ""), "text")
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        return f"{kind}, {least:g} to {most:g}"
-    return f"{kind}, {least:g} or more" if least is not None else kind
 
 
 def _text(default: Any) -> str:

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, SecretStr, ValidationInfo, field_validator
 
-from hearmeman.settings.declare import Words, var
+from hearmeman.settings.declare import var
 from hearmeman.settings.endpoint import endpoint_of
+from hearmeman.settings.values import (
+    Bucket,
+    CacheUrl,
+    Digits,
+    Endpoint,
+    Extensions,
+    Folder,
+    Host,
+    Hosts,
+    Ids,
+    PodName,
+    Prefix,
+    Unit,
+    Url,
+    several,
+)
 
-_FOLDER = "^(/.*)?$"
-_HOST = r"^[^\s,]+$"
+Seconds = Annotated[float, Unit("seconds")]
+_DAY = 86400
 
 
 class Places(BaseModel):
     """Where things are kept."""
 
-    volume_dir: str = var("/workspace", "where the volume is mounted; /runpod-volume on serverless", pattern="^/")
+    volume_dir: Folder = var("/workspace", "where the volume is mounted; /runpod-volume on serverless")
     storage_mode: Literal["auto", "ephemeral", "persistent"] = var(
         "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
     )
-    models_dir: str = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models", pattern=_FOLDER)
-    comfyui_output_dir: str = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output", pattern=_FOLDER)
-    state_dir: str = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID", pattern=_FOLDER)
+    models_dir: Folder = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models")
+    comfyui_output_dir: Folder = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output")
+    state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
 
 class ComfyUI(BaseModel):
     """ComfyUI."""
 
-    comfyui_host: Words = var(("0.0.0.0",), "addresses that ComfyUI's port is open on", min_length=1)
+    comfyui_host: Hosts = var(("0.0.0.0",), "addresses that ComfyUI's port is open on")
     comfyui_port: int = var(8188, "port of ComfyUI", ge=1, le=65535)
     comfyui_inner_port: int = var(
         18188, "with ACCESS_TOKEN: port on loopback that ComfyUI itself listens on, behind the gate", ge=1, le=65535
@@ -38,7 +54,7 @@ class ComfyUI(BaseModel):
         "", "extra ComfyUI arguments; they win over the tuner's; empty or 'auto' means none", ("CLI_ARGS",)
     )
     update_nodes_on_start: bool = var(False, "pull the custom nodes on the volume before ComfyUI starts")
-    update_nodes_seconds: float = var(120, "seconds that the update of nodes may take in all", ge=1)
+    update_nodes_seconds: Seconds = var(120, "seconds that the update of nodes may take in all", ge=1, le=_DAY)
     comfyui_commit: str = var("", "the image's ComfyUI commit; set by the image", given=True)
 
 
@@ -58,16 +74,17 @@ class Doors(BaseModel):
         None,
         "a gate that asks for this token stands before ComfyUI, the voice APIs and the status page",
         ("COMFYUI_TOKEN",),
+        secret="access_token",
     )
-    status_host: Words = var(("0.0.0.0",), "addresses that the status page's port is open on", min_length=1)
+    status_host: Hosts = var(("0.0.0.0",), "addresses that the status page's port is open on")
     status_port: int = var(19123, "port of the status page, /healthz and /readyz", ge=1, le=65535)
     public_key: str = var("", "SSH public keys, one a line; sshd starts when it is set")
     ssh_public_key: str = var("", "SSH public keys for this pod alone; replaces PUBLIC_KEY", given=True)
     ssh_port: int = var(22, "port of sshd", ge=1, le=65535)
     jupyter_password: SecretStr | None = var(
-        None, "JupyterLab's token; JupyterLab starts when it is set", ("JUPYTER_TOKEN",)
+        None, "JupyterLab's token; JupyterLab starts when it is set", ("JUPYTER_TOKEN",), secret="jupyter_password"
     )
-    jupyter_host: str = var("0.0.0.0", "address that JupyterLab's port is open on", pattern=_HOST)
+    jupyter_host: Host = var("0.0.0.0", "address that JupyterLab's port is open on")
     jupyter_port: int = var(8888, "port of JupyterLab", ge=1, le=65535)
 
     @field_validator("access_token", "jupyter_password")
@@ -83,12 +100,12 @@ class Voices(BaseModel):
     """Voice APIs."""
 
     enable_xtts: bool = var(False, "fetch XTTS v2 and run its API")
-    xtts_host: str = var("127.0.0.1", "address that the XTTS API's port is open on", pattern=_HOST)
+    xtts_host: Host = var("127.0.0.1", "address that the XTTS API's port is open on")
     xtts_port: int = var(8020, "port of the XTTS API", ge=1, le=65535)
     xtts_inner_port: int = var(18020, "with ACCESS_TOKEN: the XTTS API's own port on loopback", ge=1, le=65535)
     coqui_tos_agreed: bool = var(False, "you accept XTTS v2's licence (CPML, not for commercial use)")
     enable_chatterbox: bool = var(False, "fetch Chatterbox and run its API")
-    chatterbox_host: str = var("127.0.0.1", "address that the Chatterbox API's port is open on", pattern=_HOST)
+    chatterbox_host: Host = var("127.0.0.1", "address that the Chatterbox API's port is open on")
     chatterbox_port: int = var(8000, "port of the Chatterbox API", ge=1, le=65535)
     chatterbox_inner_port: int = var(
         18000, "with ACCESS_TOKEN: the Chatterbox API's own port on loopback", ge=1, le=65535
@@ -99,18 +116,18 @@ class Models(BaseModel):
     """Models: what is fetched, and from where."""
 
     model_catalogue: str = var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
-    models: str = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
+    models: Ids = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
     wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
     dry_run: bool = var(False, "print the fetch plan and fetch nothing")
-    download_timeout: int = var(1800, "seconds without progress after which a download is cut", ge=1)
-    volume_size_gb: float = var(
-        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0
+    download_timeout: Annotated[int, Unit("seconds")] = var(
+        1800, "seconds without progress after which a download is cut", ge=1, le=_DAY
+    )
+    volume_size_gb: Annotated[float, Unit("GB")] = var(
+        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0, le=1_000_000
     )
     enable_controlnet: bool = var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
-    controlnet_models: str = var(
-        "canny,depth,openpose",
-        "which ControlNets, separated by commas: canny, depth, openpose, lineart, normalbae",
-        pattern=r"^ *(canny|depth|openpose|lineart|normalbae)( *, *(canny|depth|openpose|lineart|normalbae))* *$",
+    controlnet_models: Annotated[str, several("canny", "depth", "openpose", "lineart", "normalbae")] = var(
+        "canny,depth,openpose", "which ControlNets"
     )
     enable_vibevoice: bool = var(False, "fetch VibeVoice (speech in ComfyUI)")
     vibevoice_model: Literal["1.5B", "Large", "Large-Q8"] = var("Large", "which VibeVoice")
@@ -141,32 +158,39 @@ class Models(BaseModel):
     download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
-    model_cache: str = var(
+    model_cache: CacheUrl = var(
         "",
         "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
-        pattern="^(s3://[^/]+(/.*)?)?$",
     )
-    civitai_api_key: SecretStr | None = var(None, "CivitAI API key, for files that want a login")
-    civitai_endpoint: str = var("https://civitai.com", "address of CivitAI", pattern="^https?://")
-    hf_token: SecretStr | None = var(None, "Hugging Face token for gated models")
-    hf_endpoint: str = var("https://huggingface.co", "address of the Hugging Face Hub", pattern="^https?://")
+    civitai_api_key: SecretStr | None = var(
+        None, "CivitAI API key, for files that want a login", ("CIVITAI_TOKEN",), secret="civitai_key"
+    )
+    civitai_endpoint: Url = var("https://civitai.com", "address of CivitAI")
+    hf_token: SecretStr | None = var(
+        None, "Hugging Face token for gated models", ("HUGGING_FACE_HUB_TOKEN",), secret="hf_token"
+    )
+    hf_endpoint: Url = var("https://huggingface.co", "address of the Hugging Face Hub")
 
 
 class Sync(BaseModel):
     """Outputs: where they are uploaded."""
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
-    r2_bucket: str = var("runpod", "bucket that outputs go to", pattern="^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-    r2_endpoint: str = var("", "address of the S3 endpoint, without the bucket's name; required with ENABLE_R2_SYNC")
-    r2_prefix: str = var("outputs", "first part of every object's key")
-    r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC")
-    r2_secret_access_key: SecretStr | None = var(None, "secret key; required with ENABLE_R2_SYNC")
-    sync_extensions: str = var(
+    r2_bucket: Bucket = var("runpod", "bucket that outputs go to")
+    r2_endpoint: Endpoint = var(
+        "", "address of the S3 endpoint, without the bucket's name; required with ENABLE_R2_SYNC"
+    )
+    r2_prefix: Prefix = var("outputs", "first part of every object's key")
+    r2_access_key_id: SecretStr | None = var(None, "access key; required with ENABLE_R2_SYNC", secret="r2_access_key")
+    r2_secret_access_key: SecretStr | None = var(
+        None, "secret key; required with ENABLE_R2_SYNC", secret="r2_secret_key"
+    )
+    sync_extensions: Extensions = var(
         "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
     )
     sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
-    sync_drain_seconds: float = var(20, "seconds the sync may use at stop to send what is left", ge=0)
+    sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
     @field_validator("r2_endpoint")
     @classmethod
@@ -185,17 +209,17 @@ class Sync(BaseModel):
 class Stop(BaseModel):
     """Stopping."""
 
-    stop_seconds: float = var(30, "seconds the whole stop may take", ge=1)
+    stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
 
 
 class Given(BaseModel):
     """Given by RunPod, or by boot."""
 
-    runpod_pod_id: str = var("local", "the pod's name", given=True, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
-    runpod_tcp_port_22: str = var("", "outer port that leads to SSH", given=True, pattern=r"^\d*$")
+    runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
     runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
 
     @field_validator("runpod_pod_id")

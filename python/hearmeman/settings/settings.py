@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from pydantic import ConfigDict, SecretStr, field_validator
+from pydantic import ConfigDict, SecretStr, ValidationInfo, field_validator
 
-from hearmeman.settings import groups
+from hearmeman.settings import groups, values
 from hearmeman.settings.declare import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, extra_of
-
-PUBLIC_KEY = re.compile(r"(^|\s)((ssh|ecdsa)-[\w-]+|sk-[\w@.-]+)\s+AAAA[A-Za-z0-9+/=]+(\s|$)")
 
 
 class Settings(
@@ -30,10 +27,12 @@ class Settings(
 
     @field_validator("*", mode="before")
     @classmethod
-    def _substituted(cls, value: Any) -> Any:
-        if isinstance(value, str) and UNSUBSTITUTED.search(value):
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        if UNSUBSTITUTED.search(value):
             raise ValueError(UNSUBSTITUTED_TEXT)
-        return value
+        return values.read(cls.model_fields[info.field_name], value)
 
     @property
     def comfyui_dir(self) -> str:
@@ -72,12 +71,25 @@ class Settings(
     @property
     def authorized_keys(self) -> tuple[str, ...]:
         """SSH public keys that may log in."""
-        return tuple(key for key in self._keys() if PUBLIC_KEY.search(key))
+        return tuple(key for key in self._keys() if not values.key_problem(key))
 
     @property
-    def bad_keys(self) -> tuple[int, ...]:
-        """Which lines of the public keys are none, counted from 1."""
-        return tuple(number for number, key in enumerate(self._keys(), 1) if not PUBLIC_KEY.search(key))
+    def key_problems(self) -> tuple[str, ...]:
+        """What is wrong with lines of the public keys, counted from 1."""
+        name = "SSH_PUBLIC_KEY" if self.ssh_public_key else "PUBLIC_KEY"
+        found = [
+            f"line {number} of {name} {problem}; it is left out"
+            for number, key in enumerate(self._keys(), 1)
+            if (problem := values.key_problem(key))
+        ]
+        return (
+            *found,
+            *(
+                f"line {number} of {name} holds two keys, and sshd reads only the first: put each on a line of its own"
+                for number, key in enumerate(self._keys(), 1)
+                if not values.key_problem(key) and values.second_key(key)
+            ),
+        )
 
     def _keys(self) -> list[str]:
         lines = (self.ssh_public_key or self.public_key).replace("\\n", "\n").splitlines()
@@ -104,10 +116,20 @@ class Settings(
         return f"{self.volume_dir}/.cache"
 
 
+NAMES: dict[str, str] = {name.upper(): name for name in Settings.model_fields}
+"""Variable -> its field."""
+
 SECRETS = frozenset(
     name.upper() for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None
 )
 """Names of the variables that never appear in logs, argv or another process's environment."""
+
+RUNPOD_SECRETS: dict[str, str] = {
+    name.upper(): extra_of(field)["secret"]
+    for name, field in Settings.model_fields.items()
+    if extra_of(field)["secret"]
+}
+"""Variable -> what its secret is called in RunPod's console, where a person makes it."""
 
 ALIASES: dict[str, str] = {
     alias: name.upper() for name, field in Settings.model_fields.items() for alias in extra_of(field)["aliases"]

@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.handlers import add_expect_header
 
 from hearmeman.settings import Settings, SettingsError
+from hearmeman.settings.declare import Problem
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,10 +53,11 @@ def make_client(settings: Settings, connections: int, requests: Requests) -> S3C
     missing = [n for n in ("r2_endpoint", "r2_access_key_id", "r2_secret_access_key") if not getattr(settings, n)]
     if missing or not settings.r2_access_key_id or not settings.r2_secret_access_key:
         names = ", ".join(name.upper() for name in missing)
-        raise SettingsError(
+        why = (
             f"{names} must be set to upload: give the bucket's endpoint and a token's two keys; in a pod with "
             "ENABLE_R2_SYNC=true root's shells need none of them"
         )
+        raise SettingsError([Problem(missing[0].upper() if missing else "", why)])
     client: S3Client = session().client(
         "s3",
         endpoint_url=settings.r2_endpoint,

@@ -15,10 +15,13 @@ _TIMEOUT = 1.0
 _SILENCE = 30.0
 """Seconds during which a ComfyUI that did not answer is not asked again."""
 _FRESH = 60.0
-"""Seconds for which a file may be the work of the prompt that runs now."""
+"""Seconds after its last change during which a file is asked about: older ones come from a prompt that is long over."""
+_PAUSE = 0.5
+"""Seconds between two questions: an answer is some megabytes of JSON, and serves every file written before it."""
 _HISTORY = 16
 """How many finished prompts are asked for."""
-
+_KNOWN = 10_000
+"""Files whose prompts are remembered."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an id looks like; another could not be sent in a header."""
@@ -30,24 +33,37 @@ class Prompts:
     def __init__(self, url: str) -> None:
         """Ask ComfyUI at `url`, without a slash at its end."""
         self.url = url
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._silent_until = 0.0
+        self._asked = 0.0
         self._known: dict[str, str] = {}
+        self._running: tuple[str, tuple[str, ...]] = "", ()
 
     def of(self, relative: str, mtime_ns: int) -> str:
         """Give the id of the prompt that wrote the output `relative`, last at `mtime_ns`; empty if nobody knows.
 
         A finished prompt names its files. Of the one that runs, the beginnings of its files' names are known.
         """
-        with self._lock:
-            if relative not in self._known and time.monotonic() >= self._silent_until:
-                try:
-                    self._known = dict(self._finished())
-                    if relative not in self._known and time.time() - mtime_ns / 1e9 < _FRESH:
-                        return self._running(relative)
-                except (OSError, ValueError, AttributeError, TypeError, IndexError):
-                    self._silent_until = time.monotonic() + _SILENCE
-            return self._known.get(relative, "")
+        now, known = time.time(), self._known.get(relative, "")
+        if known or now - mtime_ns / 1e9 >= _FRESH:
+            return known
+        written = min(mtime_ns / 1e9, now)
+        with self._asking:  # Who comes meanwhile waits for this answer and shares it.
+            if self._asked < written and time.monotonic() >= self._silent_until:
+                time.sleep(max(0.0, min(self._asked + _PAUSE - time.time(), _PAUSE)))
+                self._ask()
+        prompt_id, starts = self._running
+        return self._known.get(relative) or (prompt_id if relative.startswith(starts) else "")
+
+    def _ask(self) -> None:
+        self._asked = time.time()
+        try:
+            found = {**self._known, **dict(self._finished())}
+            self._known = dict(list(found.items())[-_KNOWN:])
+            self._running = self._now_running()
+        except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
+            self._silent_until = time.monotonic() + _SILENCE
+            self._running = "", ()
 
     def _finished(self) -> Iterator[tuple[str, str]]:
         for prompt_id, entry in self._get(f"/history?max_items={_HISTORY}").items():
@@ -57,13 +73,13 @@ class Prompts:
                 for found in _named_files(output):
                     yield found, str(prompt_id)
 
-    def _running(self, relative: str) -> str:
+    def _now_running(self) -> tuple[str, tuple[str, ...]]:
         running = self._get("/queue")["queue_running"]
         if len(running) != 1 or not _PLAIN.fullmatch(str(running[0][1])):
-            return ""
+            return "", ()
         _, prompt_id, graph = running[0][:3]
-        starts = [str(node.get("inputs", {}).get("filename_prefix") or "") for node in graph.values()]
-        return str(prompt_id) if any(start and relative.startswith(start) for start in starts) else ""
+        starts = (str(node.get("inputs", {}).get("filename_prefix") or "") for node in graph.values())
+        return str(prompt_id), tuple(start for start in starts if start)
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=_TIMEOUT) as reply:

@@ -7,10 +7,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearmeman import image
 from hearmeman.tune import flags, machine, tuner
+
+if TYPE_CHECKING:
+    from hearmeman.settings.declare import Problem
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +28,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = settings_module.load(environ)
     known = flags.load_flags(flags_file())
-    own, problems = own_arguments(settings.comfyui_args, known)
+    own, problems, dropped = own_arguments(settings.comfyui_args, known)
     if problems:
-        raise settings_module.SettingsError("settings are wrong:\n" + "\n".join(f"  {p}" for p in problems))
+        raise settings_module.SettingsError(problems)
     memory = machine.gather(settings.models_path)
     floor = image.read_image(image.IMAGE_FILE).cuda_floor if image.IMAGE_FILE.exists() else ""
     chosen = tuner.tune(
         memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings), cuda_floor=floor
     )
+    chosen = dataclasses.replace(chosen, warnings=(*dropped, *chosen.warnings))
     if args.models:
         return _models(settings, memory, args.json)
     if args.json:
@@ -98,9 +102,14 @@ def lines(chosen: tuner.Tuning) -> list[str]:
     return shown + [f"problem: {problem}" for problem in chosen.problems]
 
 
-def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str, ...], list[str]]:
-    """Check COMFYUI_ARGS; empty and 'auto' mean that there are none."""
-    return ((), []) if text.strip() in ("", "auto") else flags.check(text, known)
+def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str, ...], list[Problem], list[str]]:
+    """Check COMFYUI_ARGS: (arguments, problems, warnings); empty and 'auto' mean that there are none."""
+    from hearmeman.settings.declare import Problem
+
+    if text.strip().casefold() in ("", "auto"):
+        return (), [], []
+    words, problems, warnings = flags.check(text, known)
+    return words, [Problem("COMFYUI_ARGS", problem) for problem in problems], warnings
 
 
 def flags_file(image_file: Path = Path("/opt/hearmeman/image.json")) -> Path:

@@ -36,10 +36,11 @@ _OURS = {
     "--tls-certfile": "RunPod's proxy speaks TLS for the pod; leave it out",
 }
 _GONE = {
-    "--medvram": "leave it out: ComfyUI manages this itself (--lowvram is the nearest)",
-    "--normalvram": "leave it out: it is what ComfyUI does anyway",
-    "--cpu-text-encoder": "leave it out: ComfyUI offloads text encoders itself",
+    "--medvram": "ComfyUI manages this itself",
+    "--normalvram": "it is what ComfyUI does anyway",
+    "--cpu-text-encoder": "ComfyUI offloads text encoders itself",
 }
+"""What older guides give to ComfyUI and its parser would refuse; each only asked for what happens anyway."""
 _NUMBER = re.compile(r"-\d+(\.\d*)?")
 
 
@@ -80,17 +81,23 @@ def parse_flags(content: Mapping[str, Any]) -> dict[str, Flag]:
     return flags
 
 
-def check(text: str, flags: Mapping[str, Flag]) -> tuple[tuple[str, ...], list[str]]:
-    """Split COMFYUI_ARGS and find what ComfyUI, or boot, would refuse: (arguments, problems)."""
+def check(text: str, flags: Mapping[str, Flag]) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """Split COMFYUI_ARGS and find what ComfyUI, or boot, would refuse: (arguments, problems, warnings).
+
+    Flags that no longer exist and asked for what ComfyUI does by itself are dropped with a warning.
+    """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        return (), [f"COMFYUI_ARGS={text!r}: {error}: close the quotation"]
+        return (), [f"COMFYUI_ARGS={text!r}: {error}: close the quotation"], []
     problems: list[str] = []
+    warnings: list[str] = []
+    kept: list[str] = []
     seen: list[str] = []
     at = 0
     while at < len(words):
         spelling, has_value, value = words[at].partition("=")
+        began = at
         at += 1
         flag = flags.get(spelling)
         if not _is_flag(spelling):
@@ -100,6 +107,11 @@ def check(text: str, flags: Mapping[str, Flag]) -> tuple[tuple[str, ...], list[s
         while not has_value and at < len(words) and not _is_flag(words[at]) and (_takes(flag, len(values))):
             values.append(words[at])
             at += 1
+        if flag is None and spelling in _GONE:
+            dropped = " ".join(words[began:at])
+            warnings.append(f"COMFYUI_ARGS: {dropped} is dropped, ComfyUI has no such flag: {_GONE[spelling]}")
+            continue
+        kept += words[began:at]
         if flag is None:
             problems.append(_unknown(spelling, flags))
         elif spelling in _OURS:
@@ -108,7 +120,7 @@ def check(text: str, flags: Mapping[str, Flag]) -> tuple[tuple[str, ...], list[s
             problems += _values(flag, values, bool(has_value))
             problems += [f"{flag.name} excludes {other}" for other in seen if other in flag.excludes]
             seen.append(flag.name)
-    return tuple(words), [f"COMFYUI_ARGS: {problem}" for problem in problems]
+    return tuple(kept), [f"COMFYUI_ARGS: {problem}" for problem in problems], warnings
 
 
 def names(arguments: Sequence[str]) -> set[str]:
@@ -164,7 +176,5 @@ def _values(flag: Flag, values: list[str], joined: bool) -> list[str]:
 
 
 def _unknown(spelling: str, flags: Mapping[str, Flag]) -> str:
-    if spelling in _GONE:
-        return f"{spelling} is not a flag of ComfyUI: {_GONE[spelling]}"
     near = difflib.get_close_matches(spelling, flags, n=1) or [f for f in sorted(flags) if f.startswith(spelling)]
     return f"{spelling} is not a flag of ComfyUI" + (f": did you mean {near[0]}?" if near else "")

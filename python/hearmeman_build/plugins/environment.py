@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import IO, Any
 
 from hearmeman_build.errors import BuildError
 from hearmeman_build.plugins import wheel
@@ -65,38 +61,6 @@ class Environment:
             f"if __name__ == '__main__':\n    sys.exit({attribute}())\n"
         )
         return file_entry(f"{self.root}/bin/{name}", text.encode(), 0o755)
-
-
-# Opening a wheel reads its whole list of files, and torch's is long.
-_archive = cache(zipfile.ZipFile)
-
-
-class _Checked(io.RawIOBase):
-    """A member's bytes as they are read, compared with RECORD when they end; some members are over 1 GB."""
-
-    def __init__(self, member: wheel.Member) -> None:
-        self.member = member
-        self.source = _archive(member.archive).open(member.name)
-        self.hash = hashlib.sha256()
-        self.left = member.size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.source.read(min(len(buffer), self.left))
-        buffer[: len(data)] = data
-        self.hash.update(data)
-        self.left -= len(data)
-        if self.left == 0 and self.member.digest not in ("", wheel.record_digest(self.hash.digest())):
-            raise BuildError(
-                f"{self.member.archive.name}: {self.member.name} differs from the wheel's own RECORD: the wheel is bad"
-            )
-        return len(data)
-
-
-def _opener(member: wheel.Member) -> Callable[[], IO[bytes]]:
-    return lambda: io.BufferedReader(_Checked(member), 1 << 20)
 
 
 def wheel_file(path: Path) -> Path:
@@ -183,14 +147,14 @@ def _installed(environment: Environment, target: str, member: wheel.Member) -> d
     """One member at its place, and its bytecode, which is made when its turn comes."""
     mode = 0o755 if member.executable else 0o644
     if member.script:
-        data = _opener(member)().read()
+        data = member.open().read()
         if data.startswith(b"#!python"):
             data = b"#!" + environment.python.encode() + data[data.index(b"\n") :]
         return {target: file_entry(target, data, mode)}
-    tree = {target: Entry(target, "file", mode, size=member.size, open=_opener(member))}
+    tree = {target: Entry(target, "file", mode, size=member.size, open=member.open)}
     if target.endswith(".py"):
         code = cache_path(target)
-        tree[code] = Entry(code, "file", make=lambda: compile_module(_opener(member)().read(), f"/{target}"))
+        tree[code] = Entry(code, "file", make=lambda: compile_module(member.open().read(), f"/{target}"))
     return tree
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,17 +11,26 @@ import queue
 import subprocess
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Protocol
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.plugins import ahead
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
 MTIME = 1
 _BLOCK = 1 << 20
-"""Bytes that go to the compressor at once; tarfile copies its buffer with every smaller piece."""
+"""Bytes that go to the compressor at once."""
+_TYPES = {"dir": tarfile.DIRTYPE, "file": tarfile.REGTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}
+
+
+class Content(Protocol):
+    """Where a file's bytes come from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """About the next `size` bytes, or all that is left; b"" at the end."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,10 @@ class Entry:
     """Where a link leads; for "hard" a path in this layer."""
     size: int = 0
     """Bytes of a file."""
-    open: Callable[[], IO[bytes]] | None = None
+    open: Callable[[], Content] | None = None
     """Opens a file's content."""
     make: Callable[[], bytes | None] | None = None
-    """Makes a file's content when its turn comes, beside the compressor's work; None leaves the file out."""
+    """Makes a file's content, in a process of its own beside the compressor's work; None leaves the file out."""
 
 
 def file_entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
@@ -75,58 +85,118 @@ def ordered(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda e: (e.kind == "hard", e.path))
 
 
-class _Tee(io.RawIOBase):
-    """Hands on what is written, and hashes it in a second thread: a layer is some gigabytes."""
+class _Sink:
+    """Hands blocks on to the compressor and to a hash, each in a thread of its own: a layer is some gigabytes.
 
-    def __init__(self, sink: IO[bytes]) -> None:
-        self.sink = sink
+    The queues are long enough that the compressor goes on while a block is slow to come.
+    """
+
+    def __init__(self, compressor: IO[bytes]) -> None:
         self.size = 0
+        self._compressor = compressor
         self._hash = hashlib.sha256()
-        self._queue: queue.Queue[bytes | None] = queue.Queue(8)
+        self._small: list[bytes] = []
+        self._waiting = 0
+        self._queues = [_Consumer(self._hash.update), _Consumer(self._compress)]
+
+    def _compress(self, data: bytes) -> None:
+        # A compressor that has ended is reported by its exit code.
+        with contextlib.suppress(BrokenPipeError):
+            self._compressor.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Take bytes; small pieces are handed on together."""
+        self._small.append(data)
+        self._waiting += len(data)
+        if self._waiting >= _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        block = b"".join(self._small)
+        self.size += len(block)
+        self._small, self._waiting = [], 0
+        for consumer in self._queues:
+            consumer.put(block)
+
+    def end(self) -> str:
+        """Hand on what is left; the sha256 of everything written."""
+        self._flush()
+        for consumer in self._queues:
+            consumer.end()
+        return self._hash.hexdigest()
+
+
+class _Consumer:
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        self._take = take
+        self._queue: queue.Queue[bytes | None] = queue.Queue(32)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (data := self._queue.get()) is not None:
-            self._hash.update(data)
+            self._take(data)
 
-    def write(self, data: Any) -> int:
-        self._queue.put(bytes(data))
-        self.sink.write(data)
-        self.size += len(data)
-        return len(data)
+    def put(self, data: bytes) -> None:
+        self._queue.put(data)
 
-    def digest(self) -> str:
-        """The sha256 of everything written."""
+    def end(self) -> None:
         self._queue.put(None)
         self._thread.join()
-        return self._hash.hexdigest()
 
 
-def write_tar(entries: Iterable[Entry], sink: _Tee) -> None:
+def write_tar(entries: Iterable[Entry], sink: _Sink) -> None:
     """Write `entries`, in their order, as one pax tar: mtime 1, numeric owners, no names."""
-    with tarfile.open(mode="w|", fileobj=sink, format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
-        tar.copybufsize = _BLOCK  # type: ignore[attr-defined]
-        for entry in entries:
-            if entry.make is None:
-                tar.addfile(*_member(entry))
-            elif (content := entry.make()) is not None:
-                tar.addfile(*_member(file_entry(entry.path, content, entry.mode)))
+    length = 0
+
+    def write(data: bytes) -> None:
+        nonlocal length
+        length += len(data)
+        sink.write(data)
+
+    for entry in entries:
+        write(_header(entry).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        if entry.kind == "file":
+            _write_content(entry, write)
+            write(bytes(-length % tarfile.BLOCKSIZE))
+    write(bytes(2 * tarfile.BLOCKSIZE))
+    write(bytes(-length % tarfile.RECORDSIZE))
 
 
-def _member(entry: Entry) -> tuple[tarfile.TarInfo] | tuple[tarfile.TarInfo, IO[bytes]]:
+def _header(entry: Entry) -> tarfile.TarInfo:
     info = tarfile.TarInfo(entry.path)
     info.mtime, info.mode, info.uid, info.gid = MTIME, entry.mode, entry.uid, entry.gid
-    info.type = {"dir": tarfile.DIRTYPE, "file": tarfile.REGTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}[
-        entry.kind
-    ]
+    info.type = _TYPES[entry.kind]
     info.linkname = entry.target
-    if entry.kind != "file":
-        return (info,)
+    info.size = entry.size if entry.kind == "file" else 0
+    return info
+
+
+def _write_content(entry: Entry, write: Callable[[bytes], None]) -> None:
     if entry.open is None:
         raise BuildError(f"{entry.path}: a file without content in the layer's plan")
-    info.size = entry.size
-    return info, entry.open()
+    source, left = entry.open(), entry.size
+    while left > 0 and (data := source.read(min(left, _BLOCK))):
+        write(data)
+        left -= len(data)
+    if left != 0:
+        raise BuildError(
+            f"{entry.path} has {entry.size - left} bytes, its plan says {entry.size}: its source is damaged"
+        )
+
+
+def _with_contents(entries: Sequence[Entry], workers: int) -> Iterator[Entry]:
+    """`entries` with the contents that are made, which processes of their own begin to make now."""
+    made = ahead.results([entry.make for entry in entries if entry.make], workers)
+
+    def members() -> Iterator[Entry]:
+        for entry in entries:
+            if entry.make is None:
+                yield entry
+            elif (content := next(made)) is not None:
+                yield file_entry(entry.path, content, entry.mode)
+
+    return members()
 
 
 def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: list[str], level: int = 10) -> None:
@@ -136,16 +206,17 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
     """
     out.mkdir(parents=True)
     blob = out / "layer.tar.zst"
-    cores = os.environ.get("NIX_BUILD_CORES", "1")
+    # 0 is Nix's word for all.
+    cores = int(os.environ.get("NIX_BUILD_CORES", "1")) or os.cpu_count() or 1
+    members = _with_contents(ordered(with_parents(entries).values()), cores)
     with blob.open("wb") as target:
-        child = subprocess.Popen(
-            [*zstd, f"-{level}", f"-T{cores}", "-q", "-c"], stdin=subprocess.PIPE, stdout=target, env={}
-        )
+        command = [*zstd, f"-{level}", f"-T{cores}", "-q", "-c"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=target, env={}, bufsize=0, pipesize=_BLOCK)
         if child.stdin is None:
             raise BuildError("zstd could not be started")
-        tee = _Tee(child.stdin)
-        write_tar(ordered(with_parents(entries).values()), tee)
-        diff_id = tee.digest()
+        sink = _Sink(child.stdin)
+        write_tar(members, sink)
+        diff_id = sink.end()
         child.stdin.close()
         if child.wait() != 0:
             raise BuildError(
@@ -158,7 +229,7 @@ def write_layer(entries: Mapping[str, Entry], out: Path, created_by: str, zstd: 
             "digest": f"sha256:{digest}",
             "size": blob.stat().st_size,
             "diff_ids": f"sha256:{diff_id}",
-            "unpacked": tee.size,
+            "unpacked": sink.size,
             "mediatype": MEDIA_TYPE,
             "layer-path": str(blob),
             "History": {"created_by": created_by},

@@ -49,6 +49,6 @@ def _lay(entry: Entry, tree: Mapping[str, Entry], folder: Path) -> None:
         _lay(tree[entry.target], tree, folder)
         target.hardlink_to(folder / entry.target)
     elif entry.open is not None:
-        with entry.open() as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file)
+        with target.open("wb") as file:
+            shutil.copyfileobj(entry.open(), file)
         target.chmod(entry.mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,13 @@ class Build:
 def run(build: Callable[[Build], None]) -> None:
     """Run one plugin's `build`; a BuildError ends the derivation with its sentence."""
     # NIX_ATTRS_JSON_FILE names a path outside the sandbox in Nix 2.8.
-    attrs = json.loads((Path(os.environ["NIX_BUILD_TOP"]) / ".attrs.json").read_text())
+    top = Path(os.environ["NIX_BUILD_TOP"])
+    attrs = json.loads((top / ".attrs.json").read_text())
+    for wheel in attrs.get("libraries", ()):
+        # An extension module is loaded from a file, never from inside an archive.
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(top / "libraries")
+        sys.path.insert(0, str(top / "libraries"))
     try:
         build(Build(attrs))
     except BuildError as error:

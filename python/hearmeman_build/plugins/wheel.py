@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import configparser
 import csv
 import io
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.plugins.inflate import Inflated, Packed
 
 _TAGS = re.compile(
     r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$"
@@ -79,6 +79,11 @@ class Member:
     """Its first line may be `#!python`, to be replaced by the environment's interpreter."""
     digest: str
     """RECORD's sha256, urlsafe base64 without padding; "" where RECORD has none."""
+    packed: Packed
+
+    def open(self) -> Inflated:
+        """Its content. The wheel's own hash is pinned, so RECORD's of each member are not computed again."""
+        return Inflated(self.archive, self.name, self.packed)
 
 
 def members(path: Path, site: str) -> list[Member]:
@@ -107,9 +112,9 @@ def members(path: Path, site: str) -> list[Member]:
             if ".." in target.split("/") or target.startswith("/"):
                 raise BuildError(f"{path.name}: {item.filename} leaves the environment")
             executable = script or bool(item.external_attr >> 16 & 0o111)
-            found.append(
-                Member(path, item.filename, target, item.file_size, executable, script, digests.get(item.filename, ""))
-            )
+            digest = digests.get(item.filename, "")
+            size, packed = item.file_size, Packed.of(item)
+            found.append(Member(path, item.filename, target, size, executable, script, digest, packed))
         return found
 
 
@@ -140,11 +145,6 @@ def dist_info(archive: zipfile.ZipFile, path: Path) -> str:
 def _record(archive: zipfile.ZipFile, info: str) -> dict[str, str]:
     rows = csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode()))
     return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1].startswith("sha256=")}
-
-
-def record_digest(sha256: bytes) -> str:
-    """A digest in RECORD's spelling."""
-    return base64.urlsafe_b64encode(sha256).rstrip(b"=").decode()
 
 
 def commands(path: Path) -> dict[str, str]:

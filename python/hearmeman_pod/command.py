@@ -1,0 +1,160 @@
+"""The `hearmeman-pod` command: its verbs, their options and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hearmeman.errors import HearmemanError
+from hearmeman_pod import verbs
+from hearmeman_pod.errors import PodError
+from hearmeman_pod.formats import FORMATS
+from hearmeman_pod.ready import PROXY
+
+ROOT = Path(__file__).resolve().parents[2]
+_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 4 no GPU is free. "
+    "The API key is RUNPOD_API_KEY, or what `runpodctl config` wrote."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser."""
+    top = argparse.ArgumentParser(
+        prog="hearmeman-pod",
+        description="Makes pods on RunPod from an image's digest, and looks after them.",
+        epilog=_CODES,
+        allow_abbrev=False,
+    )
+    actions = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=help, description=help, epilog=f"Example: {example}", allow_abbrev=False)
+        sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        return sub
+
+    for name, help, example in (
+        ("plan", "show what would be created, and what it costs", "hearmeman-pod plan --set WAN_480P=true"),
+        (
+            "create",
+            "create a pod and wait until it is ready",
+            "hearmeman-pod create --set WAN_480P=true --secret ACCESS_TOKEN --max-price 0.80",
+        ),
+    ):
+        sub = verb(name, help, example)
+        _wishes(sub)
+        if name == "plan":
+            sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
+        else:
+            sub.add_argument("--no-wait", action="store_true", help="do not wait until the pod is ready")
+            sub.add_argument("--minutes", type=_positive, default=30.0, help="how long to wait for it (30)")
+            sub.add_argument(
+                "--keep", action="store_true", help="keep a pod that does not become ready, to look into it"
+            )
+    verb("list", "the account's pods", "hearmeman-pod list")
+    for name, help in (
+        ("status", "one pod: its state, price, ports, and what it says of itself"),
+        ("ssh", "log in to a pod"),
+        ("open", "open ComfyUI in the browser"),
+        ("start", "start a stopped pod again"),
+        ("stop", "stop a pod; its volume stays and is paid for"),
+        ("terminate", "end a pod for good; its own volume is deleted"),
+        ("logs", "what a pod prints"),
+    ):
+        sub = verb(name, help, f"hearmeman-pod {name} 7h9k2m4n6p")
+        sub.add_argument("pod", help="the pod's id or name")
+        if name in ("start", "stop"):
+            sub.add_argument("--force", action="store_true", help=_FORCE[name])
+        if name == "terminate":
+            sub.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "logs":
+            sub.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+            sub.add_argument("--tail", type=int, default=100, help="lines of the past to show (100)")
+            sub.add_argument("--source", choices=("container", "system"), help="only the pod's or only RunPod's lines")
+        if name == "open":
+            sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
+        if name == "ssh":
+            sub.add_argument("command", nargs="*", help="a command to run there")
+    sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
+    sub.add_argument("--days", type=int, default=30, help="how many days back (30)")
+    sub = verb(
+        "template",
+        "create or update a RunPod template, for deploying with a click",
+        "hearmeman-pod template --name mine",
+    )
+    _wishes(sub)
+    sub.add_argument("--public", action="store_true", help="let others see it")
+    return top
+
+
+_FORCE = {
+    "start": "start it though its host's CUDA is older than the image needs",
+    "stop": "stop it though ComfyUI is working",
+}
+
+
+def _wishes(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--tier", default="consumer", help="which image of images.lock.json (consumer)")
+    sub.add_argument("--image", metavar="REPOSITORY@sha256:…", help="an image of your own, by digest")
+    sub.add_argument("--name", help="the pod's name (hearmeman-HHMM)")
+    sub.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod")
+    sub.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="VARIABLE[=NAME]",
+        help="a variable whose value is a RunPod secret",
+    )
+    sub.add_argument(
+        "--gpu", action="append", default=[], help="an acceptable GPU, best first; otherwise by memory and price"
+    )
+    sub.add_argument("--gpu-count", type=int, default=1, help="GPUs in the pod (1)")
+    sub.add_argument("--cloud", choices=("secure", "community"), default="secure", help="RunPod's cloud (secure)")
+    sub.add_argument("--datacenter", default="", type=str.upper, help="a data centre, such as US-KS-2")
+    sub.add_argument("--disk", type=int, default=0, metavar="GB", help="container disk (20)")
+    sub.add_argument(
+        "--volume", type=int, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
+    )
+    sub.add_argument("--network-volume", default="", metavar="ID", help="a network volume in place of the pod's own")
+    sub.add_argument("--max-price", type=_positive, metavar="DOLLARS", help="the most that the pod may cost an hour")
+    sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run one verb; its exit code, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
+    args = parser().parse_args(argv)
+    environ = dict(os.environ if environ is None else environ)
+    try:
+        code: int = verbs.VERBS[args.verb](args, _world(environ))
+        sys.stdout.flush()
+        return code
+    except (PodError, HearmemanError) as error:
+        print(f"hearmeman-pod: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; `hearmeman-pod list` shows what runs", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _world(environ: Mapping[str, str]) -> verbs.World:
+    return verbs.World(
+        environ=environ,
+        home=Path(environ.get("HOME") or Path.home()),
+        root=Path(environ.get("HEARMEMAN_ROOT") or ROOT),
+        proxy=environ.get("HEARMEMAN_PROXY") or PROXY,
+        time=time.time,
+    )

@@ -1,0 +1,144 @@
+"""Makes one pod and never two: each candidate GPU is asked for once, and what may have been made is found before the next."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hearmeman_pod.api import Api, pod_path
+from hearmeman_pod.errors import ApiError, NoCapacityError, PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.gpus import Gpu
+from hearmeman_pod.plan import ORDER, Plan
+
+Pod = Mapping[str, Any]
+"""A pod as the API gives it."""
+
+_LOOKS = 6
+_LOOK_PAUSE = 5.0
+"""After a create without an answer the list is looked at this often: a pod may appear in it late."""
+_TERMINATE_TRIES = 6
+_TERMINATE_PAUSE = 1.0
+"""Seconds, doubled from try to try."""
+
+
+def pods(api: Api) -> list[Pod]:
+    """All pods of the account that are not gone."""
+    found = api.get("/v2/pods", "list the pods")
+    return [pod for pod in found["pods"] if pod["status"] != "TERMINATED"]
+
+
+def create(
+    api: Api,
+    plan: Plan,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+    order: str = "",
+) -> Pod:
+    """Create the planned pod on the first GPU that is free; the pod, which may still be starting.
+
+    Raises:
+        UsageError: a pod of this name exists.
+        NoCapacityError: no candidate was free; nothing was created.
+        ApiError: RunPod refused for a reason that no other candidate changes.
+        PodError: whether something was created cannot be found out; the message says how to look.
+    """
+    name = plan.body["name"]
+    for pod in pods(api):
+        if pod["name"] == name:
+            raise UsageError(
+                f"a pod named {name} exists ({pod['id']}, {pod['status']}, ${pod['cost']:.2f} an hour): nothing was "
+                f"created. Give another --name, or end it: hearmeman-pod terminate {pod['id']}"
+            )
+    order = order or uuid.uuid4().hex
+    refusals: list[str] = []
+    for gpu in plan.choices:
+        say(f"asking for {gpu.id}" + (f" at ${gpu.price * plan.body['gpu']['count']:.2f} an hour" if gpu.price else ""))
+        try:
+            made = _ask(api, plan, gpu, order, say, sleep)
+        except ApiError as error:
+            if error.status not in (400, 403):
+                raise
+            refusals.append(f"{gpu.id}: {error.detail or error.title}")
+            say(f"not available: {error.detail or error.title}")
+            continue
+        if made is not None:
+            return made
+        refusals.append(f"{gpu.id}: RunPod failed to make it")
+    raise NoCapacityError(
+        "RunPod placed the pod on none of these GPUs, nothing was created:\n"
+        + "\n".join(f"  {text}" for text in refusals)
+        + "\nIf all say the same, it is about the request; otherwise try again later, or allow more with --gpu"
+    )
+
+
+def _ask(
+    api: Api, plan: Plan, gpu: Gpu, order: str, say: Callable[[str], None], sleep: Callable[[float], None]
+) -> Pod | None:
+    """Ask once. Without an answer, look until it is known what came of it; None when nothing did."""
+    action = f"create the pod on {gpu.id}"
+    try:
+        made: Pod = api.change("POST", "/v2/pods", action, plan.body_for(gpu, order))
+        return made
+    except UnknownOutcomeError as error:
+        say(f"{error}: looking whether it was created")
+        problem = error
+    except KeyboardInterrupt:
+        _end_ordered(api, order, say, sleep)
+        raise
+    for _ in range(_LOOKS):
+        try:
+            found = ordered(api, order)
+        except PodError as error:
+            raise PodError(
+                f"{problem}, and the list of pods cannot be read ({error}). A pod named {plan.body['name']} may exist and "
+                "cost money: look in RunPod's console, or run `hearmeman-pod list` when the network is back"
+            ) from error
+        if found:
+            say(f"it was created: {found[0]['id']}")
+            for extra in found[1:]:
+                terminate(api, extra["id"], say, sleep)
+            return found[0]
+        sleep(_LOOK_PAUSE)
+    return None
+
+
+def ordered(api: Api, order: str) -> list[Pod]:
+    """The pods that carry the mark of one create."""
+    return [pod for pod in pods(api) if (pod.get("env") or {}).get(ORDER) == order]
+
+
+def _end_ordered(api: Api, order: str, say: Callable[[str], None], sleep: Callable[[float], None]) -> None:
+    for pod in ordered(api, order):
+        terminate(api, pod["id"], say, sleep)
+
+
+def terminate(api: Api, pod_id: str, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> None:
+    """End a pod for good, and make sure that it is gone.
+
+    Raises:
+        PodError: it may still run; the message shouts.
+    """
+    last: PodError | None = None
+    for number in range(_TERMINATE_TRIES):
+        if number:
+            sleep(_TERMINATE_PAUSE * 2.0**number)
+        try:
+            api.change("DELETE", pod_path(pod_id), f"terminate {pod_id}")
+        except ApiError as error:
+            if error.status == 404:
+                break
+            last = error
+            continue
+        except PodError as error:
+            # Carried out or not, a second DELETE does no harm.
+            last = error
+            continue
+        break
+    else:
+        raise PodError(
+            f"POD {pod_id} COULD NOT BE TERMINATED AND STILL COSTS MONEY: {last}\n"
+            f"End it in RunPod's console, or with: hearmeman-pod terminate {pod_id}"
+        )
+    say(f"{pod_id} is terminated")

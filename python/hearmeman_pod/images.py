@@ -1,0 +1,72 @@
+"""Which image a pod is made from: an entry of images.lock.json, or REPOSITORY@sha256:…; never a tag."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearmeman_pod.errors import UsageError
+
+_REFERENCE = re.compile(r"(?P<repository>[a-z0-9][a-z0-9._/:-]*[a-z0-9])@(?P<digest>sha256:[0-9a-f]{64})")
+_CUDA = re.compile(r"\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in a registry."""
+
+    reference: str
+    """REPOSITORY@sha256:…"""
+    cuda_floor: str
+    """Lowest CUDA version that its host must offer, such as 12.8; empty where it is not known."""
+    tier: str = ""
+    """The tier it was built for; empty where only a reference was given."""
+    size: int = 0
+    """Bytes of its compressed layers; 0 where it is not known."""
+
+
+def from_reference(reference: str, cuda_floor: str) -> Image:
+    """Take an image by its full reference.
+
+    Raises:
+        UsageError: it has no digest.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise UsageError(
+            f"--image {reference} names no digest: a tag may be something else tomorrow. "
+            "Give REPOSITORY@sha256:…, as `nix run .#push` prints it and images.lock.json holds it"
+        )
+    return Image(reference, cuda_floor)
+
+
+def from_lock(path: Path, tier: str) -> Image:
+    """Take the newest image of `tier` that was pushed.
+
+    Raises:
+        UsageError: nothing was pushed, the tier was not, or the file is damaged.
+    """
+    push = f"build and push one: `nix run .#push -- --tier {tier}`; or name one: --image REPOSITORY@sha256:…"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        known = [entry for entry in entries if entry["tier"] == tier]
+        tiers = sorted({str(entry["tier"]) for entry in entries})
+        newest = max(known, key=lambda entry: str(entry["date"]), default=None)
+        if newest is None:
+            raise UsageError(f"{path} has no image of tier {tier}; it has {', '.join(tiers) or 'none'}: {push}")
+        found = Image(
+            f"{newest['repository']}@{newest['digest']}", str(newest.get("cuda_floor", "")), tier, int(newest["size"])
+        )
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} is not there: no image has been pushed from this checkout. To fix it, {push}"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is damaged ({type(error).__name__}: {error}): take it from git again (`git checkout {path.name}`), "
+            f"or {push}"
+        ) from error
+    if not _REFERENCE.fullmatch(found.reference) or (found.cuda_floor and not _CUDA.fullmatch(found.cuda_floor)):
+        raise UsageError(f"{path} holds no usable reference for tier {tier}: {push}")
+    return found

@@ -1,0 +1,128 @@
+"""Waits until a pod is ready, and says on the way what it is doing; asks RunPod for its state and the pod for its own."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from hearmeman_pod.api import Api, pod_path
+from hearmeman_pod.errors import PodError
+from hearmeman_pod.logs import system_lines
+
+PROXY = "https://{id}-{port}.proxy.runpod.net"
+STATUS_PORT = 19123
+_PAUSE = 5.0
+
+
+class NotReadyError(PodError):
+    """The pod did not become ready; the message holds RunPod's words."""
+
+
+class TooDearError(PodError):
+    """The pod costs more than was allowed."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """How the pod itself is reached, through RunPod's proxy."""
+
+    token: str = ""
+    """ACCESS_TOKEN, if its value is known here."""
+    proxy: str = PROXY
+    """Address with {id} and {port}."""
+
+    def url(self, pod_id: str, port: int, path: str = "") -> str:
+        """The address of a port of the pod."""
+        return self.proxy.format(id=pod_id, port=port) + path
+
+    def get(self, pod_id: str, port: int, path: str) -> tuple[int, Any]:
+        """Ask the pod: (HTTP status, JSON or None); status 0 when there was no answer."""
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
+        try:
+            answer = _client().get(self.url(pod_id, port, path), headers=headers)
+        except httpx2.TransportError:
+            return 0, None
+        try:
+            return answer.status_code, answer.json()
+        except ValueError:
+            return answer.status_code, None
+
+
+@functools.cache
+def _client() -> httpx2.Client:
+    # One for all questions: making the certificates' context takes longer than a question.
+    return httpx2.Client(timeout=10.0, follow_redirects=False)
+
+
+def wait(
+    api: Api,
+    pod: Mapping[str, Any],
+    inside: Inside,
+    say: Callable[[str], None],
+    seconds: float,
+    max_price: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Mapping[str, Any]:
+    """Wait until ComfyUI can be worked with; the pod as it is then.
+
+    Raises:
+        TooDearError: it costs more than `max_price`.
+        NotReadyError: it failed, was ended, or was not ready within `seconds`.
+    """
+    end = clock() + seconds
+    said = ""
+    while True:
+        pod = api.get(pod_path(pod["id"]), "read the pod's state")
+        _check_price(pod, max_price)
+        status = pod["status"]
+        if status in ("ERROR", "EXITED", "TERMINATED"):
+            raise NotReadyError(f"pod {pod['id']} is {status}. RunPod's own log says:\n{_log(api, pod['id'])}")
+        text, ready = _inside(inside, pod["id"]) if status == "RUNNING" else (_WORDS[status], False)
+        if text != said:
+            say(text)
+            said = text
+        if ready:
+            return pod
+        if clock() >= end:
+            raise NotReadyError(
+                f"pod {pod['id']} was not ready within {seconds / 60:.0f} minutes; the last that was seen: {said}. "
+                f"RunPod's own log says:\n{_log(api, pod['id'])}"
+            )
+        sleep(_PAUSE)
+
+
+_WORDS = {"PROVISIONING": "RunPod looks for a machine", "STARTING": "the machine pulls the image and starts it"}
+
+
+def _check_price(pod: Mapping[str, Any], max_price: float | None) -> None:
+    if max_price is not None and pod["cost"] > max_price:
+        raise TooDearError(f"pod {pod['id']} costs ${pod['cost']:.3f} an hour, more than --max-price {max_price:g}")
+
+
+def _inside(inside: Inside, pod_id: str) -> tuple[str, bool]:
+    code, _ = inside.get(pod_id, STATUS_PORT, "/readyz")
+    if code == 200:
+        return "ready", True
+    if code in (401, 403):
+        alive, _ = inside.get(pod_id, STATUS_PORT, "/healthz")
+        words = "the pod runs; set ACCESS_TOKEN here as well to see how far it is" if alive == 200 else "the pod boots"
+        return words, alive == 200
+    _, status = inside.get(pod_id, STATUS_PORT, "/status")
+    models = status.get("models") if isinstance(status, dict) else None
+    done, total = (models or {}).get("done_bytes"), (models or {}).get("total_bytes")
+    if isinstance(done, int) and isinstance(total, int) and total:
+        return f"ComfyUI starts; models {done / total:.0%} of {total / 1e9:.1f} GB", False
+    return "the pod boots" if code == 0 or code in (502, 503, 504) else f"the pod boots (HTTP {code})", False
+
+
+def _log(api: Api, pod_id: str) -> str:
+    try:
+        return "\n".join(f"  {line}" for line in system_lines(api, pod_id)) or "  nothing"
+    except PodError as error:
+        return f"  it cannot be read: {error}"

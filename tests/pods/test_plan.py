@@ -1,0 +1,203 @@
+"""Plans of pods: every one is a body that RunPod takes, holds what the models need, and shows no secret."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearmeman.errors import HearmemanError
+from hearmeman.models import catalogue
+from hearmeman.settings import SECRETS, Settings
+from hearmeman_pod import schema
+from hearmeman_pod.errors import NoCapacityError, PodError, UsageError
+from hearmeman_pod.formats import FORMATS
+from hearmeman_pod.gpus import Gpu, from_names
+from hearmeman_pod.images import from_lock, from_reference
+from hearmeman_pod.plan import Plan, Volume, Wishes, make_plan
+
+from .conftest import REFERENCE, Operator
+
+CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
+IMAGE = from_reference(REFERENCE, "12.8")
+TOGGLES = sorted(name.upper() for name in Settings.model_fields if name.startswith(("enable_", "wan_")))
+GPUS = tuple(Gpu(gpu.id, gpu.memory, 0.01 * gpu.memory, "HIGH", ("US-KS-2",), 8) for gpu in from_names())
+
+
+def planned(known: tuple[Gpu, ...] = GPUS, **wishes: object) -> Plan:
+    return make_plan(Wishes(name="mine", **wishes), IMAGE, CATALOGUE, known)  # type: ignore[arg-type]
+
+
+@given(
+    toggles=st.sets(st.sampled_from(TOGGLES), max_size=12),
+    secrets=st.sets(st.sampled_from(sorted(SECRETS - {"RUNPOD_API_KEY"}))),
+    count=st.integers(1, 9),
+    disk=st.integers(0, 500),
+    volume=st.one_of(st.none(), st.integers(0, 2000)),
+    network=st.booleans(),
+    cloud=st.sampled_from(["SECURE", "COMMUNITY"]),
+    center=st.sampled_from(["", "US-KS-2", "EU-RO-1"]),
+    price=st.one_of(st.none(), st.floats(0.1, 5)),
+)
+def test_every_plan_is_a_body_that_runpod_takes(
+    toggles: set[str],
+    secrets: set[str],
+    count: int,
+    disk: int,
+    volume: int | None,
+    network: bool,
+    cloud: str,
+    center: str,
+    price: float | None,
+) -> None:
+    variables = dict.fromkeys(toggles, "true")
+    if "ENABLE_R2_SYNC" in variables:
+        variables["R2_ENDPOINT"] = "https://account.r2.example.com"
+    try:
+        made = planned(
+            variables=variables,
+            secrets=dict.fromkeys(secrets, ""),
+            gpu_count=count,
+            disk_gb=disk,
+            volume_gb=volume,
+            network_volume=Volume("vol", 300, "US-KS-2") if network else None,
+            cloud=cloud,
+            data_center=center,
+            max_price=price,
+        )
+    except (PodError, HearmemanError):
+        return
+    body = made.body_for(made.choices[-1], "mark")
+    assert schema.problems("CreatePodRequest", body) == []
+    assert len(body["env"]) <= 50
+    assert all(body["env"][name].startswith("{{ RUNPOD_SECRET_") for name in body["env"] if name in SECRETS)
+    mounts = body.get("mounts", {})
+    room = 300 if network else mounts["persistent"]["size"] if "persistent" in mounts else body["disk"]
+    assert room * 1e9 >= made.model_bytes
+    assert all(gpu.memory >= made.memory_gb for gpu in made.choices)
+    assert [gpu.price for gpu in made.choices] == sorted(gpu.price or 0 for gpu in made.choices)
+
+
+def test_the_volume_is_computed_from_the_models() -> None:
+    small, large = planned(), planned(variables={"WAN_720P": "true", "ENABLE_VACE": "true"})
+    assert large.model_bytes > 50e9
+    assert large.body["mounts"]["persistent"]["size"] * 1e9 > large.model_bytes
+    assert small.body["mounts"]["persistent"]["size"] == 20
+
+
+def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None:
+    with pytest.raises(UsageError, match=r"the models need 23 GB and the volume has 15: give --volume 38"):
+        planned(variables={"WAN_720P": "true", "ENABLE_CONTROLNET": "false"}, volume_gb=15)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"cloud": "COMMUNITY", "data_center": "US-KS-2"}, "Community Cloud takes no data centre"),
+        ({"cloud": "COMMUNITY", "network_volume": Volume("v", 100, "US-KS-2")}, "only in Secure Cloud"),
+        ({"network_volume": Volume("v", 100, "US-KS-2"), "data_center": "EU-RO-1"}, "is in US-KS-2, not in EU-RO-1"),
+        ({"network_volume": Volume("v", 100, "US-KS-2"), "volume_gb": 30}, "not both"),
+        ({"variables": {"HF_TOKEN": "hf_secretsecret"}}, "HF_TOKEN is a secret"),
+        ({"secrets": {"WAN_480P": ""}}, "is no secret"),
+        ({"gpus": ("4091",)}, "no such GPU; near it are"),
+        ({"gpus": ("A100",)}, "give one of these names"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused_before_the_call(wishes: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        planned(**wishes)  # type: ignore[arg-type]
+    assert "hf_secretsecret" not in str(caught.value)
+
+
+def test_no_gpu_that_fits_names_the_condition() -> None:
+    with pytest.raises(NoCapacityError, match=r"at most \$0\.1 an hour"):
+        planned(max_price=0.1)
+    with pytest.raises(NoCapacityError, match="one free now"):
+        planned(tuple(Gpu(gpu.id, gpu.memory, 1.0, "NONE") for gpu in GPUS))
+
+
+def test_a_network_volume_brings_its_quota_and_data_centre() -> None:
+    body = planned(network_volume=Volume("vol", 200, "US-KS-2")).body
+    assert body["mounts"] == {"network": [{"volumeId": "vol", "path": "/workspace"}]}
+    assert (body["dataCenterIds"], body["env"]["VOLUME_SIZE_GB"]) == (["US-KS-2"], "200")
+
+
+def test_the_sync_brings_its_two_keys_by_reference() -> None:
+    body = planned(variables={"ENABLE_R2_SYNC": "true", "R2_ENDPOINT": "https://a.r2.example.com"}).body
+    assert body["env"]["R2_ACCESS_KEY_ID"] == "{{ RUNPOD_SECRET_r2_access_key }}"
+    assert body["env"]["R2_SECRET_ACCESS_KEY"] == "{{ RUNPOD_SECRET_r2_secret_key }}"
+
+
+def test_a_secret_may_have_a_name_of_its_own() -> None:
+    body = planned(secrets={"HF_TOKEN": "my-hf"}).body
+    assert body["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_my-hf }}"
+
+
+@pytest.mark.parametrize("reference", ["ghcr.io/a/b:latest", "ghcr.io/a/b", "ghcr.io/a/b@sha256:12"])
+def test_a_tag_is_refused(reference: str) -> None:
+    with pytest.raises(UsageError, match="names no digest"):
+        from_reference(reference, "12.8")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"tier": "consumer"}]', "<<<<<<< HEAD", "[]"])
+def test_a_damaged_or_empty_lock_of_images_says_what_to_do(tmp_path: Path, text: str) -> None:
+    lock = tmp_path / "images.lock.json"
+    for content in (None, text):
+        if content is not None:
+            lock.write_text(content)
+        with pytest.raises(UsageError, match=r"nix run \.#push -- --tier consumer"):
+            from_lock(lock, "consumer")
+
+
+def test_the_newest_image_of_a_tier_is_taken(tmp_path: Path) -> None:
+    old = {"tier": "t", "repository": "r.io/n", "digest": "sha256:" + "1" * 64, "size": 1, "date": "2026-01-02"}
+    new = {**old, "digest": "sha256:" + "2" * 64, "date": "2026-03-01"}
+    (tmp_path / "lock").write_text(json.dumps([new, old]))
+    assert from_lock(tmp_path / "lock", "t").reference.endswith("2" * 64)
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_plan_for_another_tool_carries_the_digest_and_no_secret(form: str) -> None:
+    body = planned(variables={"WAN_480P": "true"}, secrets={"HF_TOKEN": ""}).body
+    text = FORMATS[form](body)
+    assert REFERENCE in text and "WAN_480P" in text
+    if form == "runpodctl":
+        words = shlex.split(text)
+        assert json.loads(words[words.index("--env") + 1])["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
+        assert words[words.index("--min-cuda-version") + 1] == "12.8"
+    else:
+        json.loads(text)
+
+
+def test_without_a_key_a_plan_shows_everything_but_the_price_and_asks_nobody(operator: Operator) -> None:
+    operator.has_key = False
+    code, out, _ = operator("plan", "--set", "WAN_480P=true")
+    assert code == 0
+    assert "unknown without an API key" in out and REFERENCE[:40] in out
+    assert operator.runpod.requests == []
+
+
+def test_with_a_key_a_plan_changes_nothing_and_shows_price_and_stock(operator: Operator) -> None:
+    code, out, _ = operator("plan", "--set", "WAN_480P=true", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["price_per_hour"] == 0.69
+    assert [gpu["price"] for gpu in found["gpus"]] == [0.69, 0.79, 0.89, 1.39]
+    assert {method for method, _, _ in operator.runpod.requests} == {"GET"}
+
+
+def test_wrong_variables_of_the_pod_are_found_here(operator: Operator) -> None:
+    code, _, err = operator("plan", "--set", "WAN_48OP=true")
+    assert code == 2 and "did you mean WAN_480P?" in err
+    code, _, err = operator("plan", "--set", "COMFYUI_PORT=99999")
+    assert code == 2 and "COMFYUI_PORT" in err
+
+
+def test_a_variable_of_somebody_elses_is_passed_on() -> None:
+    assert planned(variables={"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}).body["env"] == {
+        "PYTORCH_CUDA_ALLOC_CONF": "backend:native"
+    }

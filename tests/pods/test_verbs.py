@@ -1,0 +1,185 @@
+"""The verbs for a pod that exists: what they show, what they refuse, and that the key stays hidden."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakes.runpod import KEY, RunPod
+from hearmeman_pod import api, logs
+from support.repository import ROOT
+
+from .conftest import REFERENCE, Operator
+
+BODY = {
+    "name": "mine",
+    "image": REFERENCE,
+    "gpu": {"id": "NVIDIA GeForce RTX 4090", "count": 1},
+    "ports": ["8188/http", "19123/http", "22/tcp"],
+    "env": {"WAN_480P": "true"},
+    "mounts": {"persistent": {"size": 30, "path": "/workspace"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_LONGEST_PAUSE", 0.05)
+
+
+def test_list_shows_what_costs_money(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.made({**BODY, "name": "resting"}, "EXITED")
+    code, out, _ = operator("list")
+    assert code == 0
+    assert "together $0.69 an hour, $16.56 a day" in out
+    assert "about $6.00 a month" in " ".join(out.split())
+
+
+def test_status_shows_addresses_and_what_the_pod_says(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    code, out, _ = operator("status", "mine")
+    assert code == 0
+    assert "ssh root@127.0.0.1 -p 2222" in out and "ComfyUI" in out and "not yet" in out
+
+
+def test_a_pod_that_is_not_there_is_answered_with_those_that_are(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    code, _, err = operator("status", "nine")
+    assert code == 2
+    assert "pod0 (mine)" in err
+
+
+def test_two_pods_of_one_name_are_not_guessed_at(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.made(dict(BODY), "RUNNING")
+    code, _, err = operator("terminate", "mine", "--yes")
+    assert (code, len(runpod.live)) == (2, 2)
+    assert "pod0 or pod1" in err
+
+
+def test_stop_refuses_while_comfyui_works(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.queue = 2
+    code, _, err = operator("stop", "mine")
+    assert (code, runpod.live) == (1, ["pod0"])
+    assert "2 jobs to do" in err
+    assert operator("stop", "mine", "--force")[0] == 0
+    assert runpod.pods["pod0"].status == "EXITED"
+
+
+def test_stop_without_the_gates_token_does_not_guess(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.gate = "the-token-of-the-gate"
+    code, _, err = operator("stop", "mine")
+    assert (code, runpod.live) == (1, ["pod0"])
+    assert "set ACCESS_TOKEN" in err
+    operator.token = runpod.gate
+    assert operator("stop", "mine")[0] == 0
+
+
+def test_start_looks_at_the_hosts_cuda_first(operator: Operator, runpod: RunPod) -> None:
+    runpod.cuda = "12.4"
+    runpod.made(dict(BODY), "EXITED")
+    code, _, err = operator("start", "mine")
+    assert (code, runpod.live) == (1, [])
+    assert "CUDA 12.4, and the image needs 12.8" in err
+    assert operator("start", "mine", "--force")[0] == 0
+
+
+def test_an_action_that_runpod_does_not_allow_names_those_it_does(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    code, _, err = operator("start", "mine")
+    assert code == 1
+    assert "RunPod allows stop, restart, terminate, not start" in err
+
+
+def test_terminate_asks_and_without_a_terminal_wants_yes(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    code, _, err = operator("terminate", "mine")
+    assert (code, runpod.live) == (2, ["pod0"])
+    assert "--yes" in err
+    assert operator("terminate", "mine", "--yes")[0] == 0
+    assert runpod.live == []
+
+
+def test_a_log_stream_that_breaks_goes_on_where_it_was(
+    operator: Operator, runpod: RunPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.logs = ("one", "two \x1b[31mred", "three")
+    runpod.cut_logs = True
+    seen = []
+    client = api.Api(KEY, runpod.url)
+    for _, _, line in logs.follow(client, "pod0", sleep=lambda seconds: None):
+        seen.append(line)
+        if len(seen) == 3:
+            break
+    assert seen == ["one", "two red", "three"]
+
+
+def test_logs_end_by_themselves_unless_followed(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    code, out, _ = operator("logs", "mine")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()] == ["image", "started"]
+
+
+def test_cost_names_stopped_volumes_that_still_bill(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "EXITED")
+    code, out, _ = operator("cost", "--days", "3")
+    assert code == 0
+    assert "pods $1.25" in out and "its volume still costs about $6.00 a month" in out
+
+
+def test_a_template_is_made_once_and_then_updated(operator: Operator, runpod: RunPod) -> None:
+    words = ("template", "--name", "mine", "--set", "WAN_480P=true", "--secret", "HF_TOKEN")
+    assert "created" in operator(*words)[1]
+    assert "updated" in operator(*words)[1]
+    (made,) = runpod.templates.values()
+    assert made["image"] == REFERENCE and made["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
+
+
+def test_ssh_and_open_print_what_they_would_run(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    assert json.loads(operator("ssh", "mine", "--json")[1])["argv"] == ["ssh", "-p", "2222", "root@127.0.0.1"]
+    assert operator("open", "mine", "--print")[1].strip() == runpod.proxy.format(id="pod0", port=8188) + "/"
+
+
+def test_a_wrong_key_is_explained_and_not_shown(operator: Operator, runpod: RunPod) -> None:
+    runpod.key = "another"
+    code, _, err = operator("list")
+    assert code == 1
+    assert "401" in err and "RUNPOD_API_KEY" in err
+
+
+def test_no_key_says_where_it_is_looked_for(operator: Operator) -> None:
+    operator.has_key = False
+    code, _, err = operator("list")
+    assert code == 2
+    assert "runpodctl config" in err
+
+
+def test_runpodctls_own_file_holds_the_key_too(operator: Operator) -> None:
+    operator.has_key = False
+    (operator.root / ".runpod").mkdir()
+    (operator.root / ".runpod/config.toml").write_text(f'apikey = "{KEY}"\napiurl = "https://example.com"\n')
+    assert operator("list")[0] == 0
+
+
+def test_the_key_is_never_sent_in_the_clear_beyond_this_machine() -> None:
+    with pytest.raises(Exception, match="is not https"):
+        api.Api(KEY, "http://example.com")
+
+
+def test_the_installed_command_explains_itself(tmp_path: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(tmp_path)}
+    words = [sys.executable, "-m", "hearmeman_pod"]
+    done = subprocess.run([*words, "--help"], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and "Exit codes" in done.stdout
+    done = subprocess.run([*words, "create"], env=environ, capture_output=True, text=True)
+    assert done.returncode == 2 and "no API key" in done.stderr
