@@ -110,7 +110,7 @@ def test_what_comfyui_planted_is_run_by_nobody_else(attack: Attack) -> None:
     pod.wait_for(lambda: pod.ssh("true").returncode == 0, "sshd again")
     for command in COMMANDS:
         done = pod.ssh(f"cd /workspace/ComfyUI && {command}")
-        assert done.returncode in (0, 1, 3), f"{command}: {done.stdout}{done.stderr}"
+        assert done.returncode in (0, 1, 2, 3), f"{command}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}: {done.stderr}"
     notes = attack.notes()
     assert {name for name in notes if not name.startswith(f"{COMFYUI.uid}-")} == set(), notes
@@ -129,9 +129,7 @@ def test_links_lead_nobody_astray(attack: Attack) -> None:
         assert not any(secret.encode() in body for secret in secrets), key
         assert "linked" not in key
         assert "folder" not in key
-    inside = Path(f"/proc/{pod.init}/root")
-    assert sorted(path.name for path in (inside / "run/hearmeman/env").iterdir()) == sorted(
-        f"{name}.json"
-        for name in ("comfyui", "door", "gate", "jupyter", "models", "owners", "sshd", "sync", "xtts")
-        if os.geteuid() == 0 or name != "owners"
-    )
+    folder = Path(f"/proc/{pod.init}/root/run/hearmeman/env")
+    for path in folder.iterdir():
+        seen = path.lstat()
+        assert (seen.st_uid, seen.st_mode & 0o7777, path.suffix) == (os.geteuid(), 0o600, ".json"), path

@@ -15,6 +15,7 @@ from hearmeman.tune.tuner import Tuning
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _MARGIN_SECONDS = 2.0
+_FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
 """So that what uploads its outputs outlives it when memory runs out."""
 
@@ -47,6 +48,8 @@ class Process:
     """Whom it runs as."""
     first: tuple[str, ...] = ()
     """Words put before the command where it has a user of its own: root's work before it."""
+    notes: str = ""
+    """Regular expression of lines of its output that `hearmeman status` is to know of."""
     oom_score: int = 0
     """How much sooner than others the kernel ends it when memory runs out, 0 to 1000."""
 
@@ -127,6 +130,7 @@ class Table:
             needs=("models",) if settings.wait_for_models else (),
             directory=settings.comfyui_dir,
             user=COMFYUI,
+            notes=_FAILED_NODES,
             oom_score=_COMFYUI_DIES_FIRST,
         )
 

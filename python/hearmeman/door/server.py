@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import json
 import time
@@ -147,8 +148,11 @@ class Door:
 
     async def _look(self) -> None:
         before = self.readiness
-        pid = int((collect.read(self.run_dir / "keep/comfyui.json") or {}).get("pid") or 0)
+        keep = collect.read(self.run_dir / "keep/comfyui.json") or {}
+        pid = int(keep.get("pid") or 0)
         self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
+        if not self.readiness.ready and (end := collect.end_of(keep)):
+            self.readiness = dataclasses.replace(self.readiness, why=f"{self.readiness.why}; {end}")
         if self.readiness.ready and "comfyui_ready" not in self.phases:
             self.phases["comfyui_ready"] = collect.since_start(self.boot)
         if self.readiness != before:
