@@ -7,7 +7,7 @@ WORKERS ?= $(shell expr 2 '*' $$(nproc))
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image reproduce lock clean docs image-check pin
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock clean docs image-check pin
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/sync.py
 	@$(python) tests/bench/gate.py
 	@$(python) tests/bench/image_build.py --tier $(TIER)
+	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
 soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync
@@ -52,6 +53,11 @@ image: prefetch ## build TIER's image from what is prefetched
 image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
 	@./setup.sh test
 	@$(python) tests/image_check.py --tier $(TIER)
+
+acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
+	@./setup.sh test acceptance
+	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
+	@$(MAKE) image image-check TIER=consumer
 
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo

@@ -4,7 +4,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")"
 requirements=$1 # a lock in tests/, e.g. demo or test
-more=${2:-}     # "bench" adds what the benches compare with
+more=${2:-}     # "bench" adds what the benches compare with, "acceptance" what it tries the image in
 
 declare -A why=(
   [nix]="nix-bin: builds the image"
@@ -19,10 +19,14 @@ declare -A why=(
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"
   [wget]="wget: another"
   [flac]="flac: decodes the stand-in's sound"
+  [dockerd]="docker.io: an engine that loads and runs the image"
+  [docker-compose]="docker-compose: starts compose.yaml"
+  [debootstrap]="debootstrap: makes fresh Debian machines"
 )
 needed=(nix bwrap zstd setpriv)
 [ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
 [ "$more" = bench ] && needed+=(aria2c wget)
+[ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
 
 packages=()
 for command in "${needed[@]}"; do

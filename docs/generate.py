@@ -15,6 +15,7 @@ from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
+from hearmeman.workflows import library
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -23,7 +24,7 @@ _EVERYTHING = {
     "ENABLE_XTTS": "true",
     "ENABLE_CHATTERBOX": "true",
     "JUPYTER_PASSWORD": "example-token",
-    "PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleExam you@home",
+    "PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody",
 }
 
 
@@ -36,6 +37,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def ports() -> str:
     """Every port of a pod that has everything switched on, and who can reach it with and without ACCESS_TOKEN."""
     open_doors = {door.service: door for door in doors(load(_EVERYTHING))}
+    if "SSH" not in open_doors:
+        raise ValueError("the example's public key is not taken any more")
     gated = {door.service: door for door in doors(load({**_EVERYTHING, "ACCESS_TOKEN": "example-token-1"}))}
 
     def who(words: str) -> str:
@@ -98,7 +101,7 @@ def uploads() -> str:
 
 def models() -> str:
     """Every model, the variable and variant that ask for it, and each file it takes."""
-    known = lock.apply(catalogue.read(CATALOGUE), CATALOGUE)
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
     files = {file.id: file for file in known.files}
     heads = ("Variable", "Variant", "Model", "GPU GB", "File", "Folder", "GB", "Source", "Licence")
     rows = []
@@ -115,12 +118,25 @@ def models() -> str:
 
 def _file_cells(file: catalogue.File) -> tuple[str, ...]:
     folder, _, name = file.to.rpartition("/")
-    size = "?" if not file.expected else f"{'' if file.size else '~'}{file.expected / 1e9:.3g}"
+    size = "?" if not file.sized else f"{'~' if file.size is None else ''}{file.expected / 1e9:.3g}"
     licence = file.licence or "not stated"
     licence += " (not for commercial use)" if file.non_commercial else ""
     licence += f" ({file.gate})" if file.gate else ""
     source = str(file.source).partition("@")[0].removesuffix(f"/{name}")
     return f"`{name}`", f"`{folder}`", size, source, licence
+
+
+def not_pinned() -> str:
+    """What neither the catalogue nor its lock pins to its bytes."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    rows = []
+    for file in known.files:
+        lacks = [] if file.sha256 or file.blob else ["hash"]
+        lacks += [] if file.size is not None else ["size"]
+        lacks += [] if getattr(file.source, "revision", "-") != "main" else ["commit"]
+        if lacks:
+            rows.append((f"`{file.to}`", ", ".join(lacks)))
+    return table(("File", "Not known"), rows)
 
 
 def models_page() -> str:
@@ -137,13 +153,34 @@ def models_page() -> str:
             "",
             models(),
             "",
+            "## Not pinned yet",
+            "",
+            "What the catalogue and its lock do not say of a file; the first fetch asks its source and keeps the answer on",
+            "the volume. `hearmeman models lock --all` on a machine that reaches the sources writes it into the lock.",
+            "",
+            not_pinned(),
+            "",
         ]
     )
+
+
+def workflows() -> str:
+    """Every workflow, the models that it needs by default, and the variables that fetch them."""
+    root = DOCS.parent
+    known = catalogue.read(root / "python/hearmeman/models/catalogue.toml")
+    asks = {model.id: [f"`{name}={value}`" for name, value in model.when.items()] for model in known.models}
+    rows = []
+    for workflow in library.load(root / "workflows").values():
+        needs = workflow.needs(workflow.defaults({}))
+        variables = dict.fromkeys(text for name in needs for text in (asks[name] or [f"`MODELS={name}`"]))
+        rows.append((f"`{workflow.name}`", workflow.title, ", ".join(needs) or "none", ", ".join(variables)))
+    return table(("Name", "What it does", "Models", "Fetched by"), rows)
 
 
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
+    ("workflows.md", "workflows"): workflows,
     ("sync.md", "sizes"): sizes,
     ("sync.md", "storage"): storage,
     ("sync.md", "uploads"): uploads,

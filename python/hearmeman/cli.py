@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
+    "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
@@ -35,13 +37,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
 _WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
-_PROCESS = {"models": "models", "sync": "sync", "upload": "sync", "workspace": "sync"}
+_PROCESS = {
+    "models": "models",
+    "sync": "sync",
+    "upload": "sync",
+    "workspace": "sync",
+    "nodes": "comfyui",
+    "workflows": "comfyui",
+}
 """Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
 _RUN_AS = {
     "models": "FETCH",
     "sync": "SYNC",
     "upload": "SYNC",
-    "workspace": "SYNC",
+    "workspace": "WORKSPACE",
     "nodes": "COMFYUI",
     "overlay": "COMFYUI",
 }
@@ -68,6 +77,9 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command and give its exit code: the command's own, an error's, 130 after Ctrl-C, 141 after a closed pipe."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text; naming it must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = os.environ if environ is None else environ
     with redact.guarded_streams():
         redact.learn(given)
@@ -112,7 +124,7 @@ def _environ(command: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 def _become(command: str, words: Sequence[str], environ: Mapping[str, str]) -> None:
     """Go on as the command's own user, where the pod has one."""
-    from hearmeman.boot import users
+    from hearmeman import users
     from hearmeman.image import RUN_DIR
 
     if users.is_separate(RUN_DIR):

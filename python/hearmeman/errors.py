@@ -1,4 +1,4 @@
-"""The one root exception and its leaves' exit codes: 0 ok, 1 failed, 2 usage, 3 partly done."""
+"""The one root exception and its leaves' exit codes: 0 ok, 1 failed, 2 usage, 3 partly done, 75 try again later."""
 
 
 class HearmemanError(Exception):
@@ -17,3 +17,12 @@ class PartlyDoneError(HearmemanError):
     """Some of the work was done and kept; the message names what was not."""
 
     exit_code = 3
+
+
+class PassingError(HearmemanError):
+    """It did not work for a cause that may pass by itself: the same command may work later, and boot runs it again.
+
+    75 is what sysexits.h calls EX_TEMPFAIL.
+    """
+
+    exit_code = 75

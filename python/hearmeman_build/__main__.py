@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom, tags
+from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT
+from hearmeman_build.host import ROOT, full_disk
 from hearmeman_build.push import load, push
 
 
@@ -47,6 +48,15 @@ def parser() -> argparse.ArgumentParser:
         if name == "push":
             command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
+            command.add_argument(
+                "--move-tag", action="store_true", help="replace what --tag names, where it is another image"
+            )
+            command.add_argument(
+                "--compression",
+                choices=["zstd", "gzip"],
+                default="zstd",
+                help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
+            )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
@@ -95,8 +105,16 @@ def run(arguments: argparse.Namespace) -> None:
             else:
                 print(inspect_image.shown(built, arguments.json))
         case "push":
-            tag = tags.tag(arguments.tier, arguments.bake, arguments.tag)
-            pushed = push(arguments.tier, arguments.to, tag, arguments.plain_http, print, arguments.bake)
+            pushed = push(
+                arguments.tier,
+                arguments.to,
+                arguments.tag,
+                arguments.plain_http,
+                print,
+                arguments.bake,
+                arguments.compression,
+                arguments.move_tag,
+            )
             print(f"{pushed.reference}@{pushed.digest}")
         case "load":
             print(load(arguments.tier, arguments.into, arguments.name, print, arguments.bake))
@@ -121,12 +139,16 @@ def main() -> int:
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader went away (`| head`); Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 141
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        print(f"error: {full_disk() if full else error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
     return 0
 
 

@@ -15,7 +15,7 @@ from hearmeman_build import flake
 from hearmeman_build.build import chosen, tier_parts
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, write_atomically
-from hearmeman_build.prefetch import add_files, flat_path, invalid_paths, keep
+from hearmeman_build.store import add_files, flat_path, invalid_paths, keep
 
 _NOT_ALLOWED = str.maketrans("@%~ ", "____")
 """Characters that a store name must not hold; nix/models.nix has the same."""

@@ -30,9 +30,7 @@ def make_buildroot(debs: list[Path], out: Path) -> Path:
             ["tar", "-C", out, *flags, "-xf", "-"], stdin=unpack.stdout, stderr=subprocess.PIPE, text=True
         )
         if unpack.wait() != 0 or done.returncode != 0:
-            raise BuildError(
-                f"{deb.name} does not unpack, it may be truncated: delete it and run `make prefetch` again"
-            )
+            raise BuildError(f"{deb.name} does not unpack: run `make prefetch`, which fetches damaged files again")
     for path in _DROPPED:
         shutil.rmtree(out / path, ignore_errors=True)
     # It is a link to /etc, which would be the host's.

@@ -17,17 +17,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 """Paths that Nix takes in flake references and expressions as they are."""
 
 _MADE = {
+    ".env",
     ".git",
     ".work",
     ".venv",
     "result",
+    "workspace",
     "__pycache__",
     ".pytest_cache",
     ".mypy_cache",
     ".ruff_cache",
     ".hypothesis",
 }
-"""Names that runs make: not part of the repository. The same as .gitignore's."""
+"""Names that runs and people make: no part of the repository, and no file for the Nix store. As .gitignore has them."""
 
 
 @cache

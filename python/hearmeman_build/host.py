@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -15,9 +16,12 @@ ROOT = Path(os.environ.get("HEARMEMAN_ROOT") or Path(__file__).resolve().parents
 
 def work_folder(root: Path, cache: Path) -> Path:
     """Everything that a run makes and may be deleted: in the checkout, or in `cache` where there is none to write to."""
-    # Root may write into the store, and must not.
-    in_checkout = os.access(root, os.W_OK) and not root.is_relative_to("/nix/store")
-    return root / ".work" if in_checkout else cache / "hearmeman"
+    return root / ".work" if writable_checkout(root) else cache / "hearmeman"
+
+
+def writable_checkout(root: Path) -> bool:
+    """Whether `root` is a person's checkout. Root may write into the store, and must not."""
+    return os.access(root, os.W_OK) and not root.is_relative_to("/nix/store")
 
 
 WORK = work_folder(ROOT, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
@@ -105,8 +109,33 @@ def nix(*arguments: str, program: str = "nix") -> str:
     except FileNotFoundError as error:
         raise BuildError(f"{program} is not installed: run `./setup.sh demo`") from error
     if done.returncode != 0:
-        raise BuildError("\n".join([f"{program} {arguments[0]} failed:", *done.stderr.strip().splitlines()[-12:]]))
+        raise failed(f"{program} {arguments[0]}", done.stderr)
     return done.stdout.strip()
+
+
+def failed(what: str, said: str) -> BuildError:
+    """The error for a program that failed and printed `said`."""
+    last = "\n".join([f"{what} failed:", *said.strip().splitlines()[-12:]])
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        return BuildError(f"{full_disk()}\n{last}", said)
+    return BuildError(last, said)
+
+
+def full_disk() -> str:
+    """What to do when the disk is full; the command is for the store that is used."""
+    places = {str(place): free_bytes(place) for place in (store_file("/nix/store"), WORK)}
+    free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
+    collect = " ".join(["nix-store", *store_option(), "--gc"])
+    return (
+        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for one, and run the same "
+        "command again, which goes on from where it was"
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def write_atomically(path: Path, data: bytes) -> None:

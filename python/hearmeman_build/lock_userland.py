@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hearmeman_build.buildroot import make_buildroot, tree_hash
+from hearmeman_build.downloads import fetch_debs
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import write_atomically
 
@@ -100,8 +101,6 @@ def solve(groups: dict[str, list[str]], state: Path) -> dict[str, list[Deb]]:
 
 def lock(root: Path) -> None:
     """Write `root/nix/userland/lock.json`."""
-    from hearmeman_build.prefetch import fetch_debs
-
     groups = read_packages((root / "nix/userland/packages.txt").read_text())
     with tempfile.TemporaryDirectory() as folder:
         solved = solve(groups, Path(folder))

@@ -39,7 +39,7 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     address = f"github:{locked['owner']}/{locked['repo']}/"
     if flake.count(f"{address}{old}") != 1:
         raise BuildError(
-            f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, mend them first"
+            f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, make them agree first"
         )
     write_atomically(root / "flake.nix", flake.replace(f"{address}{old}", f"{address}{commit}").encode())
     write_atomically(root / "flake.lock", (json.dumps(lock, indent=2) + "\n").encode())

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from urllib.parse import urlsplit
 
-from hearmeman_build import skopeo, tags
+from hearmeman_build import record, skopeo, tags
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, write_atomically
+from hearmeman_build.gzip_layout import gzip_copy
+from hearmeman_build.host import ROOT
 from hearmeman_build.inspect_image import layers
 
 _PLACES = {"docker": "docker-daemon:", "podman": "containers-storage:"}
+_WITHOUT_ZSTD = ("docker-daemon:", "docker-archive:")
+"""Transports of docker's own format, which has no zstd."""
+
+LARGEST_LAYER = {"ghcr.io": 10 * 10**9}
+"""Registry -> bytes of a layer that it still stores."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,39 @@ def push(
     plain_http: bool = False,
     say: Callable[[str], None] = lambda line: None,
     baked: Sequence[str] = (),
+    compression: str = "zstd",
+    move_tag: bool = False,
 ) -> Pushed:
     """Push `tier`'s image to `to` and record it in images.lock.json.
 
+    A tag that the tier gives (`latest`) moves with each push; one that a person gave (`tag`) only with `move_tag`.
+
     Raises:
-        BuildError: skopeo is missing or failed, or the registry holds another digest than was built.
+        BuildError: the record is damaged, the registry would refuse a layer, the tag is another image's, skopeo is missing
+            or failed, or the registry holds another digest than was built.
     """
     if "@" in to or ":" in to.rpartition("/")[2]:
         raise BuildError(f"--to {to} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
+    record.read(ROOT)
     image = build_image(tier, baked)
+    check_layers(image, to)
+    if compression == "gzip":
+        image = gzip_copy(image, say)
+    full = tag or tags.tag(tier, baked)
+    destination = f"docker://{to}:{full}"
+    before = skopeo.digest_at(destination, plain_http)
+    if before and before != image.digest:
+        if tag and not move_tag:
+            raise BuildError(
+                f"{to}:{tag} is another image, {before}: choose another --tag, or give --move-tag to replace it; "
+                "nothing was pushed"
+            )
+        say(f"{full} moves from {before} to {image.digest}")
     flags = ["--dest-tls-verify=false"] if plain_http else []
-    destination = f"docker://{to}:{tag or tags.tag(tier, baked)}"
     copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
     if copied.digest != image.digest:
         raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
-    record(ROOT / "images.lock.json", "-".join([tier, *baked]), to, image)
+    record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression)
     sizes = {layer["digest"]: layer["size"] for layer in image.layers}
     sent = sum(size for digest, size in sizes.items() if digest in copied.sent)
     skipped = sum(size for digest, size in sizes.items() if digest in copied.skipped)
@@ -59,19 +83,76 @@ def push(
     return Pushed(to, copied.digest, sent, skipped)
 
 
+def check_layers(image: Image, to: str) -> None:
+    """Refuse what the registry would refuse after gigabytes.
+
+    Raises:
+        BuildError: names the layer and both sizes.
+    """
+    most = LARGEST_LAYER.get(to.partition("/")[0])
+    for layer in layers(image):
+        if most is not None and layer.size > most:
+            raise BuildError(
+                f"{to.partition('/')[0]} stores no layer over {most / 1e9:.0f} GB, {layer.made_by} has "
+                f"{layer.size / 1e9:.1f} GB: push to another registry, or leave it out and let the pod fetch it"
+            )
+
+
 def load(
     tier: str, into: str, name: str, say: Callable[[str], None] = lambda line: None, baked: Sequence[str] = ()
 ) -> str:
     """Load `tier`'s image into the local docker or podman as `name`; skopeo's destination.
 
+    Docker is found where DOCKER_HOST says, and gets the layers as gzip: its format has no zstd.
+
     Raises:
         BuildError: skopeo is missing, or the engine is not there.
     """
-    image = build_image(tier, baked)
     place = _PLACES.get(into, into)
     destination = f"{place}{name}:{tags.tag(tier, baked)}"
-    skopeo.copy(_source(image), destination, _digests(image), [], _teller(image, say))
+    flags = _docker_flags(os.environ.get("DOCKER_HOST", "")) if place == "docker-daemon:" else []
+    if place == "docker-daemon:":
+        _check_docker(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    image = build_image(tier, baked)
+    if place.startswith(_WITHOUT_ZSTD):
+        image = gzip_copy(image, say)
+    skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
     return destination
+
+
+def _check_docker(host: str) -> None:
+    """Refuse before minutes of work.
+
+    Raises:
+        BuildError: nothing answers at `host`.
+    """
+    address = urlsplit(host)
+    try:
+        if address.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(address.path)
+        else:
+            socket.create_connection((address.hostname or "", address.port or 2375), 10).close()
+    except OSError as error:
+        raise BuildError(
+            f"docker does not answer at {host} ({error.strerror or error}): start it, or name its address in DOCKER_HOST"
+        ) from error
+
+
+def _docker_flags(host: str) -> list[str]:
+    """Skopeo's flags for a DOCKER_HOST.
+
+    Raises:
+        BuildError: it is reached by SSH, which only docker's own client speaks.
+    """
+    if host.startswith("ssh://"):
+        raise BuildError(
+            f"DOCKER_HOST={host}: skopeo does not speak SSH; write a file instead with `--into docker-archive:image.tar:` "
+            "and load it with `docker load --input image.tar`"
+        )
+    certificates = os.environ.get("DOCKER_CERT_PATH", "")
+    secured = ["--dest-cert-dir", certificates] if certificates and os.environ.get("DOCKER_TLS_VERIFY") else []
+    return [*(["--dest-daemon-host", host] if host else []), *secured]
 
 
 def _source(image: Image) -> str:
@@ -95,21 +176,3 @@ def _teller(image: Image, say: Callable[[str], None]) -> Callable[[str, str], No
         begun.add(digest)
 
     return tell
-
-
-def record(path: Path, tier: str, repository: str, image: Image) -> None:
-    """Put what was pushed into the lock of images, one entry for each tier and repository."""
-    entries = json.loads(path.read_text()) if path.exists() else []
-    entries = [e for e in entries if (e["tier"], e["repository"]) != (tier, repository)]
-    manifest = json.loads((image.layout / "blobs/sha256" / image.digest.partition(":")[2]).read_text())
-    entries.append(
-        {
-            "tier": tier,
-            "repository": repository,
-            "digest": image.digest,
-            "comfyui_rev": manifest["annotations"]["io.hearmeman.comfyui-commit"],
-            "size": image.size,
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        }
-    )
-    write_atomically(path, (json.dumps(entries, indent=1) + "\n").encode())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearmeman_build import sources
+from hearmeman_build import locks, sources
 from hearmeman_build.build import tier_parts
 from hearmeman_build.errors import BuildError
 
@@ -41,12 +41,12 @@ def document(root: Path, tier: str) -> str:
 def parts(root: Path, tier: str) -> Iterable[Component]:
     """One component for each .deb, Python package and source of `tier`."""
     chosen = tier_parts(tier)
-    userland = json.loads((root / "nix/userland/lock.json").read_text())
+    userland = locks.userland(root)
     for name in sorted({name for group in chosen["userland"] for name in userland["groups"][group]}):
         entry = userland["packages"][name]
         qualifiers = {"arch": "amd64", "distro": "debian-12"}
         yield _component("deb", "debian", name, entry["version"], entry["sha256"], qualifiers)
-    locked = json.loads((root / "nix/environments/lock.json").read_text())
+    locked = locks.environments(root)
     wheels = {entry["file"]: entry for environment in chosen["environments"] for entry in locked[environment]}
     for _, entry in sorted(wheels.items()):
         yield _component("pypi", "", entry["name"], entry["version"], entry["sha256"], {"file_name": entry["file"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
+from hearmeman_build.host import full_disk
 
 _LINE = re.compile(r"Copying (?:blob|config) ([0-9a-f]{8,64}) +(done|skipped: already exists|\[.*?\] +(\S+) */ *(\S+))")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -78,10 +80,51 @@ def copy(
                     states[seen[0]] = seen[1]
                     say(*seen)
         if child.wait() != 0:
-            fatal = [line for line in words.splitlines() if "fatal" in line] or words.splitlines()[-3:]
-            raise BuildError(f"skopeo could not copy to {destination}: {' '.join(fatal).strip()[-800:]}")
+            raise refused(destination, words, "--dest-tls-verify=false" in flags)
         digest = digest_file.read_text().strip()
     return Copied(digest, _with(states, "done"), _with(states, "skipped"))
+
+
+_UNKNOWN = re.compile(r"manifest unknown|name unknown|repository name not known|not found", re.IGNORECASE)
+_LOGIN = re.compile(
+    r"unauthorized|authentication required|denied|invalid username/password|no basic auth", re.IGNORECASE
+)
+
+
+def refused(place: str, words: str, plain_http: bool = False) -> BuildError:
+    """The error for a skopeo that failed at `place` and printed `words`."""
+    fatal = [line for line in words.splitlines() if "fatal" in line] or words.splitlines()[-3:]
+    said = " ".join(fatal).strip()[-800:]
+    cure = ""
+    registry = place.removeprefix("docker://").partition("/")[0]
+    if place.startswith("docker://") and _LOGIN.search(words):
+        flag = "--tls-verify=false " if plain_http else ""
+        cure = f"\n{registry} wants a login with the right to write: `skopeo login {flag}{registry}`, then the same command again"
+    elif "http: server gave HTTP response to HTTPS client" in words:
+        cure = f"\n{registry} speaks plain HTTP: give --plain-http, if it is on this machine"
+    elif "no space left on device" in words.lower():
+        cure = f"\n{full_disk()}"
+    return BuildError(f"skopeo could not copy to {place}: {said}{cure}", words)
+
+
+def digest_at(reference: str, plain_http: bool = False) -> str:
+    """The digest of what a tag of a registry names now; empty where there is no such tag.
+
+    Raises:
+        BuildError: skopeo is missing, or the registry does not answer or refuses.
+    """
+    flags = ["--tls-verify=false"] if plain_http else []
+    command = ["skopeo", "inspect", *flags, "--raw", reference]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise BuildError("skopeo is not installed: run `./setup.sh test`") from error
+    if done.returncode == 0:
+        return "sha256:" + hashlib.sha256(done.stdout).hexdigest()
+    words = done.stderr.decode(errors="replace")
+    if _UNKNOWN.search(words) and not _LOGIN.search(words):
+        return ""
+    raise refused(reference, words, plain_http)
 
 
 def _with(states: Mapping[str, str], wanted: str) -> frozenset[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache
 from pathlib import Path
 
+from hearmeman_build import locks
 from hearmeman_build.errors import BuildError
 from hearmeman_build.flake import path_reference
 from hearmeman_build.host import ROOT, nix
@@ -32,7 +32,7 @@ def folder() -> Path | None:
 
 def locked() -> dict[str, dict[str, str]]:
     """Input -> its locked reference, of every source that an image may hold."""
-    nodes = json.loads((ROOT / "flake.lock").read_text())["nodes"]
+    nodes = locks.read(ROOT, "flake.lock", "take one side of the merge, `git checkout --theirs flake.lock`")["nodes"]
     return {name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
 
 

@@ -53,6 +53,6 @@ def write_flags(source: Path, revision: str, to: Path) -> int:
     problems = [problem for text in (*rows, *tuner.OTHER_ARGUMENTS) for problem in flags.check(text, known)[1]]
     if problems:
         told = "; ".join(problem.replace("COMFYUI_ARGS: ", "") for problem in problems)
-        raise BuildError(f"the tuner gives what ComfyUI {revision[:12]} does not take: {told}: mend tune/tuner.py")
+        raise BuildError(f"the tuner gives what ComfyUI {revision[:12]} does not take: {told}: correct tune/tuner.py")
     write_atomically(to, (json.dumps(content, indent=0) + "\n").encode())
     return len(content["options"])

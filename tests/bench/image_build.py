@@ -1,11 +1,16 @@
-"""Bench: a tier's layers built again from prefetched files, against zstd alone on the same tars; builder memory."""
+"""Bench: layers built again from prefetched files, against zstd alone on the same tars; builder memory.
+
+A tier's layers by Nix, or one wheel's layer (`--wheel triton`, or a file) by the plugin itself, without Nix.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman_build.build import build_image, build_output
+from hearmeman_build.downloads import fetch_wheels
 from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT
 
 
 class Watch:
@@ -97,13 +104,71 @@ def zstd_alone(blob: Path, folder: Path) -> Cost:
     return cost
 
 
+# What nix/environments.nix makes, for one wheel, without the sandbox.
+_PLUGIN = """
+import sys
+from pathlib import Path
+from hearmeman_build.plugins.environment import Environment, plan
+from hearmeman_build.plugins.layer import write_layer
+write_layer(plan(Environment("opt/env/bench"), [Path(sys.argv[1])]), Path(sys.argv[2]), "bench", ["zstd"])
+"""
+
+
+def wheel_file(name: str) -> Path:
+    """The file `name`, or the locked wheel of that name, fetched."""
+    if Path(name).is_file():
+        return Path(name)
+    lock = json.loads((ROOT / "nix/environments/lock.json").read_text())
+    entries = [entry for environment in lock.values() for entry in environment if entry["name"] == name]
+    if not entries:
+        raise SystemExit(f"no wheel {name}: name a file, or a package of nix/environments/lock.json")
+    [path] = fetch_wheels(ROOT, entries[:1]).values()
+    return path
+
+
+def bench_wheel(name: str, turns: int) -> None:
+    """Make one wheel's layer some times, each time followed by zstd alone on its tar; print the ratios."""
+    path = wheel_file(name)
+    environ = {**os.environ, "NIX_BUILD_CORES": str(len(os.sched_getaffinity(0)))}
+    ratios = []
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for turn in range(turns):
+            out = Path(folder, "layer")
+            with measured() as mine:
+                subprocess.run([sys.executable, "-c", _PLUGIN, str(path), str(out)], env=environ, check=True)
+            [layer] = json.loads((out / "layers.json").read_text())
+            alone = zstd_alone(out / "layer.tar.zst", Path(folder))
+            shutil.rmtree(out)
+            ratios.append((mine.wall / alone.wall, mine.cpu / alone.cpu))
+            print(
+                f"turn {turn + 1}: {path.name}: {layer['unpacked'] / 1e6:.0f} MB to {layer['size'] / 1e6:.0f}: "
+                f"{mine.wall:.1f} s ({mine.cpu:.1f} cpu), zstd alone {alone.wall:.1f} s ({alone.cpu:.1f} cpu)",
+                flush=True,
+            )
+    report(f"layer of {path.name.partition('-')[0]}", ratios)
+
+
+def report(what: str, ratios: list[tuple[float, float]]) -> None:
+    """Print median and spread of the ratios of seconds, and of processor seconds."""
+    for number, name in enumerate(("seconds", "processor seconds")):
+        values = [ratio[number] for ratio in ratios]
+        print(
+            f"{what} / zstd alone, {name}: median {statistics.median(values):.2f}, "
+            f"from {min(values):.2f} to {max(values):.2f}, {len(values)} turns"
+        )
+
+
 def main() -> int:
     """Build every layer again, one after another, and compress its tar by zstd in between."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wheel", help="measure this wheel's layer alone: a package of the lock, or a file")
     parser.add_argument("--tier", default="smoke")
     parser.add_argument("--turns", type=int, default=3, help="how often, for median and spread (default: 3)")
     parser.add_argument("--only", default="", help="layers whose name holds this")
     arguments = parser.parse_args()
+    if arguments.wheel:
+        bench_wheel(arguments.wheel, arguments.turns)
+        return 0
     layers = [item for item in attributes(build_image(arguments.tier).layout) if arguments.only in item[0]]
     ratios, peak = [], 0
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -125,12 +190,7 @@ def main() -> int:
                 )
             ratios.append((built.wall / alone.wall, built.cpu / alone.cpu))
             print(f"turn {turn + 1}: {built.wall:.1f} s, zstd alone {alone.wall:.1f} s", flush=True)
-    for number, name in enumerate(("seconds", "processor seconds")):
-        values = [ratio[number] for ratio in ratios]
-        print(
-            f"image build / zstd alone, {name}: median {statistics.median(values):.2f}, "
-            f"from {min(values):.2f} to {max(values):.2f}, {len(values)} turns"
-        )
+    report("image build", ratios)
     print(f"builder memory at most {peak / 2**20:.0f} MiB")
     return 0
 

@@ -20,8 +20,8 @@ from hearmeman.boot import sshd as ssh_command
 from hearmeman.boot.environments import guarded
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervise import verdict
-from hearmeman.boot.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, USERS, why_not_separate, wrapped
 from hearmeman.image import ImageError, read_image
+from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, USERS, why_not_separate, wrapped
 from hearmeman_build.plugins import fixups
 from support.planning import IMAGE, TUNING, machine
 

@@ -19,8 +19,8 @@ from hearmeman.boot.keep import next_pause
 from hearmeman.boot.processes import Process
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
-from hearmeman.boot.users import COMFYUI
 from hearmeman.image import Image
+from hearmeman.users import COMFYUI
 from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
 
 

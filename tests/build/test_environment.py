@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build.build import build_output
+from hearmeman_build.downloads import batches, fetch_wheels
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
 from hearmeman_build.lock_environments import choose, combined
 from hearmeman_build.plugins.environment import Environment, plan
 from hearmeman_build.plugins.layer import Entry
 from hearmeman_build.plugins.sdist import build_wheel
-from hearmeman_build.prefetch import add_buildroot, add_files, batches, fetch_wheels
+from hearmeman_build.prefetch import add_buildroot
+from hearmeman_build.store import add_files
 from support.toywheel import make_sdist, make_wheel
 
 BASE = Environment("opt/env/base", is_base=True)

@@ -63,7 +63,15 @@ def test_without_a_checkout_to_write_to_a_run_works_in_the_cache(tmp_path: Path)
 
 def test_what_runs_leave_behind_is_no_part_of_the_repository(tmp_path: Path) -> None:
     """Without git; with it, git says what is part."""
-    for name in ("flake.nix", "nix/a b.nix", ".work/store/x", ".venv/bin/python", "a/__pycache__/b.pyc", "result-1/x"):
+    for name in (
+        "flake.nix",
+        "nix/a b.nix",
+        ".work/store/x",
+        ".venv/bin/python",
+        ".env",
+        "a/__pycache__/b.pyc",
+        "result-1/x",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "result").symlink_to("/nix/store/gone")

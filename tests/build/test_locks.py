@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import flake, prefetch
+from hearmeman_build import downloads, flake, prefetch, store
 from hearmeman_build.build import build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
@@ -35,7 +35,7 @@ def test_every_input_of_the_flake_is_locked() -> None:
 
 def test_our_store_paths_are_nix_own() -> None:
     entry = ENVIRONMENTS["runtime"][0]
-    assert prefetch.flat_path(entry["file"], entry["sha256"]) == prefetch.fixed_path(entry["file"], entry["sha256"])
+    assert store.flat_path(entry["file"], entry["sha256"]) == store.fixed_path(entry["file"], entry["sha256"])
 
 
 def _stage(folder: Path) -> Path:
@@ -48,8 +48,10 @@ def _stage(folder: Path) -> Path:
 
 def test_a_wrong_hash_of_a_wheel_is_named(tmp_path: Path) -> None:
     entry = {**next(e for e in ENVIRONMENTS["runtime"] if e["name"] == "six"), "sha256": "0" * 64}
-    with pytest.raises(BuildError, match=r"six.*of nix/environments/lock.json could not be fetched: the hash"):
-        prefetch.fetch_wheels(_stage(tmp_path), [entry])
+    with pytest.raises(
+        BuildError, match=r"six.*of nix/environments/lock.json could not be fetched: .* other bytes than the lock"
+    ):
+        downloads.fetch_wheels(_stage(tmp_path), [entry])
     assert list((tmp_path / ".work/prefetch").iterdir()) == []
 
 
@@ -57,15 +59,15 @@ def test_a_wrong_hash_of_a_deb_is_named(tmp_path: Path) -> None:
     lock = json.loads(json.dumps(USERLAND))
     lock["packages"]["tini"]["sha256"] = "0" * 64
     with pytest.raises(BuildError, match=r"tini.*nix/userland/lock.json"):
-        prefetch.fetch_debs(_stage(tmp_path), lock, ["tini"])
+        downloads.fetch_debs(_stage(tmp_path), lock, ["tini"])
     assert not list((tmp_path / ".work/prefetch").glob("tini*.deb"))
 
 
 def test_a_truncated_download_is_fetched_again(tmp_path: Path) -> None:
-    first = prefetch.fetch_debs(_stage(tmp_path), USERLAND, ["tini"])["tini"]
+    first = downloads.fetch_debs(_stage(tmp_path), USERLAND, ["tini"])["tini"]
     whole = first.read_bytes()
     first.write_bytes(whole[:100])
-    assert prefetch.fetch_debs(tmp_path, USERLAND, ["tini"])["tini"].read_bytes() == whole
+    assert downloads.fetch_debs(tmp_path, USERLAND, ["tini"])["tini"].read_bytes() == whole
 
 
 def test_an_unknown_tier_lists_the_known_ones() -> None:
@@ -98,3 +100,83 @@ def test_a_disk_too_small_is_refused_before_the_first_byte(tmp_path: Path) -> No
     prefetch.check_space(10**9, {tmp_path: 3 * 10**9})
     with pytest.raises(BuildError, match=r"has 2999 MB free, 3000 MB are needed .* nothing was fetched"):
         prefetch.check_space(10**9, {tmp_path: 3 * 10**9 - 10**6})
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("deb", "the Debian mirror cannot be reached: check the network"),
+        ("wheel", "the Python index cannot be reached: check the network"),
+    ],
+)
+def test_without_a_network_nobody_is_sent_to_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, why: str
+) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_NO_INDEX", "0")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(BuildError, match=why) as caught:
+        if where == "deb":
+            downloads.fetch_debs(_stage(tmp_path), USERLAND, ["tini"])
+        else:
+            downloads.fetch_wheels(_stage(tmp_path), [next(e for e in ENVIRONMENTS["runtime"] if e["name"] == "six")])
+    assert "make lock" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            "E: Failed to fetch x  Hash Sum mismatch",
+            "sent other bytes than the lock's sha256: run the same command again",
+        ),
+        ("E: Failed to fetch x  404  Not Found [IP: 203.0.113.80 80]", "does not have it any more: run `make lock`"),
+        ("ERROR: No matching distribution found for six==1.99.0", "does not have it any more: run `make lock`"),
+        ("E: Failed to fetch x  Could not resolve 'nowhere.invalid'", "cannot be reached: check the network"),
+        ("E: Failed to fetch x  503  Service Unavailable", "cannot be reached: check the network"),
+    ],
+)
+def test_a_failed_download_says_why(said: str, why: str) -> None:
+    assert why in downloads.reason(said, "the mirror")
+
+
+def test_without_apt_the_other_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match="apt-get is not on this machine: .*`nix build .#image-TIER`"):
+        downloads.fetch_debs(_stage(tmp_path), USERLAND, ["tini"])
+
+
+CONFLICT = '{\n<<<<<<< HEAD\n "groups": {},\n=======\n "groups": {"core": []},\n>>>>>>> other\n "packages": {}\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (CONFLICT, "nix/userland/lock.json holds the marks of a merge conflict: run `make lock`"),
+        ('{"groups": ', r"nix/userland/lock.json is no JSON \(.*\): run `make lock`"),
+        ("{}", "lacks its groups, packages or buildroot: run `make lock`"),
+        (
+            '{"groups": {"core": ["gone"]}, "packages": {}, "buildroot": ""}',
+            "has no gone, which its group core names: run `make lock`",
+        ),
+    ],
+)
+def test_a_broken_lock_of_the_userland_is_named(tmp_path: Path, text: str, why: str) -> None:
+    (_stage(tmp_path) / "nix/userland/lock.json").write_text(text)
+    with pytest.raises(BuildError, match=why):
+        prefetch.prefetch(tmp_path, ["core"], ["runtime"])
+
+
+def test_a_broken_lock_of_the_environments_is_named(tmp_path: Path) -> None:
+    path = _stage(tmp_path) / "nix/environments/lock.json"
+    path.write_text('{"runtime": [{"name": "six", "version": "1", "file": "six-1-py3-none-any.whl"}]}')
+    with pytest.raises(BuildError, match="six of runtime lacks sha256, size: run `make lock`"):
+        prefetch.prefetch(tmp_path, ["core"], ["runtime"])
+    with pytest.raises(BuildError, match="no environment huge in .*: run `make lock`"):
+        prefetch.prefetch(tmp_path, ["core"], ["huge"])
+    path.unlink()
+    with pytest.raises(BuildError, match="cannot be read .No such file or directory.: run `make lock`"):
+        prefetch.prefetch(tmp_path, ["core"], ["runtime"])

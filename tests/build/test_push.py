@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import tarfile
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from hearmeman_build import skopeo
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 from support.registry import Registry
+
+_AUTHOR = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
 
 
 @pytest.fixture
@@ -29,6 +34,9 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
 ) -> None:
     address = registry.address
     monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    for command in (["init", "-q"], ["add", "."], [*_AUTHOR, "commit", "-q", "-m", "x"]):
+        (tmp_path / "file").touch()
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     said: list[str] = []
     first = pushing.push("smoke", f"{address}/hearmeman", plain_http=True, say=said.append)
     sent = registry.uploads()
@@ -41,11 +49,97 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
     assert [line for line in said if "userland core: sending" in line or "userland core: sent" in line]
     assert registry.uploads() == sent
     [entry] = json.loads((tmp_path / "images.lock.json").read_text())
-    assert (entry["tier"], entry["digest"]) == ("smoke", image.digest)
+    assert (entry["tier"], entry["tag"], entry["digest"]) == ("smoke", "smoke", image.digest)
+    head = subprocess.run(
+        ["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    assert (entry["revision"], entry["dirty"], entry["cuda_floor"]) == (head, False, "12.8")
     url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
     with urllib.request.urlopen(request, timeout=5) as reply:
         assert reply.headers["Docker-Content-Digest"] == image.digest
+
+
+def test_a_gzip_push_has_a_digest_of_its_own_and_the_same_configuration(
+    image: Image, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    pushed = pushing.push("smoke", f"{registry.address}/gz", plain_http=True, compression="gzip")
+    assert pushed.digest != image.digest
+    raw = ["skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{registry.address}/gz@{pushed.digest}"]
+    manifest = json.loads(subprocess.run(raw, capture_output=True, check=True).stdout)
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+    ours = json.loads((image.layout / "blobs/sha256" / image.digest.partition(":")[2]).read_text())
+    assert manifest["config"] == ours["config"]
+    [entry] = json.loads((tmp_path / "images.lock.json").read_text())
+    assert (entry["digest"], entry["compression"], entry["revision"]) == (pushed.digest, "gzip", "")
+
+
+def test_a_persons_tag_is_replaced_only_when_asked_and_a_tiers_tag_moves_with_a_word(
+    image: Image, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    to = f"{registry.address}/moves"
+    for tag in ("mine", ""):
+        pushing.push("smoke", to, tag, plain_http=True, compression="gzip")
+    with pytest.raises(BuildError, match="moves:mine is another image, sha256:.*give --move-tag"):
+        pushing.push("smoke", to, "mine", plain_http=True)
+    assert pushing.push("smoke", to, "mine", plain_http=True, move_tag=True).digest == image.digest
+    said: list[str] = []
+    pushing.push("smoke", to, plain_http=True, say=said.append)
+    assert [line for line in said if line.startswith("smoke moves from sha256:") and line.endswith(image.digest)]
+
+
+def test_a_damaged_record_is_noticed_before_anything_is_sent(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    for text in ("<<<<<<< HEAD\n[]\n", '{"tier": "smoke"}', '[{"tier": "smoke"}]'):
+        (tmp_path / "images.lock.json").write_text(text)
+        with pytest.raises(BuildError, match=r"images.lock.json .*git checkout images.lock.json.*nothing was pushed"):
+            pushing.push("smoke", f"{registry.address}/x", plain_http=True)
+    assert registry.uploads() == 0
+
+
+def test_a_refusal_names_the_login_which_then_helps(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    users = tmp_path / "users"
+    # bcrypt of "secret-of-the-test".
+    users.write_text("me:$2y$12$ai0Eqf2Y7qRjNuNHjEDqBeul5kROd/JSCculVSI3Sy6yOpsf3mNfy\n")
+    with Registry(f"auth:\n  htpasswd:\n    realm: test\n    path: {users}\n") as registry:
+        with pytest.raises(BuildError, match="wants a login with the right to write: `skopeo login .*`") as caught:
+            pushing.push("smoke", f"{registry.address}/mine", plain_http=True)
+        [advice] = re.findall("`(skopeo login .*)`", str(caught.value))
+        login = [*advice.split(), "--username", "me", "--password-stdin"]
+        subprocess.run(login, input="secret-of-the-test", text=True, check=True, stdout=subprocess.DEVNULL)
+        assert pushing.push("smoke", f"{registry.address}/mine", plain_http=True).digest == image.digest
+
+
+def test_a_layer_that_the_registry_does_not_store_is_refused_before_it_is_sent(image: Image) -> None:
+    huge = replace(image, layers=[*image.layers[:-1], {**image.layers[-1], "size": 14_300_000_000}])
+    with pytest.raises(
+        BuildError, match=r"ghcr.io stores no layer over 10 GB, .* has 14.3 GB: push to another registry"
+    ):
+        pushing.check_layers(huge, "ghcr.io/someone/x")
+    pushing.check_layers(huge, "registry.example.org/x")
+
+
+def test_docker_by_ssh_names_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@gpu")
+    with pytest.raises(BuildError, match="skopeo does not speak SSH; .*--into docker-archive:image.tar:`"):
+        pushing.load("smoke", "docker", "hearmeman")
+
+
+def test_an_archive_for_docker_is_written(image: Image, tmp_path: Path) -> None:
+    """What the advice for DOCKER_HOST=ssh:// says, taken literally."""
+    pushing.load("smoke", f"docker-archive:{tmp_path}/image.tar:", "hearmeman")
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert manifest[0]["RepoTags"][0].endswith("hearmeman:smoke")
+    assert len(manifest[0]["Layers"]) == len(image.layers)
 
 
 def test_a_push_to_a_tag_is_refused() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import hashlib
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -62,7 +65,7 @@ def routes() -> list[tuple[str, str]]:
 
 
 ECHO = [("GET", "/"), ("POST", "/upload"), ("GET", "/download?size=10"), ("PUT", "/x"), ("DELETE", "/x")]
-STATUS = [("GET", path) for path in ("/", "/status", "/readyz", "/healthz")]
+STATUS = [("GET", path) for path in ("/", "/status", "/readyz", "/healthz/")]
 
 
 def test_a_browser_logs_in_once(pod: GatedPod) -> None:
@@ -315,7 +318,7 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     assert offered == ""
     with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), 5) as raw:
         assert raw.recv(64).startswith(b"SSH-2.0-OpenSSH")
-    assert "key 2 of PUBLIC_KEY is no SSH public key" in pod.log()
+    assert "line 2 of PUBLIC_KEY is no SSH public key" in pod.log()
     key = pod.volume / ".hearmeman/local/ssh/ssh_host_ed25519_key"
     assert key.stat().st_mode & 0o077 == 0
     status = pod.ssh("hearmeman status --json")
@@ -371,3 +374,99 @@ def test_the_doors_are_told_in_plain_words(pod: GatedPod) -> None:
     }
     assert ask(pod, "STATUS", "/readyz", BEARER)[0] in (200, 503)
     assert json.loads(ask(pod, "STATUS", "/healthz", BEARER)[1]) == {"alive": True}
+
+
+def basic(token: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"any:{token}".encode()).decode()}
+
+
+def test_clients_that_cannot_send_headers_use_basic_auth_or_a_link(pod: GatedPod) -> None:
+    assert ask(pod, "COMFYUI", "/system_stats", basic(TOKEN))[0] == 200
+    status, text, _ = ask(pod, "XTTS", "/x", basic(TOKEN))
+    assert status == 200
+    assert "authorization" not in {name.lower() for name, _ in json.loads(text)["headers"]}
+    for wrong in (basic("wrong"), basic(""), {"Authorization": "Basic ???"}):
+        assert ask(pod, "COMFYUI", "/system_stats", wrong)[0] == 401
+    foreign = {**basic(TOKEN), "Origin": "https://evil.example"}
+    assert ask(pod, "XTTS", "/x", foreign, "POST", "{}")[0] == 401
+    status, _, answer = ask(pod, "COMFYUI", f"/_door/login?token={TOKEN}&next=/system_stats")
+    assert (status, answer.getheader("Location")) == (303, "/system_stats")
+    assert answer.getheader("Referrer-Policy") == "no-referrer"
+    cookie = (answer.getheader("Set-Cookie") or "").partition(";")[0]
+    assert ask(pod, "COMFYUI", "/system_stats", {"Cookie": cookie})[0] == 200
+    status, _, answer = ask(pod, "COMFYUI", "/_door/login?token=wrong&next=/system_stats")
+    assert (status, answer.getheader("Set-Cookie")) == (401, None)
+
+
+def test_that_the_pod_lives_can_be_asked_without_the_token(pod: GatedPod) -> None:
+    status, text, _ = ask(pod, "STATUS", "/healthz")
+    assert (status, json.loads(text)) == (200, {"alive": True})
+    for name, path in (
+        ("STATUS", "/healthz/x"),
+        ("STATUS", "/healthzx"),
+        ("COMFYUI", "/healthz"),
+        ("XTTS", "/healthz"),
+    ):
+        assert ask(pod, name, path)[0] == 401
+
+
+def raw(port: int, request: bytes, seconds: float = 20) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 10) as made:
+        made.sendall(request)
+        made.settimeout(seconds)
+        got = b""
+        while part := made.recv(65536):
+            got += part
+        return got
+
+
+def test_http_1_0_needs_no_host(pod: GatedPod) -> None:
+    head = b"GET /system_stats HTTP/1.0\r\n"
+    assert raw(pod.ports["COMFYUI"], head + b"\r\n").startswith(b"HTTP/1.1 401")
+    assert raw(pod.ports["COMFYUI"], head + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()).startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+def test_half_a_header_is_not_waited_for(pod: GatedPod) -> None:
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionResetError):
+        assert raw(pod.ports["COMFYUI"], b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", seconds=60) == b""
+    assert time.monotonic() - began < 45
+
+
+def kill(pod: GatedPod, name: str) -> None:
+    """Kill a process of the pod as the kernel would."""
+    report = f"/run/hearmeman/keep/{name}.json"
+    killed = pod.ssh(f'kill -9 $(python3 -c \'import json; print(json.load(open("{report}"))["pid"])\')')
+    assert killed.returncode == 0, killed.stderr
+
+
+def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: GatedPod) -> None:
+    ready = json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"]
+    kill(pod, "door")
+    seen = set()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        status, text, answer = ask(pod, "COMFYUI", "/system_stats", BEARER)
+        seen.add(status)
+        if status == 503:
+            assert answer.getheader("Retry-After") == "2"
+            assert "try again" in json.loads(text)["error"]
+        elif seen == {200, 503} or (status == 200 and 503 in seen):
+            break
+    assert seen == {200, 503} or seen == {503, 200}
+    pod.wait_for(lambda: json.loads(pod.ssh("hearmeman status --json").stdout)["ready"], "ready again")
+    assert json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"] == ready
+
+
+def test_cloudflare_does_not_hide_the_page_that_says_what_happens(pod: GatedPod) -> None:
+    kill(pod, "comfyui")
+    html = {**BEARER, "Accept": "text/html", "Cf-Ray": "8f-FRA"}
+
+    def page() -> bool:
+        status, text, answer = ask(pod, "COMFYUI", "/", html)
+        return (status, answer.getheader("X-Hearmeman-State")) == (200, "starting") and "does not answer yet" in text
+
+    pod.wait_for(page, "the page")
+    pod.wait_for(lambda: ask(pod, "COMFYUI", "/system_stats", BEARER)[0] == 200, "ComfyUI")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from fakes.serving import Handler, Host, Stored
 
@@ -22,6 +22,10 @@ class Version:
     """Whether a download wants a key."""
     hashes: bool = True
     """Whether the API states hashes."""
+    scans: Mapping[str, str] = field(default_factory=dict)
+    """What CivitAI's scanners say where it is not Success: virusScanResult and pickleScanResult."""
+    kilobytes: float | None = None
+    """The size that the API states, where it is not the file's own."""
 
 
 class CivitAI(Host):
@@ -70,14 +74,19 @@ class _Site(Handler):
                 {
                     "id": 9000 + place,
                     "name": name,
-                    "sizeKB": len(stored.data) / 1024,
+                    "sizeKB": len(stored.data) / 1024 if version.kilobytes is None else version.kilobytes,
                     "type": "Model",
+                    "pickleScanResult": "Success",
+                    "virusScanResult": "Success",
+                    "scannedAt": "2026-01-01T00:00:00.000Z",
+                    **version.scans,
                     "primary": place == 0,
                     "hashes": hashes,
                     "downloadUrl": url,
                 }
             )
-        return {"id": number, "files": files}
+        about = {"id": number, "modelId": 1, "name": "v1", "baseModel": "SD 1.5", "availability": "Public"}
+        return {**about, "files": files, "downloadUrl": f"{self.server.host.address(0)}/api/download/models/{number}"}
 
     def download(self, site: CivitAI, number: int, query: Mapping[str, list[str]]) -> None:
         """Redirect to storage, or to the login."""
@@ -92,7 +101,9 @@ class _Site(Handler):
             return
         place = int(query.get("fileId", ["9000"])[0]) - 9000
         name = list(version.files)[place]
-        self.send(307, {"Location": f"{site.address(1)}/bucket/{number}/{name}?X-Amz-Expires=86400&X-Amz-Signature=1"})
+        self.send(
+            307, {"Location": f"{site.address(1)}/bucket/{number}/{quote(name)}?X-Amz-Expires=86400&X-Amz-Signature=1"}
+        )
 
 
 class _Storage(Handler):
@@ -101,7 +112,7 @@ class _Storage(Handler):
     def answer(self) -> None:
         """The bytes; an Authorization header beside the signature is an error, as in S3."""
         site = cast(CivitAI, self.server.host)
-        found = re.fullmatch(r"/bucket/(\d+)/(.+)", urlsplit(self.path).path)
+        found = re.fullmatch(r"/bucket/(\d+)/(.+)", unquote(urlsplit(self.path).path))
         if self.headers.get("Authorization"):
             self.send(400, {}, b"<Error><Code>InvalidArgument</Code></Error>")
         elif found is None:

@@ -9,9 +9,10 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
-from urllib.parse import quote, unquote, urlsplit
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any, cast
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from fakes.serving import Handler, Host, Stored
 from fakes.xet import XetHandler, read_token
@@ -46,6 +47,16 @@ class Repo:
     """Whether it is open only to `Hub.token`."""
     xet: bool = False
     """Whether its large files lie in Xet storage too."""
+    older: Mapping[str, Mapping[str, Stored]] = field(default_factory=dict)
+    """Earlier commits and what they held: the Hub serves all of them."""
+    moved_to: str = ""
+    """The repository's name now, when it was renamed."""
+
+    def at(self, revision: str) -> Repo | None:
+        """The repository as it was at a branch or commit; None when it has no such revision."""
+        if revision in ("main", "refs/heads/main", self.commit):
+            return self
+        return replace(self, files=self.older[revision], commit=revision) if revision in self.older else None
 
 
 def default_repos() -> dict[str, Repo]:
@@ -64,6 +75,10 @@ class Hub(Host):
         """What storage calls every file."""
         self.links = 0
         """Links to storage that were given out."""
+        self.page = 1000
+        """Entries of one answer when files are listed."""
+        self.unaccepted = ""
+        """A token whose account has accepted no licence."""
         self.valid_from = 0
         """Links before this one have expired."""
 
@@ -74,7 +89,8 @@ class Hub(Host):
 
     def by_hash(self, sha256: str) -> Stored | None:
         """The stored file of that hash."""
-        files = (stored for repo in self.repos.values() for stored in repo.files.values())
+        commits = (files for repo in self.repos.values() for files in (repo.files, *repo.older.values()))
+        files = (stored for commit in commits for stored in commit.values())
         return next((stored for stored in files if stored.sha256 == sha256), None)
 
 
@@ -86,21 +102,28 @@ class _HubHandler(Handler):
         return cast(Hub, self.server.host)
 
     def answer(self) -> None:
-        """`/{repo}/resolve/{revision}/{path}`: the small file, or a redirect to the large one; `/api/models/{repo}`: lists."""
+        """`/{repo}/resolve/{revision}/{path}` redirects: for a large file to storage, for a small one to the Hub's own
+        cache of it, `/api/resolve-cache/models/{repo}/{commit}/{path}`; `/api/models/{repo}` describes and lists."""
         path = unquote(urlsplit(self.path).path)
+        if (found := re.match(r"/(?:api/models/)?([^/]+/[^/]+)/", path)) and self.moved(found[1]):
+            return
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repo = self.repo(found[1], found[2])
             if repo is not None and found[3] not in repo.files:
                 self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.commit})
             elif repo is not None:
                 self.resolve(found[1], repo, repo.files[found[3]], found[3])
+        elif found := re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/([^/]+)/(.+)", path):
+            if repo := self.repo(found[1], found[2]):
+                self.small(repo, repo.files[found[3]], found[3])
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             if repo := self.repo(found[1], found[2]):
                 siblings = [{"rfilename": name} for name in repo.files]
-                self.reply({"_id": "0", "id": found[1], "modelId": found[1], "sha": repo.commit, "siblings": siblings})
+                about = {"_id": "0", "id": found[1], "modelId": found[1], "sha": repo.commit, "siblings": siblings}
+                self.reply({**about, "private": False, "disabled": False, "gated": "manual" if repo.gated else False})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
             if repo := self.repo(found[1], found[2]):
-                self.reply([self.entry(name, stored) for name, stored in repo.files.items()])
+                self.tree(repo)
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/xet-read-token/([^/]+)", path):
             if self.repo(found[1], found[2]):
                 self.send(200, *read_token(self.hub.address(2)))
@@ -113,19 +136,50 @@ class _HubHandler(Handler):
         authorization = self.headers.get("Authorization")
         if repo is None:
             self.refuse(401 if not authorization else 404, "RepoNotFound", "Repository not found")
-        elif authorization and authorization != f"Bearer {self.hub.token}":
+        elif repo.gated and self.hub.unaccepted and authorization == f"Bearer {self.hub.unaccepted}":
+            self.refuse(
+                403, "GatedRepo", f"Access to model {name} is restricted and you are not in the authorized list."
+            )
+        elif authorization and authorization not in (f"Bearer {self.hub.token}", f"Bearer {self.hub.unaccepted}"):
             self.refuse(401, "", "Invalid credentials in Authorization header")
         elif repo.gated and not authorization:
             self.refuse(401, "GatedRepo", f"Access to model {name} is restricted.")
-        elif revision not in ("main", repo.commit):
+        elif (found := repo.at(revision)) is None:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         else:
-            return repo
+            return found
         return None
 
-    def entry(self, path: str, stored: Stored) -> dict[str, object]:
+    def moved(self, name: str) -> bool:
+        """Redirect to a repository's new name, as the Hub does for pages, files and its API alike."""
+        repo = self.hub.repos.get(name)
+        if repo is None or not repo.moved_to:
+            return False
+        self.send(307, {"Location": self.path.replace(name, repo.moved_to, 1)}, b"Temporary Redirect")
+        return True
+
+    def tree(self, repo: Repo) -> None:
+        """List folders and files, a page at a time; the next page's address is in a header."""
+        query = parse_qs(urlsplit(self.path).query)
+        folders = sorted({str(up) for name in repo.files for up in PurePosixPath(name).parents} - {"."})
+        entries = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": folder} for folder in folders]
+        entries += [self.entry(name, stored) for name, stored in repo.files.items()]
+        first = int((query.get("cursor") or ["0"])[0])
+        more = {}
+        if first + self.hub.page < len(entries):
+            path = urlsplit(self.path).path
+            after = f"{self.hub.url}{path}?recursive=true&cursor={first + self.hub.page}"
+            more = {"Link": f'<{after}>; rel="next"'}
+        self.reply(entries[first : first + self.hub.page], more)
+
+    def small(self, repo: Repo, stored: Stored, path: str) -> None:
+        """Send a file that lies on the Hub itself."""
+        shown = {"X-Repo-Commit": repo.commit, "ETag": f'"{stored.blob_id}"'}
+        self.send_file(path, stored, {**shown, "Content-Disposition": f'inline; filename="{quote(path)}"'})
+
+    def entry(self, path: str, stored: Stored) -> dict[str, Any]:
         """A file as the Hub lists it."""
-        entry: dict[str, object] = {"type": "file", "path": path, "size": len(stored.data), "oid": stored.blob_id}
+        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(stored.data), "oid": stored.blob_id}
         if stored.lfs:
             entry["lfs"] = {"oid": stored.sha256, "size": len(stored.data), "pointerSize": 134}
         return entry
@@ -134,7 +188,9 @@ class _HubHandler(Handler):
         """Answer for a file that exists."""
         headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{stored.blob_id}"'}
         if not stored.lfs:
-            self.send_file(path, stored, {**headers, "Content-Disposition": f'inline; filename="{quote(path)}"'})
+            there = f"/api/resolve-cache/models/{name}/{repo.commit}/{quote(path)}?etag=%22{stored.blob_id}%22"
+            linked = {"X-Linked-ETag": f'"{stored.blob_id}"', "X-Linked-Size": str(len(stored.data))}
+            self.send(307, {"X-Repo-Commit": repo.commit, **linked, "Location": there}, b"Temporary Redirect")
             return
         sha256 = stored.sha256
         linked = {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(stored.data))}
@@ -147,9 +203,9 @@ class _HubHandler(Handler):
         location = f"{self.hub.address(1)}/repos/{sha256}?X-Amz-Expires=3600&X-Amz-Signature={link}"
         self.send(302, {**headers, **linked, "Location": location, "Accept-Ranges": "bytes"}, b"Found. Redirecting")
 
-    def reply(self, content: object) -> None:
+    def reply(self, content: object, headers: Mapping[str, str] | None = None) -> None:
         """Answer with JSON."""
-        self.send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+        self.send(200, {"Content-Type": "application/json", **(headers or {})}, json.dumps(content).encode())
 
     def refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         """An error as the Hub tells it: in headers."""

@@ -1,6 +1,6 @@
 """An R2 on loopback: enforces R2's documented rules, and fails on demand at any request.
 
-The rules: developers.cloudflare.com/r2/api/s3/api, /r2/objects/multipart-objects, /r2/api/s3/extensions.
+The rules: developers.cloudflare.com/r2/api/s3/api, /r2/objects/multipart-objects, /r2/api/s3/extensions, /r2/api/s3/conditional-operations.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class R2:
         self.bucket, self.latency, self.keep = bucket, latency, keep
         self.access_key, self.secret_key = secrets.token_hex(16), secrets.token_hex(32)
         self.may_read = self.may_write = self.may_delete = True
-        self.conditional_put, self.conditional_complete = True, False
+        self.conditional_put = self.conditional_complete = True
         self.clock: Callable[[], float] = time.time
         self.before: Callable[[str, str], None] = lambda operation, key: None
         self.objects: dict[str, Object] = {}

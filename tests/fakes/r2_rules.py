@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -265,7 +266,16 @@ class Handler(BaseHTTPRequestHandler):
         headers |= {"ETag": f'"{found.etag}"', "Content-Type": found.content_type, "Content-Length": str(found.size)}
         return 200, {**headers, "Last-Modified": formatdate(usegmt=True)}, found.content
 
-    _get_object = _head_object
+    def _get_object(self, key: str, *unused: object) -> _Reply:
+        status, headers, content = self._head_object(key)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers_by_name.get("range", ""))
+        if asked is None:
+            return status, headers, content
+        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        if first > last:
+            raise _RefusedError(416, "InvalidRange", "the object is shorter")
+        part = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return 206, {**headers, **part}, content[first : last + 1]
 
     def _list_objects(self, *unused: object) -> _Reply:
         prefix, delimiter = (self.query.get(name, [""])[0] for name in ("prefix", "delimiter"))
@@ -284,7 +294,7 @@ class Handler(BaseHTTPRequestHandler):
         truncated = len(rows) == most and rows[-1][0] != found[-1][0]
         told = [
             f"<Contents><Key>{quote(key)}</Key><Size>{o.size}</Size><ETag>&quot;{o.etag}&quot;</ETag>"
-            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            f"<LastModified>{_iso(o.at)}</LastModified></Contents>"
             for key, o in rows
         ]
         told += [f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
@@ -294,6 +304,10 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {"Content-Type": "application/xml"}, _document("ListBucketResult", "".join(told))
 
     def _create_upload(self, key: str, *unused: object) -> _Reply:
+        # Looked at when the upload begins, and not again when it ends.
+        with self.r2.lock:
+            if key in self.r2.objects and self.headers_by_name.get("if-none-match") == "*":
+                raise _RefusedError(412, "PreconditionFailed", "something lies there")
         upload_id, kind = uuid.uuid4().hex, self.headers_by_name.get("content-type", "")
         with self.r2.lock:
             self.r2.uploads[upload_id] = Upload(key, kind, self._metadata())

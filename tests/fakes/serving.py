@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import hashlib
 import re
 import threading
@@ -43,15 +44,43 @@ class Stored:
 
 @dataclass
 class Fault:
-    """Something that goes wrong with a file's body or answer; 'whole' is a body without ranges that ends at `at`."""
+    """Something that goes wrong with a file's body or answer.
+
+    'whole' is a body without ranges that ends at `at`; 'short' an answer with all of another, shorter file of `at` bytes;
+    'gzip' a compressed body; 'crawl' sends `rate` bytes per second from `at` on; 'hold' waits for `release` before the
+    answer's first byte.
+    """
 
     kind: Literal[
-        "stall", "truncate", "drop", "html", "json", "status", "lie", "no_ranges", "chunked", "change", "flip", "whole"
+        "stall",
+        "truncate",
+        "drop",
+        "html",
+        "json",
+        "gzip",
+        "short",
+        "status",
+        "lie",
+        "no_ranges",
+        "chunked",
+        "change",
+        "flip",
+        "whole",
+        "crawl",
+        "hold",
     ]
     times: int = 1 << 30
     """How many answers it befalls."""
+    after: int = 0
+    """How many answers are right before the first that it befalls."""
     at: int = 0
     """Position in the file before which it does not happen."""
+    rate: float = 4096
+    """For 'crawl'."""
+    release: threading.Event = field(default_factory=threading.Event)
+    """For 'hold'."""
+    held: threading.Event = field(default_factory=threading.Event)
+    """For 'hold': set while an answer waits."""
     status: int = 503
     """For 'status'."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +152,9 @@ class Host:
             found = self.faults.get(key)
             if found is None or found.times <= 0:
                 return None
+            if found.after > 0:
+                found.after -= 1
+                return None
             found.times -= 1
             return found
 
@@ -186,6 +218,16 @@ class Handler(BaseHTTPRequestHandler):
             body = b"<html><title>Sign in</title></html>" if kind == "html" else b'{"error": "sign in first"}'
             self.send(200, {"Content-Type": "text/html" if kind == "html" else "application/json"}, body)
             return
+        if fault and kind == "hold":
+            fault.held.set()
+            fault.release.wait(60)
+        if kind == "gzip":
+            packed = gzip.compress(stored.data[:1000])
+            self._body(200, {"Content-Encoding": "gzip", **headers}, packed, 0, len(packed), None)
+            return
+        if fault and kind == "short":
+            self._body(200, headers, stored.data[: fault.at], 0, fault.at, None)
+            return
         if fault and kind == "change":
             stored = Stored(fault.other)
         data, tag = stored.data, stored.etag
@@ -229,7 +271,8 @@ class Handler(BaseHTTPRequestHandler):
         stop = min(max(fault.at, start), end) if fault and kind in ("stall", "truncate", "drop", "whole") else end
         sent = 0
         try:
-            sent = self._pour(memoryview(data)[start:stop], chunked=kind == "chunked")
+            pace = (max(0, fault.at - start), fault.rate) if fault and kind == "crawl" else None
+            sent = self._pour(memoryview(data)[start:stop], kind == "chunked", pace)
             if kind == "stall":
                 self.wfile.flush()
                 self.server.host.closing.wait(60)
@@ -238,17 +281,24 @@ class Handler(BaseHTTPRequestHandler):
         if kind in ("stall", "truncate", "drop", "lie", "whole"):
             self.close_connection = True
 
-    def _pour(self, view: memoryview, chunked: bool) -> int:
+    def _pour(self, view: memoryview, chunked: bool, crawl: tuple[int, float] | None = None) -> int:
+        """Send a body; `crawl` is from which of its bytes on it is sent at how many bytes per second."""
         sent, began, rate = 0, time.monotonic(), self.server.host.rate
         with contextlib.suppress(ConnectionError):
             while sent < len(view):
-                piece = view[sent : sent + CHUNK]
+                slow = crawl is not None and sent >= crawl[0]
+                size = max(1, int(crawl[1] / 4)) if crawl and slow else CHUNK
+                if crawl and not slow:
+                    size = min(size, crawl[0] - sent)
+                piece = view[sent : sent + size]
                 if chunked:
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
                 else:
                     self.wfile.write(piece)
                 sent += len(piece)
-                if rate and (ahead := sent / rate - (time.monotonic() - began)) > 0:
+                if slow and self.server.host.closing.wait(0.25):
+                    break
+                if not slow and rate and (ahead := sent / rate - (time.monotonic() - began)) > 0:
                     time.sleep(ahead)
             if chunked:
                 self.wfile.write(b"0\r\n\r\n")

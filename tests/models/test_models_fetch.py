@@ -114,7 +114,8 @@ def test_gated(case: Case, hub: Hub, token: str, words: str) -> None:
     [
         ({}, "the repository hearmeman/smoke does not exist"),
         ({REPO: Repo({})}, "does not exist in that repository"),
-        ({REPO: Repo({PATH: Stored(TINY)}, commit="0" * 40)}, "that revision does not exist"),
+        ({REPO: Repo({PATH: Stored(TINY)}, commit="0" * 40)}, None),
+        ({REPO: Repo({PATH: Stored(b"other")}, commit="0" * 40)}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(bytes(len(TINY)))})}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(b"short")})}, "the file changed upstream, nothing here is corrupt"),
         ({REPO: Repo({PATH: Stored(TINY, lfs=False)})}, None),
@@ -154,7 +155,7 @@ def test_a_json_file_may_be_called_json_by_its_storage(case: Case, hub: Hub) -> 
 
 def test_no_hub_at_all(case: Case) -> None:
     done = case.run("fetch", HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.code == 1
+    assert done.code == 75, "it may come back"
     assert "http://127.0.0.1:9 does not answer" in done.err
 
 

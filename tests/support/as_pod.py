@@ -1,4 +1,4 @@
-"""Commands as the pod runs them: where these tests run as root, under the sync's own uid and capabilities."""
+"""Commands as the pod runs them: where these tests run as root, under the pod's own users and their capabilities."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hearmeman.boot.users import SYNC, wrapped
-
-COMFYUI_UID = 1000
-"""Stands for whoever runs ComfyUI: a uid that is neither root's nor the sync's."""
+from hearmeman.users import COMFYUI, SYNC, User, wrapped
 
 
-def as_sync(argv: Sequence[str]) -> list[str]:
-    """Give the command as the pod's sync user runs it; a plain user runs it as itself."""
-    return list(wrapped(argv, SYNC)) if os.geteuid() == 0 else list(argv)
+def as_user(argv: Sequence[str], user: User = SYNC) -> list[str]:
+    """Give the command as the pod runs it; a plain user runs it as itself."""
+    return list(wrapped(argv, user)) if os.geteuid() == 0 else list(argv)
 
 
 def give_to_comfyui(folder: Path) -> Path:
@@ -23,5 +20,5 @@ def give_to_comfyui(folder: Path) -> Path:
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)
         if os.geteuid() == 0:
-            os.chown(path, COMFYUI_UID, COMFYUI_UID, follow_symlinks=False)
+            os.chown(path, COMFYUI.uid, COMFYUI.gid, follow_symlinks=False)
     return folder

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from hearmeman_build import flake
 from hearmeman_build.build import tier_parts
+from hearmeman_build.downloads import store_name
 from hearmeman_build.host import WORK, store_file
-from hearmeman_build.prefetch import flat_path, store_name
+from hearmeman_build.store import flat_path
 from support.repository import ROOT
 
 ODD = "a checkout #1, Käufer"
@@ -96,7 +97,9 @@ def seed(downloads: Path, tier: str) -> None:
     environments = json.loads((ROOT / "nix/environments/lock.json").read_text())
     packages = {name for group in (*parts["userland"], "buildroot") for name in userland["groups"][group]}
     wanted = {store_name(userland["packages"][name]["file"]): userland["packages"][name]["sha256"] for name in packages}
-    wanted |= {entry["file"]: entry["sha256"] for name in parts["environments"] for entry in environments[name]}
+    wanted |= {
+        entry["file"]: entry["sha256"] for name in (*parts["environments"], "tools") for entry in environments[name]
+    }
     for name, sha256 in wanted.items():
         places: Sequence[Path] = (WORK / "prefetch" / name, store_file(flat_path(name, sha256)))
         shutil.copyfile(next(place for place in places if place.is_file()), downloads / name)

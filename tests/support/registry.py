@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
@@ -29,8 +30,11 @@ class Registry:
             f"version: 0.1\nlog:\n  accesslog:\n    disabled: false\nhttp:\n  addr: {self.address}\n"
             f"storage:\n  filesystem:\n    rootdirectory: {folder}/blobs\n  delete:\n    enabled: true\n{more}"
         )
+        # It takes every REGISTRY_ variable for its configuration; skopeo's REGISTRY_AUTH_FILE is none.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+        command = ["docker-registry", "serve", str(config)]
         with self.log.open("w") as output:
-            self._process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     def __enter__(self) -> Self:
         end = time.monotonic() + 60

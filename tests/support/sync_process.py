@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hearmeman
-from hearmeman.boot.users import SYNC, wrapped
+from hearmeman.users import SYNC, wrapped
 
 PYTHON = str(Path(hearmeman.__file__).parents[1])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import imageio_ffmpeg  # type: ignore[import-untyped]
 
-from hearmeman.boot.users import COMFYUI, wrapped
+from hearmeman.users import COMFYUI, wrapped
 
 _VIDEO = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "128x128", "-r", "8", "-i", "-"]
 _AUDIO = ["-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-"]

@@ -19,7 +19,7 @@ from hearmeman.sync.bucket import Bucket, Stored
 from hearmeman.sync.journal import Journal, OpenUpload, journal_file
 from hearmeman.sync.keys import object_key
 from hearmeman.sync.proof import Digests, difference, digests
-from support.as_pod import as_sync, give_to_comfyui
+from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import PYTHON
 
 MIB = 1024**2
@@ -53,7 +53,7 @@ def run(server: R2 | S3, pod: Path, *words: str, **environ: str) -> subprocess.C
         **server.environ(),
         **environ,
     }
-    command = as_sync([sys.executable, "-m", "hearmeman", *words])
+    command = as_user([sys.executable, "-m", "hearmeman", *words])
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -39,6 +39,7 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
     assert "is missing" in run(daemon, "sync", "cost").stderr
     daemon.start()
     try:
+        daemon.wait_said("sync.reconciled")
         (daemon.output / "a.png").write_bytes(png(bytes(980)))
         daemon.wait_for(lambda: "sync.uploaded" in daemon.log() and daemon.report().get("uploaded_files") == 1, "a.png")
         running = run(daemon, "sync", "status", "--json")
@@ -80,6 +81,29 @@ def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_
         (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
         shown = run(daemon, "sync", "status")
         assert (shown.returncode, "solved    the bucket said 400, " in shown.stdout) == (0, True)
+
+
+def test_keys_are_rotated_as_the_docs_say(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ())
+    daemon.start()
+    try:
+        daemon.wait_said("sync.reconciled", 60)
+        r2.access_key, r2.secret_key = "b" * 32, "c" * 64  # The old token is deleted too early.
+        (daemon.output / "a.png").write_bytes(b"a")
+        daemon.wait_for(lambda: "keys are not accepted" in str(daemon.report().get("problem", "")), "the refusal", 60)
+        assert run(daemon, "sync", "status").returncode == 1
+        assert run(daemon, "upload", "--test").returncode == 1
+        new = {name: r2.environ()[name] for name in ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")}
+        daemon.environ |= new
+        tried = run(daemon, "upload", "--test")
+        assert (tried.returncode, r2.objects) == (0, {}), tried.stderr
+        daemon.stop(90)
+        daemon.start()
+        daemon.wait_for(lambda: list(r2.contents().values()) == [b"a"], "the output that waited", 60)
+        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state", 60)
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
 
 
 def test_prices_are_those_of_the_specification() -> None:

@@ -13,6 +13,7 @@ import pytest
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
 from hearmeman_build.build import Image
+from support.outputs import png
 from support.pod import Pod
 
 
@@ -52,7 +53,7 @@ def test_the_old_commands(image: Image, server: S3, tmp_path: Path) -> None:
 def test_the_old_daemon(image: Image, server: S3, tmp_path: Path) -> None:
     pod = Pod(image, tmp_path)
     (tmp_path / "ComfyUI/output").mkdir(parents=True)
-    (tmp_path / "ComfyUI/output/a.png").write_bytes(b"a")
+    (tmp_path / "ComfyUI/output/a.png").write_bytes(png(b"a"))
     command = pod.command("/r2_sync.sh", variables=server.environ())
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -62,4 +63,4 @@ def test_the_old_daemon(image: Image, server: S3, tmp_path: Path) -> None:
                 time.sleep(0.05)
         finally:
             process.send_signal(signal.SIGKILL)  # bwrap takes the daemon along.
-    assert list(server.objects().values()) == [b"a"]
+    assert list(server.objects().values()) == [png(b"a")]

@@ -16,7 +16,7 @@ import pytest
 from fakes.r2 import R2
 from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
-from support.as_pod import as_sync, give_to_comfyui
+from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import PYTHON
 
 
@@ -33,7 +33,7 @@ def upload(server: S3 | R2, *words: str, **environ: str) -> subprocess.Completed
 
 def upload_command(server: S3 | R2, *words: str, **environ: str) -> tuple[list[str], dict[str, str]]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHON, "PYTHONDONTWRITEBYTECODE": "1", **server.environ()}
-    return as_sync([sys.executable, "-m", "hearmeman", "upload", *words]), {**env, **environ}
+    return as_user([sys.executable, "-m", "hearmeman", "upload", *words]), {**env, **environ}
 
 
 def test_files_and_prefix(server: S3, tmp_path: Path) -> None:

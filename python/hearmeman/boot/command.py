@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import __version__
+from hearmeman.errors import HearmemanError
 from hearmeman.image import IMAGE_FILE, RUN_DIR, Image, read_image
 
 
@@ -25,7 +26,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Boot the pod; comes back only with --plan or an error."""
+    """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
+    try:
+        return _boot(args, environ)
+    except HearmemanError as error:
+        from hearmeman.boot import hold
+
+        if args.plan or not hold.is_wanted(environ):
+            raise
+        return hold.hold(error, environ, args.run_dir, sys.executable)
+
+
+def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.boot import execute, facts
     from hearmeman.boot import plan as planner
     from hearmeman.tune import command as tune_command

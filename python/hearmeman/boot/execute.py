@@ -13,10 +13,10 @@ from hearmeman.boot import owners
 from hearmeman.boot.plan import BootError, BootPlan
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
-from hearmeman.boot.users import DOOR, JUPYTER, ROOT
 from hearmeman.door.nginx import gate_conf
 from hearmeman.log import log
 from hearmeman.state_file import write_json
+from hearmeman.users import DOOR, JUPYTER, ROOT
 
 _SUPERVISOR_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 _SSHD_DIR = Path("/run/sshd")

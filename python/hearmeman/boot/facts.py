@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.boot.owners import probe
-from hearmeman.boot.users import why_not_separate
 from hearmeman.door.ports import doors
 from hearmeman.settings import Settings
 from hearmeman.storage import ROOT_MOUNT, Mount, mount_of, nearest
 from hearmeman.tune.machine import Memory
+from hearmeman.users import why_not_separate
 
 
 @dataclass(frozen=True)

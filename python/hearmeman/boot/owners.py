@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearmeman.boot.users import COMFYUI, FETCH, JUPYTER, STATE_GID, SYNC
 from hearmeman.storage import nearest
+from hearmeman.users import COMFYUI, FETCH, JUPYTER, STATE_GID, SYNC
 
 _LINKS = 40
 _DEEPEST = 100
@@ -202,7 +202,13 @@ def settle_state(path: str) -> None:
     """Give the files of the state folder to those who write them, whoever did so before."""
     with open_folder(path) as folder, os.scandir(folder) as entries:
         for entry in entries:
-            uid = FETCH.uid if entry.name.startswith("models") else SYNC.uid if entry.name.startswith("sync") else None
+            uid = (
+                FETCH.uid
+                if entry.name.startswith("models")
+                else SYNC.uid
+                if entry.name.startswith(("sync", "workspace"))
+                else None
+            )
             seen = entry.stat(follow_symlinks=False)
             if uid is not None and stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1 and seen.st_uid != uid:
                 with contextlib.suppress(OSError):

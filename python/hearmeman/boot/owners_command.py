@@ -33,7 +33,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         OwnersError: this is not root, or no pod whose processes have users of their own.
         PartlyDoneError: some could not be changed, and no command is to follow.
     """
-    from hearmeman.boot import owners, users
+    from hearmeman import users
+    from hearmeman.boot import owners
 
     if os.geteuid() != 0 or not users.is_separate(args.run_dir):
         raise OwnersError(

@@ -10,13 +10,13 @@ from hearmeman.boot import owners
 from hearmeman.boot.environments import guarded, withheld
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.processes import Process, Table, comfyui_folders, database, stop_shares
-from hearmeman.boot.users import COMFYUI, ROOT
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image
 from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
+from hearmeman.users import COMFYUI, ROOT
 
 MIN_FREE_BYTES = 64 * 1024**2
 FULL = 0.95
@@ -276,5 +276,7 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
+    if settings.sync_workspace and not settings.enable_r2_sync:
+        found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
     found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)

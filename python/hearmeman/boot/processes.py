@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, User
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
+from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKSPACE, User
 
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+_RESTORE_SECONDS = 60.0
+"""How long ComfyUI waits for its settings from a bucket that does not answer."""
 _MARGIN_SECONDS = 2.0
 _FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
@@ -83,6 +85,8 @@ class Table:
         yield self._models()
         if self.settings.enable_r2_sync:
             yield self._sync()
+            if self.settings.sync_workspace:
+                yield from self._workspace()
         if self.settings.update_nodes_on_start and self.machine.volume_repositories:
             yield self._nodes()
         yield self._door()
@@ -126,13 +130,18 @@ class Table:
             secrets={},
             stop_stage=1,
             stop_seconds=stop_shares(settings)[0],
-            after=("nodes",) if settings.update_nodes_on_start and self.machine.volume_repositories else (),
+            after=self._before_comfyui(),
             needs=("models",) if settings.wait_for_models else (),
             directory=settings.comfyui_dir,
             user=COMFYUI,
             notes=_FAILED_NODES,
             oom_score=_COMFYUI_DIES_FIRST,
         )
+
+    def _before_comfyui(self) -> tuple[str, ...]:
+        nodes = self.settings.update_nodes_on_start and self.machine.volume_repositories
+        workspace = self.settings.enable_r2_sync and self.settings.sync_workspace
+        return (*(("workspace", "added") if workspace else ()), *(("nodes",) if nodes else ()))
 
     def _owners(self) -> Process:
         # First what ComfyUI needs first.
@@ -174,6 +183,28 @@ class Table:
             stop_stage=2,
             stop_seconds=share,
             user=SYNC,
+        )
+
+    def _workspace(self) -> Iterator[Process]:
+        """What comes back from the bucket: settings and workflows, added nodes and packages; inputs beside ComfyUI."""
+        restore = ("workspace", "restore")
+        at_start = (*restore, "--at-start", f"{_RESTORE_SECONDS:g}", "--only", "user")
+        yield self._restoring("workspace", at_start, WORKSPACE)
+        # What git and pip run is foreign code, and gets no key.
+        yield self._restoring("added", ("nodes", "install"), COMFYUI, after=("workspace",))
+        yield self._restoring("inputs", (*restore, "--not-removed"), WORKSPACE, after=("workspace",))
+
+    def _restoring(self, name: str, words: tuple[str, ...], user: User, after: tuple[str, ...] = ()) -> Process:
+        return Process(
+            name=name,
+            argv=self._us(*words),
+            env=self.theirs if user is COMFYUI else self.base,
+            secrets={} if user is COMFYUI else {name: name for name in _BUCKET_KEYS},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
+            after=after,
+            user=user,
         )
 
     def _nodes(self) -> Process:

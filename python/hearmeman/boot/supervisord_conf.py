@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hearmeman.boot.plan import BootPlan
 from hearmeman.boot.processes import Process
-from hearmeman.boot.users import wrapped
+from hearmeman.users import wrapped
 
 
 def configuration(

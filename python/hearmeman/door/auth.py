@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -59,6 +60,12 @@ class Lock:
         if scheme.lower() == "bearer":
             fits = self.fits(bearer.strip())
             return Verdict(fits, not fits, "" if fits else "the token is wrong")
+        if scheme.lower() == "basic":
+            # For what takes an address and no header: https://any:TOKEN@host/. Browsers keep it and send it along.
+            fits = self.fits(_password(bearer.strip()))
+            if fits and self._is_foreign(headers):
+                return Verdict(False, False, "another site's page sent this; open the pod's own page")
+            return Verdict(fits, not fits, "" if fits else "the token is wrong")
         values = [cookies[name] for name in (SECURE_COOKIE, COOKIE) if name in cookies]
         if not any(self.is_session(value, now) for value in values):
             # Nobody can guess a signature: an old cookie is no attempt, and answers to it need not wait.
@@ -83,6 +90,13 @@ class Lock:
 
     def _sign(self, content: str) -> str:
         return hmac.digest(self._key, content.encode("utf-8", "replace"), "sha256").hex()
+
+
+def _password(basic: str) -> str:
+    try:
+        return base64.b64decode(basic, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 class SlowDown:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
@@ -21,6 +21,7 @@ class DoorError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman door`."""
     parser.add_argument("--run-dir", type=Path, default=Path("/run/hearmeman"), help="boot's run folder")
+    parser.add_argument("--held", action="store_true", help="show why the pod could not start")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -29,10 +30,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises:
         DoorError: no pod was booted here.
     """
-    from hearmeman.door import server
+    from hearmeman.door import held, server
     from hearmeman.door.auth import Lock
     from hearmeman.status import collect
 
+    if args.held:
+        _until_stopped(held.serve(collect.read(args.run_dir / "held.json") or {}))
     boot = collect.read(args.run_dir / "boot.json")
     if boot is None:
         raise DoorError(f"{args.run_dir}/boot.json is missing: `hearmeman boot` starts this")
@@ -40,10 +43,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     origins = tuple(str(origin) for origin in boot.get("origins", []))
     listens = [(str(host), int(port)) for host, port in boot.get("status_listens", [])]
 
+    door = server.Door(args.run_dir, boot, Lock(token, origins) if token else None)
+    _until_stopped(server.serve(door, args.run_dir / "gate" / "door.sock", listens))
+    return 0
+
+
+def _until_stopped(server: Coroutine[None, None, None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        door = server.Door(args.run_dir, boot, Lock(token, origins) if token else None)
-        serving = asyncio.create_task(server.serve(door, args.run_dir / "gate" / "door.sock", listens))
+        serving = asyncio.create_task(server)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
         with contextlib.suppress(asyncio.CancelledError):
@@ -53,4 +61,3 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         os._exit(0)
 
     asyncio.run(main())
-    return 0

@@ -42,6 +42,14 @@ http {{
   proxy_send_timeout 1h;
   tcp_nodelay on;
 
+  # Who sends half a header is not waited for, and no port can take the connections of all.
+  client_header_timeout 10s;
+  reset_timedout_connection on;
+  limit_conn_zone $server_port zone=port:1m;
+  limit_conn_status 429;
+
+  # HTTP/1.0 needs no Host, and what stands behind speaks 1.1.
+  map $http_host $asked_host {{ default $http_host; "" localhost; }}
   map $http_upgrade $upgrade_to {{ default ""; ~*^websocket$ websocket; }}
   map $upgrade_to $connection_kind {{ default ""; websocket upgrade; }}
 
@@ -55,8 +63,18 @@ _SERVER = """
     auth_request_set $clean_cookie $upstream_http_x_clean_cookie;
     error_page 401 403 = {refused};
     error_page 502 504 = {down};
+    # What nginx makes of a doorman that does not answer, as while it restarts.
+    error_page 500 = @nobody;
+    location @nobody {{
+      auth_request off;
+      default_type application/json;
+      add_header Retry-After 2 always;
+      add_header Cache-Control no-store always;
+      return 503 '{{"error": "the gate is starting: try again in a moment"}}\n';
+    }}
+    limit_conn port 1024;
 
-    proxy_set_header Host $http_host;
+    proxy_set_header Host $asked_host;
     proxy_set_header Upgrade $upgrade_to;
     proxy_set_header Connection $connection_kind;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -65,14 +83,14 @@ _SERVER = """
     proxy_set_header Cookie $clean_cookie;
 
     location / {{ proxy_pass http://{upstream}; }}
-    location = {check} {{
+{open}    location = {check} {{
       internal;
       auth_request off;
       proxy_read_timeout 30s;
       proxy_pass http://door;
       proxy_pass_request_body off;
       proxy_set_header Content-Length "";
-      proxy_set_header Host $http_host;
+      proxy_set_header Host $asked_host;
       proxy_set_header Connection "";
       proxy_set_header X-Method $request_method;
       proxy_set_header X-Upgrade $upgrade_to;
@@ -84,7 +102,7 @@ _SERVER = """
       proxy_pass http://door;
       proxy_pass_request_body off;
       proxy_set_header Content-Length "";
-      proxy_set_header Host $http_host;
+      proxy_set_header Host $asked_host;
       proxy_set_header Connection "";
       proxy_set_header Authorization "";
       proxy_set_header X-Uri $request_uri;
@@ -105,10 +123,19 @@ _SERVER = """
       proxy_request_buffering on;
       proxy_read_timeout 30s;
       proxy_pass http://door;
-      proxy_set_header Host $http_host;
+      proxy_set_header Host $asked_host;
       proxy_set_header Connection "";
     }}
   }}
+"""
+
+_OPEN = """    # That the pod lives is no secret, and who watches it needs no token.
+    location = /healthz {
+      auth_request off;
+      proxy_pass http://door;
+      proxy_set_header Host $asked_host;
+      proxy_set_header Connection "";
+    }
 """
 
 
@@ -131,6 +158,7 @@ def gate_conf(doors: Iterable[Door], run_dir: Path, as_root: bool = False) -> st
             down=DOWN,
             login=LOGIN,
             upstream=upstream if door.inner else "door",
+            open="" if door.inner else _OPEN,
             service=door.service,
         )
     return text + "}\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+
+from aiohttp import web
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
@@ -11,6 +14,7 @@ _PAGE = """<!doctype html>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:24rem;margin:20vh auto 0;padding:0 1rem}}
 input,button{{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;margin:.25rem 0}}
 .why{{color:#c33}}
+pre{{white-space:pre-wrap}}
 </style></head><body>{body}</body></html>
 """
 _FORM = """<h1>This pod asks for its token</h1>{why}
@@ -25,6 +29,30 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def for_browser(headers: Mapping[str, str]) -> bool:
+    """Tell whether a person asks, and not a program."""
+    return "text/html" in headers.get("Accept", "")
+
+
+def answer(headers: Mapping[str, str], page: str, state: str) -> web.Response:
+    """Answer a browser while something does not work; `state` is a word for scripts.
+
+    Cloudflare, and so RunPod's proxy, puts a page of its own in the place of a 5xx answer's: behind it the status is 200.
+    """
+    status = 200 if "Cf-Ray" in headers else 503
+    more = {**HEADERS, "Retry-After": "3", "X-Hearmeman-State": state}
+    return web.Response(status=status, text=page, content_type="text/html", headers=more)
+
+
+def held(reason: str) -> str:
+    """Render why a pod could not start."""
+    body = (
+        f"<h1>This pod could not start</h1><pre>{escape(reason)}</pre><p>Set the variables right and restart the pod, "
+        "or stop it: it costs money while it waits. Its log, and SSH if PUBLIC_KEY is set, say the same.</p>"
+    )
+    return _PAGE.format(title="This pod could not start", more="", body=body)
 
 
 def login(action: str, next_path: str, why: str = "") -> str:

@@ -36,7 +36,8 @@ class Door:
         self.run_dir, self.boot, self.lock = run_dir, boot, lock
         self.slow_down = SlowDown()
         self.readiness = collect.Readiness(False, "not looked at yet")
-        self.phases: dict[str, float] = {}
+        # When this was restarted: what happened since the pod's start happened before.
+        self.phases: dict[str, float] = dict((collect.read(run_dir / "gate" / "door.json") or {}).get("phases", {}))
         self.looked = float("-inf")
         self.looking = asyncio.Lock()
 
@@ -86,28 +87,33 @@ class Door:
     async def refused(self, request: web.Request) -> web.Response:
         """What a refused request gets: a form for a browser, a sentence for a program."""
         headers = {**pages.HEADERS, "WWW-Authenticate": "Bearer"}
-        if "text/html" in request.headers.get("Accept", ""):
+        if pages.for_browser(request.headers):
             page = pages.login(LOGIN, pages.local_path(request.headers.get("X-Uri", "/")))
             return web.Response(status=401, text=page, content_type="text/html", headers=headers)
         text = "this pod asks for its token: send the header 'Authorization: Bearer ACCESS_TOKEN'"
         return web.json_response({"error": text}, status=401, headers=headers)
 
-    async def form(self, request: web.Request) -> web.Response:
-        """The login form."""
+    async def form(self, request: web.Request) -> web.StreamResponse:
+        """The login form; a link that holds the token goes through it, and the address without it is shown."""
+        if "token" in request.query:
+            return await self._enter(request, request.query["token"], request.query.get("next", "/"))
         page = pages.login(LOGIN, pages.local_path(request.query.get("next", "/")))
         return web.Response(text=page, content_type="text/html", headers=pages.HEADERS)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """Take the form; the right token gets a cookie and is sent where it wanted to go."""
-        assert self.lock is not None
         fields = await request.post()
-        where = pages.local_path(str(fields.get("next", "/")))
-        if not self.lock.fits(str(fields.get("token", ""))):
+        return await self._enter(request, str(fields.get("token", "")), str(fields.get("next", "/")))
+
+    async def _enter(self, request: web.Request, token: str, where: str) -> web.StreamResponse:
+        assert self.lock is not None
+        where = pages.local_path(where)
+        if not self.lock.fits(token):
             await self._failed()
             page = pages.login(LOGIN, where, "This is not the token.")
             return web.Response(status=401, text=page, content_type="text/html", headers=pages.HEADERS)
         secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
-        answer = web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
+        answer = web.Response(status=303, headers={**pages.HEADERS, "Location": where})
         answer.set_cookie(
             SECURE_COOKIE if secure else COOKIE,
             self.lock.session(time.time()),
@@ -122,9 +128,8 @@ class Door:
     async def down(self, request: web.Request) -> web.Response:
         """What is shown while the service behind the gate does not answer."""
         service = request.headers.get("X-Service", "The service")
-        if "text/html" in request.headers.get("Accept", ""):
-            headers = {**pages.HEADERS, "Retry-After": "3"}
-            return web.Response(status=503, text=pages.down(service), content_type="text/html", headers=headers)
+        if pages.for_browser(request.headers):
+            return pages.answer(request.headers, pages.down(service), "starting")
         return web.json_response({"error": f"{service} does not answer yet"}, status=503, headers={"Retry-After": "3"})
 
     async def _failed(self) -> None:

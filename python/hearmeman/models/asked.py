@@ -21,7 +21,7 @@ class UnknownVariableError(HearmemanError):
 
 
 def asked_for(catalogue: Catalogue, settings: Settings, names: Iterable[str] = ()) -> tuple[Model, ...]:
-    """Tell which models the settings and `names` ask for, in the catalogue's order.
+    """Tell which models the settings and `names` ask for, in the catalogue's order; addresses in MODELS are left out.
 
     Raises:
         UnknownModelError: a name is not in the catalogue.
@@ -30,7 +30,7 @@ def asked_for(catalogue: Catalogue, settings: Settings, names: Iterable[str] = (
     names = list(names)
     known = {model.id for model in catalogue.models}
     _refuse_unknown(names, known, "")
-    _refuse_unknown(listed(settings.models), known, "; correct MODELS")
+    _refuse_unknown([name for name in listed(settings.models) if not is_address(name)], known, "; correct MODELS")
     wanted = {*names, *listed(settings.models)}
     values = {name.upper(): _words(value) for name, value in settings}
     for model in catalogue.models:
@@ -52,6 +52,11 @@ def for_tier(models: Iterable[Model], settings: Settings, tier: str, names: Iter
 def listed(text: str) -> list[str]:
     """Split a list that is separated by commas; blanks and empty words are dropped."""
     return [word for part in text.split(",") if (word := part.strip())]
+
+
+def is_address(name: str) -> bool:
+    """Tell whether a name in MODELS is a model's address rather than its id: ids have none of these characters."""
+    return any(character in name for character in ":/@")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -70,15 +70,16 @@ class CivitAI(Entry):
     """A file of a model version on CivitAI."""
 
     kind: Literal["civitai"] = "civitai"
-    model: int = Field(gt=0)
-    """The model's number, for people."""
+    model: int = Field(default=0, ge=0)
+    """The model's number, for people; 0 where only the version's is known."""
     version: int = Field(gt=0)
     """The version's number."""
     file: str = ""
     """Name or number of one of the version's files; empty takes the primary one."""
 
     def __str__(self) -> str:
-        return f"civitai model {self.model} version {self.version}" + (f" file {self.file}" if self.file else "")
+        model = f"model {self.model} " if self.model else ""
+        return f"civitai {model}version {self.version}" + (f" file {self.file}" if self.file else "")
 
 
 class GitLFS(Entry):
@@ -117,7 +118,9 @@ class File(Entry):
     """Where it comes from."""
     to: str
     """Where it goes, relative to MODELS_DIR: a file, or a snapshot's folder."""
-    size: int | None = Field(default=None, gt=0)
+    unnamed: bool = False
+    """Whether the last part of `to` stands for a name that only the source knows."""
+    size: int | None = Field(default=None, ge=0)
     """Bytes; None when not known."""
     about: int | None = Field(default=None, gt=0)
     """Bytes as a rounded figure, for space alone; given where `size` is not known."""
@@ -137,6 +140,8 @@ class File(Entry):
     """How sure it is that the source has this file."""
     note: str = ""
     """What else a person should know."""
+    stated: bool = False
+    """Whether its source was asked what it has; not in the catalogue's own file."""
 
     @field_validator("to")
     @classmethod
@@ -159,7 +164,12 @@ class File(Entry):
     @property
     def expected(self) -> int:
         """Bytes for the sum of space: exact, rounded, or 0 when nothing is known."""
-        return self.size or self.about or 0
+        return self.about or 0 if self.size is None else self.size
+
+    @property
+    def sized(self) -> bool:
+        """Whether anything is known of its size."""
+        return self.size is not None or self.about is not None
 
 
 class Model(Entry):
@@ -227,6 +237,8 @@ class Listing(Entry):
     """The commit."""
     parts: tuple[Part, ...]
     """Its files."""
+    chosen: bool = False
+    """On a volume: whether a person asked for exactly this, which then counts more than what the image says."""
 
     @field_validator("parts")
     @classmethod
@@ -239,8 +251,8 @@ class Listing(Entry):
 class Catalogue(Entry):
     """All files and models."""
 
-    files: tuple[File, ...] = Field(alias="file")
-    models: tuple[Model, ...] = Field(alias="model")
+    files: tuple[File, ...] = Field(alias="file", default=())
+    models: tuple[Model, ...] = Field(alias="model", default=())
     folders: tuple[Folder, ...] = Field(alias="folder", default=())
     listings: dict[str, Listing] = Field(default={}, exclude=True)
     """Snapshots whose content is locked; not in the catalogue's own file."""
@@ -274,7 +286,7 @@ def parts(file: File, listing: Listing) -> tuple[File, ...]:
             id=f"{file.id}/{part.path}",
             source=HuggingFace(repo=repo, path=part.path, revision=listing.revision),
             to=f"{file.to}/{part.path}",
-            size=part.size or None,
+            size=part.size,
             sha256=part.sha256,
             blob=part.blob,
             **file.model_dump(include=kept),

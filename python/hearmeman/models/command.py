@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hearmeman.errors import HearmemanError, PartlyDoneError
-from hearmeman.log import log
+from hearmeman.errors import PartlyDoneError
 
 if TYPE_CHECKING:
     from hearmeman.models.context import Context
-    from hearmeman.models.plan import Plan
+    from hearmeman.models.plan import Plan, Step
 
 _ACTIONS = {
     "list": "tell which models there are and which are asked for",
     "plan": "tell what a fetch would do, and what a person should know first",
     "fetch": "fetch what is asked for and is not there",
+    "add": "note models by their address on this volume, for later pods too, and fetch them",
+    "remove": "forget models that were added by address; `prune` then removes their files",
     "verify": "read every file again and name those that are not what they should be",
     "lock": "ask the sources for revision, size and hash, and write them down",
     "prune": "name, and with --yes remove, what was fetched and no enabled model needs",
@@ -31,10 +32,6 @@ class SomeCorruptError(PartlyDoneError):
     """Files are missing or are not what they should be."""
 
 
-class StateError(HearmemanError):
-    """The state or the models folder cannot be written."""
-
-
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -42,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub = which.add_parser(name, help=summary, description=summary)
         sub.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name != "list":
-            sub.add_argument("models", nargs="*", metavar="MODEL", help="ids, beside those that the settings ask for")
+            sub.add_argument("models", **_which(name))
         if name == "lock":
             sub.add_argument("--all", action="store_true", help="lock every model of the catalogue")
             sub.add_argument("--out", type=Path, help="where to write (beside the catalogue)")
@@ -50,6 +47,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "prune":
             sub.add_argument("--yes", action="store_true", help="remove what is named")
             sub.add_argument("--everything", action="store_true", help="even when no model is asked for")
+
+
+def _which(action: str) -> dict[str, Any]:
+    if action in ("add", "remove"):
+        return {
+            "nargs": "+",
+            "metavar": "ADDRESS",
+            "help": "civitai:VERSION@FOLDER, hf:OWNER/REPO/PATH@FOLDER, https://…@FOLDER",
+        }
+    return {"nargs": "*", "metavar": "MODEL", "help": "ids or addresses, beside those that the settings ask for"}
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -61,7 +68,11 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.models import show
     from hearmeman.models.context import make_context
 
-    context = make_context(environ, getattr(args, "models", ()))
+    if args.action == "add":
+        from hearmeman.models import add_command
+
+        add_command.refuse_ids(args.models)
+    context = make_context(environ, () if args.action == "remove" else getattr(args, "models", ()))
     if args.action == "list":
         asked = {model.id for model in context.models}
         print(show.catalogue_json(context.catalogue, asked) if args.json else show.catalogue(context.catalogue, asked))
@@ -74,6 +85,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from hearmeman.models import prune
 
         return prune.run(args, context)
+    if args.action in ("add", "remove"):
+        from hearmeman.models import add_command
+
+        if args.action == "remove":
+            return add_command.remove(args, context)
+        context = add_command.add(args, context)
     made = context.plan()
     if args.action == "verify":
         return _verify(made, context, args.json)
@@ -81,81 +98,57 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(show.plan_json(made) if args.json else show.plan(made))
         context.check_space(made)
         return 0
-    return _fetch(made, context, args.json)
+    from hearmeman.models import fetch_command
 
-
-def _fetch(made: Plan, context: Context, as_json: bool) -> int:
-    from hearmeman.models import fetch
-    from hearmeman.models.lease import Lease
-
-    settings, store = context.settings, context.store
-    state = Path(settings.state_path) / "models.json"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failed: HearmemanError | None = None
-    try:
-        for note in made.notes:
-            log("models.note", note=note)
-        context.check_space(made)
-        waiting = fetch.Waiting(store.own / "progress.json")
-        with Lease(store.own / "lease.json", settings.runpod_pod_id, waiting) as lease:
-            if waiting.waited:
-                made = context.plan()
-            problems = fetch.list_snapshots(made, store, settings)
-            if made.having("list"):
-                made = context.plan()
-            context.check_space(made)
-            steps = made.having("fetch", "list")
-            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
-            job = fetch.Fetch(made, store, settings, lease)
-            try:
-                job.run(problems)
-            except HearmemanError as error:
-                failed = error
-        # Others need not wait for what this one uploads to the cache.
-        job.close()
-        if failed is not None:
-            raise failed
-    except OSError as error:
-        where = error.filename or settings.models_path
-        raise StateError(
-            f"{where} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
-        ) from error
-    finally:
-        if as_json:
-            print(state.read_text(encoding="utf-8") if state.exists() else "{}")
-    log("models.complete", files=len(made.steps))
-    return 0
+    return fetch_command.run(made, context, args.json)
 
 
 def _verify(made: Plan, context: Context, as_json: bool) -> int:
-    from hearmeman.models.errors import CorruptError
-    from hearmeman.models.verify import check
-
-    problems: dict[str, str] = {}
+    results: dict[str, str] = {}
+    problems = []
     for number, step in enumerate(made.steps, 1):
-        file, path = step.file, context.store.root / step.file.to
         if not as_json:
-            print(f"{number} of {len(made.steps)}  {file.to} ... ", end="", flush=True)
-        try:
-            if step.action == "list":
-                raise FileNotFoundError
-            digest = check(path, file.size, file.sha256, file.blob, file.about)
-            record = context.store.read_records().get(file.to)
-            if record and not file.sha256 and record.sha256 != digest:
-                raise CorruptError(f"{file.to} has changed since it was fetched")
-            context.store.note(file, digest, record.source if record else "")
-        except FileNotFoundError:
-            problems[file.to] = f"{file.to} is missing"
-        except CorruptError as error:
-            problems[file.to] = str(error)
+            print(f"{number} of {len(made.steps)}  {step.file.to} ... ", end="", flush=True)
+        results[step.file.to], wrong = _verified(step, context)
+        problems += [results[step.file.to]] if wrong else []
         if not as_json:
-            print(problems.get(file.to, "ok"), flush=True)
+            print(results[step.file.to], flush=True)
     if as_json:
-        print(json.dumps({step.file.to: problems.get(step.file.to, "ok") for step in made.steps}, indent=2))
+        print(json.dumps(results, indent=2))
     if problems:
         sys.stdout.flush()
         raise SomeCorruptError(
-            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` mends them:\n"
-            + "\n".join(f"  {why}" for why in problems.values())
+            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` fixes them:\n"
+            + "\n".join(f"  {why}" for why in problems)
         )
     return 0
+
+
+def _verified(step: Step, context: Context) -> tuple[str, bool]:
+    """Read one file again; gives what is to be said, and whether it is a problem."""
+    from hearmeman.models.errors import CorruptError, FetchError, TransientError
+    from hearmeman.models.http import Http
+    from hearmeman.models.sources import Sources
+    from hearmeman.models.statements import Statements
+    from hearmeman.models.verify import check
+
+    file, store = step.file, context.store
+    path, unasked = store.root / file.to, ""
+    if step.action == "list" or not path.is_file():
+        return f"{file.to} is missing", True
+    record = store.read_records().get(file.to)
+    try:
+        file = Statements(store, Sources(context.settings, Http(1, 30))).learn(file)
+    except (FetchError, TransientError) as error:
+        unasked = f"its format is right, but it was not compared: {error}"
+    try:
+        digest = check(path, file.size, file.sha256, file.blob, file.about)
+        if record and not file.sha256 and record.sha256 != digest:
+            raise CorruptError(f"{file.to} has changed since it was fetched")
+    except CorruptError as error:
+        return str(error), True
+    if not unasked:
+        # The file is right even where a full or read-only disk keeps us from noting it.
+        with contextlib.suppress(OSError):
+            store.note(file, digest, record.source if record else "")
+    return unasked or "ok", False

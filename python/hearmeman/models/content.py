@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hearmeman.models.hashing import Front
 from hearmeman.models.journal import Journal
-from hearmeman.models.spans import ENDLESS, SMALLEST, Part, Spans
+from hearmeman.models.spans import ENDLESS, Part, Spans
 
 
 class Content:
@@ -19,7 +19,7 @@ class Content:
         self.journal = Journal(journal)
         self.lock = lock
         self.descriptor = -1
-        self.generation = 0
+        self.attempt = 0
         """Counts how often it was begun again; what was asked for before is not written any more."""
         self.more = threading.Event()
         """Set whenever there may be something new to hash."""
@@ -48,11 +48,6 @@ class Content:
         """Bytes of the whole; 0 when no one has stated it."""
         return self.spans.size if self.opened and self.spans.size != ENDLESS else 0
 
-    @property
-    def takes_another(self) -> bool:
-        """Whether one more connection would find something to bring; the lock is held."""
-        return bool(self.spans.free) or any(part.left >= 2 * SMALLEST for part in self.spans.active)
-
     def open(self, size: int | None, sha256: str) -> bool:
         """Open or create it for content of that size and hash; True if a part of the same content is there already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,17 +74,21 @@ class Content:
         if self.spans.done < size:
             os.ftruncate(self.descriptor, size)
 
-    def write(self, part: Part, data: bytes, generation: int) -> bool:
+    def write(self, part: Part, data: bytes, attempt: int) -> bool:
         """Write what a connection brought; False when it was begun again meanwhile."""
+        with self.lock:
+            if attempt != self.attempt:
+                return False
+            view = memoryview(data)[: part.claim(len(data))]
         written = 0
-        while written < len(data):
-            written += os.pwrite(self.descriptor, memoryview(data)[written:], part.pos + written)
-        return self.reach(part, part.pos + len(data), generation)
+        while written < len(view):
+            written += os.pwrite(self.descriptor, view[written:], part.pos + written)
+        return self.reach(part, part.pos + len(view), attempt)
 
-    def reach(self, part: Part, position: int, generation: int) -> bool:
+    def reach(self, part: Part, position: int, attempt: int) -> bool:
         """Take in that all of a part before `position` was written; False when it was begun again meanwhile."""
         with self.lock:
-            if generation != self.generation:
+            if attempt != self.attempt:
                 return False
             part.pos = position
         self.more.set()
@@ -103,18 +102,18 @@ class Content:
             if part in self.spans.active:
                 self.spans.give_back(part)
 
-    def begin_again(self) -> None:
+    def begin_again(self, attempt: int) -> None:
         """Forget what is there; the lock is held."""
-        self.generation += 1
+        self.attempt = attempt
         self.spans.restart()
         self.etag = ""
         self.more.set()
 
-    def become(self, size: int | None) -> None:
-        """Begin again with another content, of which no hash is known; the lock is held."""
-        self.journal.name(size, "")
+    def become(self, size: int | None, sha256: str) -> None:
+        """Take it for another content of which nothing is there, as far as that is known; the lock is held."""
+        self.journal.name(size, sha256)
         self.spans.size = size or ENDLESS
-        self.begin_again()
+        self.spans.restart()
 
     def note(self, force: bool = False) -> None:
         """Note what has arrived, if it is time."""
@@ -125,4 +124,4 @@ class Content:
 
     def front(self) -> Front:
         """Tell how far it is; the lock is held."""
-        return Front(self.generation, self.spans.frontier, self.spans.complete)
+        return Front(self.attempt, self.spans.frontier, self.spans.complete)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.models import lock
-from hearmeman.models.asked import asked_for, for_tier
+from hearmeman.models.address import with_addresses
+from hearmeman.models.asked import asked_for, for_tier, is_address, listed
 from hearmeman.models.catalogue import Catalogue, Model, read
+from hearmeman.models.folders import COMFYUI_FOLDERS
+from hearmeman.models.lock import Lock
 from hearmeman.models.notes import Host
 from hearmeman.models.plan import Plan, check_space, make_plan
 from hearmeman.models.store import Store
@@ -21,8 +24,10 @@ class Context:
 
     settings: Settings
     """The pod's settings."""
-    catalogue: Catalogue
-    """What can be fetched, with what its lock says."""
+    plain: Catalogue
+    """What can be fetched: the catalogue's own file, and models by address."""
+    locked: Lock
+    """What the catalogue's lock says."""
     store: Store
     """The models folder."""
     models: tuple[Model, ...]
@@ -32,12 +37,23 @@ class Context:
     host: Host
     """The machine."""
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """What can be fetched, with what its lock says and what sources have stated on this volume until now."""
+        return lock.apply(self.plain, self.locked, self.store.read_stated())
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Folders of the models folder that someone looks into."""
+        return COMFYUI_FOLDERS | {folder.name for folder in self.plain.folders}
+
     def plan(self) -> Plan:
         """Look at the disk and plan."""
+        known = self.catalogue
         wanted = {name for model in self.models for name in model.files}
         quota = int(self.settings.volume_size_gb * 1e9)
-        disk = self.store.look(self.catalogue, wanted, Path(self.settings.volume_dir), quota)
-        return make_plan(self.catalogue, self.models, disk, self.host, self.left_out)
+        disk = self.store.look(known, wanted, Path(self.settings.volume_dir), quota)
+        return make_plan(known, self.models, disk, self.host, self.left_out)
 
     def check_space(self, made: Plan) -> None:
         """Refuse what does not fit.
@@ -55,13 +71,15 @@ def make_context(environ: Mapping[str, str], names: Sequence[str] = ()) -> Conte
         HearmemanError: settings, catalogue or lock are wrong, or a model is unknown.
     """
     settings = load(environ)
-    path = Path(settings.model_catalogue)
-    known = lock.apply(read(path), path)
-    asked = asked_for(known, settings, names)
+    path, store = Path(settings.model_catalogue), Store(Path(settings.models_path))
+    wanted = [*names, *listed(settings.models), *store.read_added()]
+    plain, ids = with_addresses(read(path), [name for name in wanted if is_address(name)])
+    names = [name for name in names if not is_address(name)] + list(ids.values())
+    asked = asked_for(plain, settings, names)
     host = _host(settings, any(m.tiers or m.vram_gb for m in asked))
     models = for_tier(asked, settings, host.tier, names)
     left_out = tuple(model for model in asked if model not in models)
-    return Context(settings, known, Store(Path(settings.models_path)), models, left_out, host)
+    return Context(settings, plain, lock.read(lock.place(path)), store, models, left_out, host)
 
 
 def _host(settings: Settings, matters: bool) -> Host:

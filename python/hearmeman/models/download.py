@@ -1,320 +1,322 @@
-"""One file on its way: address, ranges over several connections, patience with servers, and the verdict at the end."""
+"""One file's way: read where it lies, or fetched over several connections, hashed as it arrives, put in its place."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal
-
-from urllib3.exceptions import HTTPError as TransportError
+from collections.abc import Iterator
 
 from hearmeman.log import log
-from hearmeman.models import xet
+from hearmeman.models import transfer, xet
 from hearmeman.models.catalogue import File
 from hearmeman.models.content import Content
 from hearmeman.models.errors import (
+    ContradictionError,
     CorruptError,
-    ExpiredError,
     FetchError,
-    GatedError,
+    NoRangesError,
     TransientError,
     disk_error,
-    moved,
     stalled,
     twice_wrong,
 )
 from hearmeman.models.hashing import Front, follow
-from hearmeman.models.http import Answer, Http, brief
-from hearmeman.models.retry import Retry
-from hearmeman.models.sources import Remote, check_offer
-from hearmeman.models.spans import MIB, Part
-from hearmeman.models.verify import wrong_with
+from hearmeman.models.http import Http
+from hearmeman.models.phase import Event, Phase, State, advance
+from hearmeman.models.progress import Row
+from hearmeman.models.remote import Remote
+from hearmeman.models.retry import FIRST_PAUSE, Retry
+from hearmeman.models.tools import Tools
+from hearmeman.models.verify import check, wrong_with
 
-READ = MIB // 4
-"""Bytes that are read at a time: what a kill loses of each connection, and what a slow one waits for."""
-
-State = Literal["waiting", "starting", "fetching", "checking", "present", "failed"]
+DISK_SECONDS = 900.0
+"""What syncing and renaming may take without a word: network volumes stand still for minutes."""
+SLOWEST_DISK = 10e6
+"""Bytes per second that a disk reads at least."""
 
 
 class Download:
-    """One file, shared by the threads that work on it; `lock` guards all that changes.
+    """One file, shared by the threads that work on it; its tools' lock guards all that changes.
 
-    `resolve` asks for the address, at the cache too if it is told so; `accept` gives the verified file its place.
+    `there` is the size of the file that is at its place already and must be read first; None where none is.
     """
 
-    def __init__(
-        self,
-        file: File,
-        staged: Path,
-        journal: Path,
-        resolve: Callable[[File, bool], Remote],
-        accept: Callable[[File, str], None],
-        lock: threading.Condition,
-        most_connections: int,
-        timeout: float,
-        xet_tries: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.file, self.lock = file, lock
-        self.content = Content(staged, journal, lock)
-        self.most_connections = most_connections
-        self.state: State = "waiting"
+    def __init__(self, file: File, tools: Tools, there: int | None = None) -> None:
+        self.file, self.tools, self.lock = file, tools, tools.lock
+        self.content = Content(tools.store.staged(file), tools.store.journal(file), tools.lock)
+        self.state = State()
         self.error: FetchError | None = None
         self.connections = 0
         self.remote: Remote | None = None
-        self._resolve, self._accept = resolve, accept
-        self._retry = Retry(timeout, clock)
-        self._ranges = True
-        self._worked, self._joined = False, False
-        self._restarts = 0
-        self._xet_tries = xet_tries
-
-    @property
-    def total(self) -> int:
-        """Bytes of the whole file, as far as anyone knows."""
-        return self.content.size or self.file.expected
-
-    @property
-    def done(self) -> int:
-        """Bytes that have arrived."""
-        return self.total if self.state == "present" else self.content.done
+        self.ranges = True
+        """Whether the server gives the ranges that are asked for."""
+        self.retry = Retry(tools.settings.download_timeout, tools.clock)
+        self.xet_tries = xet.TRIES if tools.settings.download_xet else 0
+        self.lanes = transfer.Lanes(self.content, tools.clock)
+        self._there = there
+        self._unread = there is not None
+        self._asking = False
+        self._begun: float | None = None
+        self._trusts_cache, self._has_cached_bytes = True, False
+        self._wrong_before = False
+        self._furthest = 0
 
     @property
     def over(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ("present", "failed")
+        return self.state.over
 
-    def pause(self) -> None:
-        """Note what has arrived, for the next start."""
-        if not self.over:
-            self.content.note(force=True)
+    @property
+    def row(self) -> Row:
+        """How far it is, as it is shown; the lock is held."""
+        phase = self.state.phase
+        total = self._there if self._there is not None else self.content.size or self.file.expected
+        done = total if phase is Phase.PRESENT else self.content.done
+        return Row(self.file.to, phase.value, total, done, str(self.error or ""))
 
     def wants_connection(self, spare: bool = False) -> bool:
         """Tell whether one more connection would be of use now; the lock is held.
 
         `spare` ones are those that no other file wants: they may go beyond what one file gets else.
         """
-        if self.over or not self._retry.may_try:
+        if self.over or not self.retry.may_try:
             return False
-        if self.state == "waiting":
-            return self.connections == 0
-        if self.state != "fetching" or self.remote is None or self.content.spans.complete:
+        if self.state.phase is Phase.WAITING:
+            return self.connections == 0 and (not self._unread or self._may_read())
+        if self.state.phase is not Phase.FETCHING or self.content.spans.complete:
             return False
-        if not self._ranges:
+        if self.remote is None:
+            return not self._asking
+        if not self.ranges:
             return self.connections == 0
-        return self.connections < self.most_connections * (2 if spare else 1) and self.content.takes_another
+        most = self.tools.settings.download_connections_per_file * (2 if spare else 1)
+        return self.connections < most and self.lanes.has_work()
 
     def join(self) -> None:
         """Announce a connection; the lock is held, and `work` follows."""
         self.connections += 1
-        if self.state == "waiting":
-            self.state = "starting"
-            if not self._joined:
-                # Time without progress counts from here: files wait for their turn.
-                self._joined = True
-                self._retry.progressed()
+        if self._unread:
+            self._unread = False
+            self.tools.readers.acquire(blocking=False)
+            self.move(Event.VERIFY, self.state.attempt)
+            self.retry.progressed()
+            return
+        if self._begun is None:
+            # Time without progress counts from here: files wait for their turn.
+            self._begun = self.tools.clock()
+            self.retry.progressed()
+        elif self.connections == 1:
+            self.retry.resumed()
+        self._asking = self._asking or self.remote is None
+        self.move(Event.BEGIN, self.state.attempt)
 
     def work(self, http: Http) -> None:
-        """Fetch one range, after asking the source for the address if that is not known."""
-        remote = self.remote
+        """Read the file that is there, or fetch one range, after asking for the address if that is not known."""
+        with self.lock:
+            phase, attempt, remote = self.state.phase, self.state.attempt, self.remote
         try:
-            with self._ending_with_it():
-                if remote is None:
-                    remote = self._start()
-                if remote.xet is not None and self._xet_tries and self.total >= xet.SMALLEST:
-                    self._fetch_xet(remote.xet)
-                self._fetch(http, remote)
+            if phase is Phase.VERIFYING:
+                with self._ending_with_it(attempt, Event.GIVE_UP):
+                    self._verify(attempt)
+            else:
+                with self._ending_with_it(attempt, Event.FAIL):
+                    if remote is None:
+                        remote = self._start(attempt)
+                    if remote.xet is not None and self.xet_tries and self.row.size >= xet.SMALLEST:
+                        transfer.through_xet(self, remote.xet, attempt)
+                    transfer.over_http(self, http, remote, attempt)
+        except ContradictionError as error:
+            self._contradicted(remote, attempt, error)
         except TransientError as error:
-            self._try_again(str(error), error.wait)
-        except ExpiredError as error:
-            self._renew(remote, str(error))
+            self._try_again(remote, attempt, str(error), error.wait)
         finally:
             with self.lock:
                 self.connections -= 1
-                if self.state == "fetching" and self.remote is None and self.connections == 0:
-                    self.state = "waiting"
                 # This thread looks for more by itself; the others need not be woken for each range.
                 if self.connections == 0 or self.over:
                     self.lock.notify_all()
             self.content.more.set()
 
+    def tend(self) -> None:
+        """End it when nothing has moved for too long, whatever its threads are doing; the lock is held."""
+        timeout = self.retry.timeout
+        on_disk = self.state.phase in (Phase.CHECKING, Phase.VERIFYING)
+        at_work = self.connections > 0 or on_disk or (self.content.opened and self.content.spans.complete)
+        limit = DISK_SECONDS + self.row.size / SLOWEST_DISK if on_disk else timeout * 4 / 3 + 5
+        if not self.over and at_work and self.retry.silence > limit:
+            self._end(
+                stalled(self.file.to, limit, f"it was {self.state.phase.value}"), self.state.attempt, Event.GIVE_UP
+            )
+
+    def pause(self) -> None:
+        """Note what has arrived, for the next start."""
+        if not self.over:
+            self.content.note(force=True)
+
+    def move(self, event: Event, attempt: int) -> bool:
+        """Move on to the state after `event`, unless it comes too late; the lock is held."""
+        after = advance(self.state, event, attempt)
+        if after is None:
+            return False
+        if after.attempt != self.state.attempt:
+            self.content.begin_again(after.attempt)
+            self._has_cached_bytes = False
+        if after.phase != self.state.phase:
+            self.state = after
+            self.lock.notify_all()
+        self.state = after
+        return True
+
+    def progressed(self, remote: Remote, position: int) -> None:
+        """Note that bytes have arrived; without ranges they count only beyond what earlier connections brought."""
+        self._has_cached_bytes = self._has_cached_bytes or remote.cached
+        if self.ranges or position > self._furthest:
+            self._furthest = position
+            self.retry.progressed()
+
+    def _may_read(self) -> bool:
+        if not self.tools.readers.acquire(blocking=False):
+            return False
+        self.tools.readers.release()
+        return True
+
     @contextlib.contextmanager
-    def _ending_with_it(self) -> Iterator[None]:
-        """Let what cannot be tried again end this file."""
+    def _ending_with_it(self, attempt: int, *events: Event) -> Iterator[None]:
+        """Let what cannot be tried again end this file, by that one of `events` which its state allows."""
         try:
             yield
         except FetchError as error:
-            self._fail(error)
+            self._end(error, attempt, *events)
         except OSError as error:
-            self._fail(disk_error(self.file.to, str(self.content.path), self.total - self.done, error))
-        except (TransientError, ExpiredError):
+            missing = self.row.size - self.content.done
+            self._end(disk_error(self.file.to, str(self.content.path), missing, error), attempt, *events)
+        except TransientError:
             raise
         except Exception as error:
             # A mistake of ours must end this file, not hang the fetch.
-            self._fail(FetchError(f"{type(error).__name__}: {error}: report this"))
+            self._end(FetchError(f"{type(error).__name__}: {error}: report this"), attempt, *events)
             raise
 
-    def _start(self) -> Remote:
-        # What comes wrong from the cache is fetched again from its source.
-        remote = self._resolve(self.file, not self._restarts)
-        check_offer(self.file, remote)
+    def _end(self, error: FetchError, attempt: int, *events: Event) -> None:
+        if not str(error).startswith(self.file.to):
+            error = type(error)(f"{self.file.to}: {self.file.source}: {error}")
         with self.lock:
-            if not self.content.opened:
-                size = self.file.size or remote.size
-                if self.content.open(size, self.file.sha256 or remote.sha256 or ""):
-                    log("model.resumed", file=self.file.to, have=self.content.done, of=size)
-                threading.Thread(target=self._check, name=f"hash {self.file.id}", daemon=True).start()
-            self.remote, self._worked = remote, False
+            if not any(self.move(event, attempt) for event in events):
+                return
+            self.error = error
+        self.content.more.set()
+        log("model.failed", file=self.file.to, why=error)
+        if not isinstance(error, CorruptError):
+            self.content.note(force=True)
+
+    def _verify(self, attempt: int) -> None:
+        file, path, compared = self.file, self.tools.store.root / self.file.to, True
+        try:
+            try:
+                file = self.tools.statements.learn(file)
+            except (FetchError, TransientError) as error:
+                # It is there and may be right; the next start asks again.
+                log("model.uncompared", file=file.to, why=error, then="using it, since its format is right")
+                compared = False
+            digest = check(path, file.size, file.sha256, file.blob, file.about)
+        except (CorruptError, OSError) as error:
+            log("model.corrupt", file=file.to, why=error, then="fetching it again")
+            with self.lock:
+                self._there = None
+                self.move(Event.DIFFERS, attempt)
+            return
+        finally:
+            self.tools.readers.release()
+        # The file is right even if a full disk keeps us from noting it.
+        with contextlib.suppress(OSError):
+            if compared:
+                self.tools.store.note(file, digest, "")
+        log("model.present", file=file.to, how="verify")
+        with self.lock:
+            self.move(Event.MATCHES, attempt)
+
+    def _start(self, attempt: int) -> Remote:
+        file, content = self.file, self.content
+        try:
+            remote = self.tools.locate(file, self._trusts_cache)
+        finally:
+            with self.lock:
+                self._asking = False
+        with self.lock:
+            if not content.opened:
+                size = file.size or remote.size
+                if content.open(size, file.sha256 or remote.sha256 or ""):
+                    log("model.resumed", file=file.to, have=content.done, of=size)
+                threading.Thread(target=self._check, name=f"hash {file.id}", daemon=True).start()
+            elif not file.sha256 and remote.sha256 and remote.sha256 != content.journal.sha256:
+                self.change(attempt, remote.size, remote.sha256)
+            self.remote = remote
         return remote
 
-    def _take(self) -> tuple[Part | None, int]:
+    def change(self, attempt: int, size: int | None, sha256: str) -> None:
+        """Begin again, since the source has another content now; the lock is held."""
+        why = f"{self.file.source} changed while it was fetched: beginning again"
+        if self.move(Event.AGAIN, attempt):
+            self.content.become(size, sha256)
+            log("model.again", file=self.file.to, why=why)
+        raise TransientError(why)
+
+    def _try_again(self, remote: Remote | None, attempt: int, why: str, wait: float) -> None:
         with self.lock:
-            if not self._ranges and self.content.done:
-                self.content.begin_again()
-            probing = self.state == "starting" and not self.content.size
-            part = self.content.spans.take(self.most_connections, whole=probing or not self._ranges)
-            return part, self.content.generation
-
-    def _fetch(self, http: Http, remote: Remote) -> None:
-        """Fetch one range over one connection."""
-        part, generation = self._take()
-        if part is None:
-            return
-        try:
-            answer = http.open(remote.url, remote.headers, (part.pos, part.end), self.file.to, self.content.etag)
-            whole = False
-            try:
-                with self.lock:
-                    self._settle(answer, part)
-                whole = self._receive(answer, part, generation)
-            except TransportError as error:
-                raise TransientError(f"{self.file.source}: {brief(error)}") from error
-            finally:
-                if whole:
-                    answer.response.release_conn()
-                else:
-                    answer.response.close()
-        finally:
-            self.content.give_back(part)
-
-    def _fetch_xet(self, what: Mapping[str, Any]) -> None:
-        """Fetch all that is missing through Xet; when that has failed often enough, plain HTTP goes on."""
-        while True:
-            with self.lock:
-                part, generation = self.content.spans.take(1, whole=True), self.content.generation
-            if part is None:
+            if self.retry.exhausted:
+                self._end(stalled(self.file.to, self.retry.timeout, why), attempt, Event.FAIL)
                 return
-            began = part.pos
-
-            def arrived(position: int, part: Part = part, generation: int = generation) -> bool:
-                self._retry.progressed()
-                return not self.over and self.content.reach(part, position, generation)
-
-            try:
-                stall = min(self._retry.timeout / 3, xet.STALL_SECONDS)
-                xet.fetch(what, self.content.path, (part.pos, part.end), arrived, stall)
-            except TransientError as error:
-                self._xet_tries -= 1
-                arrived_bytes, left = part.pos - began, self._xet_tries
-                log("model.xet", file=self.file.to, why=str(error), arrived=arrived_bytes, tries_left=left)
-                raise
-            finally:
-                self.content.give_back(part)
-
-    def _settle(self, answer: Answer, part: Part) -> None:
-        """Take in what the first bytes of an answer say; the lock is held."""
-        content, source = self.content, self.file.source
-        if content.etag and answer.etag != content.etag:
-            content.become(self.file.size)
-            self.state = "starting"
-            raise TransientError(f"{source} changed while it was fetched: beginning again")
-        if content.size and answer.total is not None and answer.total != content.size:
-            raise moved(self.file.to, source, f"sends {answer.total} bytes, {content.size} were stated")
-        content.tag(answer.etag)
-        if not content.size and answer.total is not None:
-            content.resize(answer.total)
-        self._ranges = answer.ranges
-        if not answer.ranges and (part.pos or self.connections > 1):
-            # The others must be gone before the first byte is written again.
-            content.begin_again()
-            self.state = "starting"
-            raise TransientError(f"{source} does not serve ranges: beginning again")
-        if not answer.ranges:
-            content.spans.only(part)
-        if self.state != "fetching":
-            self.state = "fetching"
-            self.lock.notify_all()
-        self._worked = True
-
-    def _receive(self, answer: Answer, part: Part, generation: int) -> bool:
-        """Write what arrives; the answer says whether the body was read to its end."""
-        content, arrived = self.content, 0
-        while True:
-            with self.lock:
-                left = part.left if generation == content.generation and not self.over else 0
-            if left <= 0:
-                return answer.length is not None and arrived == answer.length
-            data = answer.response.read(min(READ, left))
-            if not data:
-                break
-            if not content.write(part, data, generation):
-                return False
-            arrived += len(data)
-            self._retry.progressed()
-        with self.lock:
-            if not content.size and answer.length is None:
-                # No one stated a size, and the server ended the body properly.
-                content.resize(part.pos)
-                return True
-        raise TransientError(f"{self.file.source}: the connection ended {left} bytes early")
-
-    def _try_again(self, why: str, wait: float) -> None:
-        with self.lock:
-            if self._retry.exhausted:
-                self._fail(stalled(self.file.to, self._retry.timeout, why))
+            # Without ranges what has arrived cannot be gone on with.
+            if not self.move(Event.SET_BACK if self.ranges else Event.AGAIN, attempt):
                 return
-            if self.state == "starting":
-                self.state = "waiting"
-            pause = self._retry.failed(wait)
+            pause = self.retry.failed(wait)
+            if remote is not None and remote.cached and pause > FIRST_PAUSE:
+                self._leave_cache(why)
         if pause:
             log("model.retry", file=self.file.to, why=why, pause=pause)
 
-    def _renew(self, used: Remote | None, why: str) -> None:
+    def _contradicted(self, used: Remote | None, attempt: int, error: ContradictionError) -> None:
+        """Ask for another link, at once the first time, a few times in all."""
         with self.lock:
-            if self.remote is not used:
-                return
-            if not self._worked:
-                self._fail(GatedError(why))
+            if used is not None and self.remote is not used:
+                self.move(Event.SET_BACK, attempt)
                 return
             self.remote = None
-            if self.state == "starting":
-                self.state = "waiting"
-        log("model.renewed", file=self.file.to, why=why)
-
-    def _fail(self, error: FetchError) -> None:
-        with self.lock:
-            if self.over:
+            if used is not None and used.cached:
+                self._leave_cache(str(error))
+                self.move(Event.SET_BACK, attempt)
                 return
-            if not str(error).startswith(self.file.to):
-                error = type(error)(f"{self.file.to}: {self.file.source}: {error}")
-            self.error, self.state = error, "failed"
-            self.lock.notify_all()
-        self.content.more.set()
-        if not isinstance(error, CorruptError):
-            self.content.note(force=True)
+            if self.retry.contradicted():
+                if not isinstance(error, NoRangesError):
+                    self._end(error.verdict, attempt, Event.FAIL)
+                    return
+                self.ranges = False
+                self.move(Event.AGAIN, attempt)
+            elif not self.move(Event.SET_BACK, attempt):
+                return
+            pause = self.retry.failed(error.wait) if self.retry.contradictions > 1 else 0
+        log("model.renewed", file=self.file.to, why=error, pause=pause)
+
+    def _leave_cache(self, why: str) -> None:
+        """Ask the source from now on; the lock is held."""
+        self._trusts_cache, self.remote = False, None
+        sha256 = self.content.journal.sha256
+        if self.tools.cache is not None:
+            self.tools.cache.distrust(sha256, self.file.to, why)
 
     def _check(self) -> None:
         """Hash the bytes in order as they arrive; when all have, accept the file or begin again."""
         content = self.content
         try:
-            with self._ending_with_it():
-                while (digest := follow(content.descriptor, self._look, content.more)) is not None:
-                    if self._judge(digest):
-                        break
+            while not self.over:
+                attempt = self.content.attempt
+                with self._ending_with_it(attempt, Event.FAIL):
+                    found = follow(content.descriptor, self._look, content.more, self.retry.progressed)
+                    if found is not None:
+                        digest, attempt = found
+                        with self._ending_with_it(attempt, Event.REFUSED):
+                            self._judge(digest, attempt)
         finally:
             with self.lock:
                 # A connection may be about to write to the descriptor, whose number must not be used again yet.
@@ -325,31 +327,42 @@ class Download:
         with self.lock:
             return None if self.over else self.content.front()
 
-    def _judge(self, digest: str) -> bool:
-        """Compare, and give the file its place; False when it is to be fetched again from its first byte."""
+    def _judge(self, digest: str, attempt: int) -> None:
+        """Compare, and give the file its place or let it begin again from its first byte."""
         content = self.content
         with self.lock:
-            self.state = "checking"
-            expected = content.journal.sha256
+            if not self.move(Event.WHOLE, attempt):
+                return
+            self.retry.progressed()
+            expected, cached = content.journal.sha256, self._has_cached_bytes
             blob = self.file.blob or (self.remote.blob if self.remote and not expected else None)
         wrong = wrong_with(content.path, digest, expected, blob)
-        if not wrong:
-            content.journal.close()
-            self._accept(self.file, digest)
-            with self.lock:
-                self.state = "present"
-                self.lock.notify_all()
-            return True
+        if wrong:
+            self._begin_again(wrong, attempt, cached)
+            return
+        # Should the disk refuse, the next start finds it whole.
+        content.note(force=True)
+        content.journal.close()
+        size = content.size
+        self.tools.place(self.file, digest, cached and self._trusts_cache)
+        seconds = self.tools.clock() - (self._begun or 0)
+        how = "cache" if cached else "fetch"
+        with self.lock:
+            if self.move(Event.PLACED, attempt):
+                log("model.present", file=self.file.to, how=how, bytes=size, seconds=seconds)
+
+    def _begin_again(self, wrong: str, attempt: int, cached: bool) -> None:
+        content = self.content
         content.journal.forget()
-        if self._restarts:
+        if self._wrong_before and not cached:
             size = content.path.stat().st_size
             content.path.unlink(missing_ok=True)
             raise twice_wrong(self.file.to, self.file.source, size, wrong)
         log("model.again", file=self.file.to, why=wrong)
         with self.lock:
-            self._restarts += 1
-            content.begin_again()
+            if cached:
+                self._leave_cache(wrong)
+            else:
+                self._wrong_before = True
             self.remote = None
-            self.state = "fetching" if self.connections else "waiting"
-            self.lock.notify_all()
-        return False
+            self.move(Event.WRONG, attempt)

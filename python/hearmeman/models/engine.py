@@ -10,7 +10,7 @@ from hearmeman.models.http import Http
 
 
 class Task(Protocol):
-    """What the engine works on: a download, or a check of a file that is there."""
+    """What the engine works on: a file, or a snapshot whose files are to be listed."""
 
     @property
     def over(self) -> bool:
@@ -25,13 +25,17 @@ class Task(Protocol):
     def work(self, http: Http) -> None:
         """Do a piece of work."""
 
+    def tend(self) -> None:
+        """End it if nothing moves any more; the lock is held."""
 
-def run(
-    tasks: Sequence[Task], http: Http, lock: threading.Condition, connections: int, tick: Callable[[], None]
-) -> None:
-    """Work on `tasks` with at most `connections` threads until all are over; `tick` is called five times a second."""
+
+def run(tasks: list[Task], http: Http, lock: threading.Condition, connections: int, tick: Callable[[], None]) -> None:
+    """Work on `tasks` with at most `connections` threads until all are over; `tick` is called five times a second.
+
+    Work may append tasks, with the lock held.
+    """
     stop = threading.Event()
-    count = min(connections, 64 * max(1, len(tasks)))
+    count = min(connections, 64 * len(tasks))
     for number in range(count):
         name = f"fetch {number}"
         threading.Thread(target=_worker, args=(tasks, http, lock, stop), name=name, daemon=True).start()
@@ -39,6 +43,8 @@ def run(
         while not all(task.over for task in tasks):
             with lock:
                 lock.wait(0.2)
+                for task in tasks:
+                    task.tend()
             tick()
     finally:
         stop.set()
@@ -46,13 +52,13 @@ def run(
             lock.notify_all()
 
 
-def _worker(tasks: Sequence[Task], http: Http, lock: threading.Condition, stop: threading.Event) -> None:
+def _worker(tasks: list[Task], http: Http, lock: threading.Condition, stop: threading.Event) -> None:
     while True:
         with lock:
             while (task := _choose(tasks)) is None:
                 if stop.is_set():
                     return
-                # Pauses end without anyone telling.
+                # No one says when a pause is over.
                 lock.wait(0.25)
             if stop.is_set():
                 return

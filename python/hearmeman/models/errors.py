@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 
-from hearmeman.errors import HearmemanError, PartlyDoneError
+from hearmeman.errors import HearmemanError, PartlyDoneError, PassingError
 
 
 class FetchError(HearmemanError):
     """A file could not be had, and trying again at once would not help."""
+
+    passing = False
+    """Whether the cause may pass by itself, so that a later fetch may succeed."""
 
 
 class GatedError(FetchError):
@@ -19,6 +22,12 @@ class NotFoundError(FetchError):
     """The source has no such file, revision or repository."""
 
 
+class NotServedError(FetchError):
+    """The source states that it has the file, and what serves its bytes does not give them."""
+
+    passing = True
+
+
 class MovedError(FetchError):
     """The source now offers another file than the catalogue names; nothing is corrupt."""
 
@@ -27,12 +36,20 @@ class NotAFileError(FetchError):
     """The source sent a web page or a message instead of the file."""
 
 
+class UnsafeError(FetchError):
+    """The source itself says that the file is dangerous."""
+
+
 class DiskFullError(FetchError):
     """The disk or its quota is full."""
+
+    passing = True
 
 
 class StalledError(FetchError):
     """Nothing arrived for DOWNLOAD_TIMEOUT seconds, whatever was tried."""
+
+    passing = True
 
 
 class CorruptError(FetchError):
@@ -42,6 +59,8 @@ class CorruptError(FetchError):
 class LeaseLostError(FetchError):
     """Another pod has taken over the models folder."""
 
+    passing = True
+
 
 class AllFailedError(HearmemanError):
     """Nothing of what was asked for is there."""
@@ -49,6 +68,10 @@ class AllFailedError(HearmemanError):
 
 class SomeFailedError(PartlyDoneError):
     """Some files are there and some are not."""
+
+
+class MissingForNowError(PassingError):
+    """Files are missing, some of them for a cause that may pass: a fetch that is started later may get them."""
 
 
 def moved(name: str, source: object, what: str) -> MovedError:
@@ -94,5 +117,13 @@ class TransientError(Exception):
         self.wait = wait
 
 
-class ExpiredError(Exception):
-    """A link that worked does not any more: ask the source for a new one."""
+class ContradictionError(TransientError):
+    """An answer that contradicts what the source states: a new link is asked for, a few times; then `verdict` holds."""
+
+    def __init__(self, verdict: FetchError, wait: float = 0) -> None:
+        super().__init__(str(verdict), wait)
+        self.verdict = verdict
+
+
+class NoRangesError(ContradictionError):
+    """Bytes that had begun to come by ranges come only as a whole; where that stays so, the file begins again."""

@@ -17,7 +17,7 @@ BLOCK = 1024**2
 class Front:
     """How far a file is."""
 
-    generation: int
+    attempt: int
     """Counts how often it was begun again from its first byte."""
     position: int
     """All bytes before this one are there."""
@@ -25,15 +25,17 @@ class Front:
     """Whether no byte is missing."""
 
 
-def follow(descriptor: int, look: Callable[[], Front | None], more: threading.Event) -> str | None:
-    """Give the sha256 of the whole file once it is complete; None when `look` says that it never will be.
+def follow(
+    descriptor: int, look: Callable[[], Front | None], more: threading.Event, moved: Callable[[], None]
+) -> tuple[str, int] | None:
+    """Give the sha256 of the whole file once it is complete, and of which attempt; None if `look` says it never will be.
 
-    `more` is set whenever `look` may have something new to say.
+    `more` is set whenever `look` may have something new to say; `moved` is called after each block.
 
     Raises:
         OSError: the file cannot be read, or became shorter.
     """
-    hasher, position, generation = hashlib.sha256(), 0, -1
+    hasher, position, attempt = hashlib.sha256(), 0, -1
     buffer = memoryview(bytearray(BLOCK))
     while True:
         more.wait(0.5)
@@ -41,8 +43,8 @@ def follow(descriptor: int, look: Callable[[], Front | None], more: threading.Ev
         front = look()
         if front is None:
             return None
-        if generation != front.generation:
-            hasher, position, generation = hashlib.sha256(), 0, front.generation
+        if attempt != front.attempt:
+            hasher, position, attempt = hashlib.sha256(), 0, front.attempt
         if front.position - position < BLOCK and not front.complete:
             continue
         while position < front.position:
@@ -51,5 +53,6 @@ def follow(descriptor: int, look: Callable[[], Front | None], more: threading.Ev
                 raise OSError(errno.EIO, "a staged file became shorter")
             hasher.update(buffer[:count])
             position += count
+            moved()
         if front.complete:
-            return hasher.hexdigest()
+            return hasher.hexdigest(), attempt

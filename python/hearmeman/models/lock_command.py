@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError, PartlyDoneError
+from hearmeman.models.asked import is_address
 from hearmeman.models.catalogue import File, Snapshot
-from hearmeman.models.catalogue import read as read_catalogue
 from hearmeman.models.context import Context
-from hearmeman.models.errors import ExpiredError, FetchError, TransientError
+from hearmeman.models.errors import FetchError, TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.lock import Lock, Locked, place, read
 from hearmeman.models.sources import Sources
+from hearmeman.models.statements import Statements
+from hearmeman.settings import Settings
 from hearmeman.state_file import write_json
+
+IMAGE_CATALOGUE = Settings.model_fields["model_catalogue"].default
+"""The catalogue that the image brings: what is written beside it would be lost with the pod."""
 
 
 class LockError(PartlyDoneError):
@@ -27,31 +33,29 @@ class UnwritableError(HearmemanError):
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    """Ask every source and write the lock.
+    """Ask every source and write the lock: beside a catalogue of one's own, for the image's catalogue onto the volume.
 
     Raises:
         LockError: some did not answer, or with --check: offer something else than before.
+        UnwritableError: the lock cannot be written.
     """
-    path = Path(context.settings.model_catalogue)
-    plain = read_catalogue(path)
+    catalogue = Path(context.settings.model_catalogue)
     wanted = {name for model in context.models for name in model.files}
-    files = [file for file in plain.files if args.all or file.id in wanted]
-    asker = _Asker(context, read(place(path)))
+    files = [file for file in context.plain.files if args.all or file.id in wanted]
+    before = context.locked if args.out is None else read(args.out)
+    asker = _Asker(context, before)
     for file in files:
         status = asker.ask(file)
         if not args.json:
             print(f"{status:8} {file.to}  {asker.told(file)}".rstrip(), flush=True)
     if args.json:
-        print(json.dumps({"files": asker.rows, "lock": asker.lock().model_dump()}, indent=2))
+        print(json.dumps({"files": asker.rows, "lock": asker.lock().written()}, indent=2))
     sys.stdout.flush()
     if not args.check:
-        out = args.out or place(path)
-        try:
-            write_json(out, asker.lock().model_dump())
-        except OSError as error:
-            raise UnwritableError(
-                f"{out} cannot be written: {error.strerror}: give another place with --out"
-            ) from error
+        out = args.out or (None if str(catalogue) == IMAGE_CATALOGUE else place(catalogue))
+        where = _write(asker, files, out, context)
+        if not args.json:
+            print(f"written to {where}")
     bad = {name: row for name, row in asker.rows.items() if row["status"] == "failed"}
     moved = {name: row for name, row in asker.rows.items() if row["status"] == "moved"} if args.check else {}
     if bad or moved:
@@ -60,20 +64,38 @@ def run(args: argparse.Namespace, context: Context) -> int:
     return 0
 
 
+def _write(asker: _Asker, files: list[File], out: Path | None, context: Context) -> Path:
+    """Write what was found to the lock file `out`, or without one onto the volume; addresses always go there."""
+    known = {file.id for file in files if not is_address(file.id)}
+    here = [file for file in files if out is None or file.id not in known]
+    try:
+        if out is not None:
+            write_json(out, asker.lock(leaving=[file.id for file in here]).written())
+        for file in here:
+            if found := asker.files.get(file.id):
+                context.store.note_stated(file, found.model_copy(update={"source": str(file.source), "chosen": True}))
+            if listing := asker.snapshots.get(file.id):
+                context.store.note_listing(file, listing.model_copy(update={"chosen": True}))
+    except OSError as error:
+        where = error.filename or out or context.store.root
+        raise UnwritableError(f"{where} cannot be written: {error.strerror}: give another place with --out") from error
+    return out or context.store.stated
+
+
 class _Asker:
     """Asks sources and compares with what was known."""
 
     def __init__(self, context: Context, before: Lock) -> None:
         self.settings = context.settings
-        self.http = Http(4, 30)
-        self.sources = Sources(context.settings, self.http)
+        self.statements = Statements(context.store, Sources(context.settings, Http(4, 30)))
         self.before = before
         self.files, self.snapshots = dict(before.files), dict(before.snapshots)
         self.rows: dict[str, dict[str, str]] = {}
 
-    def lock(self) -> Lock:
-        """Give what is to be written."""
-        return Lock(files=dict(sorted(self.files.items())), snapshots=dict(sorted(self.snapshots.items())))
+    def lock(self, leaving: Sequence[str] = ()) -> Lock:
+        """Give what is to be written, without the files of these ids."""
+        files = {name: found for name, found in sorted(self.files.items()) if name not in leaving}
+        return Lock(files=files, snapshots=dict(sorted(self.snapshots.items())))
 
     def told(self, file: File) -> str:
         """Say in a few words what was found."""
@@ -85,14 +107,12 @@ class _Asker:
         try:
             status, found = self._snapshot(file, file.source) if isinstance(file.source, Snapshot) else self._file(file)
             self.rows[file.id] = {"status": status, "found": found, "problem": ""}
-        except (FetchError, TransientError, ExpiredError) as error:
+        except (FetchError, TransientError) as error:
             self.rows[file.id] = {"status": "failed", "found": "", "problem": str(error)}
         return self.rows[file.id]["status"]
 
     def _snapshot(self, file: File, source: Snapshot) -> tuple[str, str]:
-        from hearmeman.models.sources import hub
-
-        found = hub.listing(source, self.settings)
+        found = self.statements.sources.list(source)
         old = self.before.snapshots.get(file.id)
         self.snapshots[file.id] = found
         size = sum(part.size for part in found.parts)
@@ -100,24 +120,16 @@ class _Asker:
         return status, f"{len(found.parts)} files, {size} bytes at {found.revision[:12]}"
 
     def _file(self, file: File) -> tuple[str, str]:
-        remote = self.sources.resolve(file)
-        size = remote.size
-        if size is None:
-            # No one states it, so the first byte is asked for: the answer names the whole.
-            answer = self.http.open(remote.url, remote.headers, (0, 1), file.to)
-            answer.response.close()
-            size = answer.total
-        found = Locked(revision=remote.revision, size=size, sha256=remote.sha256, blob=remote.blob)
+        found = self.statements.ask(file)
         old = self.before.files.get(file.id) or Locked(size=file.size, sha256=file.sha256, blob=file.blob)
         pairs = ((old.size, found.size), (old.sha256, found.sha256), (old.blob, found.blob))
         self.files[file.id] = found
-        if any(a and b and a != b for a, b in pairs):
+        if any(a is not None and b is not None and a != b for a, b in pairs):
             status = "moved"
         elif not (found.sha256 or found.blob):
             status = "unstated"
         else:
-            status = "same" if (old.sha256 or old.blob) and old.size else "new"
-        return (
-            status,
-            f"{found.size} bytes, {(found.sha256 or found.blob or 'no hash')[:12]} at {found.revision[:12] or '-'}",
-        )
+            status = "same" if (old.sha256 or old.blob) and old.size is not None else "new"
+        size = "size not stated" if found.size is None else f"{found.size} bytes"
+        digest = f"{(found.sha256 or found.blob or '')[:12] or 'no hash'} at {found.revision[:12] or '-'}"
+        return status, f"{size}, {digest}" + (f", named {found.name}" if found.name else "")

@@ -80,5 +80,5 @@ def _about_file(file: File, host: Host) -> Iterator[str]:
         if not file.about:
             yield "its size is not known"
     elif not file.sha256 and not file.blob:
-        what = "its hash is not known" if file.size else "neither its hash nor its size is known"
+        what = "its hash is not known" if file.size is not None else "neither its hash nor its size is known"
         yield f"{what}, so it is checked against what the source states"

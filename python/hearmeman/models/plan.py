@@ -60,8 +60,6 @@ class Disk:
     """Snapshot id -> what it consists of."""
     free_bytes: int
     """What the filesystem, or the volume's quota, has left."""
-    stated: frozenset[str] = frozenset()
-    """Ids of files whose source was asked what it has; the catalogue then holds the answer."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Plan:
     @property
     def unknown(self) -> tuple[Step, ...]:
         """Steps that fetch something of which no one knows the size."""
-        return tuple(step for step in self.having("fetch", "list") if not step.file.expected)
+        return tuple(step for step in self.having("fetch", "list") if not step.file.sized)
 
 
 def make_plan(
@@ -131,6 +129,8 @@ def _expanded(file: File, disk: Disk) -> tuple[File, ...]:
 
 
 def _step(file: File, disk: Disk, models: tuple[str, ...]) -> Step:
+    if file.unnamed:
+        return Step(file, "list", "its name is asked for first", models, file.expected)
     if isinstance(file.source, Snapshot):
         return Step(file, "list", "what it consists of is asked for first", models, file.expected)
     found, record = disk.found.get(file.to), disk.records.get(file.to)
@@ -144,7 +144,7 @@ def _step(file: File, disk: Disk, models: tuple[str, ...]) -> Step:
         return Step(file, "verify", "never verified" if record is None else "changed since it was verified", models)
     if file.sha256 is not None and record.sha256 != file.sha256:
         return Step(file, "fetch", "another version of it is there", models, left)
-    if not (file.sha256 or file.blob or record.source or file.id in disk.stated):
+    if not (file.sha256 or file.blob or record.source or file.stated):
         return Step(file, "verify", "never compared with its source", models)
     return Step(file, "present", "verified before", models)
 

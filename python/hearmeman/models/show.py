@@ -46,7 +46,7 @@ def catalogue_json(known: Catalogue, asked: set[str]) -> str:
 def _size(known: Catalogue, model: Model) -> tuple[int, str]:
     """Sum a model's bytes; the mark is '' when that is exact, '~' when rounded, '>' when a size is missing."""
     files = [file for file in known.files if file.id in model.files]
-    mark = ">" if not all(f.expected for f in files) else "" if all(f.size for f in files) else "~"
+    mark = ">" if not all(f.sized for f in files) else "~" if any(f.size is None for f in files) else ""
     return sum(file.expected for file in files), mark
 
 
@@ -71,8 +71,8 @@ def plan(made: Plan) -> str:
 
 def _size_of(step: Step) -> str:
     if step.action in ("fetch", "list"):
-        return f"{'' if step.file.size else '~'}{size(step.bytes)}" if step.file.expected else "?"
-    return size(step.file.size) if step.file.size else ""
+        return f"{'~' if step.file.size is None else ''}{size(step.bytes)}" if step.file.sized else "?"
+    return "" if step.file.size is None else size(step.file.size)
 
 
 def _file_of(step: Step) -> str:

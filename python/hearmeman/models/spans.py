@@ -20,11 +20,19 @@ class Part:
     """The next byte to arrive."""
     end: int
     """One past the last byte."""
+    claimed: int = 0
+    """Bytes before this one have arrived or are being written now: no one else may write them."""
 
     @property
     def left(self) -> int:
         """Bytes still to arrive."""
         return self.end - self.pos
+
+    def claim(self, count: int) -> int:
+        """Say that the next `count` bytes are about to be written; gives how many of them are still this range's."""
+        count = max(0, min(count, self.left))
+        self.claimed = self.pos + count
+        return count
 
 
 class Spans:
@@ -94,12 +102,23 @@ class Spans:
         self.free = [(0, self.size)] if self.size else []
         self.active = []
 
+    def take_over(self, part: Part) -> Part:
+        """Give what is left of a range to another connection; who has it only ends what it is writing."""
+        start = max(part.pos, part.claimed)
+        end, part.end = part.end, start
+        return self._begin(start, end)
+
+    @property
+    def splittable(self) -> bool:
+        """Whether a range under way is long enough for two connections."""
+        return any(part.left >= 2 * SMALLEST for part in self.active)
+
     def _split(self) -> Part | None:
-        slowest = max(self.active, key=lambda part: part.left, default=None)
-        if slowest is None or slowest.left < 2 * SMALLEST:
+        longest = max(self.active, key=lambda part: part.left, default=None)
+        if longest is None or longest.left < 2 * SMALLEST:
             return None
-        middle = slowest.pos + slowest.left // 2
-        end, slowest.end = slowest.end, middle
+        middle = max(longest.pos + longest.left // 2, longest.end - LARGEST)
+        end, longest.end = longest.end, middle
         return self._begin(middle, end)
 
     def _begin(self, start: int, end: int) -> Part:

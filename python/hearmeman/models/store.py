@@ -13,7 +13,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
+from hearmeman.log import log
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
+from hearmeman.models.lock import Locked
 from hearmeman.models.plan import Disk, Found, Record
 from hearmeman.state_file import write_json
 
@@ -29,6 +31,8 @@ class Store:
         self.own = root / ".hearmeman"
         self.records = self.own / "verified"
         self.listings = self.own / "listings"
+        self.stated = self.own / "stated"
+        self.added = self.own / "added.json"
         self.staging = self.own / "staging"
         self.replaced = self.own / "replaced"
 
@@ -37,7 +41,9 @@ class Store:
 
         `quota` bytes are what `volume` may hold; 0 leaves that to the filesystem.
         """
-        listings = {**self._read_listings(), **catalogue.listings}
+        noted = self._read_listings()
+        chosen = {name: listing for name, listing in noted.items() if listing.chosen}
+        listings = {**noted, **catalogue.listings, **chosen}
         files: list[File] = []
         names = set(wanted)
         for file in catalogue.files:
@@ -108,6 +114,34 @@ class Store:
         """Note what a snapshot consists of, so that later starts need not ask."""
         write_json(self.listings / f"{file.id}.json", listing.model_dump())
 
+    def note_stated(self, file: File, stated: Locked) -> None:
+        """Note what a source stated about a file, for later starts and other pods; a person's own choice stays."""
+        before = self.read_stated().get(file.id)
+        if before is not None and before.chosen and not stated.chosen:
+            return
+        if before is not None and not stated.name:
+            stated = stated.model_copy(update={"name": before.name})
+        write_json(self.stated / f"{quote(file.id, safe='')}.json", stated.model_dump())
+
+    def read_stated(self) -> dict[str, Locked]:
+        """Give what sources have stated, by the file's id."""
+        found = {}
+        for path in self.stated.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, ValidationError):
+                found[unquote(path.stem)] = Locked.model_validate_json(path.read_text(encoding="utf-8"))
+        return found
+
+    def read_added(self) -> tuple[str, ...]:
+        """Give the addresses of models that were added to this volume."""
+        with contextlib.suppress(OSError, ValueError):
+            found = _read_json(self.added).get("addresses")
+            return tuple(str(one) for one in found) if isinstance(found, list) else ()
+        return ()
+
+    def note_added(self, addresses: Iterable[str]) -> None:
+        """Note which models were added to this volume, in place of what was noted before."""
+        write_json(self.added, {"addresses": sorted(set(addresses))})
+
     def forget(self, to: str) -> None:
         """Remove a file and what was noted of it."""
         (self.root / to).unlink(missing_ok=True)
@@ -135,6 +169,7 @@ class Store:
             place = self.replaced / f"{file.to}.{number}"
         place.parent.mkdir(parents=True, exist_ok=True)
         target.replace(place)
+        log("model.replaced", file=file.to, kept_as=place.relative_to(self.root))
 
     def _read_listings(self) -> dict[str, Listing]:
         found = {}

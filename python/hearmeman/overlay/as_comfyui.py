@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hearmeman.boot import users
+from hearmeman import users
 from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.image import IMAGE_FILE, RUN_DIR
 from hearmeman.log import log

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError, PartlyDoneError
+from hearmeman.image import IMAGE_FILE
 from hearmeman.log import log
 
 AT_ONCE = 4
@@ -41,10 +42,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     update = actions.add_parser("update", help="git pull --ff-only in every custom node on the volume")
     update.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
+    install = actions.add_parser("install", help="fetch the nodes and packages that a restored workspace names")
+    install.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
+    install.add_argument("--dry-run", action="store_true", help="show what is missing and fetch nothing")
+    install.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Update and report each node; a failure leaves that node as it was.
+    """Update or fetch nodes and report each; a failure leaves that node as it was.
 
     Raises:
         PartlyDoneError: some nodes were not updated.
@@ -52,6 +57,11 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.settings import load
 
     settings = load(environ)
+    if args.action == "install":
+        from hearmeman.workspace import install
+
+        seconds = args.seconds or settings.update_nodes_seconds
+        return install.run(settings, environ, args.image_file, seconds, args.dry_run)
     folder = Path(settings.comfyui_dir) / "custom_nodes"
     deadline = time.monotonic() + (args.seconds or settings.update_nodes_seconds)
     nodes = sorted(path for path in folder.iterdir() if (path / ".git").exists()) if folder.is_dir() else []

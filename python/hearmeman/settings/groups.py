@@ -116,7 +116,11 @@ class Models(BaseModel):
     """Models: what is fetched, and from where."""
 
     model_catalogue: str = var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
-    models: Ids = var("", "catalogue ids to fetch, separated by commas, beside those that toggles ask for")
+    models: Ids = var(
+        "",
+        "models to fetch beside those that toggles ask for: ids of the catalogue, or addresses such as"
+        " civitai:VERSION@loras, hf:OWNER/REPO/PATH@checkpoints, https://HOST/PATH@vae",
+    )
     wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
     dry_run: bool = var(False, "print the fetch plan and fetch nothing")
     download_timeout: Annotated[int, Unit("seconds")] = var(
@@ -162,6 +166,11 @@ class Models(BaseModel):
         "",
         "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
     )
+    model_cache_restricted: bool = var(
+        False,
+        "keep models in MODEL_CACHE too whose licence has to be accepted or forbids copies (gated ones, CPML):"
+        " only where the bucket is yours alone",
+    )
     civitai_api_key: SecretStr | None = var(
         None, "CivitAI API key, for files that want a login", ("CIVITAI_TOKEN",), secret="civitai_key"
     )
@@ -192,6 +201,18 @@ class Sync(BaseModel):
     sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
     sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
+    sync_keep_local_days: float = var(
+        0, "remove outputs from the volume when they are so old and proven to be in the bucket; 0 keeps them", ge=0
+    )
+    sync_keep_local_gb: float = var(
+        0, "remove the oldest such outputs when all of them take more than so many GB; 0 keeps them", ge=0
+    )
+    sync_workspace: bool = var(
+        False,
+        "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "
+        "and bring back what a new pod lacks",
+    )
+
     @field_validator("r2_endpoint")
     @classmethod
     def _endpoint(cls, value: str, info: ValidationInfo) -> str:
@@ -207,8 +228,11 @@ class Sync(BaseModel):
 
 
 class Stop(BaseModel):
-    """Stopping."""
+    """Stopping, and what cannot start."""
 
+    hold_on_error: Literal["auto", "true", "false"] = var(
+        "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
+    )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
 
 

@@ -245,6 +245,8 @@ def _limits(field: Any) -> tuple[float, float]:
 def choice(text: str, choices: Sequence[str]) -> str | None:
     """Find which choice is meant, whatever its case, blanks, hyphens and underscores; None if none is."""
     folded = {_folded(name): name for name in choices}
+    if "true" in choices:
+        folded |= {word: str(word in TRUE).lower() for word in TRUE | FALSE}
     return folded.get(_folded(text))
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
+import io
+import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +42,10 @@ _TYPES = {
 }
 
 
+_PROBE = b"hearmeman looks whether this bucket heeds conditions; this object may be deleted\n"
+_CLAIM = b"hearmeman is about to put a large file here; if this stays, the upload was cut short\n"
+
+
 class TakenError(Exception):
     """An object lies at the key already."""
 
@@ -63,6 +72,10 @@ class Stored:
     """The entity tag, without quotes; the md5 of an object sent in one piece."""
     sha256: str
     """What its sender said it is; empty if nothing."""
+    mtime_ns: int = 0
+    """Last change of the file that it came from, nanoseconds since 1970; 0 if its sender did not say."""
+    claim: str = ""
+    """The sha256 of the large file that it keeps the place for; empty for all else."""
 
     def holds(self, path: Path, size: int, sha256: str) -> bool:
         """Tell whether it holds what the file `path` does, whose size and sha256 are given."""
@@ -89,9 +102,12 @@ class Bucket:
         self.endpoint = settings.r2_endpoint
         self.requests = Requests()
         self.client = make_client(settings, connections, self.requests)
-        self.complete_takes_conditions = True
         self.heeds_conditions: bool | None = None
+        """Whether a put with `If-None-Match: *` leaves what lies there alone; None: not known yet."""
+        self.completes_conditionally: bool | None = None
+        """The same of a multipart upload's completion."""
         self._look_until = 0.0
+        self._learning = threading.Lock()
 
     def is_free(self, key: str) -> bool:
         """Tell whether `put` may try `key` without a look: the condition is heeded, and keys are not taken in a row."""
@@ -123,7 +139,13 @@ class Bucket:
                 return None
             raise
         told = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
-        return Stored(found["ContentLength"], _entity_tag(found).strip('"'), told.get("sha256", ""))
+        return Stored(
+            found["ContentLength"],
+            _entity_tag(found).strip('"'),
+            told.get("sha256", ""),
+            _mtime_ns(told.get("mtime", "")),
+            told.get("claim", ""),
+        )
 
     def put(self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], md5: str = "") -> None:
         """Put one object in one piece, in an atomic step; with `md5` (base64) the server refuses other bytes.
@@ -172,26 +194,66 @@ class Bucket:
             raise _lost(error, upload_id) from error
         return _entity_tag(sent)
 
-    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
-        """Make the object of its parts, unless something lies at `key` and the server heeds the condition.
+    def complete(self, key: str, upload_id: str, etags: Sequence[str], conditional: bool) -> None:
+        """Make the object of its parts; with `conditional`, only where nothing lies at `key`.
 
         Raises:
             TakenError: something lies there.
             UploadLostError: the upload is not known.
         """
         parts: Any = {"Parts": [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]}
-        # R2 documents the condition for single puts only; a server that does not know it may refuse it.
-        more: dict[str, Any] = {"IfNoneMatch": "*"} if self.complete_takes_conditions else {}
+        more: dict[str, Any] = {"IfNoneMatch": "*"} if conditional else {}
         try:
             self.client.complete_multipart_upload(
                 Bucket=self.name, Key=key, UploadId=upload_id, MultipartUpload=parts, **more
             )
         except ClientError as error:
-            if more and (_status(error) == 501 or _code(error) in ("NotImplemented", "InvalidRequest")):
-                self.complete_takes_conditions = False
-                self.complete(key, upload_id, etags)
-                return
             raise _conflict(_lost(error, upload_id), key) from error
+
+    def reserve(self, key: str, sha256: str, prefix: str) -> bool:
+        """Make sure, just before a large file's parts become an object, that it replaces nothing at `key`.
+
+        The answer is whether the completion is to be conditional. Where the server heeds that for puts alone, a small
+        object is put first, conditionally, and the completion replaces it. Where it heeds none, this look must do.
+
+        Raises:
+            TakenError: something lies at `key`.
+        """
+        there = self.head(key)
+        if there is not None and there.claim != sha256:
+            raise TakenError(key)
+        with self._learning:
+            if self.completes_conditionally is None:
+                self._learn(f"{prefix}/.hearmeman-test/{secrets.token_hex(8)}")
+        if there is None and not self.completes_conditionally and self.heeds_conditions:
+            self.put(key, _CLAIM, {"claim": sha256})
+        return bool(there is None and self.completes_conditionally)
+
+    def _learn(self, key: str) -> None:
+        """Find out what the server makes of conditions, with an object at `key` that goes again."""
+        self.put(key, _PROBE, {})
+        try:
+            self.try_condition(key, _PROBE, {})
+            self.completes_conditionally = bool(self.heeds_conditions) and self._refuses_completion(key)
+        finally:
+            with contextlib.suppress(ClientError):  # A token or a lock that forbids this leaves a few bytes there.
+                self.client.delete_object(Bucket=self.name, Key=key)
+
+    def _refuses_completion(self, key: str) -> bool:
+        """Complete a conditional upload where an object lies; a server that takes it writes the same bytes again."""
+        upload_id = self.begin(key, {})
+        md5 = base64.b64encode(hashlib.md5(_PROBE, usedforsecurity=False).digest()).decode()
+        try:
+            etag = self.put_part(key, upload_id, 1, io.BytesIO(_PROBE), md5)
+            self.complete(key, upload_id, [etag], conditional=True)
+        except (TakenError, ClientError) as error:
+            self.abort(key, upload_id)
+            if isinstance(error, TakenError):
+                return True
+            if _status(error) == 501 or _code(error) in ("NotImplemented", "InvalidRequest", "InvalidArgument"):
+                return False
+            raise
+        return False
 
     def abort(self, key: str, upload_id: str) -> None:
         """Give a multipart upload up; one that is not known is no error."""
@@ -216,6 +278,13 @@ def _entity_tag(answer: Mapping[str, Any]) -> str:
     if not tag:
         raise NotS3Error("it names no entity tag")
     return str(tag)
+
+
+def _mtime_ns(text: str) -> int:
+    """Read seconds with up to nine decimals, as rclone and this write them."""
+    seconds, _, fraction = text.partition(".")
+    digits = seconds + fraction[:9].ljust(9, "0")
+    return int(digits) if digits.isascii() and digits.isdecimal() else 0
 
 
 def _status(error: ClientError) -> int:

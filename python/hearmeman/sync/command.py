@@ -7,7 +7,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from hearmeman.errors import HearmemanError
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
+    from hearmeman.sync.free import Sweeper
+    from hearmeman.sync.report import Report
+    from hearmeman.workspace.watch import Watch
 
 
 class SyncError(HearmemanError):
@@ -24,7 +28,7 @@ class SyncError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
     parser.epilog = "Without a word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
-    what = parser.add_subparsers(dest="what", metavar="[status | check | parts | cost]")
+    what = parser.add_subparsers(dest="what", metavar="[status | check | parts | free | cost]")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         found = what.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -40,6 +44,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parts.add_argument(
         "--older-than", type=_amount, default=24.0, metavar="HOURS", help="end only those so old; default 24"
     )
+    free = command("free", "remove the outputs that SYNC_KEEP_LOCAL_DAYS and SYNC_KEEP_LOCAL_GB let go")
+    free.add_argument("--dry-run", action="store_true", help="show them")
     cost = command("cost", "what is stored and sent, and what it costs; or an estimate")
     cost.add_argument("--stored-gb", type=_amount, metavar="N", help="estimate: gigabytes stored the whole month")
     cost.add_argument("--uploads", type=_amount, metavar="N", help="estimate: files uploaded a month")
@@ -73,6 +79,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from hearmeman.sync import parts
 
         return parts.show(settings, args.all, args.abort, args.older_than, args.json)
+    if args.what == "free":
+        from hearmeman.sync import free
+
+        return free.show(settings, args.dry_run, args.json)
     if args.what == "cost":
         from hearmeman.sync import cost
 
@@ -85,7 +95,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     from hearmeman.log import log
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.daemon import Daemon
-    from hearmeman.sync.journal import Journal, journal_file
+    from hearmeman.sync.journal import journal_file, open_journal
     from hearmeman.sync.prompts import Prompts
     from hearmeman.sync.report import Report, lock
     from hearmeman.sync.tree import names
@@ -101,7 +111,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
         if held is None:
             pid = (state / "sync.lock").read_text(encoding="utf-8").strip()
             raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
-        journal = Journal(journal_file(state, bucket.endpoint, bucket.name))
+        journal = open_journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
         where, why = error.filename or state, error.strerror or error
         raise SyncError(
@@ -117,29 +127,52 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
-    asked_to_stop.tell(daemon.stop)
+    beside = list(_beside(settings, report))
+    asked_to_stop.tell(daemon.stop, *(one.stop for one in beside))
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
+    until = asked_to_stop.at + settings.sync_drain_seconds
+    for one in beside:
+        everything &= one.end(until)
     # An upload that is still under way would hold the interpreter's own end up.
     sys.stdout.flush()
     os._exit(0 if everything else 3)
+
+
+def _beside(settings: Settings, report: Report) -> Iterator[Watch | Sweeper]:
+    """Start what works beside the daemon, each in a thread of its own."""
+    if settings.sync_keep_local_days or settings.sync_keep_local_gb:
+        from hearmeman.sync.free import Sweep, Sweeper
+
+        sweeper = Sweeper(Sweep.of(settings), report.note)
+        sweeper.start()
+        yield sweeper
+    if settings.sync_workspace:
+        from hearmeman.workspace.space import Space
+        from hearmeman.workspace.watch import Watch
+
+        watch = Watch(Space.of(settings), report.note)
+        watch.start()
+        yield watch
 
 
 class _Stop:
     """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
 
     def __init__(self) -> None:
-        self.heard = False
-        self.stop: Callable[[], None] = lambda: None
+        self.heard, self.at = False, 0.0
+        self.stops: tuple[Callable[[], None], ...] = ()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
-        self.heard = True
-        self.stop()
-
-    def tell(self, stop: Callable[[], None]) -> None:
-        self.stop = stop
-        if self.heard:
+        self.heard, self.at = True, time.monotonic()
+        for stop in self.stops:
             stop()
+
+    def tell(self, *stops: Callable[[], None]) -> None:
+        self.stops = stops
+        if self.heard:
+            for stop in stops:
+                stop()

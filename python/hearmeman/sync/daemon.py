@@ -243,7 +243,9 @@ class Daemon:
                 continue
             self.busy += 1
             self.busy_large += is_large
-            self.workers.submit(self._upload, path, self.backlog.started(path))
+            # One that nobody was seen to write may have been sent by a pod before this one.
+            maybe_there = entry.writer is Writer.UNKNOWN and self.journal.record_of(path) is None
+            self.workers.submit(self._upload, path, self.backlog.started(path), maybe_there)
 
     def _next(self, now: float) -> str | None:
         while self.large and self.busy_large < LARGE_AT_ONCE:
@@ -252,11 +254,11 @@ class Daemon:
                 return path
         return self.backlog.next_due(now)
 
-    def _upload(self, path: str, seen: Seen) -> None:
+    def _upload(self, path: str, seen: Seen, maybe_there: bool) -> None:
         began = time.monotonic()
         outcome: Sent | BaseException
         try:
-            outcome = self.uploader.upload(path, seen)
+            outcome = self.uploader.upload(path, seen, maybe_there=maybe_there)
         except BaseException as error:
             outcome = error
         result = Result(path, seen, outcome, time.monotonic() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -79,6 +80,53 @@ class OpenUpload:
 def journal_file(state: Path, endpoint: str, bucket: str) -> Path:
     """Give the journal's place: one for each bucket, so that a new bucket is filled from the start."""
     return state / f"sync-{hashlib.sha256(f'{endpoint} {bucket}'.encode()).hexdigest()[:8]}.db"
+
+
+def open_journal(path: Path) -> Journal:
+    """Open the journal at `path`; a new one begins with what other pods' journals beside it know of the same bucket.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened here.
+    """
+    is_new = not path.exists()
+    journal = Journal(path)
+    if is_new and (found := _inherited(path)):
+        journal.record(found, {})
+        journal.flush()
+        log("sync.inherited", files=len(found), means="pods before this one on the same volume have sent them")
+    return journal
+
+
+def _inherited(own: Path) -> list[Record]:
+    """Read the journals `*/NAME` beside `own`'s folder: the pods of one volume write about the same files.
+
+    A file of the same path, size and time is the same file, so nothing wrong can come of it. Left out: times in whole
+    seconds, which may be two files'; journals of another user, who could say anything; journals in the middle of a
+    write. None of them is changed or locked.
+    """
+    found: dict[str, Record] = {}
+    for path in own.parent.parent.glob(f"*/{own.name}"):
+        try:
+            being_written = path.with_name(f"{path.name}-journal")
+            if (
+                path == own
+                or path.stat().st_uid != os.geteuid()
+                or (being_written.exists() and being_written.stat().st_size)
+            ):
+                continue
+            uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+                if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    continue
+                rows = connection.execute("SELECT path, size, mtime_ns, sha256, key, at FROM files").fetchall()
+        except (OSError, sqlite3.Error):
+            continue
+        for row in rows:
+            record = Record(os.fsdecode(row[0]), *row[1:])
+            before = found.get(record.path)
+            if record.mtime_ns % 1_000_000_000 and (before is None or before.at < record.at):
+                found[record.path] = record
+    return list(found.values())
 
 
 class Journal:

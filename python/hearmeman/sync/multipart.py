@@ -67,10 +67,13 @@ class Parts:
         key: str,
         content: Content,
         metadata: Mapping[str, str],
-        check: Callable[[], None],
+        check: Callable[[], bool],
         progress: Callable[[int], None],
     ) -> None:
-        """Send `content` to `key`; `check` raises if the file has changed or the key is taken, just before the end.
+        """Send `content` to `key`.
+
+        Just before the end `check` raises if the file has changed or the key is taken; its answer is whether the
+        completion is to be conditional.
 
         Raises:
             UploadLostError: the bucket forgot the upload; it is to be begun again.
@@ -79,8 +82,8 @@ class Parts:
         upload, etags = self._open(path, key, content, metadata)
         try:
             self._send_missing(upload, content, etags, progress)
-            check()
-            self.bucket.complete(key, upload.upload_id, [etags[n] for n in sorted(etags)])
+            conditional = check()
+            self.bucket.complete(key, upload.upload_id, [etags[n] for n in sorted(etags)], conditional)
         except UploadLostError:
             self._forget(upload)
             raise

@@ -32,7 +32,8 @@ def show(settings: Settings, as_json: bool) -> int:
         raise NoReportError(f"no sync has run here: {state}/sync.json cannot be read: {why}") from error
     facts["running"] = is_locked(state / "sync.lock")
     print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts, time.time())))
-    return 0 if facts["running"] and not facts.get("problem") and not facts.get("failing_files") else 1
+    wrong = any(facts.get(name) for name in ("problem", "failing_files", "workspace_problem"))
+    return 0 if facts["running"] and not wrong else 1
 
 
 def is_locked(path: Path) -> bool:
@@ -59,6 +60,15 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
     ]
     if "last_success_at" in facts:
         shown.append(f"last      {facts['last_success_key']}, {age(now - facts['last_success_at'])}")
+    if facts.get("removed_files"):
+        shown.append(
+            f"removed   {facts['removed_files']} files, {size(facts['removed_bytes'])}, that are in the bucket"
+        )
+    if space := facts.get("workspace"):
+        made = f", {age(now - space['at'])}" if space["save"] else ""
+        shown.append(f"workspace save {space['save']}{made}: {space['files']} files, {size(space['bytes'])}")
+    if facts.get("workspace_problem"):
+        shown.append(f"workspace is not saved: {facts['workspace_problem']}")
     if facts.get("problem"):
         shown.append(f"problem   {facts['problem']}")
     shown += _failing(facts, now)

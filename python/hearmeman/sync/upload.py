@@ -64,8 +64,16 @@ class Uploader:
         """What sends large files."""
         return Parts(self.bucket, self.part_workers, self.journal)
 
-    def upload(self, relative: str, expected: Seen, progress: Callable[[int], None] = lambda sent: None) -> Sent:
-        """Upload one file, which looked as `expected` a moment ago; `progress` is told bytes that were sent.
+    def upload(
+        self,
+        relative: str,
+        expected: Seen,
+        progress: Callable[[int], None] = lambda sent: None,
+        maybe_there: bool = False,
+    ) -> Sent:
+        """Upload one file, which looked as `expected` a moment ago; `progress` is given the bytes that were sent.
+
+        With `maybe_there` its key is looked up before it is read: another pod may have sent this very file.
 
         Raises:
             FileChangedError: it is another file now, or was written to meanwhile.
@@ -77,6 +85,8 @@ class Uploader:
         try:
             # Also refuses a file reached through a folder that was swapped for a link.
             _unchanged(descriptor, expected)
+            if maybe_there and (sent := self._sent_before(relative, expected)):
+                return sent
             content = _read(descriptor, expected.size)
             _unchanged(descriptor, expected)
             before = self.journal.record_of(relative) if self.journal else None
@@ -86,15 +96,27 @@ class Uploader:
         finally:
             os.close(descriptor)
 
+    def _sent_before(self, relative: str, expected: Seen) -> Sent | None:
+        """Find this file in the bucket by its size and time, which its sender noted; a time in whole seconds is too vague."""
+        if expected.mtime_ns % 1_000_000_000 == 0:
+            return None
+        key = object_key(self.prefix, relative, expected.mtime_ns)
+        there = self.bucket.head(key)
+        if there is None or not there.sha256 or (there.size, there.mtime_ns) != (expected.size, expected.mtime_ns):
+            return None
+        return Sent(key, there.sha256, there.size, True)
+
     def _place(self, relative: str, expected: Seen, content: Content, progress: Callable[[int], None]) -> Sent:
         """Find the first key that is free or holds the same, and send what is not there."""
-        metadata = {"sha256": content.sha256}
+        # The time as rclone writes it, so that its copies have it too.
+        seconds, nanoseconds = divmod(expected.mtime_ns, 1_000_000_000)
+        metadata = {"sha256": content.sha256, "mtime": f"{seconds}.{nanoseconds:09}"}
         if prompt := self.prompt_of(relative, expected.mtime_ns):
             metadata["prompt-id"] = prompt
         plain = object_key(self.prefix, relative, expected.mtime_ns)
         for key in (plain, with_content(plain, content.sha256), with_content(plain, content.sha256, 64)):
             there = None if self.bucket.is_free(key) and not content.is_large else self.bucket.head(key)
-            if there is None:
+            if there is None or (content.is_large and there.claim == content.sha256):
                 try:
                     self._send(relative, key, expected, content, metadata, progress)
                 except TakenError:
@@ -127,10 +149,9 @@ class Uploader:
             self.bucket.put(key, body, metadata, content.md5[0])
         else:
 
-            def check() -> None:
+            def check() -> bool:
                 _unchanged(content.descriptor, expected)
-                if self.bucket.head(key) is not None:
-                    raise TakenError(key)
+                return self.bucket.reserve(key, content.sha256, self.prefix)
 
             self.parts.send(relative, key, content, metadata, check, progress)
 

@@ -22,7 +22,7 @@ def members(deb: Path) -> dict[str, bytes]:
     """
     data = deb.read_bytes()
     if data[:8] != b"!<arch>\n":
-        raise BuildError(f"{deb.name} is not a Debian package: delete it from the store and run `make prefetch` again")
+        raise BuildError(f"{deb.name} is not a Debian package: run `make prefetch`, which fetches damaged files again")
     found: dict[str, bytes] = {}
     at = 8
     while at < len(data):
@@ -41,7 +41,7 @@ def members(deb: Path) -> dict[str, bytes]:
 
 
 def _truncated(deb: Path) -> str:
-    return f"{deb.name} is truncated: delete it from the store and run `make prefetch` again"
+    return f"{deb.name} is truncated: run `make prefetch`, which fetches damaged files again"
 
 
 def unpack(deb: Path, part: str, zstd: list[str], spool: IO[bytes]) -> None:

@@ -96,7 +96,7 @@ def members(path: Path, site: str) -> list[Member]:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise BuildError(
-            f"{path.name} is not a wheel (bad zip): delete it from the store and run `make prefetch`"
+            f"{path.name} is not a wheel (bad zip): run `make prefetch`, which fetches damaged files again"
         ) from error
     with archive:
         info = dist_info(archive, path)

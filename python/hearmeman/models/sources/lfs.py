@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from hearmeman.models.catalogue import File, GitLFS
-from hearmeman.models.errors import FetchError, NotFoundError
+from hearmeman.models.errors import ContradictionError, FetchError, NotFoundError
 from hearmeman.models.http import Http, host
-from hearmeman.models.sources import Remote
+from hearmeman.models.remote import Remote
 
 _TYPE = "application/vnd.git-lfs+json"
 
@@ -22,12 +22,14 @@ def resolve(file: File, source: GitLFS, http: Http) -> Remote:
     url = f"{source.repo.removesuffix('/').removesuffix('.git')}.git/info/lfs/objects/batch"
     wanted = {"oid": file.sha256, "size": file.size}
     body = json.dumps({"operation": "download", "transfers": ["basic"], "objects": [wanted], "hash_algo": "sha256"})
-    answer = http.text(url, {"Accept": _TYPE, "Content-Type": _TYPE}, "POST", body.encode())
+    answer = http.text(url, {"Accept": _TYPE, "Content-Type": _TYPE}, method="POST", body=body.encode())
     try:
         found = json.loads(answer)["objects"][0]
         if "error" in found:
             raise NotFoundError(f"{host(url)} does not have that object: {found['error'].get('message', '')}")
         action = found["actions"]["download"]
-        return Remote(action["href"], dict(action.get("header") or {}), size=file.size, sha256=file.sha256)
+        headers = dict(action.get("header") or {})
+        return Remote(action["href"], headers, size=file.size, sha256=file.sha256, stated=True)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise FetchError(f"{host(url)} did not answer as a Git LFS server does: check the address") from error
+        verdict = FetchError(f"{host(url)} did not answer as a Git LFS server does: check the address")
+        raise ContradictionError(verdict) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -35,6 +35,8 @@ COMFYUI = User("comfyui", 993, 993, umask=0o002)
 DOOR = User("hearmeman-door", 990, 990, keeps=("net_bind_service",))
 SYNC = User("hearmeman-sync", 991, 991, groups=(COMFYUI.gid,), keeps=("dac_override",))
 """It reads outputs whatever their mode: some nodes write files that only their owner may read."""
+WORKSPACE = replace(SYNC, keeps=("chown", "dac_override"))
+"""It brings ComfyUI's own files back, which are to be ComfyUI's again; it ends when they are there."""
 FETCH = User("hearmeman-fetch", 992, COMFYUI.gid, groups=(SYNC.gid,), umask=0o002)
 """Its files are ComfyUI's by their group; it shares the state folder with the sync."""
 JUPYTER = User("hearmeman-jupyter", 994, COMFYUI.gid, keeps=("kill", "setgid", "setpcap", "setuid"), umask=0o002)

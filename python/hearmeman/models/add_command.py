@@ -1,0 +1,101 @@
+"""`hearmeman models add | remove`: models by address that a volume keeps, for every pod that mounts it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.models.address import AddressError, parse
+from hearmeman.models.asked import is_address, nearest
+from hearmeman.models.catalogue import File
+from hearmeman.models.context import Context
+from hearmeman.models.errors import FetchError, TransientError
+from hearmeman.models.http import Http
+from hearmeman.models.sources import Sources
+from hearmeman.models.statements import Statements
+from hearmeman.terminal import size
+
+
+class NotAddedError(UsageError):
+    """`remove` names what was never added."""
+
+
+class SourceError(HearmemanError):
+    """The source of an address does not answer, or refuses; nothing was added."""
+
+
+def refuse_ids(names: Sequence[str]) -> None:
+    """See that all names are addresses.
+
+    Raises:
+        UsageError: one of them is not.
+    """
+    if plain := [name for name in names if not is_address(name)]:
+        raise UsageError(
+            f"{plain[0]!r} is no address; models of the catalogue are asked for with MODELS={plain[0]} or"
+            f" `hearmeman models fetch {plain[0]}`"
+        )
+
+
+def add(args: argparse.Namespace, context: Context) -> Context:
+    """Ask the sources, note the addresses on the volume; gives a context of these models alone, to fetch them.
+
+    Raises:
+        SourceError: a source does not have it, or does not answer; nothing was added.
+    """
+    ids = {parse(address, context.folders).id for address in args.models}
+    files = {name for model in context.models if model.id in ids for name in model.files}
+    for file in context.catalogue.files:
+        if file.id in files:
+            _ask(file, context, args.json)
+    noted = context.store.read_added()
+    context.store.note_added([*noted, *(one for one in args.models if one not in noted)])
+    return dataclasses.replace(context, models=tuple(model for model in context.models if model.id in ids))
+
+
+def remove(args: argparse.Namespace, context: Context) -> int:
+    """Forget addresses; their files stay until `prune`.
+
+    Raises:
+        NotAddedError: one of them was not added.
+    """
+    added = {parse(address, context.folders).id: address for address in context.store.read_added()}
+    gone = set()
+    for name in args.models:
+        try:
+            id = parse(name, context.folders).id
+        except AddressError:
+            id = name
+        if id not in added:
+            raise NotAddedError(f"{name!r} was not added{nearest(name, added)}: there are {', '.join(added) or 'none'}")
+        gone.add(added[id])
+    context.store.note_added(set(added.values()) - gone)
+    print("\n".join(f"forgotten: {address}" for address in sorted(gone)))
+    print("`hearmeman models prune` names their files, and with --yes removes them")
+    return 0
+
+
+def _ask(file: File, context: Context, quiet: bool) -> None:
+    """Let the source say what it has, before anything is noted or fetched."""
+    statements = Statements(context.store, Sources(context.settings, Http(1, 30)))
+    try:
+        if file.unnamed:
+            statements.name(file)
+            file = _now(file, context)
+        found = statements.ask(file)
+        statements.keep(file, found)
+    except (FetchError, TransientError) as error:
+        raise SourceError(f"{error}: nothing was added") from error
+    except OSError as error:
+        where = error.filename or context.store.root
+        raise SourceError(f"{where} cannot be written: {error.strerror}: nothing was added") from error
+    if not quiet:
+        stated = "size not stated" if found.size is None else size(found.size)
+        digest = f"sha256 {found.sha256[:12]}" if found.sha256 else "no hash stated: it is noted once it is here"
+        print(f"{file.to}  {stated}, {digest}", flush=True)
+
+
+def _now(file: File, context: Context) -> File:
+    return next(one for one in context.catalogue.files if one.id == file.id)

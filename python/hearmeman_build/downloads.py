@@ -1,0 +1,188 @@
+"""Downloads the locks' files with this machine's own apt and pip, each checked by hash, and says why one cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT, WORK
+from hearmeman_build.plugins.wheel import check_platform, parse
+
+_APT_HELPER = "/usr/lib/apt/apt-helper"
+
+
+def store_name(file: str) -> str:
+    """A file's name in the store: `~` is not allowed there."""
+    return file.rpartition("/")[2].replace("~", "_")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder(root: Path) -> Path:
+    folder = (WORK if root == ROOT else root / ".work") / "prefetch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _fresh(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
+def fetch_debs(root: Path, lock: Mapping[str, Any], packages: Sequence[str]) -> dict[str, Path]:
+    """Download the named packages of the userland lock with apt; package -> file.
+
+    Raises:
+        BuildError: a file is not on the mirror, or has another hash than the lock.
+    """
+    cache = cache_folder(root)
+    wanted = {name: lock["packages"][name] for name in packages}
+    files = {name: cache / store_name(entry["file"]) for name, entry in wanted.items()}
+    missing = [name for name in wanted if not _fresh(files[name], wanted[name]["sha256"])]
+    if missing:
+        known = mirrors()
+        arguments = []
+        for name in missing:
+            entry = wanted[name]
+            mirror = known.get(entry["archive"])
+            if mirror is None:
+                raise BuildError(f"apt on this machine has no {entry['archive']} archive: add it to its sources")
+            files[name].unlink(missing_ok=True)
+            arguments += [mirror + entry["file"], str(files[name]), f"SHA256:{entry['sha256']}"]
+        said = _run([_APT_HELPER, "-o", "APT::Sandbox::User=root", "-q", "download-file", *arguments])
+        for name in missing:
+            if not files[name].is_file():
+                file = f"{wanted[name]['file']} of nix/userland/lock.json"
+                raise BuildError(f"{file} could not be fetched: {reason(said, 'the Debian mirror')}\n{said[-600:]}")
+    for name, path in files.items():
+        check_file(path, wanted[name]["sha256"], "nix/userland/lock.json")
+    return files
+
+
+def check_file(path: Path, sha256: str, lock: str) -> None:
+    """Compare a file with its lock.
+
+    Raises:
+        BuildError: the hash differs; the file is deleted, so that nothing uses it.
+    """
+    actual = sha256_of(path)
+    if actual != sha256:
+        path.unlink()
+        raise BuildError(
+            f"{path.name} has sha256 {actual}, {lock} says {sha256}: the download is damaged; "
+            "run the same command again, and if it stays so `make lock`"
+        )
+
+
+def mirrors() -> dict[str, str]:
+    """Archive folder -> mirror address, from this machine's apt."""
+    uris = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], subprocess.DEVNULL)
+    return {uri.rstrip("/").rpartition("/")[2]: uri.rstrip("/") + "/" for uri in uris.split()}
+
+
+def _run(command: Sequence[str], errors: int = subprocess.STDOUT) -> str:
+    """What a command says, whether it succeeds or not; its callers look at what it made."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False).stdout.strip()
+    except FileNotFoundError as error:
+        raise BuildError(
+            f"{command[0]} is not on this machine: pinned packages are fetched with Debian's apt; on another system build "
+            "with nixpkgs, `nix build .#image-TIER`, which fetches them by itself"
+        ) from error
+
+
+_MISMATCH = re.compile(r"hash sum mismatch|do not match the hashes", re.IGNORECASE)
+_UNREACHABLE = re.compile(
+    r"could not (connect|resolve)|temporary failure|timed out|unable to connect|connection (failed|broken|refused|reset)"
+    # What pip says, without any retry, of an index that does not answer.
+    r"|\(from versions: none\)"
+    r"|network is unreachable|name or service not known|\b50[0-9] ",
+    re.IGNORECASE,
+)
+
+
+def reason(said: str, where: str) -> str:
+    """Why a download failed and what to do, from what apt or pip said of it."""
+    if _MISMATCH.search(said):
+        return f"{where} sent other bytes than the lock's sha256: run the same command again, and if it stays so `make lock`"
+    if _UNREACHABLE.search(said):
+        return f"{where} cannot be reached: check the network, then run the same command again"
+    return f"{where} does not have it any more: run `make lock`, which takes what it has today"
+
+
+def fetch_wheels(root: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
+    """Download the files of an environment's lock with pip, wheels and sources; file name -> file.
+
+    Raises:
+        BuildError: a wheel is for another platform, is not in the index, or has another hash.
+    """
+    cache = cache_folder(root)
+    for entry in entries:
+        if entry["file"].endswith(".whl"):
+            check_platform(parse(entry["file"]))
+    files = {entry["file"]: cache / entry["file"] for entry in entries}
+    missing = [entry for entry in entries if not _fresh(files[entry["file"]], entry["sha256"])]
+    wheels = [entry for entry in missing if entry["file"].endswith(".whl")]
+    platforms = sorted({p for entry in wheels for p in parse(entry["file"]).platforms if p != "any"})
+    wheel_flags = ["--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp"]
+    wheel_flags += [word for platform in platforms for word in ("--platform", platform)]
+    said = _pip(wheels, cache, wheel_flags)
+    said += _pip([entry for entry in missing if entry not in wheels], cache, ["--no-binary=:all:"])
+    for entry in missing:
+        if not files[entry["file"]].is_file():
+            file = f"{entry['file']} of nix/environments/lock.json"
+            why = reason(said, "the Python index")
+            raise BuildError(f"{file} could not be fetched: {why}\n{_errors(said)}")
+    for entry in entries:
+        check_file(files[entry["file"]], entry["sha256"], "nix/environments/lock.json")
+    return files
+
+
+def _pip(entries: Sequence[Mapping[str, Any]], cache: Path, flags: Sequence[str]) -> str:
+    """Download `entries`, each by its hash; what pip said on its error stream."""
+    if not entries:
+        return ""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        for entry in entries:
+            requirements.write(f"{entry['name']}=={entry['version']} --hash=sha256:{entry['sha256']}\n")
+        requirements.flush()
+        command = [_python(), "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--no-cache-dir"]
+        command += ["-d", str(cache), *flags, "-r", requirements.name]
+        return _run(command)
+
+
+def _python() -> str:
+    """A Python with pip: the checkout's own where an app runs on another."""
+    own = ROOT / ".venv/bin/python"
+    return str(own) if own.exists() else sys.executable
+
+
+def _errors(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.startswith("ERROR")]
+    return "\n".join(lines or said.splitlines()[-5:])
+
+
+BATCH_BYTES = 400_000_000
+
+
+def batches(entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group downloads, small files first, into some 400 MB each; pip takes one version of a package at a time."""
+    grouped: list[list[Mapping[str, Any]]] = []
+    for entry in sorted(entries, key=lambda e: e["size"]):
+        for batch in grouped:
+            fits = sum(e["size"] for e in batch) + entry["size"] <= BATCH_BYTES
+            if fits and entry["name"] not in {e["name"] for e in batch}:
+                batch.append(entry)
+                break
+        else:
+            grouped.append([entry])
+    return grouped

@@ -1,0 +1,100 @@
+"""The Nix store: where a locked file lies in it, whether it is there and whole, and how it gets there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import WORK, nix, store_file, store_option
+
+
+def fixed_path(name: str, sha256: str, recursive: bool = False) -> str:
+    """The store path of a fixed-output file or tree."""
+    flags = ["--recursive"] if recursive else []
+    return nix("--print-fixed-path", *flags, "sha256", sha256, name, program="nix-store")
+
+
+def flat_paths(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Name -> store path for flat files, from name -> sha256; the naming rule of Nix, computed here because 100 calls take seconds."""
+    return {name: flat_path(name, sha256) for name, sha256 in wanted.items()}
+
+
+_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
+
+
+def flat_path(name: str, sha256: str) -> str:
+    """Nix's store path for a flat fixed-output file (Nix manual, store path specification)."""
+    inner = hashlib.sha256(f"fixed:out:sha256:{sha256}:".encode()).hexdigest()
+    full = hashlib.sha256(f"output:out:sha256:{inner}:/nix/store:{name}".encode()).digest()
+    short = bytearray(20)
+    for index, byte in enumerate(full):
+        short[index % 20] ^= byte
+    number = int.from_bytes(short, "little")
+    return f"/nix/store/{''.join(_BASE32[number >> 5 * i & 31] for i in reversed(range(32)))}-{name}"
+
+
+def invalid_paths(paths: Sequence[str]) -> set[str]:
+    """Those store paths that the store does not hold."""
+    if not paths:
+        return set()
+    return set(nix("--check-validity", "--print-invalid", *paths, program="nix-store").split())
+
+
+def damaged(paths: Sequence[str]) -> list[str]:
+    """Those valid paths whose bytes are not what Nix wrote: cut short, changed or gone from the disk."""
+    here = [path for path in paths if os.path.lexists(store_file(path))]
+    gone = sorted(set(paths) - set(here))
+    if not here:
+        return gone
+    try:
+        nix("--verify-path", *here, program="nix-store")
+    except BuildError as error:
+        return gone + [path for path in here if f"'{path}' was modified" in error.said]
+    return gone
+
+
+def discard(paths: Sequence[str]) -> None:
+    """Take damaged paths out of the store, so that they are fetched again.
+
+    Raises:
+        BuildError: another user's store does not let them go; the message holds the command for its owner.
+    """
+    command = ["--delete", "--ignore-liveness", *paths]
+    try:
+        nix(*command, program="nix-store")
+    except BuildError as error:
+        raise BuildError(
+            f"{len(paths)} files in the store are damaged and it does not let them go: run as its owner "
+            f"`sudo nix-store {' '.join(command)}`, then the same command again\n{error}"
+        ) from error
+
+
+def add_files(files: Mapping[str, Path]) -> None:
+    """Put files into the store under their names."""
+    if not files:
+        return
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        links = []
+        for name, path in files.items():
+            link = Path(folder, name)
+            os.link(path, link)
+            links.append(str(link))
+        nix("--add-fixed", "sha256", *links, program="nix-store")
+
+
+def keep(paths: Sequence[str]) -> None:
+    """Hold `paths` against the garbage collector by roots under .work/roots; a store of one's own is left alone."""
+    if store_option():
+        return
+    roots = WORK / "roots"
+    roots.mkdir(parents=True, exist_ok=True)
+    held = {str(link.readlink()) for link in roots.iterdir() if link.is_symlink()}
+    missing = sorted(set(paths) - held)
+    if missing:
+        # One call for all: Nix numbers the links after the first.
+        name = hashlib.sha256("\n".join(missing).encode()).hexdigest()[:16]
+        nix("--realise", *missing, "--add-root", str(roots / name), "--indirect", program="nix-store")

@@ -1,0 +1,73 @@
+"""Fresh Debian machines, made by debootstrap: README's two commands pass on them with nothing but make installed first."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hearmeman_build import flake
+from hearmeman_build.downloads import mirrors
+from support.repository import ROOT
+
+COMMANDS = re.findall(r"^    (make (?:demo|test))\b", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+class Machine:
+    """A root file system of its own, on this machine's network."""
+
+    def __init__(self, suite: str, root: Path) -> None:
+        self.root = root
+        archive, security = mirrors()["debian"], mirrors()["debian-security"]
+        # What a person's pip and apt are told here holds there too: an index, a certificate.
+        told = ("PIP_", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        self.environment = {name: value for name, value in os.environ.items() if name.startswith(told)}
+        self.environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+        subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), archive], check=True, stdout=sys.stderr)
+        lines = [f"deb {archive} {suite} main", f"deb {archive} {suite}-updates main"]
+        lines.append(f"deb {security} {suite}-security main")
+        (root / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
+        for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
+            if Path(file).is_file():
+                (root / file[1:]).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, root / file[1:])
+        for name in flake.files(ROOT):
+            (root / "root/hearmeman" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / "root/hearmeman" / name, follow_symlinks=False)
+
+    def run(self, command: str) -> None:
+        """Run a command in the checkout there; its output goes where the test's goes.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        inside = ["bwrap", "--bind", str(self.root), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"]
+        inside += ["--ro-bind", "/sys", "/sys", "--chdir", "/root/hearmeman", "--die-with-parent", "sh", "-ec", command]
+        done = subprocess.run(inside, env=self.environment, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        assert done.returncode == 0, f"{command!r} ended with {done.returncode}; its output is above"
+
+
+@pytest.fixture(params=["bookworm", "trixie"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A fresh machine of each release that we name, with security updates."""
+    folder = Path(tempfile.mkdtemp(prefix="machine-", dir="/var/tmp"))
+    try:
+        yield Machine(request.param, folder / "root")
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", str(folder)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_readmes_commands_pass(machine: Machine) -> None:
+    assert COMMANDS == ["make demo", "make test"]
+    machine.run("! command -v make && ! command -v git && ! command -v python3")
+    machine.run("apt-get update -qq && apt-get install -qq -y --no-install-recommends make")
+    for command in COMMANDS:
+        machine.run(command)

@@ -1,0 +1,99 @@
+"""A store whose contents are damaged, or whose disk is full: found, repaired, and said in words that help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hearmeman_build import downloads, prefetch, store
+from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT, nix, store_file
+
+USERLAND = json.loads((ROOT / "nix/userland/lock.json").read_text())
+
+
+@pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A store of this test's own."""
+    folder = tmp_path / "store"
+    monkeypatch.setenv("HEARMEMAN_STORE", str(folder))
+    yield folder
+    subprocess.run(["chmod", "-R", "u+w", str(tmp_path)], check=True)
+
+
+def _lock(folder: Path) -> Path:
+    """A repository whose userland is one package and whose buildroot needs none."""
+    lock = {
+        **USERLAND,
+        "groups": {"core": ["tini"], "buildroot": []},
+        "packages": {"tini": USERLAND["packages"]["tini"]},
+    }
+    for name, content in (("userland", lock), ("environments", {"none": []})):
+        (folder / "nix" / name).mkdir(parents=True)
+        (folder / "nix" / name / "lock.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
+def test_a_damaged_file_in_the_store_is_fetched_again(own_store: Path, tmp_path: Path, harm: str) -> None:
+    """Which is what every message about a damaged package advises: `make prefetch`."""
+    entry = USERLAND["packages"]["tini"]
+    name = downloads.store_name(entry["file"])
+    files = downloads.fetch_debs(tmp_path, USERLAND, ["tini"])
+    store.add_files({name: files["tini"]})
+    path = store.flat_path(name, entry["sha256"])
+    assert store.damaged([path]) == []
+    there = store_file(path)
+    there.parent.chmod(0o755)
+    there.chmod(0o644)
+    if harm == "gone":
+        there.unlink()
+    else:
+        data = there.read_bytes()
+        there.write_bytes(data[:100] if harm == "cut" else bytes([data[0] ^ 1]) + data[1:])
+    said: list[str] = []
+    with pytest.raises(BuildError, match="buildroot"):
+        # Its own buildroot, which is of no packages here, comes after the packages.
+        prefetch.prefetch(_lock(tmp_path / "repository"), ["core"], [], said.append)
+    assert f"1 files in the store are damaged and are fetched again: {name}" in said
+    assert downloads.sha256_of(there) == entry["sha256"]
+    assert store.damaged([path]) == []
+
+
+def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("whole")
+    path = nix("store", "add-path", "--name", "tree", str(tree))
+    assert store.damaged([path]) == []
+    there = store_file(path) / "file"
+    there.chmod(0o644)
+    there.write_text("other")
+    assert store.damaged([path]) == [path]
+    store.discard([path])
+    assert store.invalid_paths([path]) == {path}
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:
+    """On a real filesystem of 4 MB."""
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(8 << 20))
+    script = (
+        "import sys; from hearmeman_build.errors import BuildError; from hearmeman_build.host import nix\n"
+        f"try: nix('store', 'add-file', {str(big)!r})\n"
+        "except BuildError as error: sys.exit(str(error))"
+    )
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["bwrap", "--dev-bind", "/", "/", "--size", str(4 << 20), "--tmpfs", str(mount)]
+    environment = {**os.environ, "HEARMEMAN_STORE": str(mount / "store"), "PYTHONPATH": str(ROOT / "python")}
+    done = subprocess.run([*command, sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"the disk is full ({mount}/store/nix/store has " in done.stderr
+    assert f"`nix-store --store {mount}/store --gc`" in done.stderr
