@@ -14,7 +14,7 @@ import pytest
 
 from fakes import attacker
 from fakes.s3 import S3
-from hearmeman.boot.users import COMFYUI
+from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import GatedPod
 from support.inside import here, parent, report
@@ -103,7 +103,7 @@ def test_what_comfyui_planted_is_run_by_nobody_else(attack: Attack) -> None:
         return
     assert "PYTHONPATH" in pod.wait_line("only ComfyUI is given them")
     # The wrappers of all others, killed: what starts them again must not come across what is planted.
-    for name in ("door", "sshd", "gate", "jupyter", "sync"):
+    for name in ("comfyui", "door", "sshd", "gate", "jupyter", "sync"):
         before = report(pod, name)["pid"]
         os.kill(parent(here(pod, before)), signal.SIGKILL)
         pod.wait_for(lambda name=name, before=before: report(pod, name).get("pid") not in (None, before), name)  # type: ignore[misc]
