@@ -102,7 +102,7 @@ def test_what_ends_with_75_is_tried_again_until_it_is_done(tmp_path: Path) -> No
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("process.later exit=75") == 2
+    assert done.stdout.count("process.unfinished exit=75") == 2
     assert "died" not in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["done"], report["exit"], report["starts"]) == (True, 0, 3)

@@ -18,6 +18,7 @@ from hearmeman import redact
 from hearmeman.boot import ended
 from hearmeman.boot.ended import oom_kills
 from hearmeman.boot.output import Output
+from hearmeman.errors import PassingError
 from hearmeman.log import line
 from hearmeman.state_file import read_json, write_json
 
@@ -27,8 +28,8 @@ STEADY_SECONDS = 60.0
 LINES_SECONDS = 2.0
 FINAL_CODES = (0, 2, 3)
 """Exit codes after which a process that runs once is not tried again: done, wrongly asked, partly done."""
-PASSING_CODE = 75
-"""What a process that runs once ends with for a cause that may pass; it is tried again, as after any other failure."""
+LONGEST_PAUSE_ONCE = 600.0
+"""Between the starts of a process that runs once and has not ended for good, as 75 says: what it lacks may come."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +55,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return Keeper(args).run()
 
 
-def next_pause(pause: float, alive: float) -> float:
-    """Give the pause after a process that lived `alive` seconds, when the one before was `pause` (0: none yet)."""
-    if alive >= STEADY_SECONDS or pause == 0:
+def next_pause(pause: float, alive: float, once: bool = False) -> float:
+    """Give the pause after a process that lived `alive` seconds, when the one before was `pause` (0: none yet).
+
+    One that runs `once` does not become steady by living long.
+    """
+    if pause == 0 or (alive >= STEADY_SECONDS and not once):
         return FIRST_PAUSE
+    if once:
+        return min(pause * 2, LONGEST_PAUSE_ONCE)
     return min(pause * 2, LONGEST_PAUSE)
 
 
@@ -108,10 +114,10 @@ class Keeper:
                 self._report(pid=None, exit=code, done=True)
                 self._say("process.done", exit=code, seconds=alive)
                 return code
-            pause = next_pause(pause, alive)
+            pause = next_pause(pause, alive, self.args.once)
             why, last = ended.why(code, kills, oom_kills()), self.output.last
-            if self.args.once and code == PASSING_CODE:
-                self._say("process.later", exit=code, again_in=pause)
+            if self.args.once and code == PassingError.exit_code:
+                self._say("process.unfinished", exit=code, again_in=pause)
             else:
                 self._say("process.died", exit=code, why=why or None, last=last or None, alive=alive, again_in=pause)
             self._report(pid=None, exit=code, why=why, last_line=last, again_at=time.time() + pause)
