@@ -1,43 +1,85 @@
 #!/usr/bin/env python3
-"""Builds and pushes the images that a workflow run asks for, and writes what each is made of."""
+"""Builds, checks and pushes the images that a workflow run asks for, and writes what each is made of."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-BAKES = {"BAKE_WAN_720P": "wan720p", "BAKE_WAN_480P": "wan480p", "BAKE_ILLUSTRIOUS": "illustrious"}
-"""Input of the workflow -> variant of nix/variants.nix."""
+from hearmeman_build import bake
+from hearmeman_build.errors import BuildError
+
+BAKES = {"BAKE_WAN_480P": "wan480p"}
+"""Input of the workflow -> variant of nix/variants.nix. Not wan720p, whose file no layer of ghcr.io holds, nor illustrious,
+whose file the catalogue has not locked."""
 
 
-def commands(environ: Mapping[str, str]) -> list[list[str]]:
-    """The command lines of one run: for each tier a push and a list of parts."""
-    tiers = environ["TIERS"].split()
-    bake = [word for name, variant in BAKES.items() if environ.get(name) == "true" for word in ("--bake", variant)]
-    custom = environ.get("TAG", "")
-    found = []
-    for tier in tiers:
-        # One custom tag names one image: the other tiers carry their name in it.
-        tag = custom if not custom or tier == tiers[0] else f"{custom}-{tier}"
-        push = ["nix", "run", ".#push", "--", "--tier", tier, "--to", environ["IMAGE"].lower(), *bake]
-        found.append([*push, "--tag", tag] if tag else push)
-        found.append(["nix", "run", ".#sbom", "--", "--tier", tier, "--output", f"sbom-{tier}.json"])
-    if bake:
+class Asked:
+    """What one run asks for.
+
+    Raises:
+        BuildError: no tier is named.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.tiers = environ["TIERS"].split()
+        if not self.tiers:
+            raise BuildError("TIERS is empty: name one at least, such as consumer")
+        self.to = environ["IMAGE"].lower()
+        self.baked = [variant for name, variant in BAKES.items() if environ.get(name) == "true"]
+        self.custom = environ.get("TAG", "")
+
+    def check(self) -> None:
+        """Refuse what cannot be built or stored, before anything is built.
+
+        Raises:
+            BuildError: no such tier or variant, a file is not locked, or the registry does not store its layer.
+        """
+        for tier in self.tiers:
+            bake.check(tier, self.baked, self.to)
+
+    def commands(self) -> list[list[str]]:
+        """The command lines: all tiers are built and checked before the first is pushed."""
+        bakes = [word for variant in self.baked for word in ("--bake", variant)]
+        python = [sys.executable, "-m", "hearmeman_build"]
         # What no plain address gives is fetched by the pod's own fetcher first.
-        prefetch = [sys.executable, "-m", "hearmeman_build", "prefetch", "--models-only", "--tier", tiers[0], *bake]
-        found.insert(0, prefetch)
-    return found
+        found = [[*python, "prefetch", "--models-only", "--tier", self.tiers[0], *bakes]] if bakes else []
+        for tier in self.tiers:
+            found.append([*python, "build", "--tier", tier, *bakes])
+            found.append([sys.executable, "tests/image_check.py", "--tier", tier])
+        for tier in self.tiers:
+            # One custom tag names one image: the other tiers carry their name in it.
+            tag = self.custom if not self.custom or tier == self.tiers[0] else f"{self.custom}-{tier}"
+            given = ["--tag", tag] if tag else []
+            found.append(["nix", "run", ".#push", "--", "--tier", tier, "--to", self.to, *bakes, *given])
+            found.append(["nix", "run", ".#sbom", "--", "--tier", tier, *bakes, "--output", f"sbom-{tier}.json"])
+        return found
+
+
+def subjects(record: Path, to: str) -> str:
+    """What was pushed to `to`, as sha256sum writes it: the attestation's subjects."""
+    entries = json.loads(record.read_text())
+    return "".join(f"{e['digest'].partition(':')[2]}  {to}\n" for e in entries if e["repository"] == to)
 
 
 def main() -> int:
     """Run them; the first that fails ends it."""
-    for command in commands(os.environ):
+    try:
+        asked = Asked(os.environ)
+        asked.check()
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for command in asked.commands():
         print("$", *command, flush=True)
         code = subprocess.run(command, check=False).returncode
         if code != 0:
             return code
+    Path("subjects.txt").write_text(subjects(Path("images.lock.json"), asked.to))
     return 0
 
 

@@ -15,6 +15,7 @@ from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
+from hearmeman.workflows import library
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -163,9 +164,23 @@ def models_page() -> str:
     )
 
 
+def workflows() -> str:
+    """Every workflow, the models that it needs by default, and the variables that fetch them."""
+    root = DOCS.parent
+    known = catalogue.read(root / "python/hearmeman/models/catalogue.toml")
+    asks = {model.id: [f"`{name}={value}`" for name, value in model.when.items()] for model in known.models}
+    rows = []
+    for workflow in library.load(root / "workflows").values():
+        needs = workflow.needs(workflow.defaults({}))
+        variables = dict.fromkeys(text for name in needs for text in (asks[name] or [f"`MODELS={name}`"]))
+        rows.append((f"`{workflow.name}`", workflow.title, ", ".join(needs) or "none", ", ".join(variables)))
+    return table(("Name", "What it does", "Models", "Fetched by"), rows)
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
+    ("workflows.md", "workflows"): workflows,
     ("sync.md", "sizes"): sizes,
     ("sync.md", "storage"): storage,
     ("sync.md", "uploads"): uploads,

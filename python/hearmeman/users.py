@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from hearmeman.state_file import read_json
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,7 @@ def wrapped(argv: Sequence[str], user: User) -> tuple[str, ...]:
 
 def is_separate(run_dir: Path) -> bool:
     """Tell whether the pod that was booted here runs its processes as users of their own."""
-    try:
-        return bool(json.loads((run_dir / "comfyui.json").read_text(encoding="utf-8"))["separate"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return bool(read_json(run_dir / "comfyui.json").get("separate"))
 
 
 def become(user: User, argv: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
-        if name in ("prefetch", "build", "inspect", "push", "load"):
+        if name != "reproduce":
             command.add_argument(
                 "--bake",
                 action="append",

@@ -15,6 +15,7 @@ from hearmeman_build import flake
 from hearmeman_build.build import chosen, tier_parts
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, write_atomically
+from hearmeman_build.registries import check_layer
 from hearmeman_build.store import add_files, flat_path, invalid_paths, keep
 
 _NOT_ALLOWED = str.maketrans("@%~ ", "____")
@@ -53,19 +54,33 @@ def wanted(catalogue: Path, models: Sequence[str]) -> list[dict[str, Any]]:
     return files
 
 
+def _asked(tier: str, baked: Sequence[str]) -> tuple[Path, list[str], list[dict[str, Any]]]:
+    """The tier's catalogue, and the models and files of the variants `baked`."""
+    parts = tier_parts(tier)
+    variants = {
+        v["suffix"]: v for v in json.loads(nix("eval", "--json", "--file", f"{flake.folder()}/nix/variants.nix"))
+    }
+    names = [name for suffix in chosen(tier, parts["variants"], baked) for name in variants[suffix]["models"]]
+    return Path(parts["catalogue"]), names, wanted(Path(parts["catalogue"]), names)
+
+
+def check(tier: str, baked: Sequence[str], to: str) -> None:
+    """Refuse variants that cannot be built, or that the registry of `to` does not store: each file is one layer.
+
+    Raises:
+        BuildError: no such tier or variant, a file is not locked, or it is too large.
+    """
+    for file in _asked(tier, baked)[2]:
+        check_layer(to, file["to"], int(file.get("size") or 0))
+
+
 def bake(tier: str, baked: Sequence[str], say: Callable[[str], None] = print) -> None:
     """Bring the store the models of `tier`'s variants `baked`; tokens are read from the environment, as in the pod.
 
     Raises:
         BuildError: a file is not locked, or could not be fetched.
     """
-    parts = tier_parts(tier)
-    variants = {
-        v["suffix"]: v for v in json.loads(nix("eval", "--json", "--file", f"{flake.folder()}/nix/variants.nix"))
-    }
-    names = [name for suffix in chosen(tier, parts["variants"], baked) for name in variants[suffix]["models"]]
-    catalogue = Path(parts["catalogue"])
-    files = wanted(catalogue, names)
+    catalogue, names, files = _asked(tier, baked)
     paths = {store_name(file): flat_path(store_name(file), file["sha256"]) for file in files}
     missing = invalid_paths(list(paths.values()))
     if any(paths[store_name(file)] in missing for file in files):

@@ -8,19 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hearmeman_build import record, skopeo, tags
+from hearmeman_build import bake, record, skopeo, tags
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.gzip_layout import gzip_copy
 from hearmeman_build.host import ROOT
 from hearmeman_build.inspect_image import layers
+from hearmeman_build.registries import check_layer
 
 _PLACES = {"docker": "docker-daemon:", "podman": "containers-storage:"}
 _WITHOUT_ZSTD = ("docker-daemon:", "docker-archive:")
 """Transports of docker's own format, which has no zstd."""
-
-LARGEST_LAYER = {"ghcr.io": 10 * 10**9}
-"""Registry -> bytes of a layer that it still stores."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ def push(
     if "@" in to or ":" in to.rpartition("/")[2]:
         raise BuildError(f"--to {to} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
     record.read(ROOT)
+    bake.check(tier, baked, to)
     image = build_image(tier, baked)
     check_layers(image, to)
     if compression == "gzip":
@@ -89,13 +88,8 @@ def check_layers(image: Image, to: str) -> None:
     Raises:
         BuildError: names the layer and both sizes.
     """
-    most = LARGEST_LAYER.get(to.partition("/")[0])
     for layer in layers(image):
-        if most is not None and layer.size > most:
-            raise BuildError(
-                f"{to.partition('/')[0]} stores no layer over {most / 1e9:.0f} GB, {layer.made_by} has "
-                f"{layer.size / 1e9:.1f} GB: push to another registry, or leave it out and let the pod fetch it"
-            )
+        check_layer(to, layer.made_by, layer.size)
 
 
 def load(

@@ -1,12 +1,22 @@
-"""What a workflow run pushes: its inputs, tags and baked models."""
+"""What a workflow run builds, checks and pushes: its inputs, tags and baked models, and what it refuses at once."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from hearmeman_build.errors import BuildError
+from hearmeman_build.registries import check_layer
 from support.repository import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
 def _release() -> ModuleType:
@@ -17,37 +27,72 @@ def _release() -> ModuleType:
     return module
 
 
-def test_a_push_without_inputs_pushes_every_tier_under_its_own_tag() -> None:
-    found = _release().commands({"TIERS": "consumer prosumer", "IMAGE": "ghcr.io/Someone/Repo"})
-    assert found == [
-        ["nix", "run", ".#push", "--", "--tier", "consumer", "--to", "ghcr.io/someone/repo"],
+def _commands(**environ: str) -> list[list[str]]:
+    found: list[list[str]] = _release().Asked(environ).commands()
+    return found
+
+
+def test_every_tier_is_built_and_checked_before_the_first_is_pushed() -> None:
+    build = [sys.executable, "-m", "hearmeman_build", "build", "--tier"]
+    check = [sys.executable, "tests/image_check.py", "--tier"]
+    to = ["--to", "ghcr.io/someone/repo"]
+    assert _commands(TIERS="consumer prosumer", IMAGE="ghcr.io/Someone/Repo") == [
+        [*build, "consumer"],
+        [*check, "consumer"],
+        [*build, "prosumer"],
+        [*check, "prosumer"],
+        ["nix", "run", ".#push", "--", "--tier", "consumer", *to],
         ["nix", "run", ".#sbom", "--", "--tier", "consumer", "--output", "sbom-consumer.json"],
-        ["nix", "run", ".#push", "--", "--tier", "prosumer", "--to", "ghcr.io/someone/repo"],
+        ["nix", "run", ".#push", "--", "--tier", "prosumer", *to],
         ["nix", "run", ".#sbom", "--", "--tier", "prosumer", "--output", "sbom-prosumer.json"],
     ]
 
 
 def test_baked_models_are_fetched_first_and_a_custom_tag_names_one_image() -> None:
-    inputs = {"BAKE_WAN_720P": "true", "BAKE_WAN_480P": "false", "BAKE_ILLUSTRIOUS": "true", "TAG": "mine"}
-    found = _release().commands({"TIERS": "consumer prosumer", "IMAGE": "r/n", **inputs})
-    bake = ["--bake", "wan720p", "--bake", "illustrious"]
-    assert found[0] == [
-        sys.executable,
-        "-m",
-        "hearmeman_build",
-        "prefetch",
-        "--models-only",
-        "--tier",
-        "consumer",
-        *bake,
-    ]
-    assert found[1][4:] == ["--tier", "consumer", "--to", "r/n", *bake, "--tag", "mine"]
-    assert found[3][4:] == ["--tier", "prosumer", "--to", "r/n", *bake, "--tag", "mine-prosumer"]
+    found = _commands(TIERS="consumer prosumer", IMAGE="r/n", BAKE_WAN_480P="true", TAG="mine")
+    bake = ["--bake", "wan480p"]
+    models = [sys.executable, "-m", "hearmeman_build", "prefetch", "--models-only", "--tier", "consumer"]
+    assert found[0] == [*models, *bake]
+    pushes = [command[4:] for command in found if ".#push" in command]
+    assert pushes[0] == ["--tier", "consumer", "--to", "r/n", *bake, "--tag", "mine"]
+    assert pushes[1] == ["--tier", "prosumer", "--to", "r/n", *bake, "--tag", "mine-prosumer"]
+
+
+def test_every_bake_that_the_workflow_offers_can_be_built_and_stored() -> None:
+    release = _release()
+    for name in release.BAKES:
+        asked = {"TIERS": "consumer prosumer datacenter", "IMAGE": "ghcr.io/x/y", name: "true"}
+        release.Asked(asked).check()
+
+
+def test_no_tier_and_an_unknown_one_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(BuildError, match="TIERS is empty: name one at least"):
+        _commands(TIERS="  ", IMAGE="r/n")
+    with pytest.raises(BuildError, match="no tier huge: |no tier 'huge': "):
+        _release().Asked({"TIERS": "huge", "IMAGE": "r/n"}).check()
+
+
+def test_a_file_that_the_registry_does_not_store_is_refused_by_its_size() -> None:
+    with pytest.raises(BuildError, match=r"ghcr.io stores no layer over 10 GB, a.safetensors has 14.3 GB"):
+        check_layer("ghcr.io/x/y", "a.safetensors", 14_300_000_000)
 
 
 def test_every_input_of_the_workflow_is_passed_on() -> None:
     text = (ROOT / ".github/workflows/images.yml").read_text()
-    release = _release()
-    for name in (*release.BAKES, "TAG", "TIERS"):
-        given = "image_tag" if name == "TAG" else name.lower()
-        assert f"{name}: ${{{{ inputs.{given}" in text
+    inputs = yaml.safe_load(text)[True]["workflow_dispatch"]["inputs"]
+    assert set(inputs) == {"image_tag", "tiers", *(name.lower() for name in _release().BAKES)}
+    for name in inputs:
+        assert re.search(rf"inputs\.{name}\b", text), name
+
+
+def test_every_action_is_pinned_by_commit() -> None:
+    for workflow in WORKFLOWS:
+        for used in re.findall(r"uses: (\S+)", workflow.read_text()):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", used), f"{workflow.name}: {used}"
+
+
+def test_the_attestation_names_what_was_pushed_there(tmp_path: Path) -> None:
+    record = tmp_path / "images.lock.json"
+    entries = [{"repository": "ghcr.io/x/y", "digest": "sha256:" + "a" * 64}, {"repository": "z", "digest": "sha256:b"}]
+    record.write_text(json.dumps(entries))
+    assert _release().subjects(record, "ghcr.io/x/y") == "a" * 64 + "  ghcr.io/x/y\n"

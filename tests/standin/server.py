@@ -50,6 +50,7 @@ class Server:
             ("GET", "/history/{prompt_id}", self.get_history),
             ("POST", "/history", self.post_history),
             ("GET", "/view", self.view),
+            ("POST", "/upload/image", self.upload),
             ("GET", "/queue", self.get_queue),
             ("POST", "/queue", self.post_queue),
             ("POST", "/interrupt", self.interrupt),
@@ -73,6 +74,21 @@ class Server:
                     await socket.send_json({"type": event, "data": data})
                 except (ConnectionError, RuntimeError):
                     self.sockets.pop(sid, None)
+
+    async def upload(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        sent = form.get("image")
+        if not isinstance(sent, web.FileField):
+            return web.Response(status=400)
+        folder = self.folders["input"]
+        folder.mkdir(parents=True, exist_ok=True)
+        data, name, number = sent.file.read(), Path(sent.filename), 1
+        # As ComfyUI does: the same content keeps its name, another gets a number.
+        while (folder / name).exists() and (folder / name).read_bytes() != data:
+            name = Path(f"{Path(sent.filename).stem} ({number}){Path(sent.filename).suffix}")
+            number += 1
+        (folder / name).write_bytes(data)
+        return web.json_response({"name": str(name), "subfolder": "", "type": "input"})
 
     async def page(self, request: web.Request) -> web.Response:
         text = (

@@ -170,6 +170,12 @@ class Pod:
         path = ["--clearenv", "--setenv", "PATH", self.environment["PATH"], "--setenv", "LANG", "C.UTF-8"]
         return [*_bwrap(self.root, self.mount), *path, *settings, "--", *arguments]
 
+    def inside(self, *arguments: str) -> list[str]:
+        """A command line that runs `arguments` in the running pod, as its root and with an empty environment."""
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        enter = ["nsenter", f"--target={self.init}", "--mount", "--pid", *user, "--wd=/", "--"]
+        return [*enter, "env", "-i", f"PATH={self.environment['PATH']}", *arguments]
+
     def stop(self, seconds: float = 45) -> int:
         """SIGTERM to PID 1 and wait; the exit code."""
         if self.process is None:

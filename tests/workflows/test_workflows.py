@@ -159,3 +159,22 @@ def test_the_command_saves_beside_what_is_there(
 def test_the_command_used_wrongly(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["workflows", *words, "--dir", str(FOLDER)], {}) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_file_is_uploaded_once_and_its_name_goes_into_the_graph(server: ComfyUI, tmp_path: Path) -> None:
+    picture = tmp_path / "ein Bild, schön.png"
+    picture.write_bytes(b"first")
+
+    async def upload() -> tuple[str, str, str]:
+        async with client.Client(server.url) as session:
+            first = await session.upload(picture)
+            again = await session.upload(picture)
+            picture.write_bytes(b"second")
+            return first, again, await session.upload(picture)
+
+    first, again, other = asyncio.run(upload())
+    assert (first, again, other) == ("ein Bild, schön.png", "ein Bild, schön.png", "ein Bild, schön (1).png")
+    graph = _graph("smoke-image")
+    files = {("2", "filename_prefix"): picture}
+    asyncio.run(client.run(server.url, graph, 20, None, lambda progress: None, files))
+    assert graph["2"]["inputs"]["filename_prefix"] == "ein Bild, schön (1).png"

@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hearmeman.boot.owners import probe
@@ -77,8 +77,8 @@ class Machine:
     """Custom nodes on the volume that git can update."""
 
 
-def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Path) -> Machine:
-    """Look at disks, ports and nodes."""
+def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Path, running: bool = False) -> Machine:
+    """Look at disks, ports and nodes; where a pod is `running` already, that a port is taken is as it should be."""
     wanted = {
         "VOLUME_DIR": settings.volume_dir,
         "STATE_DIR": settings.state_path,
@@ -96,7 +96,10 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
         # os.path.ismount does not see a bind mount of the same disk.
         volume_is_mount=mounted.kind != "" and mounted.point == os.path.realpath(volume),
         places=tuple(_place(name, Path(path)) for name, path in wanted.items()),
-        listens=tuple(_listens(settings)),
+        listens=tuple(
+            replace(listen, problem="") if running and listen.problem == "taken" else listen
+            for listen in _listens(settings)
+        ),
         memory=memory,
         baked_nodes=tuple(baked),
         volume_nodes=tuple(path.name for path in theirs),

@@ -17,6 +17,7 @@ from pathlib import Path
 from hearmeman import redact
 from hearmeman.boot.output import Output
 from hearmeman.log import line
+from hearmeman.state_file import read_json, write_json
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -109,7 +110,7 @@ class Keeper:
 
     def _end_leftovers(self) -> None:
         # A wrapper before this one was killed: its process died with it, but that one's children may hold the port.
-        pid = _read_json(self.args.report).get("pid") if self.args.report else None
+        pid = read_json(self.args.report).get("pid") if self.args.report else None
         if isinstance(pid, int) and pid > 1:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -127,7 +128,7 @@ class Keeper:
             self._sleep(0.2)
 
     def _lacks(self, path: Path) -> str:
-        report = _read_json(path)
+        report = read_json(path)
         if not report.get("done"):
             return f"{path.stem} is not done yet"
         return f"{path.stem} ended with {report['exit']}" if path in self.args.needs and report.get("exit") else ""
@@ -239,18 +240,8 @@ class Keeper:
         self.facts.update(facts)
         path: Path | None = self.args.report
         if path is not None:
-            beside = path.with_suffix(".tmp")
-            beside.write_text(json.dumps(self.facts), encoding="utf-8")
-            beside.replace(path)
+            write_json(path, self.facts, durable=False)
 
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -299,7 +299,9 @@ class Table:
             name=name,
             argv=tuple(word.format(host=host, port=port) for word in self.image.services[name]),
             # It would come before the engine's own packages.
-            env={key: value for key, value in self.theirs.items() if key not in ("PYTHONPATH", "PYTHONHOME")},
+            env={key: value for key, value in self.theirs.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+            # In the one spelling that the engine knows.
+            | ({"COQUI_TOS_AGREED": "1"} if settings.coqui_tos_agreed else {}),
             secrets={},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),

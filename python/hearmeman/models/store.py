@@ -13,13 +13,14 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
+from hearmeman.image import MODELS_DIR
 from hearmeman.log import log
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.lock import Locked
 from hearmeman.models.plan import Disk, Found, Record
 from hearmeman.state_file import write_json
 
-BAKED = Path("/opt/models")
+BAKED = MODELS_DIR
 """Where an image has models baked in; boot links them into the models folder."""
 
 

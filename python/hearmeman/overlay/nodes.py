@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError, PartlyDoneError
+from hearmeman.image import IMAGE_FILE
 from hearmeman.log import log
 
 AT_ONCE = 4
@@ -44,6 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     install = actions.add_parser("install", help="fetch the nodes and packages that a restored workspace names")
     install.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
     install.add_argument("--dry-run", action="store_true", help="show what is missing and fetch nothing")
+    install.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -58,10 +60,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.action == "install":
         from hearmeman.workspace import install
 
-        return install.run(settings, environ, args.seconds or settings.update_nodes_seconds, args.dry_run)
+        seconds = args.seconds or settings.update_nodes_seconds
+        return install.run(settings, environ, args.image_file, seconds, args.dry_run)
     folder = Path(settings.comfyui_dir) / "custom_nodes"
     deadline = time.monotonic() + (args.seconds or settings.update_nodes_seconds)
     nodes = sorted(path for path in folder.iterdir() if (path / ".git").exists()) if folder.is_dir() else []
+    if not nodes:
+        log("nodes.none", folder=folder, means="no custom node on the volume is a git checkout: nothing to update")
+        return 0
     # Nobody is there to type a password, and a host's first key cannot be confirmed.
     env = {**environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "LC_ALL": "C"}
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, SecretStr, ValidationInfo, field_validator
 
+from hearmeman.image import CATALOGUE_FILE
 from hearmeman.settings.declare import var
 from hearmeman.settings.endpoint import endpoint_of
 from hearmeman.settings.values import (
@@ -115,7 +116,7 @@ class Voices(BaseModel):
 class Models(BaseModel):
     """Models: what is fetched, and from where."""
 
-    model_catalogue: str = var("/opt/hearmeman/catalogue.toml", "the file that lists what can be fetched")
+    model_catalogue: str = var(str(CATALOGUE_FILE), "the file that lists what can be fetched")
     models: Ids = var(
         "",
         "models to fetch beside those that toggles ask for: ids of the catalogue, or addresses such as"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hearmeman.state_file import read_json
+
 STATES = ("models", "sync")
 
 
@@ -28,18 +30,18 @@ class Readiness:
 
 def status(run_dir: Path) -> dict[str, Any]:
     """Collect everything as one JSON object; `problem` says why supervisord does not answer."""
-    boot = read(run_dir / "boot.json") or {}
+    boot = read_json(run_dir / "boot.json")
     state = Path(boot.get("state_dir") or "/nonexistent")
     processes, problem = ask_supervisord(run_dir)
     for process in processes:
-        process["keep"] = read(run_dir / "keep" / f"{process['name']}.json")
+        process["keep"] = read_json(run_dir / "keep" / f"{process['name']}.json")
         process["what"] = words(process)
     phases = dict(boot.get("phases", {}))
     for process in processes:
-        seconds = (process["keep"] or {}).get("exec_seconds")
+        seconds = process["keep"].get("exec_seconds")
         if process["name"] == "comfyui" and seconds is not None:
             phases["comfyui_exec"] = seconds
-    door = read(run_dir / "gate" / "door.json") or {}
+    door = read_json(run_dir / "gate" / "door.json")
     phases.update(door.get("phases", {}))
     return {
         "problem": problem,
@@ -47,7 +49,7 @@ def status(run_dir: Path) -> dict[str, Any]:
         "ready_why": door.get("why", "" if door else "not looked at yet"),
         "phases": phases,
         "boot": boot,
-        **{name: read(state / f"{name}.json") for name in STATES},
+        **{name: read_json(state / f"{name}.json") or None for name in STATES},
         "processes": processes,
         "not_working": boot.get("failed", {}),
     }
@@ -55,7 +57,7 @@ def status(run_dir: Path) -> dict[str, Any]:
 
 def words(process: Mapping[str, Any]) -> str:
     """Say in a few words what a process does."""
-    keep = process["keep"] or {}
+    keep = process["keep"]
     if process["statename"] == "STOPPED":
         what = "stopped by hand"
     elif keep.get("done"):
@@ -140,12 +142,3 @@ def _get(url: str, timeout: float) -> Any:
 def since_start(boot: Mapping[str, Any]) -> float:
     """Give the seconds since the entrypoint's start."""
     return round(time.clock_gettime(time.CLOCK_BOOTTIME) - float(boot.get("started_boottime", 0)), 3)
-
-
-def read(path: Path) -> Any:
-    """Read a JSON object; None where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

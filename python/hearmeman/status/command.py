@@ -22,10 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print the pod's state; 1 when supervisord does not answer."""
+    from hearmeman.state_file import read_json
     from hearmeman.status import collect
 
     if args.ready:
-        boot = collect.read(args.run_dir / "boot.json")
+        boot = read_json(args.run_dir / "boot.json")
         found = collect.readiness(boot, 0) if boot else collect.Readiness(False, f"no pod was booted in {args.run_dir}")
         print(json.dumps({"ready": found.ready, "why": found.why}) if args.json else found.why or "ready")
         return 0 if found.ready else 1

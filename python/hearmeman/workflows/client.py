@@ -182,6 +182,28 @@ class Client:
             raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}")
         raise RefusedError(f"ComfyUI answered {response.status} to the workflow, so it does not run: {text[:200]}")
 
+    async def upload(self, path: Path) -> str:
+        """Bring a file into ComfyUI's input folder; the name under which nodes find it.
+
+        Raises:
+            NotReachableError: nothing answers.
+            RefusedError: ComfyUI does not take it.
+        """
+        # Quoted names would stay quoted: ComfyUI takes them as they come.
+        form = aiohttp.FormData(quote_fields=False)
+        with path.open("rb") as file:
+            form.add_field("image", file, filename=path.name)
+            form.add_field("type", "input")
+            async with self._call("POST", "/upload/image", data=form) as response:
+                text = await response.text(errors="replace")
+        if response.status == 413:
+            raise RefusedError(f"{path} is larger than ComfyUI takes: raise --max-upload-size in COMFYUI_ARGS")
+        try:
+            body = json.loads(text)
+            return "/".join(filter(None, [str(body.get("subfolder", "")), str(body["name"])]))
+        except (ValueError, KeyError, AttributeError):
+            raise RefusedError(f"ComfyUI answered {response.status} to the file {path}: {text[:200]}") from None
+
     async def stop(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it if it runs."""
         async with self._call("POST", "/queue", json={"delete": [prompt_id]}):
@@ -314,10 +336,25 @@ class Ran:
     seconds: float
 
 
-async def run(url: str, graph: Graph, timeout: float, save: Path | None, report: Report) -> Ran:
-    """Run `graph` at `url` and, with `save`, download its outputs into that folder."""
+async def run(
+    url: str,
+    graph: Graph,
+    timeout: float,
+    save: Path | None,
+    report: Report,
+    files: Mapping[tuple[str, str], Path] | None = None,
+) -> Ran:
+    """Run `graph` at `url` and, with `save`, download its outputs into that folder.
+
+    `files` are uploaded first: (node, input) -> the file whose name goes there.
+    """
     started = time.monotonic()
     async with Client(url) as client:
+        names: dict[Path, str] = {}
+        for (node, name), path in (files or {}).items():
+            if path not in names:
+                names[path] = await client.upload(path)
+            graph[node]["inputs"][name] = names[path]
         result = await client.run(graph, timeout, report)
         seconds = time.monotonic() - started
         saved = []

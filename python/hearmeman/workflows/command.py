@@ -1,4 +1,4 @@
-"""`hearmeman workflows list | run`: what there is, and one workflow run in ComfyUI with its progress shown."""
+"""`hearmeman workflows list | show | check | run`: what there is, what it takes, and one run in ComfyUI with its progress."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from hearmeman import terminal
 from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.image import WORKFLOWS_DIR
 from hearmeman.log import log
 from hearmeman.terminal import Bar, bars
-from hearmeman.workflows import library
+from hearmeman.workflows import library, schema
 
 if TYPE_CHECKING:
     from hearmeman.workflows.client import Progress, Ran, Report
 
-DEFAULT_DIR = "/opt/hearmeman/workflows"
+DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 
 class SaveError(HearmemanError):
@@ -31,13 +33,23 @@ class SaveError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     which = parser.add_subparsers(dest="action", required=True)
-    lister = which.add_parser("list", help="tell which workflows there are and what can be set")
+    lister = which.add_parser("list", help="the workflows that there are")
+    shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
+    checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")
-    for one in (lister, runner):
+    for one in (lister, shower, checker, runner):
         one.add_argument("--dir", default=DEFAULT_DIR, metavar="DIR", help="folder of the workflows (%(default)s)")
         one.add_argument("--json", action="store_true", help="print JSON on standard output")
-    runner.add_argument("name", help="name of the workflow")
-    runner.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="set an input")
+    for one in (shower, runner):
+        one.add_argument("name", help="name of the workflow")
+    runner.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set an input; a picture, a video or a sound is given by its path",
+    )
     runner.add_argument("--url", default="", help="ComfyUI's address (http://127.0.0.1:COMFYUI_PORT, usually 8188)")
     runner.add_argument("--save", default="", metavar="DIR", help="download the outputs into this folder")
     runner.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds to wait (%(default)g)")
@@ -53,20 +65,24 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.action == "list":
         print(json.dumps([_entry(w) for w in workflows.values()], indent=2) if args.json else _listing(workflows))
         return 0
+    if args.action == "show":
+        return _show(library.find(workflows, args.name), Path(args.dir), args.json, environ)
+    if args.action == "check":
+        return _check(workflows, Path(args.dir), args.json, environ)
     if not args.timeout > 0:
         raise UsageError(f"--timeout {args.timeout:g}: it takes a number of seconds above 0")
     url = args.url or environ.get("COMFYUI_URL") or f"http://127.0.0.1:{environ.get('COMFYUI_PORT') or 8188}"
     if not _is_address(url):
         raise UsageError(f"--url {url}: it takes an address like http://127.0.0.1:8188")
     workflow = library.find(workflows, args.name)
-    graph = library.apply(workflow, library.graph(workflow), args.settings)
+    graph, files = prepared(workflow, args.settings, Path(args.dir), environ)
     from hearmeman.workflows import client
 
     save = Path(args.save) if args.save else None
     log("workflow_started", name=workflow.name, url=url)
     try:
         with _progress() as report:
-            ran = asyncio.run(client.run(url, graph, args.timeout, save, report))
+            ran = asyncio.run(client.run(url, graph, args.timeout, save, report, files))
     except OSError as error:
         message = f"cannot write to the folder given with --save, {error.filename or args.save}: {error.strerror}"
         raise SaveError(message) from error
@@ -86,18 +102,140 @@ def _is_address(url: str) -> bool:
         return False
 
 
+def prepared(
+    workflow: library.Workflow, settings: list[str], folder: Path, environ: Mapping[str, str]
+) -> tuple[library.Graph, dict[tuple[str, str], Path]]:
+    """The graph to send, checked against ComfyUI's nodes, and the files to upload for it.
+
+    Raises:
+        UsageError: a setting is unknown, out of range, without effect, or names a file that is not there.
+    """
+    nodes = schema.read(folder / schema.FILE)
+    options = library.chosen(workflow, settings, environ)
+    whole = library.apply(workflow, library.choose(library.graph(workflow), workflow, options), settings)
+    graph = schema.reachable(whole, nodes)
+    files: dict[tuple[str, str], Path] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key in workflow.choices:
+            continue
+        places = [place for place in workflow.inputs[key].places if place[0] in graph]
+        if not places:
+            chosen = ", ".join(f"{name}={value}" for name, value in options.items())
+            raise UsageError(
+                f"--set {key} has no effect with {chosen}: `hearmeman workflows show {workflow.name}` says when"
+            )
+        for node, name in places:
+            spec = nodes.spec(graph[node]["class_type"], name)
+            if isinstance(spec, dict) and spec.get("folder") == "input":
+                if not Path(text).is_file():
+                    raise UsageError(f"--set {key}={text}: there is no such file")
+                files[node, name] = Path(text)
+    missing = [
+        key
+        for key, parameter in workflow.inputs.items()
+        for node, name in parameter.places
+        if node in graph and (node, name) not in files and _is_upload(nodes, graph, node, name)
+    ]
+    if missing:
+        raise UsageError(f"{workflow.name} needs " + " and ".join(f"--set {key}=FILE" for key in missing))
+    wrong = schema.mistakes(graph, nodes)
+    if wrong:
+        raise UsageError(f"ComfyUI would refuse {workflow.name}:\n" + "\n".join(f"  {mistake}" for mistake in wrong))
+    return graph, files
+
+
+def _is_upload(nodes: schema.Schema, graph: library.Graph, node: str, name: str) -> bool:
+    spec = nodes.spec(graph[node]["class_type"], name)
+    return isinstance(spec, dict) and spec.get("folder") == "input"
+
+
 def _entry(workflow: library.Workflow) -> dict[str, object]:
-    models, inputs = list(workflow.models), list(workflow.inputs)
-    return {"name": workflow.name, "title": workflow.title, "models": models, "inputs": inputs}
+    return {
+        "name": workflow.name,
+        "title": workflow.title,
+        "models": list(workflow.needs(workflow.defaults({}))),
+        "inputs": [*workflow.choices, *workflow.inputs],
+    }
 
 
 def _listing(workflows: Mapping[str, library.Workflow]) -> str:
-    lines = []
-    for workflow in workflows.values():
-        lines.append(f"{workflow.name}  {workflow.title}")
-        lines.append(f"    models: {', '.join(workflow.models) or 'none'}")
-        lines.append(f"    --set:  {', '.join(workflow.inputs) or 'nothing'}")
-    return "\n".join(lines)
+    lines = terminal.table([(workflow.name, workflow.title) for workflow in workflows.values()])
+    return "\n".join([*lines, "", "`hearmeman workflows show NAME` says what one takes and needs"])
+
+
+def _parameters(workflow: library.Workflow, folder: Path, environ: Mapping[str, str]) -> list[dict[str, Any]]:
+    nodes = schema.read(folder / schema.FILE)
+    graph = library.graph(workflow)
+    defaults = workflow.defaults(environ)
+    found: list[dict[str, Any]] = [
+        {"name": name, "default": defaults[name], "choices": [*choice.options], "help": choice.help}
+        for name, choice in workflow.choices.items()
+    ]
+    for key, parameter in workflow.inputs.items():
+        node, name = parameter.places[0]
+        spec = nodes.spec(graph[node]["class_type"], name)
+        low, high, step = schema.range_of(spec)
+        value = "a file" if _is_upload(nodes, graph, node, name) else graph[node]["inputs"][name]
+        found.append(
+            {"name": key, "default": value, "choices": schema.choices_of(spec), "help": parameter.help}
+            | {"least": low, "most": high, "step": step}
+        )
+    return found
+
+
+def _show(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mapping[str, str]) -> int:
+    parameters = _parameters(workflow, folder, environ)
+    needs = workflow.needs(workflow.defaults(environ))
+    missing = _missing(needs, environ)
+    if as_json:
+        facts = {"name": workflow.name, "title": workflow.title, "about": workflow.about, "parameters": parameters}
+        print(json.dumps({**facts, "models": list(needs), "missing": missing}, indent=2))
+        return 0
+    lines = [workflow.title, *([workflow.about] if workflow.about else []), ""]
+    rows = []
+    for parameter in parameters:
+        choices = parameter["choices"]
+        takes = f"; {', '.join(map(str, choices))}" if choices and len(choices) <= 8 else ""
+        rows.append((parameter["name"], _short(parameter["default"]), f"{parameter['help']}{takes}"))
+    lines += terminal.table(rows, head=("--set", "default", "meaning"), wraps=(1, 2))
+    lines += ["", f"models: {', '.join(needs) or 'none'}"]
+    if missing:
+        lines.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
+    print("\n".join(lines))
+    return 0
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _missing(needs: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
+    """Models of `needs` that are not on the disk whole."""
+    from hearmeman.models.context import make_context
+
+    if not needs:
+        return []
+    made = make_context({**environ, "MODELS": "", "ENABLE_CONTROLNET": "false"}, needs).plan()
+    absent = {model for step in made.having("fetch", "list") for model in step.models}
+    return [name for name in needs if name in absent]
+
+
+def _check(workflows: Mapping[str, library.Workflow], folder: Path, as_json: bool, environ: Mapping[str, str]) -> int:
+    from hearmeman.models import catalogue
+    from hearmeman.settings import load
+    from hearmeman.workflows import check
+
+    known = catalogue.read(Path(load(environ).model_catalogue))
+    found = check.problems(workflows, schema.read(folder / schema.FILE), known)
+    without = check.toggles_without(workflows, known)
+    if as_json:
+        print(json.dumps({"problems": found, "toggles_without_workflow": without}, indent=2))
+    else:
+        lines = found or [f"{len(workflows)} workflows fit ComfyUI's nodes and the catalogue's files"]
+        print("\n".join([*lines, *([f"no workflow uses what these fetch: {', '.join(without)}"] if without else [])]))
+    return 1 if found else 0
 
 
 def _print(ran: Ran, as_json: bool) -> None:

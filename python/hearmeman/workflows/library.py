@@ -33,6 +33,44 @@ class BadValueError(UsageError):
     """A value given with --set does not parse."""
 
 
+Place = tuple[str, str]
+"""A node's id and the name of one of its inputs."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Something that --set changes."""
+
+    places: tuple[Place, ...]
+    """Where its value goes."""
+    help: str = ""
+    """One line for people."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One value of a choice: what it changes in the graph, and what it needs."""
+
+    values: Mapping[Place, Any]
+    """Input -> its value or link."""
+    nodes: Mapping[str, Mapping[str, Any]]
+    """Node -> what stands in its place."""
+    models: tuple[str, ...] = ()
+    """Catalogue ids of the models that it needs beside the workflow's."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter whose values change more than one input, such as the whole run or the short one."""
+
+    options: Mapping[str, Option]
+    default: str
+    help: str = ""
+    """One line for people."""
+    variable: str = ""
+    """The pod's variable whose value is the default; empty if there is none."""
+
+
 @dataclass(frozen=True)
 class Workflow:
     """One entry of the index."""
@@ -41,9 +79,27 @@ class Workflow:
     title: str
     file: Path
     models: tuple[str, ...]
-    """Catalogue ids of the models it needs."""
-    inputs: Mapping[str, tuple[str, str]]
-    """Name for --set -> node id and the node's input."""
+    """Catalogue ids of the models it needs, whatever is chosen."""
+    inputs: Mapping[str, Parameter]
+    """Name for --set -> where its value goes."""
+    choices: Mapping[str, Choice]
+    """Name for --set -> a choice among whole changes."""
+    about: str = ""
+    """A sentence or two: what it is for, and what to mind."""
+
+    def needs(self, chosen: Mapping[str, str]) -> tuple[str, ...]:
+        """Catalogue ids of the models that it needs with these choices."""
+        more = (model for name, value in chosen.items() for model in self.choices[name].options[value].models)
+        return tuple(dict.fromkeys([*self.models, *more]))
+
+    def defaults(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Each choice's default: the pod's variable where it names an option, else the choice's own."""
+        found = {}
+        for name, choice in self.choices.items():
+            given = environ.get(choice.variable, "")
+            match = next((option for option in choice.options if option.lower() == given.lower()), "")
+            found[name] = match or choice.default
+        return found
 
 
 def load(folder: Path) -> dict[str, Workflow]:
@@ -72,17 +128,43 @@ def load(folder: Path) -> dict[str, Workflow]:
 
 def _entry(index: Path, number: int, entry: Mapping[str, Any]) -> Workflow:
     try:
-        inputs = {}
-        for key, (node, name) in entry.get("inputs", {}).items():
-            inputs[key] = (str(node), str(name))
+        inputs = {key: _parameter(value) for key, value in entry.get("inputs", {}).items()}
+        choices = {key: _choice(value) for key, value in entry.get("choices", {}).items()}
         models = tuple(str(model) for model in entry["models"])
         file = index.parent / str(entry["file"])
-        return Workflow(str(entry["name"]), str(entry["title"]), file, models, inputs)
+        about = str(entry.get("about", ""))
+        return Workflow(str(entry["name"]), str(entry["title"]), file, models, inputs, choices, about)
     except KeyError as error:
         raise LibraryError(f"{index}: workflow {number} has no {error}; add it") from error
     except (TypeError, ValueError, AttributeError) as error:
-        message = f'{index}: workflow {number} is wrong ({error}); an input is written key = ["node id", "input"]'
+        message = f'{index}: workflow {number} is wrong ({error}); an input is written key = {{ at = ["node.input"], help = "…" }}'
         raise LibraryError(message) from error
+
+
+def _parameter(value: Mapping[str, Any]) -> Parameter:
+    return Parameter(tuple(_place(text) for text in value["at"]), str(value.get("help", "")))
+
+
+def _place(text: str) -> Place:
+    node, dot, name = text.partition(".")
+    if not (node and dot and name):
+        raise ValueError(f"{text!r} is not node.input")
+    return node, name
+
+
+def _choice(value: Mapping[str, Any]) -> Choice:
+    options = {
+        name: Option(
+            {_place(place): given for place, given in option.get("set", {}).items()},
+            option.get("nodes", {}),
+            tuple(str(model) for model in option.get("models", ())),
+        )
+        for name, option in value["options"].items()
+    }
+    default = str(value["default"])
+    if default not in options:
+        raise ValueError(f"the default {default} is not among the options {', '.join(options)}")
+    return Choice(options, default, str(value.get("help", "")), str(value.get("variable", "")))
 
 
 def find(workflows: Mapping[str, Workflow], name: str) -> Workflow:
@@ -121,10 +203,40 @@ def graph(workflow: Workflow) -> Graph:
             f"workflow {workflow.name}: {workflow.file} is not in API format: save it with Export (API) in ComfyUI"
         )
         raise LibraryError(message)
-    for key, (node, name) in workflow.inputs.items():
-        if node not in loaded or name not in loaded[node].get("inputs", {}):
-            raise LibraryError(f"workflow {workflow.name}: input {key} names {name} of node {node}, which is not in it")
+    for key, parameter in workflow.inputs.items():
+        for node, name in parameter.places:
+            if node not in loaded or name not in loaded[node].get("inputs", {}):
+                raise LibraryError(
+                    f"workflow {workflow.name}: input {key} names {name} of node {node}, which is not in it"
+                )
     return loaded
+
+
+def chosen(workflow: Workflow, settings: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Every choice's option: from `settings`, else its default.
+
+    Raises:
+        BadValueError: there is no such option.
+    """
+    found = workflow.defaults(environ)
+    for key, text in map(_pair, settings):
+        if key in workflow.choices:
+            options = workflow.choices[key].options
+            if text not in options:
+                raise BadValueError(f"--set {key}={text}: it takes {' or '.join(options)}")
+            found[key] = text
+    return found
+
+
+def choose(graph: Graph, workflow: Workflow, options: Mapping[str, str]) -> Graph:
+    """A copy of `graph` with each choice's changes made."""
+    result = copy.deepcopy(graph)
+    for name, value in options.items():
+        option = workflow.choices[name].options[value]
+        result.update(copy.deepcopy(dict(option.nodes)))
+        for (node, key), given in option.values.items():
+            result[node]["inputs"][key] = given
+    return result
 
 
 def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
@@ -135,15 +247,23 @@ def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
         BadValueError: the value does not parse, or the '=' is missing.
     """
     result = copy.deepcopy(graph)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise BadValueError(f"--set {setting}: write it as --set key=value")
+    for key, text in map(_pair, settings):
+        if key in workflow.choices:
+            continue
         if key not in workflow.inputs:
-            raise UnknownInputError(f"{workflow.name} has no input {key}{_nearest(key, workflow.inputs)}")
-        node, name = workflow.inputs[key]
-        result[node]["inputs"][name] = _parse(key, text, result[node]["inputs"][name])
+            raise UnknownInputError(
+                f"{workflow.name} has no input {key}{_nearest(key, [*workflow.inputs, *workflow.choices])}"
+            )
+        for node, name in workflow.inputs[key].places:
+            result[node]["inputs"][name] = _parse(key, text, result[node]["inputs"][name])
     return result
+
+
+def _pair(setting: str) -> tuple[str, str]:
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise BadValueError(f"--set {setting}: write it as --set key=value")
+    return key, text
 
 
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

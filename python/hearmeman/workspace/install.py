@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import PartlyDoneError
-from hearmeman.image import IMAGE_FILE, read_image
+from hearmeman.image import NODES_DIR, read_image
 from hearmeman.log import log
 from hearmeman.overlay import venv
 from hearmeman.overlay.command import overlay_of, pip_variables
@@ -19,7 +19,7 @@ from hearmeman.settings import Settings
 from hearmeman.workspace.contents import Node, Save, SaveError, parse
 from hearmeman.workspace.space import ADDED
 
-BAKED = Path("/opt/comfyui-nodes")
+BAKED = NODES_DIR
 """The image's own custom nodes."""
 
 
@@ -46,7 +46,7 @@ def missing(save: Save, custom_nodes: Path, baked: Path, present: Mapping[str, s
     )
 
 
-def run(settings: Settings, environ: Mapping[str, str], seconds: float, dry_run: bool) -> int:
+def run(settings: Settings, environ: Mapping[str, str], image_file: Path, seconds: float, dry_run: bool) -> int:
     """Fetch what is missing, or print it.
 
     Raises:
@@ -60,8 +60,9 @@ def run(settings: Settings, environ: Mapping[str, str], seconds: float, dry_run:
         raise SaveError("nothing was restored on this pod yet: run `hearmeman workspace restore` first") from error
     except OSError as error:
         raise SaveError(f"{listed} cannot be read: {error.strerror}") from error
-    has_key = IMAGE_FILE.exists() and bool(read_image(IMAGE_FILE).environment_key)
-    overlay = overlay_of(IMAGE_FILE, environ) if has_key else None
+    # Without the key nothing says which packages added ones would be built for.
+    has_key = image_file.exists() and bool(read_image(image_file).environment_key)
+    overlay = overlay_of(image_file, environ) if has_key else None
     present = venv.installed([overlay.site, *venv.image_sites(overlay.image_python)]) if overlay else save.packages
     custom_nodes = Path(settings.comfyui_dir) / "custom_nodes"
     lacks = missing(save, custom_nodes, BAKED, present)
