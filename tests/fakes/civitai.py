@@ -37,6 +37,8 @@ class CivitAI(Host):
         self.models: dict[int, tuple[int, ...]] = {}
         """Model -> the numbers of its versions, the newest first."""
         self.key = key
+        self.moved = False
+        """Whether the API has moved and says so by a redirect."""
 
     @property
     def url(self) -> str:
@@ -51,7 +53,9 @@ class _Site(Handler):
         """The two addresses that a downloader needs."""
         site = cast(CivitAI, self.server.host)
         parts = urlsplit(self.path)
-        if found := re.fullmatch(r"/api/v1/model-versions/(\d+)", parts.path):
+        if site.moved and parts.path.startswith("/api/v1/"):
+            self.send(301, {"Location": parts.path.replace("/api/v1/", "/api/moved/")})
+        elif found := re.fullmatch(r"/api/(?:v1|moved)/model-versions/(\d+)", parts.path):
             version = site.versions.get(int(found[1]))
             if version is None:
                 self.send(404, {"Content-Type": "application/json"}, b'{"error":"No version with that id"}')

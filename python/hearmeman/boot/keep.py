@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hearmeman import redact
 from hearmeman.boot.output import Output
+from hearmeman.errors import PassingError
 from hearmeman.log import line
 from hearmeman.state_file import read_json, write_json
 
@@ -24,6 +25,8 @@ LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 60.0
 FINAL_CODES = (0, 2, 3)
 """Exit codes after which a process that runs once is not tried again: done, wrongly asked, partly done."""
+LONGEST_PAUSE_ONCE = 600.0
+"""Between the starts of a process that runs once and has not ended for good, as 75 says: what it lacks may come."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +51,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return Keeper(args).run()
 
 
-def next_pause(pause: float, alive: float) -> float:
-    """Give the pause after a process that lived `alive` seconds, when the one before was `pause` (0: none yet)."""
-    if alive >= STEADY_SECONDS or pause == 0:
+def next_pause(pause: float, alive: float, once: bool = False) -> float:
+    """Give the pause after a process that lived `alive` seconds, when the one before was `pause` (0: none yet).
+
+    One that runs `once` does not become steady by living long.
+    """
+    if pause == 0 or (alive >= STEADY_SECONDS and not once):
         return FIRST_PAUSE
+    if once:
+        return min(pause * 2, LONGEST_PAUSE_ONCE)
     return min(pause * 2, LONGEST_PAUSE)
 
 
@@ -101,9 +109,10 @@ class Keeper:
                 self._report(pid=None, exit=code, done=True)
                 self._say("process.done", exit=code, seconds=alive)
                 return code
-            pause = next_pause(pause, alive)
+            pause = next_pause(pause, alive, self.args.once)
             self._report(pid=None, exit=code)
-            self._say("process.died", exit=code, alive=alive, again_in=pause)
+            event = "process.unfinished" if self.args.once and code == PassingError.exit_code else "process.died"
+            self._say(event, exit=code, alive=alive, again_in=pause)
             self._sleep(pause)
         self._report(pid=None)
         return 0
