@@ -147,7 +147,8 @@ def locked_bytes(groups: Sequence[str], environments: Sequence[str]) -> int:
     locked = json.loads((ROOT / "nix/environments/lock.json").read_text())
     names = {name for group in groups for name in userland["groups"][group]}
     wheels = {entry["file"]: entry["size"] for name in environments for entry in locked[name]}
-    return sum(userland["packages"][name]["size"] for name in names) + sum(wheels.values())
+    total: int = sum(userland["packages"][name]["size"] for name in names) + sum(wheels.values())
+    return total
 
 
 def _said(command: Sequence[str]) -> str:
