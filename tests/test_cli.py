@@ -28,10 +28,60 @@ def test_version() -> None:
     assert call("--version").stdout == f"hearmeman {__version__}\n"
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
-    done = call("bot")
-    assert done.returncode == 2
-    assert "boot" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said", "usage"),
+    [
+        (["bot"], "there is no command 'bot': did you mean boot?", "hearmeman "),
+        (["xyzzy"], "there is no command 'xyzzy': choose from boot, status, env", "hearmeman "),
+        (["models", "fetsh"], "there is no command 'fetsh': did you mean fetch?", "hearmeman models "),
+        (["status", "--jsn"], "unrecognized arguments: --jsn: did you mean --json?", "hearmeman status "),
+        (
+            ["models", "plan", "--jsno"],
+            "unrecognized arguments: --jsno: did you mean --json?",
+            "hearmeman models plan ",
+        ),
+        (["env", "more", "words"], "unrecognized arguments: more words", "hearmeman env "),
+    ],
+)
+def test_a_slip_is_named_with_the_usage_of_the_command_that_was_meant(words: list[str], said: str, usage: str) -> None:
+    done = call(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.startswith(f"usage: {usage}")
+
+
+def test_env_as_json_says_what_is_wrong_in_the_document() -> None:
+    done = call("env", "--json", COMFYUI_PORT="x", ENABLE_R2_SINC="true", ENABLE_R2_SYNC="true")
+    assert (done.returncode, done.stderr) == (0, "")
+    problems = {row["name"]: row["problem"] for row in json.loads(done.stdout) if row["problem"]}
+    assert set(problems) == {
+        *("COMFYUI_PORT", "ENABLE_R2_SINC", "R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+    }
+    assert problems["COMFYUI_PORT"] == "COMFYUI_PORT='x': takes a whole number from 1 to 65535"
+
+
+def test_in_a_running_pod_env_misses_no_secret_that_boot_gave(tmp_path: Path) -> None:
+    given = ["R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "ACCESS_TOKEN"]
+    (tmp_path / "boot.json").write_text(json.dumps({"given": given}))
+    shell = {"ENABLE_R2_SYNC": "true", "R2_ENDPOINT": "http://127.0.0.1:9"}
+    words = ("env", "--run-dir", str(tmp_path))
+    assert call(*words, **shell).returncode == 0
+    made = json.loads(call(*words, "--template", **shell).stdout)
+    assert made["env"] == {
+        "ACCESS_TOKEN": "{{ RUNPOD_SECRET_access_token }}",
+        "R2_ACCESS_KEY_ID": "{{ RUNPOD_SECRET_r2_access_key }}",
+        "R2_SECRET_ACCESS_KEY": "{{ RUNPOD_SECRET_r2_secret_key }}",
+        **shell,
+    }
+    rows = {row["name"]: row for row in json.loads(call(*words, "--json", **shell).stdout)}
+    assert (rows["ACCESS_TOKEN"]["value"], rows["HF_TOKEN"]["value"]) == ("***", "")
+    assert call("env", "--run-dir", str(tmp_path / "none"), **shell).returncode == 2
+
+
+def test_an_update_without_nodes_says_so(tmp_path: Path) -> None:
+    done = call("nodes", "update", VOLUME_DIR=str(tmp_path))
+    assert done.returncode == 0
+    assert "nodes.none" in done.stderr
 
 
 def test_an_error_is_one_message_and_its_code() -> None:

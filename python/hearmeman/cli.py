@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import io
-import json
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hearmeman import __version__, redact
 from hearmeman.errors import HearmemanError
+from hearmeman.state_file import read_json
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "boot": ("hearmeman.boot.command", "plan the pod's processes and run them"),
@@ -57,11 +59,36 @@ _RUN_AS = {
 """Command -> the user of the pod that it becomes when root types it: it works where ComfyUI can write."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Names what is close to a slip, and shows the usage of the command that was meant."""
+
+    deepest: argparse.ArgumentParser | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        Parser.deepest = self  # The parsers of subcommands are called after their parents'.
+        return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser = Parser.deepest or self
+            options = [option for action in parser._actions for option in action.option_strings]
+            near = difflib.get_close_matches(rest[0].partition("=")[0], options, n=1)
+            parser.error(f"unrecognized arguments: {' '.join(rest)}" + (f": did you mean {near[0]}?" if near else ""))
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            what = "there is no command" if isinstance(action, argparse._SubParsersAction) else "it cannot be"
+            hint = f": did you mean {near[0]}?" if near else f": choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(None if what.startswith("there") else action, f"{what} {value!r}{hint}")
+
+
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Make the parser; only the subcommand that `argv` names is imported."""
-    parser = argparse.ArgumentParser(
-        prog="hearmeman", description="Runs a ComfyUI pod, and looks into it.", allow_abbrev=False
-    )
+    parser = Parser(prog="hearmeman", description="Runs a ComfyUI pod, and looks into it.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hearmeman {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in argv if not word.startswith("-")), None)
@@ -137,8 +164,4 @@ def environment_of(file: Path) -> dict[str, str]:
 
     Only root and that process can read it; for anybody else, and outside a pod, there is nothing.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {name: value for name, value in found.items() if value != ""} if isinstance(found, dict) else {}
+    return {name: value for name, value in read_json(file).items() if value != ""}

@@ -10,10 +10,19 @@ from typing import Any
 
 from hearmeman.errors import HearmemanError
 
-IMAGE_FILE = Path("/opt/hearmeman/image.json")
+DATA_DIR = Path("/opt/hearmeman")
+"""Our package's own data in the image."""
+IMAGE_FILE = DATA_DIR / "image.json"
+CATALOGUE_FILE = DATA_DIR / "catalogue.toml"
+WORKFLOWS_DIR = DATA_DIR / "workflows"
+COMMANDS_DIR = DATA_DIR / "bin"
+"""What stands before all else in a person's PATH."""
+NODES_DIR = Path("/opt/comfyui-nodes")
+"""The image's custom nodes."""
+MODELS_DIR = Path("/opt/models")
+"""The models of an image that has some baked in."""
 RUN_DIR = Path("/run/hearmeman")
 """Where boot keeps what lasts until the pod stops."""
-TIERS = ("smoke", "smoke-jupyter", "consumer", "prosumer", "datacenter")
 
 
 class ImageError(HearmemanError):
@@ -25,7 +34,7 @@ class Image:
     """The image's own facts."""
 
     tier: str
-    """Which of TIERS it was built for."""
+    """Which of nix/tiers.nix it was built for."""
     comfyui_rev: str
     """ComfyUI's commit."""
     comfyui_python: str
@@ -58,7 +67,7 @@ def read_image(path: Path) -> Image:
     """Read image.json.
 
     Raises:
-        ImageError: the file is missing, is not what a build writes, or names an unknown tier.
+        ImageError: the file is missing, or is not what a build writes.
     """
     mend = "This file is part of the image: build or pull it again, or name another with --image-file."
     try:
@@ -82,8 +91,6 @@ def read_image(path: Path) -> Image:
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
-    if raw["tier"] not in TIERS:
-        raise ImageError(f"{path} names the unknown tier {raw['tier']!r}; known are {', '.join(TIERS)}. {mend}")
     commands = {name: tuple(argv) for name, argv in services.items()}
     facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
     return Image(**facts, env=env, services=commands, raw=raw)

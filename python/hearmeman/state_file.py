@@ -1,4 +1,4 @@
-"""Writes a JSON file whole: beside its place, fsynced, renamed; a reader sees the old one or the new one."""
+"""State files, JSON objects written whole: beside their place, fsynced, renamed; a reader sees the old one or the new."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hearmeman.redact import redacted
 
@@ -32,3 +33,12 @@ def write_json(path: Path, content: Mapping[str, object], durable: bool = True) 
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

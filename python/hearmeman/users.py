@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from hearmeman.state_file import read_json
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ STATE_GID = SYNC.gid
 USERS = (DOOR, SYNC, FETCH, COMFYUI, JUPYTER)
 """Those that have a line in the image's /etc/passwd."""
 
+SETPRIV = "/usr/bin/setpriv"
+"""By its place: root looks for it along no PATH, which may lead to what ComfyUI can write."""
 _NEEDED = {"chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8}
 
 
@@ -79,7 +82,7 @@ def wrapped(argv: Sequence[str], user: User) -> tuple[str, ...]:
         return tuple(argv)
     kept = ",".join(["-all", *(f"+{name}" for name in user.keeps)])
     groups = ["--groups", ",".join(map(str, user.groups))] if user.groups else ["--clear-groups"]
-    command = ["setpriv", "--reuid", str(user.uid), "--regid", str(user.gid), *groups]
+    command = [SETPRIV, "--reuid", str(user.uid), "--regid", str(user.gid), *groups]
     command += ["--inh-caps", kept, "--ambient-caps", kept, "--bounding-set", kept, "--no-new-privs"]
     # A change of user clears what the wrapper asked for: that this dies with it.
     command += ["--pdeathsig", "KILL"]
@@ -88,10 +91,7 @@ def wrapped(argv: Sequence[str], user: User) -> tuple[str, ...]:
 
 def is_separate(run_dir: Path) -> bool:
     """Tell whether the pod that was booted here runs its processes as users of their own."""
-    try:
-        return bool(json.loads((run_dir / "comfyui.json").read_text(encoding="utf-8"))["separate"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return bool(read_json(run_dir / "comfyui.json").get("separate"))
 
 
 def become(user: User, argv: Sequence[str], environ: Mapping[str, str]) -> None:

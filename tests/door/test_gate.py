@@ -470,3 +470,15 @@ def test_cloudflare_does_not_hide_the_page_that_says_what_happens(pod: GatedPod)
 
     pod.wait_for(page, "the page")
     pod.wait_for(lambda: ask(pod, "COMFYUI", "/system_stats", BEARER)[0] == 200, "ComfyUI")
+
+
+def test_viewers_see_the_running_pod_as_it_is(pod: GatedPod) -> None:
+    planned = pod.ssh("hearmeman boot --plan --image-file /workspace/image.json")
+    assert planned.returncode == 0, planned.stderr
+    assert "another process listens" not in planned.stdout
+    assert "is given ACCESS_TOKEN" in planned.stdout
+    shown = pod.ssh("hearmeman env")
+    assert shown.returncode == 0, shown.stderr
+    made = json.loads(pod.ssh("hearmeman env --template").stdout)["env"]
+    assert made["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
+    assert TOKEN not in shown.stdout + planned.stdout

@@ -1,5 +1,7 @@
 """Settings: every problem in one message, a suggestion for a slip, no secret shown."""
 
+import re
+
 import pytest
 
 from hearmeman.errors import UsageError
@@ -222,3 +224,25 @@ def test_a_template_with_too_many_variables_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(env_command, "MOST_VARIABLES", 1)
     with pytest.raises(UsageError, match="RunPod takes 1"):
         env_command.template({"VOLUME_DIR": "/v", "GPU_TIER": "consumer"}, {})
+
+
+def test_every_variable_has_a_reader() -> None:
+    """A variable that nothing reads is a promise that nobody keeps."""
+    code = ""
+    for path in sorted((ROOT / "python").rglob("*.py")):
+        if path.name not in ("groups.py", "values.py"):
+            code += path.read_text(encoding="utf-8")
+    catalogue = (ROOT / "python/hearmeman/models/catalogue.toml").read_text(encoding="utf-8")
+    made = {f"{door}_{kind}" for door in ("xtts", "chatterbox") for kind in ("host", "port", "inner_port")}
+    made |= {f"enable_{name}" for name in ("xtts", "chatterbox")}
+    unread = [
+        name.upper()
+        for name in Settings.model_fields
+        if not re.search(
+            rf"\b(settings|self|tuple)\.{name}\b|settings, ?[f]?\"{name}\"|\"{name}\"|\"{name.upper()}\"", code
+        )
+        and not re.search(rf"^{name.upper()} = |[{{ ]{name.upper()} = ", catalogue, re.MULTILINE)
+        and name not in made
+    ]
+    # Declared so that nobody is given it.
+    assert set(unread) <= {"RUNPOD_API_KEY"}

@@ -78,9 +78,39 @@ def test_files_that_fail_are_counted_and_named_and_it_is_no_success(r2: R2, tmp_
         for words in ("failing   3 files", "a.png: the bucket said 400, 7 times, first ", "and 2 more"):
             assert words in shown.stdout
         assert "solved" not in shown.stdout
-        (daemon.state / "sync.json").write_text(json.dumps({**facts, "failing_files": 0, "failing": []}))
+        (daemon.state / "sync.json").write_text(
+            json.dumps({**facts, "failing_files": 0, "failing": [], "last_error_fixed_at": now})
+        )
         shown = run(daemon, "sync", "status")
         assert (shown.returncode, "solved    the bucket said 400, " in shown.stdout) == (0, True)
+
+
+def test_a_file_that_fails_for_good_is_no_success_until_it_is_sent(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, r2.environ())
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "put_object" and key.endswith("bad.png"):
+            r2.fail(400, "SomethingNew", operation="put_object")
+
+    r2.before = refuse
+    daemon.start()
+    try:
+        daemon.wait_for((daemon.state / "sync.json").exists, "its state file", 60)
+        (daemon.output / "bad.png").write_bytes(b"bad")
+        (daemon.output / "good.png").write_bytes(b"good")
+        daemon.wait_for(lambda: daemon.report().get("failing_files") == 1, "the failure", 60)
+        daemon.wait_for(lambda: b"good" in r2.contents().values(), "the other file", 60)
+        shown = run(daemon, "sync", "status")
+        assert (shown.returncode, "failing   1 file;" in shown.stdout) == (1, True), shown.stdout
+        assert "bad.png: the bucket refused the upload: SomethingNew" in shown.stdout
+        r2.before = lambda operation, key: None
+        r2.heal()
+        daemon.wait_for(lambda: b"bad" in r2.contents().values(), "the file", 120)
+        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state", 60)
+        assert "solved    the bucket refused the upload: SomethingNew" in run(daemon, "sync", "status").stdout
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
 
 
 def test_keys_are_rotated_as_the_docs_say(r2: R2, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hearmeman import __version__
 from hearmeman.errors import HearmemanError
-from hearmeman.image import IMAGE_FILE, RUN_DIR, Image, read_image
+from hearmeman.image import IMAGE_FILE, NODES_DIR, RUN_DIR, Image, read_image
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --plan: print JSON")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for what lasts until the pod stops")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
-    parser.add_argument("--nodes-dir", type=Path, default=Path("/opt/comfyui-nodes"), help="the image's custom nodes")
+    parser.add_argument("--nodes-dir", type=Path, default=NODES_DIR, help="the image's custom nodes")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -40,17 +40,21 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.boot import execute, facts
     from hearmeman.boot import plan as planner
+    from hearmeman.settings.running import is_running, with_given
     from hearmeman.tune import command as tune_command
     from hearmeman.tune import flags, machine, tuner
 
     clock = _Clock(facts.boot_started())
     image = read_image(args.image_file)
     known = flags.load_flags(tune_command.flags_file(args.image_file))
-    settings, merged, failed, own, dropped = _load({**image.env, **environ}, known)
+    # In a running pod the ports are taken by the pod itself, and its secrets are where they are needed.
+    running = args.plan and is_running(args.run_dir)
+    given = with_given(environ, args.run_dir) if running else environ
+    settings, merged, failed, own, dropped = _load({**image.env, **given}, known)
     clock.mark("settings")
     memory = machine.gather(settings.models_path)
     clock.mark("gpu")
-    here = facts.gather(settings, memory, args.nodes_dir, Path(image.comfyui_main))
+    here = facts.gather(settings, memory, args.nodes_dir, Path(image.comfyui_main), running)
     clock.mark("storage")
     tuning = tuner.tune(
         here.memory,
@@ -91,11 +95,17 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "image": image.raw,
         "tuning": dataclasses.asdict(tuning),
         "machine": dataclasses.asdict(here.memory),
-        "volume": {"path": settings.volume_dir, "is_mount": here.volume_is_mount, "kind": here.volume.kind},
+        "volume": {
+            "path": settings.volume_dir,
+            "is_mount": here.volume_is_mount,
+            "kind": here.volume.kind,
+            "id": settings.runpod_volume_id,
+        },
         "processes": [
             {"name": p.name, "argv": p.argv, "user": p.user.name, "once": p.once, "after": [*p.after, *p.needs]}
             for p in plan.processes
         ],
+        "given": sorted({name for p in plan.processes for name in p.secrets}),
         "doors": [door.words() for door in plan.doors],
         "failed": plan.failed,
         "warnings": plan.warnings,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hearmeman.boot.owners import probe
@@ -16,7 +15,7 @@ from hearmeman.door.ports import doors
 from hearmeman.settings import Settings
 from hearmeman.storage import ROOT_MOUNT, Mount, mount_of, nearest
 from hearmeman.tune.machine import Memory
-from hearmeman.users import why_not_separate
+from hearmeman.users import SETPRIV, why_not_separate
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ class Machine:
     """Custom nodes on the volume that git can update."""
 
 
-def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Path) -> Machine:
-    """Look at disks, ports and nodes."""
+def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Path, running: bool = False) -> Machine:
+    """Look at disks, ports and nodes; where a pod is `running` already, that a port is taken is as it should be."""
     wanted = {
         "VOLUME_DIR": settings.volume_dir,
         "STATE_DIR": settings.state_path,
@@ -96,7 +95,10 @@ def gather(settings: Settings, memory: Memory, nodes_dir: Path, comfyui_main: Pa
         # os.path.ismount does not see a bind mount of the same disk.
         volume_is_mount=mounted.kind != "" and mounted.point == os.path.realpath(volume),
         places=tuple(_place(name, Path(path)) for name, path in wanted.items()),
-        listens=tuple(_listens(settings)),
+        listens=tuple(
+            replace(listen, problem="") if running and listen.problem == "taken" else listen
+            for listen in _listens(settings)
+        ),
         memory=memory,
         baked_nodes=tuple(baked),
         volume_nodes=tuple(path.name for path in theirs),
@@ -113,7 +115,7 @@ def _separation(volume: Path) -> tuple[str, str]:
     proc = Path("/proc/self")
     texts = (_text(proc / name) for name in ("status", "uid_map", "gid_map"))
     status, uid_map, gid_map = texts
-    why = why_not_separate(status, uid_map, shutil.which("setpriv") is not None, gid_map)
+    why = why_not_separate(status, uid_map, Path(SETPRIV).exists(), gid_map)
     if why:
         return why, ""
     answer = probe(volume)

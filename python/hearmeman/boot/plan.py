@@ -156,7 +156,7 @@ def make_plan(
         processes=tuple(processes),
         stop_seconds=settings.stop_seconds,
         withheld=tuple(sorted(hidden - given)),
-        warnings=(*_warnings(settings, machine, tuning, environ), *_left_out(left_out)),
+        warnings=(*_warnings(settings, machine, tuning, environ, image), *_left_out(left_out)),
         doors=tuple(door for door in door_table.doors(settings) if _is_open(door, machine, not_started)),
         shell=base,
         unset=tuple(sorted({*hidden, *(alias for process in processes for alias in process.secrets.values())})),
@@ -249,7 +249,9 @@ def _links(machine: Machine) -> tuple[str, ...]:
     return tuple(path for path in machine.baked_nodes if PurePosixPath(path).name.casefold() not in theirs)
 
 
-def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(
+    settings: Settings, machine: Machine, tuning: Tuning, environ: Mapping[str, str], image: Image
+) -> tuple[str, ...]:
     found = list(tuning.warnings)
     sync_share = stop_shares(settings)[1]
     if not machine.volume_is_mount and settings.storage_mode != "ephemeral":
@@ -267,6 +269,15 @@ def _warnings(settings: Settings, machine: Machine, tuning: Tuning, environ: Map
             "ComfyUI and its custom nodes could read the pod's secrets"
         )
     found += settings.key_problems
+    if settings.comfyui_commit and settings.comfyui_commit != image.comfyui_rev:
+        found.append(
+            f"COMFYUI_COMMIT={settings.comfyui_commit} has no effect: this image holds ComfyUI {image.comfyui_rev[:12]}; "
+            "another commit is another image"
+        )
+    if settings.enable_xtts and not settings.coqui_tos_agreed:
+        found.append(
+            "XTTS v2's licence (CPML) allows no commercial use: set COQUI_TOS_AGREED=true to say that you accept it"
+        )
     if machine.ownerless:
         found.append(
             f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "

@@ -6,7 +6,9 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
-COMMANDS = "/opt/hearmeman/bin"
+from hearmeman.image import COMMANDS_DIR
+
+COMMANDS = str(COMMANDS_DIR)
 """Where a shell finds `pip` and `python`, which become ComfyUI's user first."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_THE_SHELL = {"_", "HOME", "HOSTNAME", "LOGNAME", "OLDPWD", "PWD", "SHELL", "SHLVL", "TERM", "USER"}

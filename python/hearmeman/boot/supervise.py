@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from supervisor import supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 
 from hearmeman.log import log
+from hearmeman.state_file import read_json
 
 HEAD_START = 0.5
 """Seconds that ComfyUI's wrapper has for starting it before all else is started."""
@@ -73,7 +73,7 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]
             process.transition()
             report = Path(self.options.configfile).parent / "keep" / f"{name}.json"
             end = time.monotonic() + HEAD_START
-            while time.monotonic() < end and not _read(report).get("pid"):
+            while time.monotonic() < end and not read_json(report).get("pid"):
                 time.sleep(0.01)
 
 
@@ -93,14 +93,6 @@ def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
     return code, said
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _append_to_stdout() -> None:
     # Programs' output goes to /dev/fd/1 opened anew: in a file, our own lines would else overwrite theirs.
     fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
@@ -114,7 +106,7 @@ def main(argv: list[str]) -> int:
     supervisord.Supervisor = PromptSupervisor
     supervisord.main(argv)
     reports = Path(argv[argv.index("-c") + 1]).parent / "keep"
-    code, told = verdict(_read(path) for path in sorted(reports.glob("*.json")))
+    code, told = verdict(read_json(path) for path in sorted(reports.glob("*.json")))
     for text in told:
         log("stop.unclean", what=text)
     log("stop.done", exit=code)

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
+from hearmeman.image import RUN_DIR
 
 
 class DoorError(HearmemanError):
@@ -20,7 +21,7 @@ class DoorError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman door`."""
-    parser.add_argument("--run-dir", type=Path, default=Path("/run/hearmeman"), help="boot's run folder")
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
     parser.add_argument("--held", action="store_true", help="show why the pod could not start")
 
 
@@ -32,12 +33,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     from hearmeman.door import held, server
     from hearmeman.door.auth import Lock
-    from hearmeman.status import collect
+    from hearmeman.state_file import read_json
 
     if args.held:
-        _until_stopped(held.serve(collect.read(args.run_dir / "held.json") or {}))
-    boot = collect.read(args.run_dir / "boot.json")
-    if boot is None:
+        _until_stopped(held.serve(read_json(args.run_dir / "held.json")))
+    boot = read_json(args.run_dir / "boot.json")
+    if not boot:
         raise DoorError(f"{args.run_dir}/boot.json is missing: `hearmeman boot` starts this")
     token = environ.get("ACCESS_TOKEN", "")
     origins = tuple(str(origin) for origin in boot.get("origins", []))

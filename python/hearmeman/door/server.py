@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import json
 import time
@@ -18,7 +19,7 @@ from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, Sl
 from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
 from hearmeman.log import log
 from hearmeman.redact import redacted
-from hearmeman.state_file import write_json
+from hearmeman.state_file import read_json, write_json
 from hearmeman.status import collect
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,7 +37,7 @@ class Door:
         self.slow_down = SlowDown()
         self.readiness = collect.Readiness(False, "not looked at yet")
         # When this was restarted: what happened since the pod's start happened before.
-        self.phases: dict[str, float] = dict((collect.read(run_dir / "gate" / "door.json") or {}).get("phases", {}))
+        self.phases: dict[str, float] = dict(read_json(run_dir / "gate" / "door.json").get("phases", {}))
         self.looked = float("-inf")
         self.looking = asyncio.Lock()
 
@@ -152,8 +153,11 @@ class Door:
 
     async def _look(self) -> None:
         before = self.readiness
-        pid = int((collect.read(self.run_dir / "keep/comfyui.json") or {}).get("pid") or 0)
+        keep = read_json(self.run_dir / "keep/comfyui.json")
+        pid = int(keep.get("pid") or 0)
         self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
+        if not self.readiness.ready and (end := collect.end_of(keep)):
+            self.readiness = dataclasses.replace(self.readiness, why=f"{self.readiness.why}; {end}")
         if self.readiness.ready and "comfyui_ready" not in self.phases:
             self.phases["comfyui_ready"] = collect.since_start(self.boot)
         if self.readiness != before:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from hearmeman import users
 from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.image import IMAGE_FILE, RUN_DIR
 from hearmeman.log import log
+from hearmeman.state_file import read_json
 
 _OTHERS = ("JUPYTER", "IPYTHON")
 """First words of variables of JupyterLab's server, one of which is its token."""
@@ -42,10 +42,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         NoPodError: no pod was booted here.
         UsageError: there is no such command.
     """
-    try:
-        known = json.loads((args.run_dir / "comfyui.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NoPodError(f"no pod was booted here: {args.run_dir}/comfyui.json cannot be read") from error
+    known = read_json(args.run_dir / "comfyui.json")
+    if not known:
+        raise NoPodError(f"no pod was booted here: {args.run_dir}/comfyui.json cannot be read")
     env = merged(environ, known["env"])
     if known["separate"] and os.geteuid() != users.COMFYUI.uid:
         _become(args, env)

@@ -14,6 +14,7 @@ from hearmeman.errors import HearmemanError
 from hearmeman.image import IMAGE_FILE, read_image
 from hearmeman.log import log
 from hearmeman.overlay import venv
+from hearmeman.state_file import read_json, write_json
 
 TRY_SECONDS = 600.0
 """What ComfyUI may take to start once with changed packages."""
@@ -91,7 +92,7 @@ def works(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) ->
     packages = venv.installed([overlay.site])
     if not packages:
         return True
-    found = _checked(overlay)
+    found = read_json(overlay.checked)
     mark = venv.fingerprint(packages)
     if found.get("fingerprint") != mark:
         log("overlay.trying", packages=len(packages))
@@ -99,9 +100,7 @@ def works(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) ->
         problem = _try(overlay, argv, env)
         log("overlay.tried", works=not problem, seconds=time.monotonic() - begun)
         found = {"fingerprint": mark, "problem": problem}
-        beside = overlay.checked.with_suffix(".tmp")
-        beside.write_text(json.dumps(found), encoding="utf-8")
-        beside.replace(overlay.checked)
+        write_json(overlay.checked, found, durable=False)
     if found["problem"]:
         log(
             "overlay.left_out",
@@ -126,17 +125,9 @@ def _try(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) -> 
     return done.stdout.decode(errors="replace").strip()[-2000:] or f"ComfyUI ended with {done.returncode}"
 
 
-def _checked(overlay: venv.Overlay) -> dict[str, object]:
-    try:
-        found = json.loads(overlay.checked.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _list(overlay: venv.Overlay, as_json: bool) -> int:
     packages, behind = venv.installed([overlay.site]), venv.left_behind(overlay) if overlay.root.is_dir() else {}
-    problem = str(_checked(overlay).get("problem") or "")
+    problem = str(read_json(overlay.checked).get("problem") or "")
     if as_json:
         document = {"path": str(overlay.root), "packages": packages, "left_behind": behind, "problem": problem}
         print(json.dumps(document, indent=2))

@@ -65,6 +65,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     folder = Path(settings.comfyui_dir) / "custom_nodes"
     deadline = time.monotonic() + (args.seconds or settings.update_nodes_seconds)
     nodes = sorted(path for path in folder.iterdir() if (path / ".git").exists()) if folder.is_dir() else []
+    if not nodes:
+        log("nodes.none", folder=folder, means="no custom node on the volume is a git checkout: nothing to update")
+        return 0
     # Nobody is there to type a password, and a host's first key cannot be confirmed.
     env = {**environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "LC_ALL": "C"}
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import terminal
-from hearmeman.image import IMAGE_FILE, read_image
+from hearmeman.image import IMAGE_FILE, RUN_DIR, read_image
 
 MOST_VARIABLES = 50
 """As many as RunPod takes."""
@@ -18,32 +18,40 @@ MOST_VARIABLES = 50
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman env`."""
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--json", action="store_true", help="print JSON, with what is wrong in it")
     form.add_argument("--template", action="store_true", help="print a RunPod template: what differs from the defaults")
     form.add_argument("--docs", type=Path, metavar="FILE", help="write the reference of all variables, as Markdown")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
+    parser.epilog = "Ends with 2 if something is wrong; --json says it in the document and ends with 0."
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print the table, then complain about what is wrong in it."""
-    from hearmeman.settings import load
+    from hearmeman.settings import SettingsError, parse
+    from hearmeman.settings.running import with_given
 
     if args.docs:
         args.docs.write_text(markdown(), encoding="utf-8")
         return 0
     image_env = read_image(args.image_file).env if args.image_file.exists() else {}
-    merged = {**image_env, **environ}
+    merged = {**image_env, **with_given(environ, args.run_dir)}
+    problems = parse(merged, whole=True)[1]
     if args.template:
-        load(merged, whole=True)
+        if problems:
+            raise SettingsError(problems, "no template is printed")
         print(json.dumps(template(merged, image_env), indent=2))
         return 0
     table = rows(merged, image_env)
     if args.json:
-        print(json.dumps(table, indent=2))
-    else:
-        columns = ("name", "value", "from", "default")
-        print("\n".join(terminal.table(([row[name] for name in columns] for row in table), columns, wraps=(1, 3))))
-    load(merged, whole=True)
+        told = {problem.name: problem.text for problem in problems}
+        shown = [{**row, "problem": told.pop(row["name"], "")} for row in table]
+        print(json.dumps([*shown, *({"name": name, "problem": text} for name, text in told.items())], indent=2))
+        return 0
+    columns = ("name", "value", "from", "default")
+    print("\n".join(terminal.table(([row[name] for name in columns] for row in table), columns, wraps=(1, 3))))
+    if problems:
+        raise SettingsError(problems, "a pod would not start")
     return 0
 
 

@@ -22,10 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print the pod's state; 1 when supervisord does not answer."""
+    from hearmeman.state_file import read_json
     from hearmeman.status import collect
 
     if args.ready:
-        boot = collect.read(args.run_dir / "boot.json")
+        boot = read_json(args.run_dir / "boot.json")
         found = collect.readiness(boot, 0) if boot else collect.Readiness(False, f"no pod was booted in {args.run_dir}")
         print(json.dumps({"ready": found.ready, "why": found.why}) if args.json else found.why or "ready")
         return 0 if found.ready else 1
@@ -49,10 +50,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         shown += [f"door       {words}" for words in boot.get("doors", [])]
     shown += [f"{process['name']:10} {process['what']}" for process in found["processes"]]
     shown += [f"{name:10} does not work: {why}" for name, why in found["not_working"].items()]
+    shown += [f"node       {name} was not loaded: {why}" for name, why in found["failed_nodes"].items()]
     for name in ("models", "sync"):
         content = found[name]
         simple = {k: v for k, v in content.items() if isinstance(v, str | int | float | bool)} if content else {}
         text = " ".join(f"{key}={value}" for key, value in simple.items())
         shown.append(f"{name + '.json':12} {text or 'nothing yet'} ({boot.get('state_dir', '')}/{name}.json)")
-    shown += [f"warning    {warning}" for warning in boot.get("warnings", [])]
+    shown += [f"warning    {warning}" for warning in found["warnings"]]
     return shown + ([f"problem    {found['problem']}"] if found["problem"] else [])

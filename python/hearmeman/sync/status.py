@@ -73,7 +73,10 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
         shown.append(f"problem   {facts['problem']}")
     shown += _failing(facts, now)
     if "last_error_at" in facts and not facts.get("problem") and not facts.get("failing_files"):
-        shown.append(f"solved    {facts['last_error']}, {age(now - facts['last_error_at'])}")
+        # One that was not fixed is of a file that is gone or was written anew.
+        fixed = facts.get("last_error_fixed_at")
+        word, at = ("solved   ", fixed) if fixed else ("last error", facts["last_error_at"])
+        shown.append(f"{word} {facts['last_error']}, {age(now - at)}")
     return shown + [f"left      {path}" for path in facts.get("left", [])[:20] if not facts["running"]]
 
 

@@ -112,7 +112,7 @@ def own_arguments(text: str, known: Mapping[str, flags.Flag]) -> tuple[tuple[str
     return words, [Problem("COMFYUI_ARGS", problem) for problem in problems], warnings
 
 
-def flags_file(image_file: Path = Path("/opt/hearmeman/image.json")) -> Path:
+def flags_file(image_file: Path = image.IMAGE_FILE) -> Path:
     """Choose the flags read from the image's own ComfyUI, or else the packaged ones."""
     beside = image_file.with_name("cli-flags.json")
     return beside if beside.exists() else flags.PACKAGED

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from hearmeman import terminal
 from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.image import WORKFLOWS_DIR
 from hearmeman.log import log
 from hearmeman.terminal import Bar, bars
 from hearmeman.workflows import library, schema
@@ -22,7 +23,7 @@ from hearmeman.workflows import library, schema
 if TYPE_CHECKING:
     from hearmeman.workflows.client import Progress, Ran, Report
 
-DEFAULT_DIR = "/opt/hearmeman/workflows"
+DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 
 class SaveError(HearmemanError):

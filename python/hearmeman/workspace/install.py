@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import PartlyDoneError
-from hearmeman.image import read_image
+from hearmeman.image import NODES_DIR, read_image
 from hearmeman.log import log
 from hearmeman.overlay import venv
 from hearmeman.overlay.command import overlay_of, pip_variables
@@ -19,7 +19,7 @@ from hearmeman.settings import Settings
 from hearmeman.workspace.contents import Node, Save, SaveError, parse
 from hearmeman.workspace.space import ADDED
 
-BAKED = Path("/opt/comfyui-nodes")
+BAKED = NODES_DIR
 """The image's own custom nodes."""
 
 
