@@ -114,6 +114,8 @@ def test_pauses_grow_and_start_again_after_a_steady_minute() -> None:
         pauses.append(next_pause(pauses[-1], 0.1))
     assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert next_pause(60, 61) == 1
+    assert next_pause(60, 61, once=True) == 120, "a fetch that ran for an hour and lacks a file is no steady process"
+    assert next_pause(500, 1, once=True) == 600
 
 
 def test_the_entrypoint_s_start_is_read_from_proc() -> None:

@@ -65,7 +65,7 @@ def default_repos() -> dict[str, Repo]:
 
 
 class Hub(Host):
-    """The Hub and its storage, each on a port of its own. A fault's key is a large file's sha256, or a small one's path."""
+    """The Hub and its storage, each on a port of its own. A fault's key is a large file's sha256, a small one's path, or "api"."""
 
     def __init__(self, repos: Mapping[str, Repo] | None = None, port: int = 0, token: str = "hf_test") -> None:
         super().__init__([(_HubHandler, port), (_StorageHandler, 0), (_XetHandler, 0)])
@@ -73,6 +73,8 @@ class Hub(Host):
         self.token = token
         self.content_type = "binary/octet-stream"
         """What storage calls every file."""
+        self.broken_listings = False
+        """Whether the API answers 503."""
         self.links = 0
         """Links to storage that were given out."""
         self.page = 1000
@@ -106,6 +108,13 @@ class _HubHandler(Handler):
         cache of it, `/api/resolve-cache/models/{repo}/{commit}/{path}`; `/api/models/{repo}` describes and lists."""
         path = unquote(urlsplit(self.path).path)
         if (found := re.match(r"/(?:api/models/)?([^/]+/[^/]+)/", path)) and self.moved(found[1]):
+            return
+        if self.hub.broken_listings and path.startswith("/api/models/"):
+            self.send(503, {})
+            return
+        if fault := self.hub.fault("api"):
+            page = {"Content-Type": "text/html"} if fault.kind == "html" else dict(fault.headers)
+            self.send(200 if fault.kind == "html" else fault.status, page, b"<h1>not now</h1>")
             return
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repo = self.repo(found[1], found[2])

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -197,9 +198,12 @@ def test_links_that_expire_are_asked_for_anew(case: Case, hub: Hub) -> None:
     case.add("expires", {"kind": "huggingface", "repo": "a/b", "path": "e.bin"})
 
     def expire() -> None:
+        # Both files' links have been given out, and the large one needs more than the two ranges under way.
+        while hub.links < 2:
+            time.sleep(0.01)
         hub.valid_from = hub.links + 1
 
-    timer = threading.Timer(0.8, expire)
+    timer = threading.Thread(target=expire)
     timer.start()
     done = case.run("fetch", DOWNLOAD_CONNECTIONS_PER_FILE="2")
     timer.join()
@@ -265,6 +269,68 @@ def test_civitai_with_its_redirect_and_a_key_for_its_own_host(tmp_path: Path) ->
     assert all("authorization" not in request.headers for request in stored)
     assert all("ck_secret" not in request.path for request in site.requests)
     assert "ck_secret" not in done.err + done.out
+
+
+def test_civitais_api_may_have_moved(tmp_path: Path) -> None:
+    model = safetensors(2_000, b"moved")
+    case = Case(tmp_path)
+    with CivitAI({7: Version({"m.safetensors": Stored(model)}, login=True)}, key="ck_secret") as site:
+        site.moved = True
+        case.variables.update({"CIVITAI_ENDPOINT": site.url, "CIVITAI_API_KEY": "ck_secret"})
+        source = {"kind": "civitai", "model": 1, "version": 7}
+        target = case.add("first", source, "checkpoints/first.safetensors")
+        done = case.run("fetch")
+    assert done.code == 0, done.err
+    assert target.read_bytes() == model
+    assert any("/api/moved/" in request.path for request in site.requests)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_revoked_token_does_not_cost_public_files(case: Case, hub: Hub, small: bool) -> None:
+    hub.repos["a/b"] = Repo({"x.bin": Stored(b"x" * 5000, lfs=not small)})
+    hub.repos["a/snap"] = Repo({"s.json": Stored(b"{}", lfs=False)})
+    hub.repos["a/gated"] = Repo({"g.bin": Stored(b"g" * 5000)}, gated=True)
+    case.add("x", {"kind": "huggingface", "repo": "a/b", "path": "x.bin"})
+    case.add("snap", {"kind": "huggingface-snapshot", "repo": "a/snap"}, "vae/Snap")
+    case.add("g", {"kind": "huggingface", "repo": "a/gated", "path": "g.bin"})
+    done = case.run("fetch", HF_TOKEN="hf_revoked", DOWNLOAD_CONNECTIONS="1")
+    assert done.code == 3, done.err
+    assert "1 of 4 files are missing, 3 are there" in done.err
+    assert re.search(r"checkpoints/g.bin: .* the Hub refuses HF_TOKEN \(401\)", done.err)
+    assert done.err.count("token.refused variable=HF_TOKEN") == 1
+    assert "hf_revoked" not in done.err
+
+
+def test_the_hubs_ratelimit_header_is_waited_for(case: Case, hub: Hub) -> None:
+    limit = {"RateLimit": '"resolvers";r=0;t=2', "RateLimit-Policy": '"fixed window";"resolvers";q=3000;w=300'}
+    hub.faults["api"] = Fault("status", times=1, status=429, headers=limit)
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="30")
+    assert done.code == 0, done.err
+    assert "answered 429" in done.err
+    assert "pause=3" in done.err, "a second more than it says, which was rounded"
+
+
+@pytest.mark.parametrize("kind", ["html", "status"])
+def test_a_listing_has_the_patience_of_a_file(case: Case, hub: Hub, kind: Literal["html", "status"]) -> None:
+    hub.repos["a/snap"] = Repo({"s.json": Stored(b"{}", lfs=False)})
+    case.add("snap", {"kind": "huggingface-snapshot", "repo": "a/snap"}, "vae/Snap")
+    hub.faults["api"] = Fault(kind, times=3, status=500)
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="60", MODELS="snap")
+    assert done.code == 0, done.err
+    assert (case.folder / "vae/Snap/s.json").exists()
+    assert "model.retry file=vae/Snap" in done.err
+
+
+def test_a_listing_that_stays_away_is_a_passing_cause_and_holds_nobody_up(case: Case, hub: Hub) -> None:
+    case.add("snap", {"kind": "huggingface-snapshot", "repo": "a/snap"}, "vae/Snap")
+    hub.repos["a/snap"] = Repo({"s.json": Stored(b"{}", lfs=False)})
+    hub.broken_listings = True
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="2")
+    assert done.code == 75, done.err
+    assert (case.folder / DEST).exists()
+    assert "vae/Snap: nothing arrived for 2 s" in done.err
+    hub.broken_listings = False
+    assert case.run("fetch").code == 0
 
 
 def test_a_file_of_the_same_name_is_set_aside_and_not_lost(case: Case) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import cli
+from hearmeman.users import COMFYUI, FETCH, STATE_GID, wrapped
 from support.repository import ROOT
 
 
@@ -52,6 +53,7 @@ class Case:
         catalogue = self.volume / "catalogue.toml"
         tables = [_table("file", one) for one in self.files] + [_table("model", one) for one in self.models]
         catalogue.write_text("\n".join(tables), encoding="utf-8")
+        catalogue.chmod(0o644)
         return {
             "VOLUME_DIR": str(self.volume),
             "MODEL_CATALOGUE": str(catalogue),
@@ -84,12 +86,37 @@ class Case:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            umask=FETCH.umask,
         )
+
+    def as_in_pod(self) -> tuple[str, ...]:
+        """Give the folders the owners that boot gives them; what to put before a command so that the fetch's user runs it.
+
+        A plain user stays who it is.
+        """
+        state = self.volume / ".hearmeman/local"
+        for folder in (self.folder, state):
+            folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() != 0:
+            return ()
+        for path in (self.folder, *self.folder.rglob("*")):
+            give_to_fetch(path)
+        os.chown(state, 0, STATE_GID)
+        state.chmod(0o2775)
+        self.volume.chmod(0o755)
+        return wrapped((), FETCH)
 
     def state(self) -> dict[str, Any]:
         """The state file."""
         found: dict[str, Any] = json.loads((self.volume / ".hearmeman/local/models.json").read_text(encoding="utf-8"))
         return found
+
+
+def give_to_fetch(path: Path) -> None:
+    """Make a file or a folder what boot makes of those that the fetch's user writes: ComfyUI's, and open to its group."""
+    if os.geteuid() == 0 and not path.is_symlink():
+        os.chown(path, COMFYUI.uid, COMFYUI.gid)
+        path.chmod(0o2775 if path.is_dir() else 0o664)
 
 
 def _table(name: str, content: Mapping[str, Any]) -> str:

@@ -24,16 +24,13 @@ SCHEMA = schema.read(FOLDER / schema.FILE)
 CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 
 NO_GRAPH_YET = {
-    "ENABLE_FLASHPORTRAIT",
     "ENABLE_GENFOCUS",
     "ENABLE_ILLUSTRIOUS_EMBEDDINGS",
     "ENABLE_INFCAM",
     "ENABLE_MVINVERSE",
-    "ENABLE_SCAIL",
-    "ENABLE_STEADYDANCER",
     "ENABLE_STORYMEM",
 }
-"""Toggles that no workflow serves; the embeddings are named in a prompt."""
+"""Toggles that no workflow serves; the embeddings are named in a prompt, the rest are research systems."""
 
 
 def test_every_workflow_with_every_choice_fits_the_nodes_and_the_files() -> None:

@@ -17,6 +17,7 @@ _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
 _MARGIN_SECONDS = 2.0
+_FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
 """So that what uploads its outputs outlives it when memory runs out."""
 
@@ -49,6 +50,8 @@ class Process:
     """Whom it runs as."""
     first: tuple[str, ...] = ()
     """Words put before the command where it has a user of its own: root's work before it."""
+    notes: str = ""
+    """Regular expression of lines of its output that `hearmeman status` is to know of."""
     oom_score: int = 0
     """How much sooner than others the kernel ends it when memory runs out, 0 to 1000."""
 
@@ -133,6 +136,7 @@ class Table:
             needs=("models",) if settings.wait_for_models else (),
             directory=settings.comfyui_dir,
             user=COMFYUI,
+            notes=_FAILED_NODES,
             oom_score=_COMFYUI_DIES_FIRST,
         )
 
@@ -270,7 +274,7 @@ class Table:
 
     def _jupyter(self) -> Process:
         settings = self.settings
-        argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+        argv = [self.image.jupyter_python, "-P", "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         shell = [*self._us("as-comfyui", "--"), "/bin/bash"]
@@ -302,7 +306,6 @@ class Table:
             secrets={"JUPYTER_PASSWORD": "JUPYTER_TOKEN"},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
-            directory=settings.volume_dir,
             user=JUPYTER,
         )
 

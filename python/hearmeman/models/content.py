@@ -51,7 +51,7 @@ class Content:
     def open(self, size: int | None, sha256: str) -> bool:
         """Open or create it for content of that size and hash; True if a part of the same content is there already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         self.journal.name(size, sha256)
         if size is None:
             self.journal.size = size = self.journal.recall()

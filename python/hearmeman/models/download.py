@@ -336,7 +336,7 @@ class Download:
             self.retry.progressed()
             expected, cached = content.journal.sha256, self._has_cached_bytes
             blob = self.file.blob or (self.remote.blob if self.remote and not expected else None)
-        wrong = wrong_with(content.path, digest, expected, blob)
+        wrong = wrong_with(content.path, digest, expected, blob, self.file.to)
         if wrong:
             self._begin_again(wrong, attempt, cached)
             return

@@ -50,10 +50,11 @@ def surplus(store: Store, made: Plan) -> list[Surplus]:
                 Surplus(to, path.stat().st_size, "" if _ours(path, record) else "changed since it was fetched")
             )
     staged = {store.staged(step.file).parent.name for step in made.steps}
-    if store.staging.is_dir():
-        for folder in sorted(store.staging.iterdir()):
+    for staging in store.staging_folders():
+        for folder in sorted(staging.iterdir()) if staging.is_dir() else ():
             if folder.name not in staged:
-                found.append(Surplus(str(folder.relative_to(store.root)), used_bytes(folder), ""))
+                shown = folder.relative_to(store.root) if folder.is_relative_to(store.root) else folder
+                found.append(Surplus(str(shown), used_bytes(folder), ""))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -82,16 +83,29 @@ class Store:
         return seen.f_bavail * seen.f_frsize
 
     def staged(self, file: File) -> Path:
-        """Where a file is until it is whole; it keeps its name, since its format is told by it."""
-        return self.staging / quote(file.id, safe="") / Path(file.to).name
+        """Where a file is until it is whole: on its destination's filesystem, so that a rename is all that is left."""
+        own = self._own_beside(file.to)
+        # Beside other models it must not have a name that ComfyUI would list.
+        name = Path(file.to).name + ("" if own == self.own else ".part")
+        return own / "staging" / quote(file.id, safe="") / name
 
     def journal(self, file: File) -> Path:
         """Where it is noted which bytes of a staged file have arrived."""
-        return self.staging / quote(file.id, safe="") / ".journal.json"
+        return self.staged(file).with_name(".journal.json")
+
+    def staging_folders(self) -> list[Path]:
+        """Where files are staged: in the models folder, and in each of its folders that lies on another filesystem."""
+        inside = [self._own_beside(f"{folder.name}/any") for folder in self.root.glob("*") if folder.is_dir()]
+        return [own / "staging" for own in dict.fromkeys([self.own, *inside])]
 
     def discard(self, file: File) -> None:
         """Throw away what was staged of a file."""
         shutil.rmtree(self.staged(file).parent, ignore_errors=True)
+        own = self._own_beside(file.to)
+        if own != self.own:
+            for folder in (own / "staging", own):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def accept(self, file: File, sha256: str, source: str) -> None:
         """Move a verified file from staging to its place, durably, and note that it was verified."""
@@ -100,10 +114,18 @@ class Store:
         fsync(at)
         if os.path.lexists(target):
             self._set_aside(target, file)
-        at.replace(target)
+        _move(at, target)
         fsync(target.parent)
         self.discard(file)
         self.note(file, sha256, source)
+
+    def _own_beside(self, to: str) -> Path:
+        """Our hidden folder on the filesystem of a destination: the models folder's, or that of the folder which is elsewhere."""
+        home = _device(self.root)
+        for folder in reversed((self.root / to).parents[: len(Path(to).parts) - 1]):
+            if folder.is_dir() and _device(folder) != home:
+                return folder.resolve() / self.own.name
+        return self.own
 
     def note(self, file: File, sha256: str, source: str) -> None:
         """Note that the file at its place was verified."""
@@ -163,14 +185,17 @@ class Store:
 
     def _set_aside(self, target: Path, file: File) -> None:
         # It may be a person's own file of the same name, so every one of them is kept.
-        place = self.replaced / file.to
+        replaced = self._own_beside(file.to) / self.replaced.name
+        place = replaced / file.to
         number = 1
         while os.path.lexists(place):
             number += 1
-            place = self.replaced / f"{file.to}.{number}"
+            place = replaced / f"{file.to}.{number}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        target.replace(place)
-        log("model.replaced", file=file.to, kept_as=place.relative_to(self.root))
+        _move(target, place)
+        log(
+            "model.replaced", file=file.to, kept_as=place.relative_to(self.root) if replaced == self.replaced else place
+        )
 
     def _read_listings(self) -> dict[str, Listing]:
         found = {}
@@ -178,6 +203,27 @@ class Store:
             with contextlib.suppress(OSError, ValueError, ValidationError):
                 found[path.stem] = Listing.model_validate_json(path.read_text(encoding="utf-8"))
         return found
+
+
+def _device(path: Path) -> int:
+    """Which filesystem a path, or else the folder that it will be in, is on."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path.stat().st_dev
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, or where two mounts of one filesystem refuse that: copy durably under another name, and rename the copy."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.part")
+        shutil.copy2(source, beside, follow_symlinks=False)
+        fsync(beside)
+        beside.replace(target)
+        source.unlink()
 
 
 def used_bytes(folder: Path) -> int:

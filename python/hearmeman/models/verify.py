@@ -32,8 +32,8 @@ def check(path: Path, size: int | None, sha256: str | None, blob: str | None = N
     return digest
 
 
-def wrong_with(path: Path, digest: str, sha256: str, blob: str | None) -> str:
-    """Say what is wrong with a file whose sha256 is `digest`; empty when nothing is."""
+def wrong_with(path: Path, digest: str, sha256: str, blob: str | None, name: str = "") -> str:
+    """Say what is wrong with a file whose sha256 is `digest` and which will be called `name`; empty when nothing is."""
     if not path.stat().st_size:
         return "it is empty"
     if sha256 and digest != sha256:
@@ -41,7 +41,7 @@ def wrong_with(path: Path, digest: str, sha256: str, blob: str | None) -> str:
     if blob and git_blob(path) != blob:
         return "it differs from what git names"
     try:
-        check_format(path)
+        check_format(path, name)
     except CorruptError as error:
         return str(error)
     return ""

@@ -231,6 +231,8 @@ def _number(node_id: str, name: str, value: Any, kind: str, spec: Any) -> Iterat
 def out_of_range(value: float, spec: Any) -> str:
     """Say why a number is not allowed; empty if it is. Whole numbers keep the step, such as 4n+1 frames."""
     low, high, step = range_of(spec)
+    if value == spec[1]:
+        return ""  # Some nodes have a default that is off their own step.
     if (low is not None and value < low) or (high is not None and value > high):
         return (
             f"{value:g} is not within {low:g} to {high:g}"

@@ -15,13 +15,13 @@ _TORCH = frozenset([".ckpt", ".pt", ".pth", ".torchscript"])
 _PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
-def check_format(path: Path) -> None:
-    """Check that a file is what its name says it is; a name that promises nothing passes.
+def check_format(path: Path, name: str = "") -> None:
+    """Check that a file is what its name says it is, its own or the one that it will get; others pass.
 
     Raises:
         CorruptError: no reader of that format would take it.
     """
-    suffix = path.suffix.lower()
+    suffix = Path(name or path.name).suffix.lower()
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(_POINTER):
