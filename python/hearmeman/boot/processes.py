@@ -16,6 +16,7 @@ _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
+_DAY = 86400.0
 _MARGIN_SECONDS = 2.0
 _FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
@@ -202,12 +203,11 @@ class Table:
 
     def _workspace(self) -> Iterator[Process]:
         """What comes back from the bucket: settings and workflows, added nodes and packages; inputs beside ComfyUI."""
-        restore = ("workspace", "restore")
-        at_start = (*restore, "--at-start", f"{_RESTORE_SECONDS:g}", "--only", "user")
-        yield self._restoring("workspace", at_start, WORKSPACE)
+        restore = ("workspace", "restore", "--at-start")
+        yield self._restoring("workspace", (*restore, f"{_RESTORE_SECONDS:g}", "--only", "user"), WORKSPACE)
         # What git and pip run is foreign code, and gets no key.
         yield self._restoring("added", ("nodes", "install"), COMFYUI, after=("workspace",))
-        yield self._restoring("inputs", (*restore, "--not-removed"), WORKSPACE, after=("workspace",))
+        yield self._restoring("inputs", (*restore, f"{_DAY:g}"), WORKSPACE, after=("workspace",))
 
     def _restoring(self, name: str, words: tuple[str, ...], user: User, after: tuple[str, ...] = ()) -> Process:
         return Process(
