@@ -37,6 +37,9 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
             if plan.separate and owner is not ROOT:
                 os.chown(run_dir / name, owner.uid, owner.gid)
         _links(plan, run_dir)
+        if plan.state:
+            # It speaks of the GPU that was there then.
+            (Path(plan.state) / "machine.json").unlink(missing_ok=True)
         for process in plan.processes:
             env = {**process.env, **{alias: environ[name] for name, alias in process.secrets.items()}}
             _write_private(run_dir / "env" / f"{process.name}.json", json.dumps(env))
