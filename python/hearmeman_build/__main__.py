@@ -77,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
                 default="zstd",
                 help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
             )
+            command.add_argument(
+                "--no-sbom", action="store_true", help="attach no list of parts, for a registry that refuses it"
+            )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
@@ -141,6 +144,7 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.bake,
                 arguments.compression,
                 arguments.move_tag,
+                not arguments.no_sbom,
             )
             print(f"{pushed.reference}@{pushed.digest}")
         case "doctor":
@@ -148,7 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "load":
             print(load(arguments.tier, arguments.into, arguments.name, print, arguments.bake))
         case "sbom":
-            text = sbom.document(ROOT, arguments.tier)
+            text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
                 arguments.output.write_text(text)
             else:

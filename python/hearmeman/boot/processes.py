@@ -16,6 +16,7 @@ _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
+_DAY = 86400.0
 _MARGIN_SECONDS = 2.0
 _FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
@@ -83,6 +84,8 @@ class Table:
         if self._has_owners:
             yield self._owners()
         yield self._models()
+        if self.machine.memory.gpus:
+            yield self._check()
         if self.settings.enable_r2_sync:
             yield self._sync()
             if self.settings.sync_workspace:
@@ -172,6 +175,19 @@ class Table:
             first=self._us(*words, "--then") if self._has_owners else (),
         )
 
+    def _check(self) -> Process:
+        # As the fetch: it writes in the models folder, to learn how fast that is, and a report in the state folder.
+        return Process(
+            name="check",
+            argv=self._us("check", "--report", f"{self.settings.state_path}/machine.json"),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
+            user=FETCH,
+        )
+
     def _sync(self) -> Process:
         share = stop_shares(self.settings)[1]
         drain = max(0.0, min(self.settings.sync_drain_seconds, share - 1))
@@ -187,12 +203,11 @@ class Table:
 
     def _workspace(self) -> Iterator[Process]:
         """What comes back from the bucket: settings and workflows, added nodes and packages; inputs beside ComfyUI."""
-        restore = ("workspace", "restore")
-        at_start = (*restore, "--at-start", f"{_RESTORE_SECONDS:g}", "--only", "user")
-        yield self._restoring("workspace", at_start, WORKSPACE)
+        restore = ("workspace", "restore", "--at-start")
+        yield self._restoring("workspace", (*restore, f"{_RESTORE_SECONDS:g}", "--only", "user"), WORKSPACE)
         # What git and pip run is foreign code, and gets no key.
         yield self._restoring("added", ("nodes", "install"), COMFYUI, after=("workspace",))
-        yield self._restoring("inputs", (*restore, "--not-removed"), WORKSPACE, after=("workspace",))
+        yield self._restoring("inputs", (*restore, f"{_DAY:g}"), WORKSPACE, after=("workspace",))
 
     def _restoring(self, name: str, words: tuple[str, ...], user: User, after: tuple[str, ...] = ()) -> Process:
         return Process(
