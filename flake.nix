@@ -8,7 +8,11 @@
       url = "github:nlewo/nix2container/20d339590c3c36252514a57b0241c47bcd8a08ce";
       inputs.nixpkgs.follows = "nixpkgs";
     };
-    poetry2nix.url = "github:nix-community/poetry2nix/ce2369db77f45688172384bbeb962bc6c2ea6f94";
+    # Its source alone: as a flake it would bring five inputs more.
+    poetry2nix = {
+      url = "github:nix-community/poetry2nix/ce2369db77f45688172384bbeb962bc6c2ea6f94";
+      flake = false;
+    };
 
     # ComfyUI at COMFYUI_COMMIT, then one input for each custom node.
     comfyui = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -177,7 +178,19 @@ def workflows() -> str:
     return table(("Name", "What it does", "Models", "Fetched by"), rows)
 
 
+def floors() -> str:
+    """Which room stands on which floor, from the contract that the tests check."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = next(item for item in project["tool"]["importlinter"]["contracts"] if item["type"] == "layers")
+    rows = []
+    for number, layer in zip(range(len(contract["layers"]), 0, -1), contract["layers"], strict=True):
+        rooms = [name.strip(" ()") for name in layer.split(":")]
+        rows.append((str(number), ", ".join(f"`{name}`" for name in rooms)))
+    return table(("Floor", "Rooms of `python/hearmeman`"), rows)
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
+    ("architecture.md", "floors"): floors,
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
     ("workflows.md", "workflows"): workflows,

@@ -3,13 +3,18 @@
   # The flake's own source.
   self,
   pkgs,
+  # What ./command.nix makes; null with the stand-in for nixpkgs.
+  command,
 }:
 let
   inherit (builtins) listToAttrs map unsafeDiscardStringContext;
 
   names = [
+    "doctor"
+    "hearmeman"
     "inspect"
     "load"
+    "pod"
     "push"
     "reproduce"
     "sbom"
@@ -22,7 +27,7 @@ let
         name = "hearmeman-${name}";
         runtimeInputs = [
           pkgs.git
-          pkgs.python3
+          command.environment
           pkgs.skopeo
           pkgs.zstd
         ];
@@ -43,7 +48,7 @@ listToAttrs (
     inherit name;
     value = {
       type = "app";
-      program = if pkgs ? writeShellApplication then withTools name else bare name;
+      program = if command == null then bare name else withTools name;
     };
   }) names
 )

@@ -109,6 +109,7 @@ let
           jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
+          inherit (tier) recommended;
           comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
           node_folders = tier.nodeFolders;
@@ -165,6 +166,15 @@ let
       inherit value;
     }) (concatMap (name: layersOf name tiers.${name} false) (attrNames tiers))
   );
+  # The stand-in for nixpkgs has no Python; the machine's own locked environment is used there.
+  command =
+    if pkgs ? python311 then
+      import ./command.nix {
+        inherit pkgs;
+        inherit (inputs) poetry2nix;
+      }
+    else
+      null;
 in
 {
   packages.${system} =
@@ -179,7 +189,22 @@ in
     // {
       inherit buildroot;
       default = images.smoke;
-    };
+    }
+    // (if command == null then { } else { hearmeman = command.package; });
+
+  devShells.${system} =
+    if command == null then
+      { }
+    else
+      {
+        default = pkgs.mkShell {
+          packages = [
+            command.environment
+            pkgs.skopeo
+            pkgs.zstd
+          ];
+        };
+      };
 
   checks.${system} = mapAttrs (
     name: built:
@@ -201,7 +226,10 @@ in
     ) (attrNames tiers)
   );
 
-  apps.${system} = import ./apps.nix { inherit pkgs; inherit (inputs) self; };
+  apps.${system} = import ./apps.nix {
+    inherit pkgs command;
+    inherit (inputs) self;
+  };
 
   # An image by its tier's name, for a clear error where there is no such tier.
   lib.image =

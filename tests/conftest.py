@@ -43,3 +43,8 @@ def jupyter_image() -> Image:
     """The smoke image with JupyterLab; the two differ in one layer."""
     prefetch_tier("smoke-jupyter")
     return build_image("smoke-jupyter")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their number: what they hold may change from run to run, and all workers must name a test alike."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None

@@ -188,3 +188,7 @@ def test_a_pipe_gets_no_bars() -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "TERM": "xterm"}
     done = subprocess.run([sys.executable, "-c", _DRAW], env=environ, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("none\n", "")
+
+
+def test_one_is_no_plural() -> None:
+    assert [terminal.count(number, "file") for number in (0, 1, 2048)] == ["0 files", "1 file", "2,048 files"]

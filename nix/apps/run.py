@@ -18,8 +18,35 @@ def checkout(here: Path) -> Path:
     return SOURCE
 
 
-if __name__ == "__main__":
+MODULES = {"hearmeman": "hearmeman", "pod": "hearmeman_pod"}
+"""Commands of their own; every other name is a subcommand of the build's."""
+
+
+def locked_python(root: Path) -> Path | None:
+    """The Python of the checkout's own environment, which has the libraries; None if this is one that has them."""
+    python = root / ".venv/bin/python"
+    inside = Path(sys.prefix) == root / ".venv" or os.environ.get("HEARMEMAN_WORLD") == "nixpkgs"
+    return None if inside or not python.exists() else python
+
+
+def main() -> None:
+    """Run the command that the first word names."""
+    root = Path(os.environ.setdefault("HEARMEMAN_ROOT", str(checkout(Path.cwd()))))
+    python = locked_python(root)
+    if python is not None:
+        os.execv(python, [str(python), __file__, *sys.argv[1:]])
     sys.path.insert(0, str(SOURCE / "python"))
     sys.dont_write_bytecode = True
-    os.environ.setdefault("HEARMEMAN_ROOT", str(checkout(Path.cwd())))
-    runpy.run_module("hearmeman_build", run_name="__main__")
+    module = MODULES.get(sys.argv[1] if len(sys.argv) > 1 else "", "hearmeman_build")
+    if module != "hearmeman_build":
+        del sys.argv[1]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except ModuleNotFoundError as error:
+        if module == "hearmeman_build" or (error.name or "").startswith("hearmeman"):
+            raise
+        sys.exit(f"error: {error.name} is not installed here: run `./setup.sh test` in {root}, then try again")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,11 @@ def _scaled(count: float, step: float, units: Sequence[str]) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+def count(number: int, noun: str) -> str:
+    """Render how many of something there are: 1 file, 2,048 files."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def rate(bytes_per_second: float) -> str:
     """Render a speed: 112 MB/s."""
     return f"{size(bytes_per_second)}/s"

@@ -47,6 +47,8 @@ STATE_GID = SYNC.gid
 USERS = (DOOR, SYNC, FETCH, COMFYUI, JUPYTER)
 """Those that have a line in the image's /etc/passwd."""
 
+SETPRIV = "/usr/bin/setpriv"
+"""By its place: root looks for it along no PATH, which may lead to what ComfyUI can write."""
 _NEEDED = {"chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8}
 
 
@@ -80,7 +82,7 @@ def wrapped(argv: Sequence[str], user: User) -> tuple[str, ...]:
         return tuple(argv)
     kept = ",".join(["-all", *(f"+{name}" for name in user.keeps)])
     groups = ["--groups", ",".join(map(str, user.groups))] if user.groups else ["--clear-groups"]
-    command = ["setpriv", "--reuid", str(user.uid), "--regid", str(user.gid), *groups]
+    command = [SETPRIV, "--reuid", str(user.uid), "--regid", str(user.gid), *groups]
     command += ["--inh-caps", kept, "--ambient-caps", kept, "--bounding-set", kept, "--no-new-privs"]
     # A change of user clears what the wrapper asked for: that this dies with it.
     command += ["--pdeathsig", "KILL"]

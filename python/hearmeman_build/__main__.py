@@ -8,7 +8,19 @@ import os
 import sys
 from pathlib import Path
 
-from hearmeman_build import bake, inspect_image, lock_environments, lock_userland, pin, reproduce, sbom
+from hearmeman_build import (
+    bake,
+    doctor,
+    inspect_image,
+    lock_environments,
+    lock_poetry,
+    lock_userland,
+    pin,
+    repository,
+    reproduce,
+    sbom,
+    tags,
+)
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
@@ -32,10 +44,13 @@ def parser() -> argparse.ArgumentParser:
         ("load", "load a tier's image into the local docker or podman"),
         ("sbom", "write a CycloneDX list of every package, wheel and commit in a tier's image"),
         ("reproduce", "build a tier's image in two empty stores and compare"),
+        ("doctor", "say what this machine lacks for building and pushing a tier's image; fetches nothing"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--tier", default="smoke", help="a tier of nix/tiers.nix (default: smoke)")
-        if name != "reproduce":
+        # What leaves the machine is the image for GPU pods; what is only built may be small.
+        usual = tags.PLAIN_TIER if name in ("push", "load", "doctor") else "smoke"
+        command.add_argument("--tier", default=usual, help=f"a tier of nix/tiers.nix (default: {usual})")
+        if name not in ("reproduce", "doctor"):
             command.add_argument(
                 "--bake",
                 action="append",
@@ -46,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
         if name == "prefetch":
             command.add_argument("--models-only", action="store_true", help="only what --bake names")
         if name == "push":
-            command.add_argument("--to", required=True, metavar="REGISTRY/NAME", help="where it goes, without a tag")
+            command.add_argument(
+                "--to",
+                default="",
+                metavar="REGISTRY/NAME",
+                help="where it goes, without a tag (default: HEARMEMAN_REPOSITORY, else ghcr.io/OWNER/NAME of the git remote)",
+            )
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
             command.add_argument(
                 "--move-tag", action="store_true", help="replace what --tag names, where it is another image"
@@ -57,10 +77,15 @@ def parser() -> argparse.ArgumentParser:
                 default="zstd",
                 help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
             )
+            command.add_argument(
+                "--no-sbom", action="store_true", help="attach no list of parts, for a registry that refuses it"
+            )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
             command.add_argument("--into", default="docker", help="docker, podman, or a skopeo transport")
             command.add_argument("--name", default="hearmeman", help="the image's name there (default: hearmeman)")
+        if name == "doctor":
+            command.add_argument("--json", action="store_true", help="as JSON")
         if name == "inspect":
             command.add_argument(
                 "--against", default="", metavar="TIER", help="show what differs from this tier's image"
@@ -85,6 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "lock":
             lock_userland.lock(ROOT)
             lock_environments.lock(ROOT)
+            lock_poetry.lock(ROOT)
         case "pin":
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
@@ -105,21 +131,28 @@ def run(arguments: argparse.Namespace) -> None:
             else:
                 print(inspect_image.shown(built, arguments.json))
         case "push":
+            tag = tags.tag(arguments.tier, arguments.bake, arguments.tag)
+            there = repository.find(arguments.to, os.environ, ROOT)
+            image = "-".join([arguments.tier, *arguments.bake])
+            print(f"image-{image} to {there.reference}:{tag}, named by {there.source}", flush=True)
             pushed = push(
                 arguments.tier,
-                arguments.to,
+                there.reference,
                 arguments.tag,
                 arguments.plain_http,
                 print,
                 arguments.bake,
                 arguments.compression,
                 arguments.move_tag,
+                not arguments.no_sbom,
             )
             print(f"{pushed.reference}@{pushed.digest}")
+        case "doctor":
+            doctor.doctor(arguments.tier, arguments.json)
         case "load":
             print(load(arguments.tier, arguments.into, arguments.name, print, arguments.bake))
         case "sbom":
-            text = sbom.document(ROOT, arguments.tier)
+            text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
                 arguments.output.write_text(text)
             else:

@@ -64,6 +64,11 @@ def _asked(tier: str, baked: Sequence[str]) -> tuple[Path, list[str], list[dict[
     return Path(parts["catalogue"]), names, wanted(Path(parts["catalogue"]), names)
 
 
+def files(tier: str, baked: Sequence[str]) -> list[dict[str, Any]]:
+    """The files that the variants `baked` add to `tier`'s image, each with its size, sha256 and source."""
+    return _asked(tier, baked)[2]
+
+
 def check(tier: str, baked: Sequence[str], to: str) -> None:
     """Refuse variants that cannot be built, or that the registry of `to` does not store: each file is one layer.
 

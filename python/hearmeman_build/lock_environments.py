@@ -103,14 +103,13 @@ def resolve(project: str, extras: Sequence[str]) -> dict[str, list[dict[str, Any
     Raises:
         BuildError: the requirements contradict each other, or a package has no file for the image.
     """
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pyproject.toml").write_text(project)
-        _uv(uv, folder, "lock")
+        _uv(folder, "lock")
         for extra in extras or [""]:
             chosen = ["--extra", extra] if extra else []
-            _uv(uv, folder, "export", *chosen, "--format", "pylock.toml", "--no-header", "-o", "pylock.toml")
+            _uv(folder, "export", *chosen, "--format", "pylock.toml", "--no-header", "-o", "pylock.toml")
             exported = tomllib.loads((Path(folder) / "pylock.toml").read_text())
             entries = [
                 choose(p["name"], p["version"], p.get("wheels", []), p.get("sdist"))
@@ -121,8 +120,13 @@ def resolve(project: str, extras: Sequence[str]) -> dict[str, list[dict[str, Any
     return found
 
 
-def _uv(uv: str, folder: str, *arguments: str) -> None:
-    done = subprocess.run([uv, *arguments, "-q", "--python", "3.11"], cwd=folder, capture_output=True, text=True)
+def uv() -> str:
+    """The uv of the tests' environment, or the machine's."""
+    return shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+
+
+def _uv(folder: str, *arguments: str) -> None:
+    done = subprocess.run([uv(), *arguments, "-q", "--python", "3.11"], cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildError(f"uv could not resolve the environments: {done.stderr.strip()[-1500:]}")
 

@@ -18,7 +18,7 @@ from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK, free_bytes, nix, store_file, store_option
 from hearmeman_build.store import add_files, damaged, discard, fixed_path, flat_path, flat_paths, invalid_paths, keep
 
-_COPIES = 3
+COPIES = 3
 """A file is in the download cache, in the store, and about once more in the layers made of it."""
 
 
@@ -28,7 +28,7 @@ def check_space(missing: int, places: Mapping[Path, int]) -> None:
     Raises:
         BuildError: names the folder and both figures; nothing was fetched.
     """
-    needed = _COPIES * missing
+    needed = COPIES * missing
     for place, free in places.items():
         if free < needed:
             raise BuildError(

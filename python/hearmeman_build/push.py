@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hearmeman_build import bake, record, skopeo, tags
+from hearmeman_build import bake, host, record, sbom, skopeo, tags
+from hearmeman_build.attach import attach
 from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.gzip_layout import gzip_copy
@@ -43,10 +44,12 @@ def push(
     baked: Sequence[str] = (),
     compression: str = "zstd",
     move_tag: bool = False,
+    list_parts: bool = True,
 ) -> Pushed:
     """Push `tier`'s image to `to` and record it in images.lock.json.
 
     A tag that the tier gives (`latest`) moves with each push; one that a person gave (`tag`) only with `move_tag`.
+    `list_parts` attaches the list of its parts to the image, as an OCI referrer.
 
     Raises:
         BuildError: the record is damaged, the registry would refuse a layer, the tag is another image's, skopeo is missing
@@ -70,11 +73,15 @@ def push(
                 "nothing was pushed"
             )
         say(f"{full} moves from {before} to {image.digest}")
-    flags = ["--dest-tls-verify=false"] if plain_http else []
+    # Else skopeo may reuse a layer that it once sent there as gzip, in place of ours.
+    flags = ["--preserve-digests", *(["--dest-tls-verify=false"] if plain_http else [])]
     copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
     if copied.digest != image.digest:
         raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
     record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression)
+    if list_parts:
+        attach(to, image, sbom.MEDIA_TYPE, sbom.document(host.ROOT, tier, baked, image), plain_http)
+        say("attached the list of its parts (CycloneDX) as a referrer")
     sizes = {layer["digest"]: layer["size"] for layer in image.layers}
     sent = sum(size for digest, size in sizes.items() if digest in copied.sent)
     skipped = sum(size for digest, size in sizes.items() if digest in copied.skipped)

@@ -1,74 +1,110 @@
-"""Writes what a tier's image is made of as CycloneDX: every .deb, Python package and source commit, with its hash."""
+"""Writes what an image is made of as CycloneDX: every .deb, Python package, source tree and baked file, with its hash."""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
-from hearmeman_build import locks, sources
-from hearmeman_build.build import tier_parts
-from hearmeman_build.errors import BuildError
+from hearmeman_build import bake, licences, locks, record, sources
+from hearmeman_build.build import Image, build_image, tier_parts
 
-if TYPE_CHECKING:
-    from cyclonedx.model.component import Component
+MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
 
-def document(root: Path, tier: str) -> str:
-    """The list for `tier` as JSON; the same text for the same locks.
+def document(root: Path, tier: str, baked: Sequence[str] = (), image: Image | None = None) -> str:
+    """The list for `tier`'s image with the variants `baked`, as JSON; the same text for the same image and commit.
 
     Raises:
-        BuildError: no such tier, or the library that writes the format is not installed.
+        BuildError: no such tier, or its image cannot be built.
     """
-    try:
-        from cyclonedx.model.bom import Bom
-        from cyclonedx.output.json import JsonV1Dot6
-    except ImportError as error:
-        raise BuildError("cyclonedx-python-lib is not installed: run `./setup.sh test`") from error
-    components = list(parts(root, tier))
-    names = "\n".join(sorted(str(component.bom_ref) for component in components))
-    # Its number follows from its content, and it carries no time: two builds write one file.
-    bom = Bom(components=components, serial_number=uuid.uuid5(uuid.NAMESPACE_OID, names))
-    bom.metadata.component = _component("container", "", f"hearmeman-{tier}", "0", "")
-    bom.register_dependency(bom.metadata.component, components)
-    text = json.loads(JsonV1Dot6(bom).output_as_string())
-    text["metadata"].pop("timestamp", None)
+    image = image or build_image(tier, baked)
+    components = list(parts(root, tier, baked, image))
+    made_from = record.revision(root)
+    name = "-".join(["hearmeman", tier, *baked])
+    version = (made_from.commit or image.digest) + ("-dirty" if made_from.dirty else "")
+    purl = f"pkg:oci/{name}@{quote(image.digest, safe='')}"
+    itself = {"type": "container", "name": name, "version": version, "bom-ref": purl, "purl": purl}
+    itself["hashes"] = _sha256(image.digest.partition(":")[2])  # type: ignore[assignment]
+    references = sorted(component["bom-ref"] for component in components)
+    text = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        # Its number follows from its content, and it carries no time: two runs write one file.
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, image.digest + chr(10).join(references))}",
+        "metadata": {"component": itself},
+        "components": components,
+        "dependencies": [{"ref": purl, "dependsOn": references}],
+    }
     return json.dumps(text, indent=1, sort_keys=True) + "\n"
 
 
-def parts(root: Path, tier: str) -> Iterable[Component]:
-    """One component for each .deb, Python package and source of `tier`."""
+def parts(root: Path, tier: str, baked: Sequence[str], image: Image) -> Iterable[dict[str, Any]]:
+    """One component for each .deb, Python package, source tree and baked file."""
     chosen = tier_parts(tier)
+    stated = licences.read(image)
     userland = locks.userland(root)
-    for name in sorted({name for group in chosen["userland"] for name in userland["groups"][group]}):
+    for name in locks.packages(userland, chosen["userland"]):
         entry = userland["packages"][name]
-        qualifiers = {"arch": "amd64", "distro": "debian-12"}
-        yield _component("deb", "debian", name, entry["version"], entry["sha256"], qualifiers)
-    locked = locks.environments(root)
+        purl = f"pkg:deb/debian/{quote(name)}@{quote(entry['version'], safe='')}?arch=amd64&distro=debian-12"
+        yield _component("library", name, entry["version"], purl, entry["sha256"], stated.debs.get(name, []))
+    locked = locks.environments(root, chosen["environments"])
     wheels = {entry["file"]: entry for environment in chosen["environments"] for entry in locked[environment]}
     for _, entry in sorted(wheels.items()):
-        yield _component("pypi", "", entry["name"], entry["version"], entry["sha256"], {"file_name": entry["file"]})
+        purl = f"pkg:pypi/{entry['name']}@{quote(entry['version'], safe='')}?file_name={quote(entry['file'])}"
+        named = stated.wheels.get(_folder(entry), [])
+        yield _component("library", entry["name"], entry["version"], purl, entry["sha256"], named)
+    given = sources.folder()
+    replaced = set(sources.differing(given)) if given is not None else set()
     for name, lock in sorted(sources.locked().items()):
-        if name in chosen["inputs"]:
-            yield _component("github", lock["owner"].lower(), lock["repo"].lower(), lock["rev"], "")
+        if name not in chosen["inputs"]:
+            continue
+        if name in replaced and given is not None:
+            # Not the commit that is locked, but a folder of the operator's; its label in the image says the same.
+            tree = sources.tree_hash(given / name)
+            yield _component("library", name, f"overridden-{tree[7:19]}", f"pkg:generic/{name}", _hexadecimal(tree), [])
+        else:
+            purl = f"pkg:github/{lock['owner'].lower()}/{lock['repo'].lower()}@{lock['rev']}"
+            yield _component("library", name, lock["rev"], purl, _hexadecimal(lock["narHash"]), [])
+    for file in bake.files(tier, baked):
+        purl = f"pkg:generic/{quote(file['id'])}?file_name={quote(file['to'])}"
+        version = str(file["source"].get("revision", "")) or file["sha256"][:12]
+        kind = "machine-learning-model"
+        yield _component(
+            kind, file["to"], version, purl, file["sha256"], [file["licence"]] if "licence" in file else []
+        )
 
 
-def _component(
-    kind: str, namespace: str, name: str, version: str, sha256: str, qualifiers: Mapping[str, Any] | None = None
-) -> Component:
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
+def _folder(entry: dict[str, Any]) -> str:
+    """The stem of a Python package's dist-info folder."""
+    name = re.sub(r"[-_.]+", "_", entry["name"])
+    return f"{name}-{entry['version']}".lower()
 
-    purl = PackageURL(kind, namespace or None, name, version, dict(qualifiers or {}))
-    container = kind == "container"
-    return Component(
-        name=name,
-        version=version,
-        type=ComponentType.CONTAINER if container else ComponentType.LIBRARY,
-        purl=None if container else purl,
-        bom_ref=str(purl),
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)] if sha256 else [],
-    )
+
+def _component(kind: str, name: str, version: str, purl: str, sha256: str, named: Sequence[str]) -> dict[str, Any]:
+    component = {
+        "type": kind,
+        "name": name,
+        "version": version,
+        "bom-ref": purl,
+        "purl": purl,
+        "hashes": _sha256(sha256),
+    }
+    if named:
+        component["licenses"] = [{"license": {"name": name}} for name in named]
+    return component
+
+
+def _sha256(value: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": value}]
+
+
+def _hexadecimal(sri: str) -> str:
+    return base64.b64decode(sri.removeprefix("sha256-")).hex()

@@ -39,7 +39,9 @@ def locked() -> dict[str, dict[str, str]]:
 def differing(given: Path) -> list[str]:
     """Inputs whose tree in `given` is not the locked one."""
     return [
-        name for name, lock in locked().items() if (given / name).is_dir() and _hash(given / name) != lock["narHash"]
+        name
+        for name, lock in locked().items()
+        if (given / name).is_dir() and tree_hash(given / name) != lock["narHash"]
     ]
 
 
@@ -58,7 +60,7 @@ def overrides(given: Path | None) -> tuple[str, ...]:
         if not tree.is_dir():
             continue
         # Nix 2.8 asks the network for a reference without a date, even when the store holds it.
-        if _hash(tree) == lock["narHash"] and "lastModified" in lock:
+        if tree_hash(tree) == lock["narHash"] and "lastModified" in lock:
             nix("store", "add-path", "--name", "source", str(tree))
         else:
             words += ["--override-input", name, path_reference(tree)]
@@ -66,5 +68,6 @@ def overrides(given: Path | None) -> tuple[str, ...]:
 
 
 @cache
-def _hash(tree: Path) -> str:
+def tree_hash(tree: Path) -> str:
+    """A folder's NAR hash, SRI form."""
     return nix("hash", "path", str(tree))

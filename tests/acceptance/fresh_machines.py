@@ -26,18 +26,22 @@ class Machine:
     def __init__(self, suite: str, root: Path) -> None:
         self.root = root
         archive, security = mirrors()["debian"], mirrors()["debian-security"]
-        # What a person's pip and apt are told here holds there too: an index, a certificate.
-        told = ("PIP_", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-        self.environment = {name: value for name, value in os.environ.items() if name.startswith(told)}
+        # What a person's pip and apt are given here holds there too: an index, a certificate.
+        given = ("PIP_INDEX", "PIP_EXTRA", "PIP_TRUSTED", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        self.environment = {name: value for name, value in os.environ.items() if name.startswith(given)}
         self.environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
         subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), archive], check=True, stdout=sys.stderr)
         lines = [f"deb {archive} {suite} main", f"deb {archive} {suite}-updates main"]
         lines.append(f"deb {security} {suite}-security main")
         (root / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
-        for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
+        for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
             if Path(file).is_file():
-                (root / file[1:]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, root / file[1:])
+        authorities = Path("/etc/ssl/certs/ca-certificates.crt")
+        if authorities.is_file():
+            # Not in its own place: installing ca-certificates there writes that anew.
+            shutil.copyfile(authorities, root / "root/authorities.crt")
+            self.environment |= {"PIP_CERT": "/root/authorities.crt", "SSL_CERT_FILE": "/root/authorities.crt"}
         for name in flake.files(ROOT):
             (root / "root/hearmeman" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / "root/hearmeman" / name, follow_symlinks=False)

@@ -147,10 +147,10 @@ def test_plan_starts_and_writes_nothing(pod: Pod) -> None:
 
 
 def test_bad_settings_and_arguments_are_told_together(pod: Pod) -> None:
-    pod.environ |= {"COMFYUI_PORT": "x", "GPU_TIER": "huge", "COMFYUI_ARGS": "--medvram --listen"}
+    pod.environ |= {"COMFYUI_PORT": "x", "GPU_TIER": "huge", "COMFYUI_ARGS": "--nonsense --listen"}
     done = pod.boot()
     assert done.returncode == 2
-    for part in ("COMFYUI_PORT='x'", "GPU_TIER='huge'", "use COMFYUI_HOST"):
+    for part in ("COMFYUI_PORT='x'", "GPU_TIER='huge'", "--nonsense is not a flag", "use COMFYUI_HOST"):
         assert part in done.stderr
     assert not pod.run_dir.exists()
 

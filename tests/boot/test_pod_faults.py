@@ -10,7 +10,6 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fakes.comfyui import free_port
 from fakes.hub import Hub
 from hearmeman_build.build import Image
 from support.gated import TOKEN, GatedPod
+from support.inside import here, members, namespace, parent, report
 from support.pod import Pod
 
 CRASHING = "import sys\nprint('no good', flush=True)\nsys.exit(1)\n"
@@ -62,34 +62,6 @@ def status(port: str, path: str = "/status") -> tuple[int, Any]:
         return error.code, json.load(error)
     except OSError:
         return 0, {}
-
-
-def members(pod: Pod) -> Iterator[tuple[int, int]]:
-    """Every process of the pod: its pid here and its pid inside."""
-    inside = str(Path(f"/proc/{pod.init}/ns/pid").readlink())
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if _namespace(folder) == inside:
-                line = next(x for x in (folder / "status").read_text().splitlines() if x.startswith("NSpid:"))
-                yield int(folder.name), int(line.split()[-1])
-
-
-def report(pod: Pod, name: str) -> dict[str, Any]:
-    """What the wrapper says of its process."""
-    path = Path(f"/proc/{pod.init}/root/run/hearmeman/keep/{name}.json")
-    with contextlib.suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    return {}
-
-
-def here(pod: Pod, pid_inside: int) -> int:
-    """The pid here of a process in the pod."""
-    return next(outer for outer, inner in members(pod) if inner == pid_inside)
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def zombies(pod: Pod) -> list[int]:
@@ -304,17 +276,10 @@ def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path
             left = [
                 folder.name
                 for folder in Path("/proc").glob("[0-9]*")
-                if (folder / "ns/pid").is_symlink() and _namespace(folder) == inside
+                if (folder / "ns/pid").is_symlink() and namespace(folder) == inside
             ]
             assert left == []
         finally:
             pod.kill()
         for path in pod.volume.rglob("*.json"):
             json.loads(path.read_text())
-
-
-def _namespace(folder: Path) -> str:
-    try:
-        return str((folder / "ns/pid").readlink())
-    except OSError:
-        return ""

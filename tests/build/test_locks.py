@@ -19,7 +19,13 @@ ENVIRONMENTS = json.loads((ROOT / "nix/environments/lock.json").read_text())
 
 
 def test_locks_carry_names_and_hashes_never_addresses() -> None:
-    for lock in ("nix/userland/lock.json", "nix/environments/lock.json", "tests/test.lock", "tests/demo.lock"):
+    for lock in (
+        "nix/userland/lock.json",
+        "nix/environments/lock.json",
+        "poetry.lock",
+        "tests/test.lock",
+        "tests/demo.lock",
+    ):
         assert "://" not in (ROOT / lock).read_text(), lock
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import pin, sbom, sources
-from hearmeman_build.build import build_output, tier_parts
+from hearmeman_build import pin, sources
+from hearmeman_build.build import build_output
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
 from hearmeman_build.plugins.comfyui_options import read
@@ -77,22 +77,6 @@ def test_a_wrong_pin_changes_nothing(copy: Path, name: str, commit: str, why: st
     with pytest.raises(BuildError, match=why):
         pin.pin(copy, name, commit, print)
     assert ((copy / "flake.nix").read_bytes(), (copy / "flake.lock").read_bytes()) == before
-
-
-def test_the_list_of_parts_names_every_package_wheel_and_commit() -> None:
-    text = sbom.document(ROOT, "consumer")
-    assert text == sbom.document(ROOT, "consumer")
-    found = {component["purl"]: component for component in json.loads(text)["components"]}
-    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
-    environments = json.loads((ROOT / "nix/environments/lock.json").read_text())
-    debs = {name for group in ("core", "media", "build", "shell") for name in userland["groups"][group]}
-    files = {e["file"] for name in tier_parts("consumer")["environments"] for e in environments[name]}
-    assert len([purl for purl in found if purl.startswith("pkg:deb/debian/")]) == len(debs)
-    assert len([purl for purl in found if purl.startswith("pkg:pypi/")]) == len(files)
-    torch = next(component for purl, component in found.items() if purl.startswith("pkg:pypi/torch@2.8.0"))
-    locked = next(entry for entry in environments["comfyui"] if entry["name"] == "torch")
-    assert torch["hashes"] == [{"alg": "SHA-256", "content": locked["sha256"]}]
-    assert f"pkg:github/comfy-org/comfyui@{sources.locked()['comfyui']['rev']}" in found
 
 
 def test_comfyuis_options_are_read_from_its_own_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every `throw` of nix/: what is wrong, and the mend."""
+"""Every `throw` of nix/: what is wrong, and how to fix it. FLAKE stands for the flake's folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hearmeman_build import flake
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import nix
 
-_FETCH = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {{ }}; }})"
+_FETCH = "(import FLAKE/nix/fetch.nix { pkgs = { }; })"
 _MEMBERS = "{ comfyui = [ ]; xtts = [ ]; chatterbox = [ ]; }"
-_ENVIRONMENTS = f"(import {flake.folder()}/nix/environments.nix {{ fetch = {{ }}; plugin = x: x; lock = {_MEMBERS}; }})"
+_ENVIRONMENTS = f"(import FLAKE/nix/environments.nix {{ fetch = {{ }}; plugin = x: x; lock = {_MEMBERS}; }})"
 _LOCK = '{ snapshot = ""; groups.core = [ "gone" ]; packages = { }; }'
-_USERLAND = f"(import {flake.folder()}/nix/userland.nix {{ fetch.deb = snapshot: entry: entry; plugin = x: x; lock = {_LOCK}; }})"
-_MODELS = f"(import {flake.folder()}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }})"
+_USERLAND = f"(import FLAKE/nix/userland.nix {{ fetch.deb = snapshot: entry: entry; plugin = x: x; lock = {_LOCK}; }})"
+_MODELS = "(import FLAKE/nix/models.nix { pkgs = { }; layer = x: x; })"
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,12 @@ _MODELS = f"(import {flake.folder()}/nix/models.nix {{ pkgs = {{ }}; layer = x: 
         (f'{_USERLAND}.layers [ [ "core" ] ]', "package gone is in a group but not among the packages of"),
         (f'{_USERLAND}.layers [ [ "nope" ] ]', "no group nope in .*: add it to packages.txt, then `make lock`"),
         (
-            f'{_MODELS}.files {flake.folder()}/tests/smoke/catalogue.toml [ "nope" ]',
+            f'{_MODELS}.files FLAKE/tests/smoke/catalogue.toml [ "nope" ]',
             "no model nope in .*: it has smoke",
         ),
     ],
 )
 def test_a_throw_says_what_and_what_to_do(expression: str, why: str) -> None:
     with pytest.raises(BuildError, match=why):
-        nix("eval", "--impure", "--json", "--expr", f"builtins.deepSeq ({expression}) 1")
+        here = expression.replace("FLAKE", str(flake.folder()))
+        nix("eval", "--impure", "--json", "--expr", f"builtins.deepSeq ({here}) 1")

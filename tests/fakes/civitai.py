@@ -34,6 +34,8 @@ class CivitAI(Host):
     def __init__(self, versions: Mapping[int, Version], key: str = "civitai_test") -> None:
         super().__init__([(_Site, 0), (_Storage, 0)])
         self.versions = dict(versions)
+        self.models: dict[int, tuple[int, ...]] = {}
+        """Model -> the numbers of its versions, the newest first."""
         self.key = key
         self.moved = False
         """Whether the API has moved and says so by a redirect."""
@@ -63,6 +65,12 @@ class _Site(Handler):
                     {"Content-Type": "application/json"},
                     json.dumps(self.describe(int(found[1]), version)).encode(),
                 )
+        elif found := re.fullmatch(r"/api/v1/models/(\d+)", parts.path):
+            numbers = site.models.get(int(found[1]), ())
+            versions = [self.describe(number, site.versions[number]) for number in numbers]
+            about = {"id": int(found[1]), "name": f"Model {found[1]}", "modelVersions": versions}
+            body = json.dumps(about if versions else {"error": "No model with that id"}).encode()
+            self.send(200 if versions else 404, {"Content-Type": "application/json"}, body)
         elif found := re.fullmatch(r"/api/download/models/(\d+)", parts.path):
             self.download(site, int(found[1]), parse_qs(parts.query))
         else:

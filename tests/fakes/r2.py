@@ -25,12 +25,18 @@ class Fault:
     code: str = "InternalError"
     operation: str = ""
     """Only at this operation; empty: at any."""
+    key: str = ""
+    """Only where the key ends so."""
     times: int = 1
     """At so many requests."""
     after: bool = False
     """Do what was asked first, then fail."""
     seconds: float = 0.0
     """Wait before anything."""
+
+    def befalls(self, operation: str, key: str) -> bool:
+        """Tell whether it happens to a request."""
+        return self.times > 0 and self.operation in ("", operation) and key.endswith(self.key)
 
 
 class R2:

@@ -129,13 +129,16 @@ class Handler(BaseHTTPRequestHandler):
         self.r2.before(operation, key)
         with self.r2.lock:
             self.r2.requests.append(Request(operation, key, self.headers_by_name, time.time()))
-            fault = next((f for f in self.r2.faults if f.times > 0 and f.operation in ("", operation)), None)
+            fault = next((f for f in self.r2.faults if f.befalls(operation, key)), None)
             if fault is not None:
                 fault.times -= 1
         try:
             if fault is not None:
                 time.sleep(fault.seconds)
                 if not fault.after:
+                    if fault.status:  # An answer to half a request may be lost with the connection.
+                        self._body()
+                        self.body_read = True
                     self._fail(fault)
             body, sha256, md5, size = self._body()
             self.body_read = True
@@ -276,6 +279,10 @@ class Handler(BaseHTTPRequestHandler):
             raise _RefusedError(416, "InvalidRange", "the object is shorter")
         part = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(content)}"}
         return 206, {**headers, **part}, content[first : last + 1]
+
+    def _head_bucket(self, *unused: object) -> _Reply:
+        # botocore asks so, of its own accord, after a HEAD that was refused.
+        return 200, {}, b""
 
     def _list_objects(self, *unused: object) -> _Reply:
         prefix, delimiter = (self.query.get(name, [""])[0] for name in ("prefix", "delimiter"))

@@ -28,6 +28,7 @@ def civitai() -> Iterator[CivitAI]:
         888: Version({"cut.safetensors": LORA}, kilobytes=1.0),
     }
     with CivitAI(versions) as running:
+        running.models[55] = (12346, 12345)
         yield running
 
 
@@ -115,8 +116,15 @@ def test_civitais_size_is_compared(case: Case) -> None:
     [
         ("sd15", 2, "is no address; models of the catalogue are asked for with MODELS=sd15"),
         ("civitai:12345@lora", 2, "did you mean loras"),
-        ("civitai:999@loras", 1, "has no such file (404)"),
+        (
+            "civitai:999@loras",
+            1,
+            "CivitAI has no version 999: on a model's page it is the number after modelVersionId=",
+        ),
+        ("civitai:55@loras", 1, "55 is the number of a model, 'Model 55'; its versions are 12346 (v1), 12345 (v1)"),
+        ("civitai:12345/nope@loras", 1, f"has no such file; it has {NAME}, other.safetensors"),
         ("hf:a/b/nope.safetensors@loras", 1, "does not exist in that repository"),
+        ("hf:a/b/lora/x.safetensors@loras", 1, "(did you mean loras/x.safetensors?): nothing was added"),
         ("hf:a/none/x.safetensors@loras", 1, "does not exist or is private"),
     ],
 )
@@ -124,6 +132,15 @@ def test_what_cannot_be_added_is_told_and_not_noted(case: Case, address: str, co
     done = case.run("add", address, MODELS="")
     assert (done.code, told in done.err) == (code, True), done.err
     assert not (case.folder / ".hearmeman/added.json").exists()
+
+
+def test_what_an_earlier_image_added_and_this_one_does_not_understand_is_said_and_left_alone(case: Case) -> None:
+    assert case.run("add", "civitai:12345@loras", MODELS="").code == 0
+    noted = case.folder / ".hearmeman/added.json"
+    noted.write_text(json.dumps({"addresses": ["civitai:1@folder_of_an_old_node", "civitai:12345@loras"]}))
+    done = case.run("fetch", MODELS="")
+    assert done.code == 0, done.err
+    assert "models.added ignored=civitai:1@folder_of_an_old_node" in done.err
 
 
 def test_a_plain_address_is_verified_by_its_format_and_pinned_by_its_hash(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fakes.hub import Hub, Repo
 from fakes.serving import Stored
 from support.fetching import Case
+from support.repository import ROOT
 
 
 @pytest.fixture
@@ -58,5 +59,20 @@ def test_a_model_that_is_left_out_says_why_even_if_it_is_the_only_one(case: Case
     for words in (("plan",), ("fetch",)):
         done = case.run(*words, MODELS="", ENABLE_INFCAM="true", GPU_TIER="consumer")
         assert done.code == 0
-        assert "n0 is not fetched: it is for tier datacenter" in done.out + done.err
+        assert "n0 is not fetched: it is for tier datacenter" in " ".join((done.out + done.err).split())
         assert "no model is asked for" not in done.out
+
+
+def test_lists_and_plans_fit_eighty_columns(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    full = {"MODEL_CATALOGUE": str(ROOT / "python/hearmeman/models/catalogue.toml"), "MODELS": "flux1-dev,scail2"}
+    everything = {
+        "ENABLE_SCAIL": "true",
+        "ENABLE_STORYMEM": "true",
+        "ENABLE_ILLUSTRIOUS": "true",
+        "ENABLE_XTTS": "true",
+    }
+    for action in ("list", "plan"):
+        out = case.run(action, **full, **everything, VOLUME_SIZE_GB="1000000").out
+        assert len(out.splitlines()) > 20
+        assert [line for line in out.splitlines() if len(line) > 80] == []

@@ -32,6 +32,7 @@ def r2() -> Iterator[R2]:
 FAULTS = [
     (401, "Unauthorized", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (400, "InvalidArgument", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
+    (400, "ExpiredToken", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "SignatureDoesNotMatch", "keys", "check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"),
     (403, "AccessDenied", "forbidden", "give the token object read and write"),
     (404, "NoSuchBucket", "no-bucket", "set R2_BUCKET"),
@@ -39,6 +40,9 @@ FAULTS = [
     (429, "TooManyRequests", "slow-down", "waiting longer"),
     (500, "InternalError", "server", "a fault of its own"),
     (502, "", "server", "a fault of its own"),
+    (409, "OperationAborted", "server", "a fault of its own"),
+    (507, "InsufficientStorage", "full", "make room"),
+    (400, "RequestTimeout", "connection", "broke"),
     (0, "", "connection", "broke"),
 ]
 
@@ -83,12 +87,7 @@ def test_a_clock_that_is_wrong(r2: R2, tmp_path: Path) -> None:
 
 def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "1"}).start()
-
-    def refuse(operation: str, key: str) -> None:
-        if operation == "put_object" and key.endswith("bad.png"):
-            r2.fail(400, "EntityTooLarge", operation="put_object")
-
-    r2.before = refuse
+    r2.fail(400, "EntityTooLarge", operation="put_object", key="bad.png", times=1_000_000)
     try:
         (daemon.output / "bad.png").write_bytes(png(b"bad"))
         daemon.wait_said("kind=too-large")
@@ -103,12 +102,7 @@ def test_a_file_that_the_bucket_refuses_does_not_hold_the_others_up(r2: R2, tmp_
 
 def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "1"}).start()
-
-    def cut(operation: str, key: str) -> None:
-        if key.endswith("bad.png"):
-            r2.fail(operation=operation)
-
-    r2.before = cut
+    r2.fail(key="bad.png", times=1_000_000)
     try:
         daemon.wait_said("sync.started")
         for number in range(20):
@@ -118,6 +112,58 @@ def test_a_file_whose_connection_always_breaks_does_not_hold_the_others_up(r2: R
         daemon.wait_for(lambda: len(r2.objects) == 20, "the others")
         assert daemon.stop() == 3
         assert daemon.report()["left"] == ["bad.png"]
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (403, "AccessDenied"), (400, "InvalidRequest")])
+def test_one_file_that_always_fails_is_said_once_and_named_until_it_is_sent(
+    r2: R2, tmp_path: Path, status: int, code: str
+) -> None:
+    daemon = Sync(tmp_path, r2.environ()).start()
+    r2.fail(status, code, key="bad.png", times=1_000_000)
+    try:
+        daemon.wait_said("sync.reconciled")
+        (daemon.output / "bad.png").write_bytes(png(b"bad"))
+        daemon.wait_said("sync.failed")
+
+        def tries() -> int:
+            return len([request for request in r2.requests if request.key.endswith("bad.png")])
+
+        # Others come and go meanwhile, and each of their successes ends what looks like an outage.
+        for number in range(12):
+            (daemon.output / f"{number}.png").write_bytes(png(number))
+            daemon.wait_for(lambda n=number: len(r2.objects) == n + 1, "the others")  # type: ignore[misc]
+        daemon.wait_for(lambda: tries() >= 5, "five tries", 60)
+        assert daemon.log().count("sync.failed") == 1, daemon.log()
+        assert daemon.log().count("sync.healed") <= 1
+        report = daemon.report()
+        assert (report["failing_files"], report["last_error_file"], report["problem"]) == (1, "bad.png", "")
+        (named,) = report["failing"]
+        assert (named["file"], named["failures"] >= 3, named["why"]) == ("bad.png", True, report["last_error"])
+        assert report["last_error_fixed_at"] is None
+        r2.heal()
+        (daemon.output / "bad.png").touch()  # A change is tried at once.
+        daemon.wait_for(lambda: daemon.report()["last_error_fixed_at"] is not None, "success")
+        assert daemon.report()["failing_files"] == 0
+        assert len(r2.objects) == 13
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_every_failing_file_is_counted_and_some_are_named(r2: R2, tmp_path: Path) -> None:
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "0.5"})
+    r2.fail(400, "InvalidRequest", operation="put_object", times=1_000_000)
+    for number in range(30):
+        (daemon.output / f"{number:02}.png").write_bytes(png(number))
+    daemon.start()
+    try:
+        report = daemon.state / "sync.json"
+        daemon.wait_for(lambda: report.exists() and daemon.report().get("failing_files") == 30, "all thirty")
+        assert [one["file"] for one in daemon.report()["failing"]] == [f"{number:02}.png" for number in range(20)]
+        assert daemon.report()["uploaded_files"] == 0
+        assert daemon.stop() == 3
     finally:
         daemon.kill()
 

@@ -198,6 +198,21 @@ def test_a_start_without_a_bucket_does_not_hold_the_pod_up(r2: R2, tmp_path: Pat
     assert done.stderr.count("workspace.waiting") == 1
 
 
+def test_a_file_that_did_not_come_at_the_start_is_fetched_again(r2: R2, tmp_path: Path) -> None:
+    first, second = VolumeOfPod(tmp_path, r2, "one"), VolumeOfPod(tmp_path, r2, "two")
+    first.write(user__a_json="a", user__b_json="b")
+    first.run("save")
+
+    def fail_once(operation: str, key: str) -> None:
+        if "/files/" in key and not r2.faults:
+            r2.fail(503, "ServiceUnavailable")
+
+    r2.before = fail_once
+    done = second.run("restore", "--at-start", "60")
+    assert sorted(second.files()) == ["user/a.json", "user/b.json"]
+    assert done.stderr.count("workspace.waiting") == 1
+
+
 def test_a_save_that_leads_out_of_its_folder_is_not_used(r2: R2, tmp_path: Path) -> None:
     first, second = VolumeOfPod(tmp_path, r2, "one"), VolumeOfPod(tmp_path, r2, "two")
     first.write(user__a_json="a")
@@ -294,7 +309,7 @@ def test_old_files_are_pruned_only_when_no_save_names_them(r2: R2, tmp_path: Pat
     for key, found in r2.objects.items():
         found.at -= 0 if key == young else 2 * 86400
     before = set(r2.objects)
-    assert "1 files, 3 B" in pod.run("prune").stdout
+    assert "1 file, 3 B" in pod.run("prune").stdout
     assert set(r2.objects) == before
     pod.run("prune", "--yes")
     assert set(r2.objects) == before - {loose}

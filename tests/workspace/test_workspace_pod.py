@@ -56,7 +56,7 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
                     assert restored.stat().st_uid == COMFYUI.uid, restored
             shown = inside(pod, "workspace", "restore", "--dry-run")
             assert "of pod first" in shown
-            assert "2 files are here already" in shown
+            assert "already here: 2 files" in shown
             (second / "ComfyUI/input/by_hand.png").write_text("x")
             done = json.loads(inside(pod, "workspace", "save", "--json"))
             assert done["added"] == ["input/by_hand.png"]

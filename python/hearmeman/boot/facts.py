@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from hearmeman.door.ports import doors
 from hearmeman.settings import Settings
 from hearmeman.storage import ROOT_MOUNT, Mount, mount_of, nearest
 from hearmeman.tune.machine import Memory
-from hearmeman.users import why_not_separate
+from hearmeman.users import SETPRIV, why_not_separate
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _separation(volume: Path) -> tuple[str, str]:
     proc = Path("/proc/self")
     texts = (_text(proc / name) for name in ("status", "uid_map", "gid_map"))
     status, uid_map, gid_map = texts
-    why = why_not_separate(status, uid_map, shutil.which("setpriv") is not None, gid_map)
+    why = why_not_separate(status, uid_map, Path(SETPRIV).exists(), gid_map)
     if why:
         return why, ""
     answer = probe(volume)

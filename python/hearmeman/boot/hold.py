@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 from hearmeman.state_file import write_json
-from hearmeman.users import DOOR, ROOT, User, why_not_separate, wrapped
+from hearmeman.users import DOOR, ROOT, SETPRIV, User, why_not_separate, wrapped
 
 REMIND_SECONDS = 600.0
 AGAIN_SECONDS = 5.0
@@ -125,7 +124,7 @@ def _prepare(held: Held, reason: str, run_dir: Path, python: str) -> dict[str, t
 
     proc = Path("/proc/self")
     texts = [(proc / name).read_text(encoding="utf-8") for name in ("status", "uid_map")]
-    separate = not why_not_separate(texts[0], texts[1], shutil.which("setpriv") is not None)
+    separate = not why_not_separate(texts[0], texts[1], Path(SETPRIV).exists())
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "held.json", {"reason": reason, "listens": held.listens, "since": time.time()}, durable=False)
     (run_dir / "held.txt").write_text(f"This pod could not start.\n\n{redact(reason)}\n\n", encoding="utf-8")

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hearmeman import redact
+from hearmeman.boot import ended
+from hearmeman.boot.ended import oom_kills
 from hearmeman.boot.output import Output
 from hearmeman.errors import PassingError
 from hearmeman.log import line
@@ -23,6 +25,7 @@ from hearmeman.state_file import read_json, write_json
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 60.0
+LINES_SECONDS = 2.0
 FINAL_CODES = (0, 2, 3)
 """Exit codes after which a process that runs once is not tried again: done, wrongly asked, partly done."""
 LONGEST_PAUSE_ONCE = 600.0
@@ -40,6 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--needs", type=Path, action="append", default=[], help="the same, and only if it ended with 0")
     parser.add_argument("--directory", default="/", help="where the process is started (%(default)s)")
     parser.add_argument("--oom-score", type=int, default=0, help="how much sooner the kernel ends it, 0 to 1000")
+    parser.add_argument("--note", default="", help="regular expression of lines to keep in the report")
     parser.add_argument("--umask", type=lambda text: int(text, 8), help="the process's umask, octal")
     parser.add_argument("--stop-seconds", type=float, default=10.0, help="seconds between SIGTERM and SIGKILL")
     parser.add_argument("--boot-started", type=float, help="CLOCK_BOOTTIME at the entrypoint's start")
@@ -71,7 +75,8 @@ class Keeper:
         self.name: str = args.name
         self.environment: dict[str, str] = json.loads(args.env_file.read_text(encoding="utf-8"))
         redact.learn(self.environment)
-        self.output = Output(self.name, args.log)
+        self.output = Output(self.name, args.log, args.note)
+        self.reported = 0.0
         self.stopping = False
         self.facts: dict[str, object] = {
             "name": self.name,
@@ -99,7 +104,7 @@ class Keeper:
         self._wait_for_others()
         pause = 0.0
         while not self.stopping:
-            began = time.monotonic()
+            began, kills = time.monotonic(), oom_kills()
             code = self._one_life()
             if self.stopping:
                 self._report(exit=code)
@@ -110,9 +115,12 @@ class Keeper:
                 self._say("process.done", exit=code, seconds=alive)
                 return code
             pause = next_pause(pause, alive, self.args.once)
-            self._report(pid=None, exit=code)
-            event = "process.unfinished" if self.args.once and code == PassingError.exit_code else "process.died"
-            self._say(event, exit=code, alive=alive, again_in=pause)
+            why, last = ended.why(code, kills, oom_kills()), self.output.last
+            if self.args.once and code == PassingError.exit_code:
+                self._say("process.unfinished", exit=code, again_in=pause)
+            else:
+                self._say("process.died", exit=code, why=why or None, last=last or None, alive=alive, again_in=pause)
+            self._report(pid=None, exit=code, why=why, last_line=last, again_at=time.time() + pause)
             self._sleep(pause)
         self._report(pid=None)
         return 0
@@ -130,28 +138,31 @@ class Keeper:
         while not self.stopping:
             why = "; ".join(filter(None, (self._lacks(path) for path in (*self.args.after, *self.args.needs))))
             if not why:
+                self._report(waits="")
                 return
             if why != said:
                 self._say("process.waiting", why=why)
+                self._report(waits=why)
                 said = why
             self._sleep(0.2)
 
     def _lacks(self, path: Path) -> str:
         report = read_json(path)
         if not report.get("done"):
-            return f"{path.stem} is not done yet"
+            tried = report.get("exit")
+            return f"{path.stem} is not done yet" + (f" (it ended with {tried} and is tried again)" if tried else "")
         return f"{path.stem} ended with {report['exit']}" if path in self.args.needs and report.get("exit") else ""
 
     def _one_life(self) -> int:
         try:
-            # The process's own group, so that what it leaves behind can be ended with it.
+            # A session of its own: what it leaves behind can be ended with it, and it can signal nobody of ours.
             child = subprocess.Popen(
                 self.args.argv,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                process_group=0,
+                start_new_session=True,
                 cwd=self.args.directory,
                 preexec_fn=self._before_exec,
                 umask=-1 if self.args.umask is None else self.args.umask,
@@ -162,7 +173,8 @@ class Keeper:
         seconds = self._since_boot() if self.facts["starts"] == 0 else None
         starts = self.facts["starts"]
         assert isinstance(starts, int)
-        self._report(pid=child.pid, starts=starts + 1, done=False)
+        self.output.notes.clear()
+        self._report(pid=child.pid, starts=starts + 1, done=False, notes=[])
         if seconds is not None:
             self._report(exec_seconds=seconds)
             self._say(f"{self.name} exec", seconds=seconds)
@@ -207,6 +219,14 @@ class Keeper:
                 child.stdout.close()
                 return child.returncode
 
+    def _report_lines(self) -> None:
+        """Keep the report's lines fresh: what ComfyUI could not load, and what a process that runs once is doing."""
+        if len(self.output.notes) != len(self.facts.get("notes", ())):  # type: ignore[arg-type]
+            self._report(notes=list(self.output.notes))
+        elif self.args.once and time.monotonic() - self.reported > LINES_SECONDS:
+            self.reported = time.monotonic()
+            self._report(last_line=self.output.last)
+
     def _poll_ms(self, deadline: float | None) -> float | None:
         if deadline is None or deadline == float("inf"):
             return None
@@ -216,6 +236,7 @@ class Keeper:
         try:
             while data := os.read(pipe, 65536):
                 self.output.feed(data)
+                self._report_lines()
                 if self.output.broken:
                     self.stopping = True  # Nobody reads this any more: supervisord is gone.
                 if len(data) < 65536:

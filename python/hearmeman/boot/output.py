@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ LOG_BYTES = 10 * 1024**2
 KEPT_LOGS = 3
 """Old log files beside the current one: NAME.log.1 is the newest of them."""
 LONGEST_LINE = 64 * 1024
+LAST_CHARACTERS = 300
+MOST_NOTES = 50
 # Root writes here: never through a link.
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -23,10 +26,15 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 class Output:
     """Lines of a process, each with its name before it, to stdout and to a log file that is rotated by size."""
 
-    def __init__(self, name: str, log: Path) -> None:
+    def __init__(self, name: str, log: Path, note: str = "") -> None:
         self.prefix = f"[{name}] ".encode()
         self.log = log
         self.rest = b""
+        self.last = ""
+        """The process's last line that is not empty, for who asks why it ended."""
+        self.note = re.compile(note) if note else None
+        self.notes: list[str] = []
+        """Lines that match `note`, the first few."""
         self.broken = False
         self.log_failed = False
 
@@ -34,7 +42,7 @@ class Output:
         """Take what the process wrote; whole lines go on, of a line redrawn with carriage returns the last state."""
         *lines, rest = (self.rest + data).split(b"\n")
         for text in lines:
-            self.write(_last_drawn(text.rstrip(b"\r")))
+            self._line(_last_drawn(text.rstrip(b"\r")))
         self.rest = _last_drawn(rest)
         if len(self.rest) > LONGEST_LINE:
             self.flush()
@@ -42,8 +50,15 @@ class Output:
     def flush(self) -> None:
         """Write a last line that has no end."""
         if self.rest:
-            self.write(self.rest)
+            self._line(self.rest)
             self.rest = b""
+
+    def _line(self, text: bytes) -> None:
+        if text.strip():
+            self.last = redact_line(text).decode("utf-8", "replace").strip()[:LAST_CHARACTERS]
+            if self.note and len(self.notes) < MOST_NOTES and self.note.search(self.last):
+                self.notes.append(self.last)
+        self.write(text)
 
     def write(self, text: bytes) -> None:
         """Write one line to both places; a full disk stops the log file and not the process."""

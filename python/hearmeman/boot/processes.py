@@ -16,7 +16,9 @@ _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
+_DAY = 86400.0
 _MARGIN_SECONDS = 2.0
+_FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
 """So that what uploads its outputs outlives it when memory runs out."""
 
@@ -49,6 +51,8 @@ class Process:
     """Whom it runs as."""
     first: tuple[str, ...] = ()
     """Words put before the command where it has a user of its own: root's work before it."""
+    notes: str = ""
+    """Regular expression of lines of its output that `hearmeman status` is to know of."""
     oom_score: int = 0
     """How much sooner than others the kernel ends it when memory runs out, 0 to 1000."""
 
@@ -80,6 +84,8 @@ class Table:
         if self._has_owners:
             yield self._owners()
         yield self._models()
+        if self.machine.memory.gpus:
+            yield self._check()
         if self.settings.enable_r2_sync:
             yield self._sync()
             if self.settings.sync_workspace:
@@ -131,6 +137,7 @@ class Table:
             needs=("models",) if settings.wait_for_models else (),
             directory=settings.comfyui_dir,
             user=COMFYUI,
+            notes=_FAILED_NODES,
             oom_score=_COMFYUI_DIES_FIRST,
         )
 
@@ -168,6 +175,19 @@ class Table:
             first=self._us(*words, "--then") if self._has_owners else (),
         )
 
+    def _check(self) -> Process:
+        # As the fetch: it writes in the models folder, to learn how fast that is, and a report in the state folder.
+        return Process(
+            name="check",
+            argv=self._us("check", "--report", f"{self.settings.state_path}/machine.json"),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
+            user=FETCH,
+        )
+
     def _sync(self) -> Process:
         share = stop_shares(self.settings)[1]
         drain = max(0.0, min(self.settings.sync_drain_seconds, share - 1))
@@ -183,12 +203,11 @@ class Table:
 
     def _workspace(self) -> Iterator[Process]:
         """What comes back from the bucket: settings and workflows, added nodes and packages; inputs beside ComfyUI."""
-        restore = ("workspace", "restore")
-        at_start = (*restore, "--at-start", f"{_RESTORE_SECONDS:g}", "--only", "user")
-        yield self._restoring("workspace", at_start, WORKSPACE)
+        restore = ("workspace", "restore", "--at-start")
+        yield self._restoring("workspace", (*restore, f"{_RESTORE_SECONDS:g}", "--only", "user"), WORKSPACE)
         # What git and pip run is foreign code, and gets no key.
         yield self._restoring("added", ("nodes", "install"), COMFYUI, after=("workspace",))
-        yield self._restoring("inputs", (*restore, "--not-removed"), WORKSPACE, after=("workspace",))
+        yield self._restoring("inputs", (*restore, f"{_DAY:g}"), WORKSPACE, after=("workspace",))
 
     def _restoring(self, name: str, words: tuple[str, ...], user: User, after: tuple[str, ...] = ()) -> Process:
         return Process(
@@ -255,7 +274,7 @@ class Table:
 
     def _jupyter(self) -> Process:
         settings = self.settings
-        argv = [self.image.jupyter_python, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+        argv = [self.image.jupyter_python, "-P", "-m", "jupyterlab", "--allow-root", "--no-browser"]
         argv += [f"--ServerApp.ip={settings.jupyter_host}", f"--ServerApp.port={settings.jupyter_port}"]
         argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={settings.volume_dir}"]
         shell = [*self._us("as-comfyui", "--"), "/bin/bash"]
@@ -287,7 +306,6 @@ class Table:
             secrets={"JUPYTER_PASSWORD": "JUPYTER_TOKEN"},
             stop_stage=1,
             stop_seconds=min(5.0, stop_shares(settings)[0]),
-            directory=settings.volume_dir,
             user=JUPYTER,
         )
 

@@ -50,6 +50,8 @@ def keep_argv(process: Process, run_dir: Path, logs: Path, python: str, started:
     argv += ["--directory", process.directory, "--umask", f"{process.user.umask:03o}"]
     if process.oom_score:
         argv += ["--oom-score", str(process.oom_score)]
+    if process.notes:
+        argv += ["--note", process.notes]
     if process.once:
         argv.append("--once")
     for name in process.after:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import json
 import time
@@ -152,8 +153,11 @@ class Door:
 
     async def _look(self) -> None:
         before = self.readiness
-        pid = int(read_json(self.run_dir / "keep/comfyui.json").get("pid") or 0)
+        keep = read_json(self.run_dir / "keep/comfyui.json")
+        pid = int(keep.get("pid") or 0)
         self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
+        if not self.readiness.ready and (end := collect.end_of(keep)):
+            self.readiness = dataclasses.replace(self.readiness, why=f"{self.readiness.why}; {end}")
         if self.readiness.ready and "comfyui_ready" not in self.phases:
             self.phases["comfyui_ready"] = collect.since_start(self.boot)
         if self.readiness != before:

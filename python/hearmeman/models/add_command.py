@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 
 from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.models.address import AddressError, parse
 from hearmeman.models.asked import is_address, nearest
-from hearmeman.models.catalogue import File
+from hearmeman.models.catalogue import File, HuggingFace, Snapshot
 from hearmeman.models.context import Context
-from hearmeman.models.errors import FetchError, TransientError
+from hearmeman.models.errors import FetchError, NotFoundError, TransientError
 from hearmeman.models.http import Http
+from hearmeman.models.lock import is_pinned
 from hearmeman.models.sources import Sources
 from hearmeman.models.statements import Statements
 from hearmeman.terminal import size
@@ -20,6 +22,10 @@ from hearmeman.terminal import size
 
 class NotAddedError(UsageError):
     """`remove` names what was never added."""
+
+
+class UnwritableError(HearmemanError):
+    """What was added cannot be noted on the volume."""
 
 
 class SourceError(HearmemanError):
@@ -51,7 +57,7 @@ def add(args: argparse.Namespace, context: Context) -> Context:
         if file.id in files:
             _ask(file, context, args.json)
     noted = context.store.read_added()
-    context.store.note_added([*noted, *(one for one in args.models if one not in noted)])
+    _note([*noted, *(one for one in args.models if one not in noted)], context)
     return dataclasses.replace(context, models=tuple(model for model in context.models if model.id in ids))
 
 
@@ -71,10 +77,22 @@ def remove(args: argparse.Namespace, context: Context) -> int:
         if id not in added:
             raise NotAddedError(f"{name!r} was not added{nearest(name, added)}: there are {', '.join(added) or 'none'}")
         gone.add(added[id])
-    context.store.note_added(set(added.values()) - gone)
+    _note(set(added.values()) - gone, context)
+    if args.json:
+        print(json.dumps({"removed": sorted(gone)}, indent=2))
+        return 0
     print("\n".join(f"forgotten: {address}" for address in sorted(gone)))
     print("`hearmeman models prune` names their files, and with --yes removes them")
     return 0
+
+
+def _note(addresses: Iterable[str], context: Context) -> None:
+    try:
+        context.store.note_added(addresses)
+    except OSError as error:
+        raise UnwritableError(
+            f"{context.store.added} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
+        ) from error
 
 
 def _ask(file: File, context: Context, quiet: bool) -> None:
@@ -85,16 +103,31 @@ def _ask(file: File, context: Context, quiet: bool) -> None:
             statements.name(file)
             file = _now(file, context)
         found = statements.ask(file)
-        statements.keep(file, found)
+        if not is_pinned(file):
+            statements.keep(file, found)
+    except NotFoundError as error:
+        raise SourceError(f"{error}{_near(file, statements.sources)}: nothing was added") from error
     except (FetchError, TransientError) as error:
         raise SourceError(f"{error}: nothing was added") from error
     except OSError as error:
         where = error.filename or context.store.root
-        raise SourceError(f"{where} cannot be written: {error.strerror}: nothing was added") from error
+        raise UnwritableError(f"{where} cannot be written: {error.strerror}: nothing was added") from error
     if not quiet:
         stated = "size not stated" if found.size is None else size(found.size)
         digest = f"sha256 {found.sha256[:12]}" if found.sha256 else "no hash stated: it is noted once it is here"
         print(f"{file.to}  {stated}, {digest}", flush=True)
+
+
+def _near(file: File, sources: Sources) -> str:
+    """Suggest files of the same repository that may have been meant."""
+    source = file.source
+    if not isinstance(source, HuggingFace):
+        return ""
+    try:
+        listing = sources.list(Snapshot(repo=source.repo, revision=source.revision, exclude=()))
+    except (FetchError, TransientError):
+        return ""
+    return nearest(source.path, [part.path for part in listing.parts])
 
 
 def _now(file: File, context: Context) -> File:

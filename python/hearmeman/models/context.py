@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hearmeman.log import log
 from hearmeman.models import lock
-from hearmeman.models.address import with_addresses
+from hearmeman.models.address import AddressError, with_addresses
 from hearmeman.models.asked import asked_for, for_tier, is_address, listed
 from hearmeman.models.catalogue import Catalogue, Model, read
 from hearmeman.models.folders import COMFYUI_FOLDERS
@@ -72,8 +73,16 @@ def make_context(environ: Mapping[str, str], names: Sequence[str] = ()) -> Conte
     """
     settings = load(environ)
     path, store = Path(settings.model_catalogue), Store(Path(settings.models_path))
-    wanted = [*names, *listed(settings.models), *store.read_added()]
-    plain, ids = with_addresses(read(path), [name for name in wanted if is_address(name)])
+    wanted = [name for name in (*names, *listed(settings.models)) if is_address(name)]
+    plain, ids = with_addresses(read(path), wanted)
+    for address in store.read_added():
+        try:
+            plain, found = with_addresses(plain, [address])
+        except AddressError as error:
+            # What an earlier image understood must not end this one's start.
+            log("models.added", ignored=address, why=error)
+        else:
+            ids |= found
     names = [name for name in names if not is_address(name)] + list(ids.values())
     asked = asked_for(plain, settings, names)
     host = _host(settings, any(m.tiers or m.vram_gb for m in asked))

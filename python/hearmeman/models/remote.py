@@ -44,6 +44,8 @@ def check_offer(file: File, remote: Remote) -> None:
     """
     if file.size and remote.size and remote.size != file.size:
         raise moved(file.to, file.source, f"offers {remote.size} bytes, the catalogue names {file.size}")
+    if file.size is None and file.about and remote.size is not None and remote.size < file.about / 2:
+        raise moved(file.to, file.source, f"offers {remote.size} bytes, about {file.about} are expected")
     for ours, theirs in ((file.sha256, remote.sha256), (file.blob, remote.blob)):
         if ours and theirs and ours != theirs:
             raise moved(

@@ -6,7 +6,7 @@ import json
 
 from hearmeman.models.catalogue import Catalogue, Model
 from hearmeman.models.plan import Plan, Step
-from hearmeman.terminal import size, table
+from hearmeman.terminal import pairs, size, table
 
 
 def catalogue(known: Catalogue, asked: set[str]) -> str:
@@ -25,8 +25,8 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
             )
         )
     lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what asks for it"), right=(2, 3))
-    end = "* is asked for by the settings; ~ is a rounded size, > lacks a file of unknown size, ? is all unknown"
-    return "\n".join([*lines, end])
+    end = ["* is asked for by the settings; ~ is a rounded size,", "> lacks a file of unknown size, ? is all unknown"]
+    return "\n".join([*lines, *end])
 
 
 def asked_by(model: Model) -> list[str]:
@@ -52,7 +52,7 @@ def _size(known: Catalogue, model: Model) -> tuple[int, str]:
 
 def plan(made: Plan) -> str:
     """Render a plan: files in their order, notes, sums."""
-    notes = [f"note: {note}" for note in made.notes]
+    notes = pairs(("note", note) for note in made.notes)
     if not made.steps:
         why = "nothing to fetch" if made.notes else "no model is asked for"
         return "\n".join([f"{why}: `hearmeman models list` shows every model and what asks for it", *notes])

@@ -66,6 +66,11 @@ class Memory(BaseModel):
     gpu_memory_mode: Literal["auto", "full", "model_cpu_offload", "sequential_cpu_offload"] = var(
         "auto", "memory mode; auto follows the GPU"
     )
+    sage_attention: bool = var(
+        False,
+        "use SageAttention if a try on this GPU works; ComfyUI's start waits for that. It is faster and less exact, "
+        "and some models make black pictures with it",
+    )
 
 
 class Doors(BaseModel):
@@ -199,7 +204,12 @@ class Sync(BaseModel):
         "png,jpg,jpeg,webp,mp4,webm,gif,wav,mp3,flac", "file name extensions that are uploaded, in any case"
     )
     sync_uploads: int = var(12, "files uploaded at one time", ge=1, le=64)
-    sync_watch: bool = var(True, "hear of new files from the kernel; they are found by looking either way")
+    sync_bandwidth: float = var(
+        0, "MB a second that all uploads together may take (1 MB is a million bytes); 0 means no limit", ge=0
+    )
+    sync_watch: bool = var(
+        True, "let the kernel report which files are closed and so finished; without it they must be still for longer"
+    )
     sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
     sync_keep_local_days: float = var(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
+import re
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -13,7 +15,7 @@ from typing import Any
 
 from hearmeman.state_file import read_json
 
-STATES = ("models", "sync")
+STATES = ("models", "sync", "machine")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def status(run_dir: Path) -> dict[str, Any]:
         process["keep"] = read_json(run_dir / "keep" / f"{process['name']}.json")
         process["what"] = words(process)
     phases = dict(boot.get("phases", {}))
+    comfyui = read_json(run_dir / "keep/comfyui.json")
     for process in processes:
         seconds = process["keep"].get("exec_seconds")
         if process["name"] == "comfyui" and seconds is not None:
@@ -52,7 +55,51 @@ def status(run_dir: Path) -> dict[str, Any]:
         **{name: read_json(state / f"{name}.json") or None for name in STATES},
         "processes": processes,
         "not_working": boot.get("failed", {}),
+        "failed_nodes": failed_nodes(comfyui.get("notes", [])),
+        "warnings": [*boot.get("warnings", []), *filling(boot)],
     }
+
+
+_FULL = 0.95
+_CANNOT_IMPORT = re.compile(r"Cannot import (.+) module for custom nodes: ?(.*)")
+_IMPORT_FAILED = re.compile(r"\(IMPORT FAILED\): (.+)")
+
+
+def failed_nodes(notes: Iterable[str]) -> dict[str, str]:
+    """Name the custom nodes that ComfyUI could not load, each with its reason, from lines of ComfyUI's output."""
+    found: dict[str, str] = {}
+    for note in notes:
+        if match := _CANNOT_IMPORT.search(note):
+            found[Path(match[1]).name] = match[2] or "see ComfyUI's log"
+        elif match := _IMPORT_FAILED.search(note):
+            found.setdefault(Path(match[1].strip()).name, "see ComfyUI's log")
+    return found
+
+
+def filling(boot: Mapping[str, Any]) -> list[str]:
+    """Warn of a volume that filled up since the boot."""
+    path = str(boot.get("volume", {}).get("path", ""))
+    try:
+        seen = os.statvfs(path)
+    except OSError:
+        return []
+    used = 1 - seen.f_bavail / seen.f_blocks if seen.f_blocks else 0.0
+    if used < _FULL:
+        return []
+    free = seen.f_bavail * seen.f_frsize / 1e9
+    return [
+        f"{path} is {used:.0%} full, {free:.1f} GB are free: outputs and models may not fit; "
+        "delete files there, `hearmeman models prune` removes models that are not enabled"
+    ]
+
+
+def end_of(keep: Mapping[str, Any]) -> str:
+    """Say how a process ended that does not run now; nothing while it runs."""
+    if keep.get("pid") or keep.get("exit") is None:
+        return ""
+    said = [f"it ended with exit {keep['exit']}", keep.get("why", "")]
+    said.append(f"its last line: {keep['last_line']}" if keep.get("last_line") else "")
+    return "; ".join(filter(None, said))
 
 
 def words(process: Mapping[str, Any]) -> str:
@@ -64,13 +111,17 @@ def words(process: Mapping[str, Any]) -> str:
         what = f"ended with {keep.get('exit')}"
     elif keep.get("pid"):
         what = f"running, pid {keep['pid']}, up {process['now'] - process['start']} s"
+        what += f": {keep['last_line']}" if keep.get("last_line") and keep.get("exit") is None else ""
     elif keep.get("starts") and process["statename"] == "RUNNING":
-        what = "died, waits to be started again"
+        left = max(0, round(keep.get("again_at", 0) - process["now"]))
+        what = "died, is started again" + (f" in {left} s" if left else "")
     elif process["statename"] == "RUNNING":
-        what = "not started yet"
+        what = "not started yet" + (f": {keep['waits']}" if keep.get("waits") else "")
     else:
         what = f"not running ({process['statename'].lower()})"
     last = f", last exit {keep['exit']}" if keep.get("exit") is not None and not keep.get("done") else ""
+    last += f": {keep['why']}" if last and keep.get("why") else ""
+    last += f"; its last line: {keep['last_line']}" if last and keep.get("last_line") and not keep.get("pid") else ""
     again = f", started {keep['starts']} times" if keep.get("starts", 0) > 1 else ""
     return f"{what}{again}{last}"
 

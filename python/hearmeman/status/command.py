@@ -50,10 +50,14 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         shown += [f"door       {words}" for words in boot.get("doors", [])]
     shown += [f"{process['name']:10} {process['what']}" for process in found["processes"]]
     shown += [f"{name:10} does not work: {why}" for name, why in found["not_working"].items()]
+    shown += [f"node       {name} was not loaded: {why}" for name, why in found["failed_nodes"].items()]
     for name in ("models", "sync"):
         content = found[name]
         simple = {k: v for k, v in content.items() if isinstance(v, str | int | float | bool)} if content else {}
         text = " ".join(f"{key}={value}" for key, value in simple.items())
         shown.append(f"{name + '.json':12} {text or 'nothing yet'} ({boot.get('state_dir', '')}/{name}.json)")
-    shown += [f"warning    {warning}" for warning in boot.get("warnings", [])]
+    for finding in (found["machine"] or {}).get("findings", []):
+        words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
+        shown.append(f"machine    {finding['name']} {words}: {finding['what']}")
+    shown += [f"warning    {warning}" for warning in found["warnings"]]
     return shown + ([f"problem    {found['problem']}"] if found["problem"] else [])

@@ -17,6 +17,7 @@ from typing import IO, Any
 from botocore.exceptions import ClientError
 
 from hearmeman.settings import Settings
+from hearmeman.sync.bandwidth import Bandwidth
 from hearmeman.sync.client import Requests, make_client
 
 LOOK_SECONDS = 10.0
@@ -106,6 +107,7 @@ class Bucket:
         """Whether a put with `If-None-Match: *` leaves what lies there alone; None: not known yet."""
         self.completes_conditionally: bool | None = None
         """The same of a multipart upload's completion."""
+        self.bandwidth = Bandwidth(settings.sync_bandwidth)
         self._look_until = 0.0
         self._learning = threading.Lock()
 

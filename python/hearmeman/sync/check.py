@@ -20,7 +20,7 @@ from hearmeman.sync.journal import Journal, Record, journal_file
 from hearmeman.sync.keys import object_key, with_content
 from hearmeman.sync.proof import Digests, difference, digests
 from hearmeman.sync.tree import Seen, look, names, outputs, seen
-from hearmeman.terminal import Bar, bars, size
+from hearmeman.terminal import Bar, bars, count, size
 
 AT_ONCE = 8
 MOST_SHOWN = 50
@@ -152,18 +152,14 @@ def lines(found: list[Found], where: str, size_only: bool = False) -> list[str]:
     """Render the result for a person."""
     same = [row for row in found if row.verdict == "same"]
     how = "size" if size_only else "size and hash"
-    shown = [f"{_files(len(same))}, {size(sum(row.bytes for row in same))}, are in {where} by {how}"]
+    shown = [f"{count(len(same), 'file')}, {size(sum(row.bytes for row in same))}, are in {where} by {how}"]
     for verdict, words in _BAD.items():
         rows = [row for row in found if row.verdict == verdict]
         if rows:
-            shown.append(f"{_files(len(rows))} {words}:")
+            shown.append(f"{count(len(rows), 'file')} {words}:")
             shown += [f"  {row.file}" + (f": {row.why}" if row.why else "") for row in rows[:MOST_SHOWN]]
             shown += [f"  and {len(rows) - MOST_SHOWN} more; --json names all"] if len(rows) > MOST_SHOWN else []
     return shown
-
-
-def _files(count: int) -> str:
-    return f"{count:,} {'file' if count == 1 else 'files'}"
 
 
 def _known(settings: Settings) -> dict[str, Record]:

@@ -16,6 +16,7 @@ from hearmeman.errors import HearmemanError
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
+    from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.free import Sweeper
     from hearmeman.sync.report import Report
     from hearmeman.workspace.watch import Watch
@@ -127,7 +128,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
-    beside = list(_beside(settings, report))
+    beside = list(_beside(settings, bucket, report))
     asked_to_stop.tell(daemon.stop, *(one.stop for one in beside))
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
@@ -140,19 +141,19 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     os._exit(0 if everything else 3)
 
 
-def _beside(settings: Settings, report: Report) -> Iterator[Watch | Sweeper]:
+def _beside(settings: Settings, bucket: Bucket, report: Report) -> Iterator[Watch | Sweeper]:
     """Start what works beside the daemon, each in a thread of its own."""
     if settings.sync_keep_local_days or settings.sync_keep_local_gb:
         from hearmeman.sync.free import Sweep, Sweeper
 
-        sweeper = Sweeper(Sweep.of(settings), report.note)
+        sweeper = Sweeper(Sweep.of(settings, bucket), report.note)
         sweeper.start()
         yield sweeper
     if settings.sync_workspace:
         from hearmeman.workspace.space import Space
         from hearmeman.workspace.watch import Watch
 
-        watch = Watch(Space.of(settings), report.note)
+        watch = Watch(Space.of(settings, bucket), report.note)
         watch.start()
         yield watch
 

@@ -12,7 +12,7 @@ from typing import Any
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import Settings
 from hearmeman.sync.journal import Journal, journal_file
-from hearmeman.terminal import pairs, size
+from hearmeman.terminal import count, pairs, size
 
 
 class NoJournalError(HearmemanError):
@@ -129,7 +129,7 @@ def show(settings: Settings, as_json: bool) -> int:
 
 def lines(cost: Cost, prices: Mapping[str, Any]) -> list[str]:
     """Render the cost for a person."""
-    stored = f"{cost.objects} objects, {size(cost.stored_bytes)}: ${cost.storage_dollars_month:.4f} a month"
+    stored = f"{count(cost.objects, 'object')}, {size(cost.stored_bytes)}: ${cost.storage_dollars_month:.4f} a month"
     rows = [("stored", stored)]
     rows += [
         (m.month, f"{size(m.sent_bytes)} sent, {m.class_a} class A and {m.class_b} class B requests: ${m.dollars:.4f}")

@@ -21,7 +21,7 @@ class Failure:
     """One kind of failure."""
 
     kind: str
-    """A short name, the same for every failure with the same mend."""
+    """A short name, the same for every failure with the same remedy."""
     sentence: str
     """What a person needs to know."""
     everywhere: bool
@@ -32,6 +32,9 @@ _CODES = {
     "InvalidAccessKeyId": "keys",
     "SignatureDoesNotMatch": "keys",
     "InvalidAccessKey": "keys",
+    "ExpiredToken": "keys",
+    "InvalidToken": "keys",
+    "TokenRefreshRequired": "keys",
     "Unauthorized": "keys",
     "401": "keys",
     "AuthorizationHeaderMalformed": "keys",
@@ -47,6 +50,12 @@ _CODES = {
     "429": "slow-down",
     "ServiceUnavailable": "server",
     "InternalError": "server",
+    "OperationAborted": "server",
+    "RequestTimeout": "connection",
+    "408": "connection",
+    "QuotaExceeded": "full",
+    "InsufficientStorage": "full",
+    "507": "full",
     "KeyTooLongError": "key",
     "EntityTooLarge": "too-large",
 }
@@ -113,6 +122,7 @@ _SENTENCES = {
     "clock": "this machine's clock is too far from the server's at {endpoint}: set the clock",
     "slow-down": "{endpoint} asks for fewer requests ({detail}): waiting longer between them",
     "server": "{endpoint} has a fault of its own ({detail}): waiting for it",
+    "full": "the bucket or its account has no room left ({detail}): make room or raise its limit",
     "key": "the bucket refuses so long a name: shorten the file's name or its folders'",
     "too-large": "the bucket refuses a file of this size",
     "tls": "no secure connection to {endpoint} ({detail}): check R2_ENDPOINT, and this machine's clock and certificates",

@@ -84,14 +84,14 @@ class Sweep:
     """SYNC_KEEP_LOCAL_GB."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Sweep:
-        """Make it from the settings.
+    def of(cls, settings: Settings, bucket: Bucket | None = None) -> Sweep:
+        """Make it from the settings, over a bucket that is used already or one of its own.
 
         Raises:
             SettingsError: the bucket's address or a key is not set.
         """
         return cls(
-            Bucket(settings, 2),
+            bucket or Bucket(settings, 2),
             Path(settings.output_path).resolve(),
             names(settings.sync_extensions),
             journal_file(Path(settings.state_path), settings.r2_endpoint, settings.r2_bucket),

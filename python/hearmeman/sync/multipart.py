@@ -117,7 +117,8 @@ class Parts:
     ) -> None:
         def send(number: int) -> None:
             start = (number - 1) * upload.part_size
-            piece = Slice(content.descriptor, start, min(upload.part_size, content.size - start), progress)
+            size, pace = min(upload.part_size, content.size - start), self.bucket.bandwidth.wait
+            piece = Slice(content.descriptor, start, size, progress, pace)
             body = cast("IO[bytes]", piece)
             etag = self.bucket.put_part(upload.key, upload.upload_id, number, body, content.md5[number - 1])
             if self.journal is not None:
@@ -146,10 +147,17 @@ class Parts:
 class Slice(io.RawIOBase):
     """`size` bytes of a file from `start` on, as a file of its own; the descriptor may be shared."""
 
-    def __init__(self, descriptor: int, start: int, size: int, progress: Callable[[int], None]) -> None:
-        """Stand at the slice's beginning; `progress` is told each move, backwards too."""
+    def __init__(
+        self,
+        descriptor: int,
+        start: int,
+        size: int,
+        progress: Callable[[int], None],
+        pace: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Stand at the slice's beginning; `progress` is given each move, backwards too, `pace` waits before each read."""
         self._descriptor, self._start, self.size, self._at = descriptor, start, size, 0
-        self._progress = progress
+        self._progress, self._pace = progress, pace
 
     def readable(self) -> bool:
         """Say yes."""
@@ -181,6 +189,7 @@ class Slice(io.RawIOBase):
         data = os.pread(self._descriptor, wanted, self._start + self._at)
         if not data and wanted:
             raise FileChangedError("it has become shorter")
+        self._pace(len(data))
         self._at += len(data)
         self._progress(len(data))
         return data

@@ -14,7 +14,7 @@ from hearmeman.settings import Settings
 from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.explain import explained
 from hearmeman.sync.journal import Journal, journal_file
-from hearmeman.terminal import age, size, table
+from hearmeman.terminal import age, count, size, table
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def show(settings: Settings, everywhere: bool, abort: bool, older_than_hours: fl
     bucket = Bucket(settings, 4)
     now = time.time()
     prefix = "" if everywhere else f"{settings.r2_prefix}/"
-    with explained(bucket):
+    # Some servers answer so where there is no upload at all.
+    found: list[Half] = []
+    with explained(bucket), contextlib.suppress(bucket.client.exceptions.NoSuchUpload):
         found = sorted(_open(bucket, prefix, _known(settings)), key=lambda half: half.begun)
     ended = [half for half in found if abort and not half.file and now - half.begun >= older_than_hours * 3600]
     for half in ended:
@@ -65,7 +67,7 @@ def lines(found: list[Half], ended: list[Half], abort: bool, hours: float, now: 
     if not found:
         return ["nothing is half sent"]
     rows = [
-        (half.key, size(half.bytes), f"{half.parts} parts", age(now - half.begun), _note(half, ended, abort, hours))
+        (half.key, size(half.bytes), count(half.parts, "part"), age(now - half.begun), _note(half, ended, abort, hours))
         for half in found
     ]
     shown = table(rows, right=(1, 2), wraps=(0, -1))

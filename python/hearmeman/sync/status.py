@@ -11,7 +11,7 @@ from typing import Any
 
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import Settings
-from hearmeman.terminal import age, size
+from hearmeman.terminal import age, count, size
 
 
 class NoReportError(HearmemanError):
@@ -53,20 +53,20 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
     running = f"running, pid {facts.get('pid')}" if facts["running"] else "not running"
     shown = [
         f"sync      {running}: {facts.get('folder')} to s3://{facts.get('bucket')} at {facts.get('endpoint')}",
-        f"backlog   {facts.get('backlog_files', 0)} files, {size(facts.get('backlog_bytes', 0))}, "
+        f"backlog   {count(facts.get('backlog_files', 0), 'file')}, {size(facts.get('backlog_bytes', 0))}, "
         f"{facts.get('uploading', 0)} of them on their way",
-        f"sent      {facts.get('uploaded_files', 0)} files, {size(facts.get('uploaded_bytes', 0))} since the start; "
+        f"sent      {count(facts.get('uploaded_files', 0), 'file')}, {size(facts.get('uploaded_bytes', 0))} since the start; "
         f"{facts.get('journaled_files', 0)} known to be in the bucket",
     ]
     if "last_success_at" in facts:
         shown.append(f"last      {facts['last_success_key']}, {age(now - facts['last_success_at'])}")
     if facts.get("removed_files"):
         shown.append(
-            f"removed   {facts['removed_files']} files, {size(facts['removed_bytes'])}, that are in the bucket"
+            f"removed   {count(facts['removed_files'], 'file')}, {size(facts['removed_bytes'])}, that are in the bucket"
         )
     if space := facts.get("workspace"):
         made = f", {age(now - space['at'])}" if space["save"] else ""
-        shown.append(f"workspace save {space['save']}{made}: {space['files']} files, {size(space['bytes'])}")
+        shown.append(f"workspace save {space['save']}{made}: {count(space['files'], 'file')}, {size(space['bytes'])}")
     if facts.get("workspace_problem"):
         shown.append(f"workspace is not saved: {facts['workspace_problem']}")
     if facts.get("problem"):
@@ -82,11 +82,11 @@ def lines(facts: Mapping[str, Any], now: float) -> list[str]:
 
 def _failing(facts: Mapping[str, Any], now: float) -> list[str]:
     """Name the files that failed and have not been sent since."""
-    count, named = facts.get("failing_files", 0), facts.get("failing", [])
-    if not count:
+    total, named = facts.get("failing_files", 0), facts.get("failing", [])
+    if not total:
         return []
-    shown = [f"failing   {count} {'file' if count == 1 else 'files'}; tried again until each is sent"]
+    shown = [f"failing   {count(total, 'file')}; tried again until each is sent"]
     for one in named:
         since = f", {one['failures']} times, first {age(now - one['since'])}"
         shown.append(f"          {one['file']}: {one['why']}{since}")
-    return shown + ([f"          and {count - len(named)} more"] if count > len(named) else [])
+    return shown + ([f"          and {total - len(named)} more"] if total > len(named) else [])

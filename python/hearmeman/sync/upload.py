@@ -139,13 +139,15 @@ class Uploader:
         metadata: Mapping[str, str],
         progress: Callable[[int], None],
     ) -> None:
+        pace = self.bucket.bandwidth.wait
         if content.held is not None:
+            pace(content.size)
             self.bucket.put(key, content.held, metadata)
             if self.journal is not None:  # It pays where many files follow.
                 self.bucket.try_condition(key, content.held, metadata)
             progress(content.size)
         elif not content.is_large:
-            body = cast("IO[bytes]", Slice(content.descriptor, 0, content.size, progress))
+            body = cast("IO[bytes]", Slice(content.descriptor, 0, content.size, progress, pace))
             self.bucket.put(key, body, metadata, content.md5[0])
         else:
 

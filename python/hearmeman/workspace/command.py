@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.log import log
-from hearmeman.terminal import Bar, age, bars, size, table
+from hearmeman.terminal import Bar, age, bars, count, size, table
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
@@ -46,9 +46,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     restoring.add_argument("--from", type=int, metavar="N", dest="number", help="an earlier save; see `list`")
     restoring.add_argument("--only", choices=("user", "input"), help="only this folder")
     restoring.add_argument(
-        "--not-removed", action="store_true", help="leave out what was removed here since the last save"
+        "--at-start",
+        type=float,
+        metavar="SECONDS",
+        help="as at the start of a pod: wait for the bucket so long, and leave out what was removed here since the last save",
     )
-    restoring.add_argument("--at-start", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     listing = command("list", "the saves in the bucket, newest last")
     listing.add_argument("--json", action="store_true", help="print JSON")
     pruning = command("prune", "remove files from the bucket that no save names any more; without --yes show them")
@@ -96,12 +98,15 @@ def _save(space: Space, settings: Settings, dry_run: bool, as_json: bool) -> int
         print(f"save {done.save.number} {verb} in {space.address}: {_words(done.save)}")
     if done.unread:
         text = "\n".join(f"  {path}: {why}" for path, why in done.unread.items())
-        raise PartlyDoneError(f"{len(done.unread)} files were not read, what was saved of them before stays:\n{text}")
+        raise PartlyDoneError(
+            f"{count(len(done.unread), 'file')} could not be read; what was saved of them before stays:\n{text}"
+        )
     return 0
 
 
 def _words(save: Any) -> str:
-    return f"{len(save.files)} files, {size(save.size)}, {len(save.nodes)} added nodes, {len(save.packages)} added packages"
+    parts = (count(len(save.files), "file"), size(save.size), count(len(save.nodes), "added node"))
+    return ", ".join((*parts, count(len(save.packages), "added package")))
 
 
 def _tops(args: argparse.Namespace) -> tuple[str, ...]:
@@ -119,7 +124,7 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
         print(json.dumps({"number": 0}) if args.json else f"there is no save in {space.address}")
         return 0
     with space.lock():
-        wanted = restore.plan(space, found, _tops(args), all_missing=not args.not_removed)
+        wanted = restore.plan(space, found, _tops(args))
         failed: dict[str, str] = {}
         if not args.dry_run:
             with _bar("fetching", wanted.bytes, shown=not args.json) as progress:
@@ -133,12 +138,16 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
             if path not in failed:
                 print(f"  {'would be fetched' if args.dry_run else 'fetched'} {path}, {size(entry.size)}")
         when = age(time.time() - found.at)
-        print(f"save {found.number} of pod {found.pod}, {when}: {_words(found)}; {wanted.there} files are here already")
+        print(
+            f"save {found.number} of pod {found.pod}, {when}: {_words(found)}; already here: {count(wanted.there, 'file')}"
+        )
         if found.nodes or found.packages:
             print("added nodes and packages: `hearmeman nodes install --dry-run` shows what is missing of them")
     if failed:
         text = "\n".join(f"  {path}: {why}" for path, why in failed.items())
-        raise PartlyDoneError(f"{len(failed)} files did not come back; run it again to try them once more:\n{text}")
+        raise PartlyDoneError(
+            f"{count(len(failed), 'file')} did not come back; run it again to try them once more:\n{text}"
+        )
     return 0
 
 
@@ -151,6 +160,7 @@ def _at_start(space: Space, seconds: float, tops: tuple[str, ...]) -> int:
     deadline = time.monotonic() + seconds
     said = ""
     while True:
+        failed: dict[str, str] = {}
         try:
             with explained(space.store.bucket), space.lock():
                 latest, _ = space.store.latest()
@@ -160,27 +170,26 @@ def _at_start(space: Space, seconds: float, tops: tuple[str, ...]) -> int:
         except SaveError as error:
             raise PartlyDoneError(f"the workspace was not restored: {error}") from error
         except HearmemanError as error:
-            if time.monotonic() > deadline:
-                raise PartlyDoneError(
-                    f"the workspace was not restored within {seconds:g} s: {error}; ComfyUI starts without it; later: "
-                    "hearmeman workspace restore"
-                ) from error
-            if str(error) != said:
-                log("workspace.waiting", why=error)
-                said = str(error)
-            time.sleep(PAUSE)
+            why = str(error)
         else:
-            log(
-                "workspace.restored",
-                save=latest.number,
-                files=len(wanted.missing) - len(failed),
-                there=wanted.there,
-                nodes=len(latest.nodes),
-                packages=len(latest.packages),
+            why = next(iter(failed.values()), "")
+            got = len(wanted.missing) - len(failed)
+            if got or not failed:
+                counts = {"nodes": len(latest.nodes), "packages": len(latest.packages)}
+                log("workspace.restored", save=latest.number, files=got, there=wanted.there, **counts)
+        if not why:
+            return 0
+        if time.monotonic() > deadline:
+            for path, reason in failed.items():
+                log("workspace.not_restored", file=path, why=reason)
+            raise PartlyDoneError(
+                f"the workspace was not restored within {seconds:g} s: {why}; ComfyUI starts without it; "
+                "`hearmeman workspace restore` brings it later"
             )
-            for path, why in failed.items():
-                log("workspace.not_restored", file=path, why=why)
-            return 3 if failed else 0
+        if why != said:
+            log("workspace.waiting", failed=len(failed) or None, why=why)
+            said = why
+        time.sleep(PAUSE)
 
 
 def _list(space: Space, as_json: bool) -> int:
@@ -232,7 +241,7 @@ def _prune(space: Space, yes: bool) -> int:
         for name, _ in loose:
             space.store.forget_file(name)
     what = "were removed" if yes else "would be removed; --yes removes them"
-    print(f"{len(loose)} files, {total}, that no save names and that are older than a day {what}")
+    print(f"{count(len(loose), 'file')}, {total}, older than a day and named by no save, {what}")
     return 0
 
 

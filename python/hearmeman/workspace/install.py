@@ -77,6 +77,8 @@ def run(settings: Settings, environ: Mapping[str, str], image_file: Path, second
         log(
             "node.not_restored", name=name, version=node.version, why="no public git address is known: install it again"
         )
+    counts = {"nodes": len(lacks.nodes), "packages": len(lacks.packages), "by_hand": len(lacks.by_hand)}
+    log("nodes.missing" if any(counts.values()) else "nodes.complete", failed=len(failed) or None, **counts)
     if failed:
         raise PartlyDoneError(
             f"not fetched: {', '.join(failed)}; the rest is there. `hearmeman nodes install` tries again; UPDATE_NODES_SECONDS is what it may take"

@@ -17,6 +17,7 @@ from hearmeman.workspace import added
 from hearmeman.workspace.contents import FORMAT, Node, Save, SaveError, parse
 from hearmeman.workspace.store import Store
 
+CONNECTIONS = 12
 ADDED = "workspace-added.json"
 """File in the state folder: the nodes and packages of the save that was restored."""
 
@@ -37,14 +38,14 @@ class Space:
     """This pod's name."""
 
     @classmethod
-    def of(cls, settings: Settings, connections: int = 12) -> Space:
-        """Make it from the settings; nothing is sent yet.
+    def of(cls, settings: Settings, bucket: Bucket | None = None) -> Space:
+        """Make it from the settings, over a bucket that is used already or one of its own; nothing is sent yet.
 
         Raises:
             SettingsError: the bucket's address or a key is not set.
         """
         return cls(
-            Store(Bucket(settings, connections), f"{settings.r2_prefix}/workspace"),
+            Store(bucket or Bucket(settings, CONNECTIONS), f"{settings.r2_prefix}/workspace"),
             Path(settings.comfyui_dir),
             Path(settings.own_path) / "overlays",
             Path(settings.state_path),

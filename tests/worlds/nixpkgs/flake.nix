@@ -18,8 +18,9 @@
     {
       legacyPackages.x86_64-linux = {
         dpkg = "/another/dpkg";
+        python311 = "/another/python311";
+        mkShell = arguments: arguments;
         git = "/another/git";
-        python3 = "/another/python3";
         skopeo = "/another/skopeo";
         zstd = "/another/zstd";
         writeShellApplication =

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 from hearmeman.log import log
 from hearmeman.models.catalogue import CivitAI
-from hearmeman.models.errors import ContradictionError, FetchError, GatedError, NotFoundError, UnsafeError
+from hearmeman.models.errors import (
+    ContradictionError,
+    FetchError,
+    GatedError,
+    NotFoundError,
+    TransientError,
+    UnsafeError,
+)
 from hearmeman.models.http import Http, host, origin
 from hearmeman.models.remote import Remote
 from hearmeman.models.sources.token import Token, TokenRefusedError
@@ -38,6 +46,8 @@ def _resolve(source: CivitAI, settings: Settings, key: str, http: Http) -> Remot
         raise ContradictionError(FetchError(f"{host(endpoint)} did not describe the version")) from error
     except GatedError as error:
         raise TokenRefusedError(str(error)) if key else GatedError(f"{error}; set CIVITAI_API_KEY") from error
+    except NotFoundError as error:
+        raise NotFoundError(_no_version(source, endpoint, headers, trusted, http)) from error
     chosen = _choose(files, source)
     _refuse_infected(chosen)
     hashes = {name.lower(): str(value).lower() for name, value in (chosen.get("hashes") or {}).items()}
@@ -51,6 +61,17 @@ def _resolve(source: CivitAI, settings: Settings, key: str, http: Http) -> Remot
         name=str(chosen.get("name") or ""),
         stated=True,
     )
+
+
+def _no_version(
+    source: CivitAI, endpoint: str, headers: dict[str, str], trusted: frozenset[tuple[str, str, int]], http: Http
+) -> str:
+    """Say that there is no such version; a model's number is easily taken for one of its versions'."""
+    with contextlib.suppress(FetchError, TransientError, ValueError, KeyError, TypeError):
+        model = json.loads(http.text(f"{endpoint}/api/v1/models/{source.version}", headers, trusted))
+        versions = ", ".join(f"{one['id']} ({one.get('name')})" for one in model["modelVersions"][:5])
+        return f"{source.version} is the number of a model, {model.get('name')!r}; its versions are {versions}: name one of them"
+    return f"CivitAI has no version {source.version}: on a model's page it is the number after modelVersionId="
 
 
 def _size(chosen: dict[str, Any]) -> int | None:

@@ -1,0 +1,4 @@
+# Only so that it can stand where the input stands.
+{
+  outputs = { self }: { };
+}
