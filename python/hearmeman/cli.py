@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("hearmeman.status.command", "what runs, what was fetched, what was uploaded"),
     "env": ("hearmeman.settings.command", "every variable, its value and where that comes from"),
     "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
+    "check": ("hearmeman.tune.check_command", "try GPU, disk and network, and say what is unsound"),
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
@@ -49,6 +50,7 @@ _PROCESS = {
 }
 """Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
 _RUN_AS = {
+    "check": "FETCH",
     "models": "FETCH",
     "sync": "SYNC",
     "upload": "SYNC",

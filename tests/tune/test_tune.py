@@ -72,15 +72,31 @@ def test_no_gpu_is_said_plainly() -> None:
 
 
 def test_wishes_win_and_too_high_a_tier_warns() -> None:
-    chosen = tune(memory(12288), FLAGS, tier="datacenter", mode="sequential_cpu_offload")
+    chosen = tune(memory(16376), FLAGS, tier="datacenter", mode="sequential_cpu_offload")
     assert (chosen.tier, chosen.memory_mode, chosen.arguments) == (
         "datacenter",
         "sequential_cpu_offload",
-        ("--vram-headroom", "6"),
+        ("--vram-headroom", "7"),
     )
     assert any("GPU_TIER=datacenter" in warning for warning in chosen.warnings)
     assert tune(memory(8192), FLAGS, mode="full").arguments == ()
     assert tune(memory(81559), FLAGS, mode="model_cpu_offload").arguments == ("--disable-smart-memory",)
+
+
+@pytest.mark.parametrize("vram", [4096, 8192, 12288, 16376, 24564, 49140, 81559])
+def test_a_mode_means_the_same_whether_it_is_chosen_or_asked_for(vram: int) -> None:
+    chosen = tune(memory(vram), FLAGS)
+    asked = tune(memory(vram), FLAGS, mode=chosen.memory_mode)
+    assert (asked.memory_mode, asked.arguments) == (chosen.memory_mode, chosen.arguments)
+    assert "which this GPU gets anyway" in asked.reasons["memory_mode"]
+
+
+@pytest.mark.parametrize("vram", [4096, 8192, 12288, 24564])
+def test_voices_never_reserve_more_than_half_of_the_gpu(vram: int) -> None:
+    for voices in (("XTTS",), ("XTTS", "Chatterbox")):
+        reserved = float(tune(memory(vram), FLAGS, voices=voices).arguments[-1])
+        assert reserved <= vram / 2048
+    assert tune(memory(4096), FLAGS, voices=("XTTS", "Chatterbox")).arguments[-2:] == ("--reserve-vram", "2")
 
 
 def test_own_arguments_push_out_what_they_exclude() -> None:

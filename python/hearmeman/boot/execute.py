@@ -37,6 +37,9 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
             if plan.separate and owner is not ROOT:
                 os.chown(run_dir / name, owner.uid, owner.gid)
         _links(plan, run_dir)
+        if plan.state:
+            # It speaks of the GPU that was there then.
+            (Path(plan.state) / "machine.json").unlink(missing_ok=True)
         for process in plan.processes:
             env = {**process.env, **{alias: environ[name] for name, alias in process.secrets.items()}}
             _write_private(run_dir / "env" / f"{process.name}.json", json.dumps(env))
@@ -54,7 +57,7 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
         text = configuration(plan, run_dir, Path(plan.logs), python, started, os.urandom(16).hex(), os.geteuid() == 0)
         _write_private(config, text, DOOR.gid if plan.separate else -1)
     except owners.PlantedError as error:
-        raise BootError(f"{error.filename}: {error.strerror}: nothing was started") from error
+        raise BootError(f"{error.filename}: {error.strerror}: nothing was started; remove that link") from error
     except OSError as error:
         raise BootError(
             f"{error.filename or run_dir} cannot be written: {error.strerror}: nothing was started; "

@@ -274,6 +274,8 @@ def _warnings(
             f"COMFYUI_COMMIT={settings.comfyui_commit} has no effect: this image holds ComfyUI {image.comfyui_rev[:12]}; "
             "another commit is another image"
         )
+    if settings.sage_attention and not machine.memory.gpus:
+        found.append("SAGE_ATTENTION=true has no effect without a GPU")
     if settings.enable_xtts and not settings.coqui_tos_agreed:
         found.append(
             "XTTS v2's licence (CPML) allows no commercial use: set COQUI_TOS_AGREED=true to say that you accept it"

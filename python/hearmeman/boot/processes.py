@@ -84,6 +84,8 @@ class Table:
         if self._has_owners:
             yield self._owners()
         yield self._models()
+        if self.machine.memory.gpus:
+            yield self._check()
         if self.settings.enable_r2_sync:
             yield self._sync()
             if self.settings.sync_workspace:
@@ -171,6 +173,19 @@ class Table:
             user=FETCH,
             # It may write where ComfyUI's group may: folders of an older pod are given to that first.
             first=self._us(*words, "--then") if self._has_owners else (),
+        )
+
+    def _check(self) -> Process:
+        # As the fetch: it writes in the models folder, to learn how fast that is, and a report in the state folder.
+        return Process(
+            name="check",
+            argv=self._us("check", "--report", f"{self.settings.state_path}/machine.json"),
+            env=self.base,
+            secrets={},
+            stop_stage=1,
+            stop_seconds=min(1.0, stop_shares(self.settings)[0]),
+            once=True,
+            user=FETCH,
         )
 
     def _sync(self) -> Process:

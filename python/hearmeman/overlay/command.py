@@ -13,7 +13,7 @@ from pathlib import Path
 from hearmeman.errors import HearmemanError
 from hearmeman.image import IMAGE_FILE, read_image
 from hearmeman.log import log
-from hearmeman.overlay import venv
+from hearmeman.overlay import sage, venv
 from hearmeman.state_file import read_json, write_json
 
 TRY_SECONDS = 600.0
@@ -84,6 +84,7 @@ def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]
         if works(overlay, argv, env):
             argv = [str(overlay.python), *argv[1:]]
             env["PATH"] = f"{overlay.python.parent}:{env.get('PATH', '')}".rstrip(":")
+    argv += sage.arguments(argv, environ)
     os.execve(argv[0], argv, env)
 
 

@@ -66,6 +66,11 @@ class Memory(BaseModel):
     gpu_memory_mode: Literal["auto", "full", "model_cpu_offload", "sequential_cpu_offload"] = var(
         "auto", "memory mode; auto follows the GPU"
     )
+    sage_attention: bool = var(
+        False,
+        "use SageAttention if a try on this GPU works; ComfyUI's start waits for that. It is faster and less exact, "
+        "and some models make black pictures with it",
+    )
 
 
 class Doors(BaseModel):

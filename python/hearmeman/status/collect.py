@@ -15,7 +15,7 @@ from typing import Any
 
 from hearmeman.state_file import read_json
 
-STATES = ("models", "sync")
+STATES = ("models", "sync", "machine")
 
 
 @dataclass(frozen=True)

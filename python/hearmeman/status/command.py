@@ -56,5 +56,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         simple = {k: v for k, v in content.items() if isinstance(v, str | int | float | bool)} if content else {}
         text = " ".join(f"{key}={value}" for key, value in simple.items())
         shown.append(f"{name + '.json':12} {text or 'nothing yet'} ({boot.get('state_dir', '')}/{name}.json)")
+    for finding in (found["machine"] or {}).get("findings", []):
+        words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
+        shown.append(f"machine    {finding['name']} {words}: {finding['what']}")
     shown += [f"warning    {warning}" for warning in found["warnings"]]
     return shown + ([f"problem    {found['problem']}"] if found["problem"] else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -178,11 +179,15 @@ def _gpu_rules(gpu: Gpu, tier: str, mode: str, draft: _Draft) -> tuple[str, str]
     effect = {
         "full": "ComfyUI keeps on the GPU what fits",
         "model_cpu_offload": "models leave the GPU after each use",
-        "sequential_cpu_offload": "half of the VRAM stays free of weights, which are streamed from RAM",
+        "sequential_cpu_offload": "ComfyUI is asked to leave half of the VRAM free when it loads weights",
     }
-    if mode == "auto":
+    # A mode that the GPU has anyway means what it means without being asked for.
+    if mode in ("auto", row_mode):
         for text in row_arguments:
-            draft.give(text, seen)
+            headroom = ": ComfyUI is asked to leave that many GB free when it loads weights"
+            draft.give(text, seen + (headroom if text.startswith("--vram-headroom") else ""))
+        if mode != "auto":
+            draft.reasons["memory_mode"] += ", which this GPU gets anyway"
         return chosen_tier, row_mode
     for text in wished[mode]:
         draft.give(text, f"GPU_MEMORY_MODE={mode}: {effect[mode]}")
@@ -200,9 +205,12 @@ def _voice_rule(gpu: Gpu, voices: Sequence[str], draft: _Draft) -> None:
         return
     need = sum(VOICE_GB[name] for name in voices)
     names_text = " and ".join(voices)
-    draft.give(
-        f"--reserve-vram {OWN_RESERVE_GB + need:g}", f"{names_text} hold about {need:g} GB of VRAM beside ComfyUI"
-    )
+    wanted, half = OWN_RESERVE_GB + need, math.floor(gpu.vram_mib / 1024 * 5) / 10
+    reason = f"{names_text} hold about {need:g} GB of VRAM beside ComfyUI"
+    if wanted > half:
+        # More would leave ComfyUI nothing to load a model into; on a small card it reserved more than there was.
+        reason += f"; no more than half of the {gpu.vram_mib} MiB is kept for them"
+    draft.give(f"--reserve-vram {min(wanted, half):g}", reason)
     if need * 1024 > gpu.vram_mib / 2:
         draft.warnings.append(
             f"{names_text} need about {need:g} GB of the {gpu.vram_mib} MiB of VRAM: "
