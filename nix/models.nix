@@ -71,7 +71,7 @@ let
     if !(locked file) then
       throw (
         "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; "
-        + "run `hearmeman models lock ${file.id}`"
+        + "run `make lock-models` where its source can be reached"
       )
     else
       pkgs.fetchurl {
