@@ -37,7 +37,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
-soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync
+soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch with mishaps, 200 of a sync
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
