@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -313,6 +314,15 @@ def test_old_files_are_pruned_only_when_no_save_names_them(r2: R2, tmp_path: Pat
     assert set(r2.objects) == before
     pod.run("prune", "--yes")
     assert set(r2.objects) == before - {loose}
+
+
+def test_the_limit_of_uploads_holds_for_the_workspace(r2: R2, tmp_path: Path) -> None:
+    pod = VolumeOfPod(tmp_path, r2, "one")
+    for name in "ab":
+        pod.put(f"input/{name}.mp4", os.urandom(2 * MIB))
+    began = time.monotonic()
+    save(Space.of(load({**pod.environ, "SYNC_BANDWIDTH": "1.5"})), settle=0.0)
+    assert time.monotonic() - began > 2
 
 
 def test_a_token_that_may_not_list_is_told_so(r2: R2, tmp_path: Path) -> None:
