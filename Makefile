@@ -7,7 +7,7 @@ WORKERS ?= $(shell expr 2 '*' $$(nproc))
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock clean docs image-check pin
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -67,8 +67,13 @@ lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
 
+lock-models: ## ask the sources of all models for commit, size and hash, and write them into the catalogue's lock
+	@./setup.sh test
+	@MODEL_CATALOGUE=python/hearmeman/models/catalogue.toml $(python) -m hearmeman models lock --all
+
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+
 docs: ## write the parts of docs/ that repeat the code
 	@./setup.sh test
 	@$(python) docs/generate.py

@@ -109,6 +109,7 @@ let
           jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
+          inherit (tier) recommended;
           comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
           node_folders = tier.nodeFolders;

@@ -61,7 +61,7 @@ let
   fetched =
     file:
     if !(locked file) then
-      throw "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; run `hearmeman models lock ${file.id}`"
+      throw "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; run `make lock-models` where its source can be reached"
     else
       pkgs.fetchurl {
         name = storeName file;

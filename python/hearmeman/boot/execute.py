@@ -57,7 +57,7 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
         text = configuration(plan, run_dir, Path(plan.logs), python, started, os.urandom(16).hex(), os.geteuid() == 0)
         _write_private(config, text, DOOR.gid if plan.separate else -1)
     except owners.PlantedError as error:
-        raise BootError(f"{error.filename}: {error.strerror}: nothing was started") from error
+        raise BootError(f"{error.filename}: {error.strerror}: nothing was started; remove that link") from error
     except OSError as error:
         raise BootError(
             f"{error.filename or run_dir} cannot be written: {error.strerror}: nothing was started; "

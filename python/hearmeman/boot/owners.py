@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,12 +70,19 @@ def of_comfyui(path: str) -> Folder:
 def settle(folder: Folder) -> str:
     """Make the folder where it is missing and give it its owner; why that was refused, or nothing.
 
+    A link that ComfyUI made in the way of a folder of its own is used with its rights alone; where the folder is root's,
+    the link is set aside.
+
     Raises:
-        PlantedError: ComfyUI put a link in its way.
         OSError: it cannot be made.
     """
-    with open_folder(folder.path, folder) as descriptor:
-        return _give(descriptor, folder)
+    try:
+        with open_folder(folder.path, folder) as descriptor:
+            return _give(descriptor, folder)
+    except PlantedError as error:
+        with contextlib.suppress(OSError), acting_as_comfyui():
+            Path(folder.path).mkdir(parents=True, exist_ok=True)
+        return error.strerror or "ComfyUI made a link"
 
 
 @contextlib.contextmanager
@@ -97,6 +105,10 @@ def open_folder(path: str, make: Folder | None = None) -> Iterator[int]:
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise
+                if make is not None and not make.adds and _is_planted(here, name):
+                    os.rename(name, f"{name}.set-aside-{time.time_ns()}", src_dir_fd=here, dst_dir_fd=here)
+                    left.appendleft(name)
+                    continue
                 target = _target(here, name, path)
                 links += 1
                 if links > _LINKS:
@@ -123,15 +135,18 @@ def _enter(here: int, name: str, make: Folder | None) -> int:
     return below
 
 
+def _is_planted(here: int, name: str) -> bool:
+    seen = os.stat(name, dir_fd=here, follow_symlinks=False)
+    return stat.S_ISLNK(seen.st_mode) and seen.st_uid == COMFYUI.uid
+
+
 def _target(here: int, name: str, path: str) -> str:
     found = os.stat(name, dir_fd=here, follow_symlinks=False)
     if not stat.S_ISLNK(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, f"{name} is not a folder", path)
     target = os.readlink(name, dir_fd=here)
     if found.st_uid == COMFYUI.uid:
-        raise PlantedError(
-            errno.ELOOP, f"{name} is a link to {target} that ComfyUI or one of its nodes made: remove it", path
-        )
+        raise PlantedError(errno.ELOOP, f"{name} is a link to {target} that ComfyUI or one of its nodes made", path)
     return target
 
 
