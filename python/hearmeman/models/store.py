@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.lock import Locked
 from hearmeman.models.plan import Disk, Found, Record
 from hearmeman.state_file import write_json
+from hearmeman.users import COMFYUI, JUPYTER
 
 BAKED = MODELS_DIR
 """Where an image has models baked in; boot links them into the models folder."""
@@ -155,7 +157,17 @@ class Store:
         return found
 
     def read_added(self) -> tuple[str, ...]:
-        """Give the addresses of models that were added to this volume."""
+        """Give the addresses of models that were added to this volume.
+
+        A note that ComfyUI's code could have written is not taken: the fetch would bring it, with the user's tokens, any
+        file that it names.
+        """
+        with contextlib.suppress(OSError):
+            if _may_be_comfyuis(self.added.stat()):
+                log(
+                    "models.added", ignored=self.added, why="ComfyUI can write it", then="`models add` notes them again"
+                )
+                return ()
         with contextlib.suppress(OSError, ValueError):
             found = _read_json(self.added).get("addresses")
             return tuple(str(one) for one in found) if isinstance(found, list) else ()
@@ -224,6 +236,13 @@ def _move(source: Path, target: Path) -> None:
         fsync(beside)
         beside.replace(target)
         source.unlink()
+
+
+def _may_be_comfyuis(seen: os.stat_result) -> bool:
+    """Tell whether ComfyUI's code can have written a file; a filesystem without owners or modes proves nothing."""
+    mode = stat.S_IMODE(seen.st_mode)
+    theirs = seen.st_uid in (COMFYUI.uid, JUPYTER.uid) and seen.st_uid != os.geteuid()
+    return theirs or bool(mode & 0o022 and mode != 0o777)
 
 
 def used_bytes(folder: Path) -> int:
