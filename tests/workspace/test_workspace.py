@@ -256,14 +256,17 @@ def test_other_content_in_the_bucket_is_noticed(r2: R2, tmp_path: Path) -> None:
     assert second.files() == {"user/b.json": b"b"}
 
 
-def test_links_and_other_users_files_are_left_out(r2: R2, tmp_path: Path) -> None:
+def test_links_are_left_out_and_what_was_saved_of_them_stays(r2: R2, tmp_path: Path) -> None:
     pod = VolumeOfPod(tmp_path, r2, "one")
-    pod.write(user__a_json="a")
+    pod.write(user__a_json="a", input__b_png="b")
+    pod.run("save")
     (tmp_path / "secret").write_text("secret")
     (pod.comfyui / "user/link").symlink_to(tmp_path / "secret")
-    (pod.comfyui / "input").rmdir()
+    (pod.comfyui / "input").rename(pod.comfyui / "elsewhere")
     (pod.comfyui / "input").symlink_to(tmp_path)
-    pod.run("save")
+    done = pod.run("save", code=3)
+    assert "user/link: it is a link, and links are not followed" in done.stderr
+    assert "nothing has changed since save 1" in done.stdout
     assert b"secret" not in r2.contents().values()
 
 
