@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hearmeman import cli, settings
 from hearmeman import image as boot_image
-from hearmeman.boot import output, plan
+from hearmeman.boot import execute, output, plan
 from hearmeman.boot import sshd as ssh_command
 from hearmeman.boot.environments import guarded
 from hearmeman.boot.shell import shell_file
@@ -229,3 +229,20 @@ def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
     assert "2 of 3 custom nodes stay as they were: changed, gone" in said
     assert git(nodes / "behind", "rev-parse", "HEAD") == git(upstream, "rev-parse", "HEAD")
     assert git(nodes / "changed", "rev-parse", "HEAD") == mine
+
+
+def test_a_configuration_of_comfyui_manager_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "user/__manager/config.ini"
+    execute._configure_manager(str(file), "[default]\n")
+    assert file.read_text() == "[default]\n"
+    assert "manager.configured" in capsys.readouterr().err
+    file.write_text("a person's")
+    execute._configure_manager(str(file), "[default]\n")
+    assert file.read_text() == "a person's"
+    assert capsys.readouterr().err == ""
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    execute._configure_manager(str(file), "[default]\n")
+    assert not (tmp_path / "elsewhere").exists()
