@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,22 @@ def test_a_host_key_is_made_once(tmp_path: Path) -> None:
         ssh_command.host_key(tmp_path / "ssh")
         assert key.stat().st_uid == 0
     (tmp_path / "file").write_text("")
-    with pytest.raises(ssh_command.SshError, match="cannot be made"):
+    with pytest.raises(ssh_command.SshError, match="cannot be made: .*: set STATE_DIR to a folder that root can write"):
         ssh_command.host_key(tmp_path / "file" / "ssh")
+
+
+def test_a_host_key_of_another_owner_serves_where_root_may_not_take_it_back(tmp_path: Path) -> None:
+    key = ssh_command.host_key(tmp_path / "ssh")
+    if os.geteuid() == 0:
+        os.chown(key, DOOR.uid, 0)
+    script = (
+        f"from pathlib import Path; from hearmeman.boot.sshd import host_key; host_key(Path({str(tmp_path / 'ssh')!r}))"
+    )
+    without = ["setpriv", "--bounding-set", "-chown", "--inh-caps", "-chown"] if os.geteuid() == 0 else []
+    command = [*without, sys.executable, "-c", script]
+    env = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
