@@ -1,13 +1,15 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
+# Minutes of each of the two soaks of the sync.
+SOAK_MINUTES ?= 60
 # Tests wait more than they work, so there are more of them at once than there are cores.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock clean docs image-check pin
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,11 +39,13 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
-soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync
+soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch and of a sync, SOAK_MINUTES of real encoders
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
+	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
+	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
 prefetch: ## put what TIER's image is made of into the Nix store
 	@./setup.sh demo
@@ -67,8 +71,13 @@ lock: ## solve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
 
+lock-models: ## ask the sources of all models for commit, size and hash, and write them into the catalogue's lock
+	@./setup.sh test
+	@MODEL_CATALOGUE=python/hearmeman/models/catalogue.toml $(python) -m hearmeman models lock --all
+
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+
 docs: ## write the parts of docs/ that repeat the code
 	@./setup.sh test
 	@$(python) docs/generate.py

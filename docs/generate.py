@@ -157,7 +157,7 @@ def models_page() -> str:
             "## Not pinned yet",
             "",
             "What the catalogue and its lock do not say of a file; the first fetch asks its source and keeps the answer on",
-            "the volume. `hearmeman models lock --all` on a machine that reaches the sources writes it into the lock.",
+            "the volume. `make lock-models` on a machine that reaches the sources writes it into the lock.",
             "",
             not_pinned(),
             "",

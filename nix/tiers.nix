@@ -22,7 +22,9 @@ let
     "comfyui_controlnet_aux/ckpts"
   ];
 
-  full = defaults: {
+  # `defaults` hold in every pod of the image, under what the pod itself sets; `recommended` is what its template turns
+  # on, since each costs a download. Both are the specification's for the tier's memory.
+  full = { defaults, recommended }: {
     # One layer for each list of groups.
     userland = [
       [ "core" ]
@@ -42,7 +44,12 @@ let
     comfyuiEnvironment = "comfyui";
     comfyui = "comfyui";
     comfyuiArguments = [ "--enable-manager" ];
-    inherit nodes nodeFolders defaults;
+    inherit
+      nodes
+      nodeFolders
+      defaults
+      recommended
+      ;
     catalogue = ../python/hearmeman/models/catalogue.toml;
   };
 in
@@ -62,6 +69,7 @@ rec {
       ENABLE_CONTROLNET = "false";
       MODELS = "smoke";
     };
+    recommended = { };
   };
 
   # The same with JupyterLab, which most of the tests and the demo do without.
@@ -73,11 +81,49 @@ rec {
   };
 
   # 8 to 24 GB of GPU memory.
-  consumer = full { GPU_TIER = "auto"; };
+  consumer = full {
+    defaults = {
+      GPU_TIER = "auto";
+    };
+    recommended = {
+      ENABLE_ILLUSTRIOUS = "true";
+      ENABLE_VIBEVOICE = "true";
+      VIBEVOICE_MODEL = "1.5B";
+      WAN_480P = "true";
+    };
+  };
 
   # 24 to 48 GB.
-  prosumer = full { GPU_TIER = "auto"; };
+  prosumer = full {
+    defaults = {
+      GPU_TIER = "auto";
+      # The largest that 24 GB hold.
+      QWEN_EDIT_MODEL = "Q8_0";
+      VIBEVOICE_MODEL = "Large";
+    };
+    recommended = {
+      ENABLE_STEADYDANCER = "true";
+      ENABLE_VACE = "true";
+      ENABLE_VIBEVOICE = "true";
+      ENABLE_WAN22_DISTILL = "true";
+      WAN22_DISTILL_VARIANT = "turbodiffusion";
+      WAN_720P = "true";
+    };
+  };
 
-  # 48 GB and more.
-  datacenter = full { GPU_TIER = "auto"; };
+  # 48 GB and more. InfCam is left out of what is recommended: nothing in the image loads it.
+  datacenter = full {
+    defaults = {
+      GPU_MEMORY_MODE = "full";
+      GPU_TIER = "auto";
+      QWEN_EDIT_MODEL = "full";
+      VIBEVOICE_MODEL = "Large";
+    };
+    recommended = {
+      ENABLE_FLASHPORTRAIT = "true";
+      ENABLE_QWEN_EDIT = "true";
+      ENABLE_VIBEVOICE = "true";
+      WAN_720P = "true";
+    };
+  };
 }

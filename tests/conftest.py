@@ -8,11 +8,22 @@ import hypothesis
 import pytest
 
 from hearmeman_build.build import Image, build_image, prefetch_tier
+from support.repository import ROOT
 
 # A busy machine is slow and not wrong. A property fails today if it failed yesterday: the long search is `make soak`.
 hypothesis.settings.register_profile("calm", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "calm"))
+
+
+def pytest_configure() -> None:
+    """Refuse a place that other users cannot read, such as /root: what pods run as users of its own is run so here too."""
+    closed = [parent for parent in (ROOT, *ROOT.parents) if not parent.stat().st_mode & 0o001]
+    if os.geteuid() == 0 and closed:
+        raise pytest.UsageError(
+            f"{closed[0]} is closed to other users, and the tests run processes as other users: put the checkout elsewhere, "
+            "such as /srv, or run them as a plain user"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,6 +45,8 @@ class Image:
     """Lowest CUDA version that the driver must offer."""
     env: Mapping[str, str] = field(default_factory=dict)
     """The tier's defaults of variables; the pod's own values win."""
+    recommended: Mapping[str, str] = field(default_factory=dict)
+    """Variables that a template for the tier sets besides: what is worth its download on such a GPU."""
     jupyter_python: str = ""
     """The interpreter that runs JupyterLab; empty where the image carries none."""
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -79,9 +81,10 @@ def read_image(path: Path) -> Image:
         raise ImageError(f"{path} holds no JSON object. {mend}")
     texts = ("tier", "comfyui_rev", "comfyui_python", "comfyui_main", "cuda_floor")
     wrong = [name for name in texts if not isinstance(raw.get(name), str) or not raw[name]]
-    env = raw.get("env", {})
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
-        wrong.append("env")
+    variables = {name: raw.get(name, {}) for name in ("env", "recommended")}
+    for name, env in variables.items():
+        if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+            wrong.append(name)
     services = raw.get("services", {})
     if not isinstance(services, dict) or not all(_is_words(argv) and argv for argv in services.values()):
         wrong.append("services")
@@ -93,7 +96,7 @@ def read_image(path: Path) -> Image:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
     commands = {name: tuple(argv) for name, argv in services.items()}
     facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
-    return Image(**facts, env=env, services=commands, raw=raw)
+    return Image(**facts, **variables, services=commands, raw=raw)
 
 
 def _is_words(value: object) -> bool:

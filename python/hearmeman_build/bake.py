@@ -48,7 +48,7 @@ def wanted(catalogue: Path, models: Sequence[str]) -> list[dict[str, Any]]:
             if not merged.get("sha256"):
                 raise BuildError(
                     f"file {file['id']} cannot be baked: neither the catalogue nor its lock has its sha256; "
-                    f"run `hearmeman models lock {file['id']}`"
+                    "run `make lock-models` where its source can be reached"
                 )
             files.append(merged)
     return files

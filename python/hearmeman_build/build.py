@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, sources
+from hearmeman_build import flake, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -70,8 +70,12 @@ def _with_inputs(*words: str) -> str:
     Raises:
         BuildError: ComfyUI or a node cannot be fetched, or Nix failed.
     """
+    inputs = [*flake.offline_inputs(), *sources.overrides(sources.folder())]
     try:
-        return nix(*words, *flake.offline_inputs(), *sources.overrides(sources.folder()))
+        if words[0] == "build":
+            progress.build([*words[1:], *inputs])
+            return ""
+        return nix(*words, *inputs)
     except BuildError as error:
         # Nix names an address; what is missing is an input, and that has a fix.
         unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/" in str(error)]

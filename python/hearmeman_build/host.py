@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from hearmeman_build.errors import BuildError
@@ -93,21 +95,35 @@ def store_file(path: str) -> Path:
     return Path(option[1] + path) if option else Path(path)
 
 
+def call(program: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a Nix call."""
+    settings = nix_settings(in_nixpkgs_world(), os.geteuid() == 0, os.environ.get("NIX_CONFIG", ""))
+    return [program, *arguments, *store_option()], {**os.environ, "NIX_CONFIG": settings}
+
+
+@contextlib.contextmanager
+def installed(program: str) -> Iterator[None]:
+    """Say how to get a program that is started inside and is not there.
+
+    Raises:
+        BuildError: it is not installed.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BuildError(f"{program} is not installed: run `./setup.sh demo`") from error
+
+
 def nix(*arguments: str, program: str = "nix") -> str:
     """Run Nix and return its standard output.
 
     Raises:
         BuildError: Nix is not installed, or it failed; its last lines are in the message.
     """
-    settings = nix_settings(in_nixpkgs_world(), os.geteuid() == 0, os.environ.get("NIX_CONFIG", ""))
-    command = [program, *arguments, *store_option()]
-    try:
+    command, environment = call(program, *arguments)
+    with installed(program):
         # Not in ROOT: where that lies in the store, Nix takes every argument for a store path.
-        done = subprocess.run(
-            command, cwd="/", env={**os.environ, "NIX_CONFIG": settings}, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError as error:
-        raise BuildError(f"{program} is not installed: run `./setup.sh demo`") from error
+        done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise failed(f"{program} {arguments[0]}", done.stderr)
     return done.stdout.strip()

@@ -12,6 +12,8 @@ from typing import Any
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 
+_FACTS = "opt/hearmeman/image.json"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -86,8 +88,41 @@ def contents(image: Image, name: str) -> Iterator[str]:
                 yield f"{member.mode:05o} {member.uid}:{member.gid} {member.size:12} /{member.name}{leads}"
 
 
+def facts(image: Image) -> dict[str, Any]:
+    """What the image says of itself to the pod: its image.json.
+
+    Raises:
+        BuildError: it has none.
+    """
+    # It lies in the layer of our own package, which comes last but for baked models.
+    for layer in reversed(image.layers):
+        blob = (image.layout / "blobs/sha256" / layer["digest"].partition(":")[2]).resolve()
+        with (
+            subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
+            tarfile.open(fileobj=child.stdout, mode="r|") as tar,
+        ):
+            for member in tar:
+                content = tar.extractfile(member) if member.name == _FACTS else None
+                if content is not None:
+                    found: dict[str, Any] = json.load(content)
+                    child.kill()
+                    return found
+    raise BuildError(f"no layer of the image holds /{_FACTS}: build it again")
+
+
+def settings(one: Image, other: Image) -> dict[str, dict[str, list[str]]]:
+    """What two images' pods start with differently: image.json's key -> variable -> both values, "" where unset."""
+    ours, theirs = facts(one), facts(other)
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in ("env", "recommended"):
+        left, right = ours.get(key, {}), theirs.get(key, {})
+        pairs = {name: [left.get(name, ""), right.get(name, "")] for name in sorted({*left, *right})}
+        found[key] = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return found
+
+
 def difference(one: Image, other: Image, as_json: bool) -> str:
-    """Which layers two images share, and which are in one alone."""
+    """Which layers two images share, which are in one alone, and what their pods start with differently."""
     ours, theirs = layers(one), layers(other)
     common = {layer.digest for layer in ours} & {layer.digest for layer in theirs}
     parts = {
@@ -98,12 +133,18 @@ def difference(one: Image, other: Image, as_json: bool) -> str:
     if as_json:
         sizes = {name: sum(layer.size for layer in found) for name, found in parts.items()}
         listed = {name: [vars(layer) for layer in found] for name, found in parts.items()}
-        return json.dumps({"bytes": sizes, "layers": listed}, indent=1)
+        return json.dumps({"bytes": sizes, "layers": listed, "settings": settings(one, other)}, indent=1)
     lines = []
     for name, found in parts.items():
         size = sum(layer.size for layer in found)
         lines.append(f"{name.replace('_', ' ')}: {len(found)} layers, {size / 1e6:.2f} MB")
         lines += [_line(layer) for layer in found]
+    words = {"env": "defaults to", "recommended": "in the template"}
+    for key, pairs in settings(one, other).items():
+        lines += [
+            f"{words[key]}: {name}={ours or '(unset)'}, not {theirs or '(unset)'}"
+            for name, (ours, theirs) in pairs.items()
+        ]
     share = sum(layer.size for layer in parts["shared"]) / max(one.size, 1)
     return "\n".join([*lines, f"{share:.2%} of the first image is shared"])
 

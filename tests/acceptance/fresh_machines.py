@@ -43,8 +43,8 @@ class Machine:
             shutil.copyfile(authorities, root / "root/authorities.crt")
             self.environment |= {"PIP_CERT": "/root/authorities.crt", "SSL_CERT_FILE": "/root/authorities.crt"}
         for name in flake.files(ROOT):
-            (root / "root/hearmeman" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / "root/hearmeman" / name, follow_symlinks=False)
+            (root / "srv/hearmeman" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / "srv/hearmeman" / name, follow_symlinks=False)
 
     def run(self, command: str) -> None:
         """Run a command in the checkout there; its output goes where the test's goes.
@@ -53,7 +53,7 @@ class Machine:
             AssertionError: it failed.
         """
         inside = ["bwrap", "--bind", str(self.root), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"]
-        inside += ["--ro-bind", "/sys", "/sys", "--chdir", "/root/hearmeman", "--die-with-parent", "sh", "-ec", command]
+        inside += ["--ro-bind", "/sys", "/sys", "--chdir", "/srv/hearmeman", "--die-with-parent", "sh", "-ec", command]
         done = subprocess.run(inside, env=self.environment, stdin=subprocess.DEVNULL, stdout=sys.stderr)
         assert done.returncode == 0, f"{command!r} ended with {done.returncode}; its output is above"
 

@@ -84,13 +84,13 @@ def _catalogue(folder: Path, **more: str) -> Path:
 
 def test_a_file_that_is_not_locked_is_named_with_the_mend(tmp_path: Path) -> None:
     catalogue = _catalogue(tmp_path)
-    with pytest.raises(BuildError, match="file f cannot be baked: .*run `hearmeman models lock f`"):
+    with pytest.raises(BuildError, match="file f cannot be baked: .*run `make lock-models`"):
         bake.wanted(catalogue, ["m"])
     expression = f"""
       let models = import {flake.folder()}/nix/models.nix {{ pkgs = {{ }}; layer = x: x; }};
       in (builtins.head (map models.layerOf (models.files {catalogue} [ "m" ]))).trees
     """
-    with pytest.raises(BuildError, match="file f cannot be baked: .*run `hearmeman models lock f`"):
+    with pytest.raises(BuildError, match="file f cannot be baked: .*run `make lock-models`"):
         nix("eval", "--impure", "--json", "--expr", expression)
 
 

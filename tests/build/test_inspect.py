@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hearmeman_build import inspect_image
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
+from hearmeman_build.plugins.layer import file_entry, write_layer
 
 
 def test_layers_with_their_sizes_and_makers(image: Image) -> None:
@@ -33,9 +36,27 @@ def test_the_files_of_a_layer(image: Image) -> None:
         list(inspect_image.contents(image, "nothing"))
 
 
-def test_two_images_share_what_they_share(image: Image) -> None:
-    other = replace(image, layers=[*image.layers[:-1], {**image.layers[-1], "digest": "sha256:" + "0" * 64}])
+def _of_another_tier(image: Image, folder: Path) -> Image:
+    """The image with another last layer, whose facts name another Qwen."""
+    facts = inspect_image.facts(image)
+    facts["env"] = {**facts["env"], "QWEN_EDIT_MODEL": "full"}
+    entry = file_entry("opt/hearmeman/image.json", json.dumps(facts).encode())
+    write_layer({entry.path: entry}, folder / "layer", "another", ["zstd"], 3)
+    [layer] = json.loads((folder / "layer/layers.json").read_text())
+    shutil.copytree(image.layout, folder / "layout", symlinks=True)
+    blobs = folder / "layout/blobs/sha256"
+    blobs.chmod(0o755)
+    (blobs / layer["digest"].partition(":")[2]).symlink_to(folder / "layer/layer.tar.zst")
+    return replace(image, layout=folder / "layout", layers=[*image.layers[:-1], layer])
+
+
+def test_two_images_share_what_they_share_and_start_with_what_they_start_with(image: Image, tmp_path: Path) -> None:
+    other = _of_another_tier(image, tmp_path)
     found = json.loads(inspect_image.difference(image, other, as_json=True))
     last = image.layers[-1]["size"]
-    assert found["bytes"] == {"shared": image.size - last, "only_first": last, "only_second": last}
-    assert "is shared" in inspect_image.difference(image, other, as_json=False)
+    only = {"shared": image.size - last, "only_first": last, "only_second": other.layers[-1]["size"]}
+    assert found["bytes"] == only
+    assert found["settings"] == {"env": {"QWEN_EDIT_MODEL": ["", "full"]}, "recommended": {}}
+    said = inspect_image.difference(image, other, as_json=False)
+    assert "defaults to: QWEN_EDIT_MODEL=(unset), not full" in said
+    assert "is shared" in said

@@ -99,3 +99,15 @@ def test_with_nixpkgs_the_commands_are_poetry2nixs() -> None:
     apps = json.loads(nix(*words))
     assert {"doctor", "hearmeman", "pod", "push"} <= set(apps)
     assert apps["push"]["program"].endswith("-hearmeman-push/bin/hearmeman-push")
+
+
+def test_nix_flake_check_takes_every_output(comfyui: Path) -> None:
+    nix(
+        "flake",
+        "check",
+        "--no-build",
+        flake.reference(),
+        *flake.offline_inputs(),
+        *POETRY2NIX,
+        *sources.overrides(comfyui),
+    )

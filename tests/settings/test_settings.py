@@ -1,9 +1,12 @@
 """Settings: every problem in one message, a suggestion for a slip, no secret shown."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
+from hearmeman import cli
 from hearmeman.errors import UsageError
 from hearmeman.redact import looks_secret
 from hearmeman.settings import (
@@ -183,6 +186,21 @@ def test_the_template_holds_what_differs_and_no_secret() -> None:
         "ENABLE_CONTROLNET": "false",
     }
     assert made["ports"] == ["8188/http", "19123/http", "8020/http", "22/tcp"]
+
+
+def test_a_template_of_an_image_holds_what_its_tier_recommends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ("tier", "comfyui_rev", "comfyui_python", "comfyui_main", "cuda_floor")
+    facts = {
+        **dict.fromkeys(texts, "x"),
+        "env": {"QWEN_EDIT_MODEL": "Q8_0"},
+        "recommended": {"WAN_720P": "true", "ENABLE_VACE": "true"},
+    }
+    (tmp_path / "image.json").write_text(json.dumps(facts))
+    words = ["env", "--template", "--image-file", str(tmp_path / "image.json"), "--run-dir", str(tmp_path)]
+    assert cli.main(words, {"ENABLE_VACE": "false"}) == 0
+    assert json.loads(capsys.readouterr().out)["env"] == {"WAN_720P": "true"}, "the environment's word wins"
 
 
 def test_a_template_names_secrets_as_the_documentation_does() -> None:

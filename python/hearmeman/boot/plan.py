@@ -246,6 +246,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     theirs += _node_folders(settings, image).values()
     found = [owners.top(settings.volume_dir), owners.of_root(settings.hidden_path)]
     found += [owners.of_state(settings.state_path), owners.of_root(f"{settings.state_path}/logs")]
+    found.append(owners.of_fetch(settings.fetch_path))
     found += [owners.of_comfyui(path) for path in dict.fromkeys(theirs) if path != settings.volume_dir]
     if settings.jupyter_password is not None:
         kept = f"{run_dir}/kept" if machine.ownerless else settings.hidden_path

@@ -106,7 +106,10 @@ class Cache:
         finally:
             if unfinished := self._unfinished():
                 log("cache.stopped", unfinished=unfinished)
-            self._manager.shutdown(cancel=True)
+            # One by one: s3transfer's shutdown(cancel=True) confuses its own arguments (0.19.3).
+            for upload in self._uploads:
+                upload.cancel()
+            self._manager.shutdown()
 
     def _unfinished(self) -> int:
         return sum(not upload.done() for upload in self._uploads)

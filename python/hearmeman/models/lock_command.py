@@ -100,7 +100,7 @@ class _Asker:
     def told(self, file: File) -> str:
         """Say in a few words what was found."""
         row = self.rows[file.id]
-        return row["problem"] or row["found"]
+        return row["problem"].removeprefix(f"{file.to}: ") or row["found"]
 
     def ask(self, file: File) -> str:
         """Ask for one file; the answer is new, same, moved, unstated or failed."""
@@ -108,7 +108,8 @@ class _Asker:
             status, found = self._snapshot(file, file.source) if isinstance(file.source, Snapshot) else self._file(file)
             self.rows[file.id] = {"status": status, "found": found, "problem": ""}
         except (FetchError, TransientError) as error:
-            self.rows[file.id] = {"status": "failed", "found": "", "problem": str(error)}
+            why = str(error) if str(error).startswith(file.to) else f"{file.to}: {error}"
+            self.rows[file.id] = {"status": "failed", "found": "", "problem": why}
         return self.rows[file.id]["status"]
 
     def _snapshot(self, file: File, source: Snapshot) -> tuple[str, str]:

@@ -19,7 +19,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman env`."""
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON, with what is wrong in it")
-    form.add_argument("--template", action="store_true", help="print a RunPod template: what differs from the defaults")
+    form.add_argument(
+        "--template",
+        action="store_true",
+        help="print a RunPod template: what differs from the defaults, and what the image's tier recommends",
+    )
     form.add_argument("--docs", type=Path, metavar="FILE", help="write the reference of all variables, as Markdown")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
@@ -34,8 +38,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.docs:
         args.docs.write_text(markdown(), encoding="utf-8")
         return 0
-    image_env = read_image(args.image_file).env if args.image_file.exists() else {}
-    merged = {**image_env, **with_given(environ, args.run_dir)}
+    image = read_image(args.image_file) if args.image_file.exists() else None
+    image_env = image.env if image else {}
+    recommended = image.recommended if image and args.template else {}
+    merged = {**image_env, **recommended, **with_given(environ, args.run_dir)}
     problems = parse(merged, whole=True)[1]
     if args.template:
         if problems:
