@@ -20,6 +20,9 @@ START_SECONDS = 1.0
 LOWEST = 64 * 1024.0
 """Bytes per second that a new connection is expected to bring where there is nothing to compare with."""
 
+LEAST = 1024**2
+"""Bytes of which a speed can be told."""
+
 
 class Pace:
     """The speed of one connection. `patience` grows with each one that took over the same bytes."""
@@ -29,6 +32,12 @@ class Pace:
         self.rate: float | None = None
         """Bytes per second of the last whole window; None before there was one."""
         self._position, self._since = position, now
+        self._first, self._began = position, now
+
+    def average(self, position: int, now: float) -> float | None:
+        """Give the speed from its beginning to now, in bytes per second; None where it brought too little to tell."""
+        arrived, elapsed = position - self._first, now - self._began
+        return arrived / elapsed if arrived >= LEAST and elapsed > 0 else None
 
     def look(self, position: int, now: float) -> None:
         """Take in how far it is."""
