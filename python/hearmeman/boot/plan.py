@@ -70,6 +70,8 @@ class BootPlan:
     """The pod's state folder."""
     soon: tuple[tuple[str, int], ...] = ()
     """What ComfyUI writes to while it starts: (folder, how deep it is given to ComfyUI before that)."""
+    manager_config: tuple[str, str] | None = None
+    """ComfyUI-Manager's configuration, written where there is none: (file, content)."""
     moves: tuple[tuple[str, str], ...] = ()
     """What an older pod kept elsewhere: (old place, new place)."""
 
@@ -171,11 +173,24 @@ def make_plan(
         logs=f"{run_dir}/kept/logs" if machine.ownerless else f"{settings.state_path}/logs",
         state=settings.state_path,
         soon=((f"{settings.own_path}/overlays", 0), (f"{settings.comfyui_dir}/user", 1)),
+        manager_config=_manager_config(settings, image),
         moves=(
             (f"{settings.hidden_path}/overlays", f"{settings.own_path}/overlays"),
             (f"{settings.state_path}/comfyui.db", database(settings)),
         ),
     )
+
+
+def _manager_config(settings: Settings, image: Image) -> tuple[str, str] | None:
+    """ComfyUI-Manager refuses to install anything where ComfyUI listens on more than loopback, as on a pod without a gate.
+
+    `personal_cloud` lets it install what its own list names; addresses and packages that a visitor types stay refused.
+    """
+    if "--enable-manager" not in image.comfyui_arguments:
+        return None
+    values = {"network_mode": "personal_cloud", "security_level": "normal", "use_uv": "False", "file_logging": "True"}
+    lines = ["[default]", *(f"{name} = {value}" for name, value in values.items())]
+    return f"{settings.comfyui_dir}/user/__manager/config.ini", "\n".join(lines) + "\n"
 
 
 def _theirs(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
