@@ -42,7 +42,7 @@ def revision(root: Path) -> Revision:
     return Revision(commit, bool(changed))
 
 
-def annotations(root: Path) -> dict[str, str]:
+def origin(root: Path) -> dict[str, str]:
     """Commit and address of the source, under the names that OCI gives them; without what is unknown."""
     made_from = revision(root)
     command = ["git", "-c", "safe.directory=*", "-C", str(root), "remote", "get-url", "origin"]
