@@ -211,8 +211,12 @@ class Client:
         async with self._call("POST", "/interrupt", json={"prompt_id": prompt_id}):
             pass
 
-    async def run(self, graph: Graph, timeout: float, report: Report) -> Result:
+    async def run(
+        self, graph: Graph, timeout: float, report: Report, queued: Callable[[str], None] = lambda prompt_id: None
+    ) -> Result:
         """Submit `graph`, report its progress, and return what it made, at the latest after `timeout` seconds.
+
+        `queued` is told the prompt's id as soon as ComfyUI has it.
 
         Raises:
             NotReachableError, RefusedError, RunFailedError, TimedOutError.
@@ -228,6 +232,7 @@ class Client:
                     socket = await self._session.ws_connect(address, heartbeat=20, max_msg_size=0)
                 try:
                     prompt_id = await self.submit(graph)
+                    queued(prompt_id)
                     if socket is not None:
                         await _listen(socket, prompt_id, graph, report)
                 finally:
@@ -239,6 +244,18 @@ class Client:
             raise TimedOutError(
                 f"the workflow did not end within {timeout:g} s: {place}; give more time with --timeout"
             ) from None
+
+    async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
+        """Wait for a prompt that was submitted before, by whomever, and return what it made.
+
+        Raises:
+            NotReachableError, RunFailedError, TimedOutError.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return _result(prompt_id, await self._history(prompt_id), graph)
+        except TimeoutError:
+            raise TimedOutError(f"prompt {prompt_id} did not end within {timeout:g} s; it was not stopped") from None
 
     async def _history(self, prompt_id: str) -> dict[str, Any]:
         absent = 0
@@ -350,11 +367,7 @@ async def run(
     """
     started = time.monotonic()
     async with Client(url) as client:
-        names: dict[Path, str] = {}
-        for (node, name), path in (files or {}).items():
-            if path not in names:
-                names[path] = await client.upload(path)
-            graph[node]["inputs"][name] = names[path]
+        await put_files(client, graph, files or {})
         result = await client.run(graph, timeout, report)
         seconds = time.monotonic() - started
         saved = []
@@ -364,3 +377,12 @@ async def run(
             await client.download(output, path)
             saved.append(path)
     return Ran(result, tuple(saved), seconds)
+
+
+async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:
+    """Upload `files` and put their names into `graph`; one file is uploaded once."""
+    names: dict[Path, str] = {}
+    for (node, name), path in files.items():
+        if path not in names:
+            names[path] = await client.upload(path)
+        graph[node]["inputs"][name] = names[path]
