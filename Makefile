@@ -1,6 +1,8 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 TIER ?= smoke
+# Minutes of each of the two soaks of the sync.
+SOAK_MINUTES ?= 60
 # Tests wait more than they work, so there are more of them at once than there are cores.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
@@ -37,11 +39,13 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
-soak: ## the long versions of tests: properties with fresh seeds, 200 kills of a fetch, 200 of a sync
+soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch and of a sync, SOAK_MINUTES of real encoders
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
+	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
+	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
 prefetch: ## put what TIER's image is made of into the Nix store
 	@./setup.sh demo

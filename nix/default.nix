@@ -8,13 +8,14 @@ let
     elem
     filter
     fromJSON
-    head
     listToAttrs
     mapAttrs
     readFile
     tail
     toJSON
     ;
+
+  lib = import ./lib.nix;
 
   system = "x86_64-linux";
   cudaFloor = "12.8";
@@ -45,10 +46,12 @@ let
     inherit (nix2container.packages.${system}) nix2container;
   };
 
-  sources = name: path: builtins.path {
-    inherit name path;
-    filter = file: type: baseNameOf file != "__pycache__";
-  };
+  sources =
+    name: path:
+    builtins.path {
+      inherit name path;
+      filter = file: type: baseNameOf file != "__pycache__";
+    };
 
   comfyui = import ./comfyui.nix {
     inherit layer plugin inputs;
@@ -59,7 +62,10 @@ let
       }
       # It parses by the facts that our own check uses.
       {
-        source = builtins.path { path = ../python/hearmeman/tune/cli-flags.json; name = "cli-flags.json"; };
+        source = builtins.path {
+          path = ../python/hearmeman/tune/cli-flags.json;
+          name = "cli-flags.json";
+        };
         target = "opt/comfyui/cli-flags.json";
       }
     ];
@@ -96,6 +102,8 @@ let
       links = {
         "var/log/comfyui.log" = "/run/hearmeman/logs/comfyui.log";
         "var/log/download_models.log" = "/run/hearmeman/logs/models.log";
+        # sshd keeps it, and complains where there is none.
+        "var/log/lastlog" = "/run/hearmeman/lastlog";
         "var/log/jupyter.log" = "/run/hearmeman/logs/jupyter.log";
         "var/log/r2_sync.log" = "/run/hearmeman/logs/sync.log";
       };
@@ -155,17 +163,13 @@ let
       variant: if variant ? tiers then elem name variant.tiers else tiers.${name}.comfyui != null
     ) (import ./variants.nix);
 
-  # Every choice of some of `list`, in its order.
-  choices = foldr (item: rest: rest ++ map (chosen: [ item ] ++ chosen) rest) [ [ ] ];
-
-  foldr = combine: start: list: if list == [ ] then start else combine (head list) (foldr combine start (tail list));
-
   layers = listToAttrs (
     map (value: {
       inherit (value) name;
       inherit value;
     }) (concatMap (name: layersOf name tiers.${name} false) (attrNames tiers))
   );
+
   # The stand-in for nixpkgs has no Python; the machine's own locked environment is used there.
   command =
     if pkgs ? python311 then
@@ -206,14 +210,30 @@ in
         };
       };
 
-  checks.${system} = mapAttrs (
-    name: built:
-    plugin {
-      name = "check-image-${name}";
-      module = "check_layout";
-      arguments.image = built;
-    }
-  ) images;
+  checks.${system} =
+    let
+      failing = lib.failing (import ./lib.tests.nix);
+    in
+    if failing != [ ] then
+      throw "nix/lib.tests.nix: ${concatStringsSep ", " failing} does not hold: compare `is` and `should` there"
+    else
+      mapAttrs (
+        name: built:
+        plugin {
+          name = "check-image-${name}";
+          module = "check_layout";
+          arguments.image = built;
+        }
+      ) images;
+
+  # `nix fmt`, where nixpkgs is; tests/build/test_nix_style.py checks what can be checked without it.
+  formatter =
+    if pkgs ? nixfmt-rfc-style then
+      {
+        ${system} = pkgs.nixfmt-rfc-style;
+      }
+    else
+      { };
 
   # Apart from `packages`: one whose files are not locked ends evaluation.
   legacyPackages.${system} = listToAttrs (
@@ -222,7 +242,7 @@ in
       map (baked: {
         name = concatStringsSep "-" ([ "image" name ] ++ map (variant: variant.suffix) baked);
         value = imageOf name baked;
-      }) (tail (choices (variantsOf name)))
+      }) (tail (lib.choices (variantsOf name)))
     ) (attrNames tiers)
   );
 

@@ -1,4 +1,4 @@
-# The Python environments: each is a layer made from the lock's files; what the GPU environments have in common is the base.
+# The Python environments: each is a layer made from the lock's files; what the GPU environments share is the base.
 {
   fetch,
   plugin,
@@ -6,6 +6,8 @@
   lock,
 }:
 let
+  lib = import ./lib.nix;
+
   inherit (builtins)
     all
     attrNames
@@ -13,9 +15,7 @@ let
     elem
     elemAt
     filter
-    foldl'
     fromTOML
-    genList
     listToAttrs
     match
     readFile
@@ -31,7 +31,10 @@ let
   entries =
     name:
     lock.${name}
-      or (throw "no environment ${name} in nix/environments/lock.json: write nix/environments/${name}.toml, then `make lock`");
+      or (throw (
+        "no environment ${name} in nix/environments/lock.json: write nix/environments/${name}.toml, "
+        + "then `make lock`"
+      ));
 
   # The same file in every member: not the same version only.
   base = filter (entry: all (member: elem entry (entries member)) members) (entries (elemAt members 0));
@@ -53,34 +56,6 @@ let
           backends = map fetch.wheel (entries "build");
         };
       };
-
-  # The next largest file goes to the layer that is smallest so far.
-  split =
-    let
-      empty = genList (index: {
-        inherit index;
-        size = 0;
-        entries = [ ];
-      }) baseLayers;
-      smallest = bins: foldl' (a: b: if b.size < a.size then b else a) (elemAt bins 0) bins;
-      put =
-        bins: entry:
-        let
-          chosen = (smallest bins).index;
-        in
-        map (
-          bin:
-          if bin.index == chosen then
-            bin
-            // {
-              size = bin.size + entry.size;
-              entries = bin.entries ++ [ entry ];
-            }
-          else
-            bin
-        ) bins;
-    in
-    foldl' put empty (sort (a: b: if a.size == b.size then a.name < b.name else a.size > b.size) base);
 
   byName = sort (a: b: a.name < b.name);
 
@@ -146,7 +121,7 @@ in
             own = bin.entries;
             isBase = true;
           }
-        ) split
+        ) (lib.spread baseLayers base)
     )
     ++ map (
       name:

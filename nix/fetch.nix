@@ -33,7 +33,10 @@ in
     if parts == null then
       throw "${entry.file} in nix/environments/lock.json is not a wheel's name: run `make lock`"
     else if !usable then
-      throw "${entry.file} in nix/environments/lock.json is for another platform: the image is linux x86_64; run `make lock`"
+      throw (
+        "${entry.file} in nix/environments/lock.json is for another platform: the image is linux x86_64; "
+        + "run `make lock`"
+      )
     else
       pkgs.fetchPypi {
         pname = head parts;

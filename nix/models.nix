@@ -41,7 +41,15 @@ let
     lock: file:
     let
       found = lock.files.${file.id} or { };
-      given = names: listToAttrs (concatMap (name: if found.${name} or null == null then [ ] else [ { inherit name; value = found.${name}; } ]) names);
+      isGiven = name: found.${name} or null != null;
+      given =
+        names:
+        listToAttrs (
+          map (name: {
+            inherit name;
+            value = found.${name};
+          }) (filter isGiven names)
+        );
     in
     file
     // given [
@@ -61,16 +69,23 @@ let
   fetched =
     file:
     if !(locked file) then
-      throw "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; run `make lock-models` where its source can be reached"
+      throw (
+        "file ${file.id} cannot be baked: neither the catalogue nor its lock has its sha256; "
+        + "run `make lock-models` where its source can be reached"
+      )
     else
       pkgs.fetchurl {
         name = storeName file;
         inherit (file) sha256;
         urls =
           if file.source.kind == "huggingface" then
-            [ "https://huggingface.co/${file.source.repo}/resolve/${file.source.revision or "main"}/${file.source.path}" ]
+            let
+              inherit (file.source) repo path;
+            in
+            [ "https://huggingface.co/${repo}/resolve/${file.source.revision or "main"}/${path}" ]
           else
-            # Behind a login or a redirect: our own fetcher puts it into the store, see `hearmeman_build prefetch --bake`.
+            # Behind a login or a redirect: our own fetcher puts it into the store, see
+            # `hearmeman_build prefetch --bake`.
             [ "file:///not-in-the-store/run-hearmeman_build-prefetch-with-bake-first/${storeName file}" ];
       };
 in

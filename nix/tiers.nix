@@ -22,8 +22,8 @@ let
     "comfyui_controlnet_aux/ckpts"
   ];
 
-  # `defaults` hold in every pod of the image, under what the pod itself sets; `recommended` is what its template turns on,
-  # since each costs a download. Both are the specification's for the tier's memory.
+  # `defaults` hold in every pod of the image, under what the pod itself sets; `recommended` is what its template turns
+  # on, since each costs a download. Both are the specification's for the tier's memory.
   full = { defaults, recommended }: {
     # One layer for each list of groups.
     userland = [

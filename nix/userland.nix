@@ -28,7 +28,9 @@ let
         package = name;
         file = fetch.deb lock.snapshot (entry name);
       })
-      (lock.groups.${group} or (throw "no group ${group} in nix/userland/lock.json: add it to packages.txt, then `make lock`"));
+      (lock.groups.${group} or (throw (
+        "no group ${group} in nix/userland/lock.json: add it to packages.txt, " + "then `make lock`"
+      )));
 
   layer =
     groups: below:

@@ -13,6 +13,7 @@ from pathlib import Path
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DEEPEST = 60
+LINK = "it is a link, and links are not followed"
 
 
 class Folder:
@@ -33,21 +34,38 @@ class Folder:
     def __exit__(self, *error: object) -> None:
         os.close(self.descriptor)
 
-    def files(self, top: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, os.stat_result]]:
-        """Give path and status of every plain file below the folder `top` that `wanted` takes, in no order."""
+    def files(
+        self, top: str, wanted: Callable[[str], bool], left_out: Callable[[str, str], None] = lambda path, why: None
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """Give path and status of every plain file below the folder `top` that `wanted` takes, in no order.
+
+        `left_out` is called with the path of each link and each folder that cannot be looked into, and why.
+        """
         try:
-            descriptor = os.open(top, _DIRECTORY, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+            status = os.stat(top, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
             return
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                return
-            raise
-        yield from self._files(descriptor, top, wanted, 1)
+        if stat.S_ISLNK(status.st_mode):
+            left_out(top, LINK)
+        elif stat.S_ISDIR(status.st_mode):
+            yield from self._files(self.descriptor, top, top, wanted, left_out, 1)
 
     def _files(
-        self, descriptor: int, where: str, wanted: Callable[[str], bool], depth: int
+        self,
+        above: int,
+        name: str,
+        where: str,
+        wanted: Callable[[str], bool],
+        left_out: Callable[[str, str], None],
+        depth: int,
     ) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            descriptor = os.open(name, _DIRECTORY, dir_fd=above)
+        except FileNotFoundError:
+            return
+        except OSError as error:  # A link by now, or closed to us.
+            left_out(where, error.strerror or str(error))
+            return
         folders = []
         try:
             with os.scandir(descriptor) as entries:
@@ -57,18 +75,15 @@ class Folder:
                         status = os.stat(entry.name, dir_fd=descriptor, follow_symlinks=False)
                         if stat.S_ISDIR(status.st_mode):
                             folders.append(entry.name)
+                        elif stat.S_ISLNK(status.st_mode):
+                            left_out(path, LINK)
                         elif stat.S_ISREG(status.st_mode) and wanted(path):
                             yield path, status
-            for name in folders if depth < _DEEPEST else ():
-                # One that is gone, or a link by now, is none of ours.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    try:
-                        inner = os.open(name, _DIRECTORY, dir_fd=descriptor)
-                    except OSError as error:
-                        if error.errno in (errno.ELOOP, errno.EACCES):
-                            continue
-                        raise
-                    yield from self._files(inner, f"{where}/{name}", wanted, depth + 1)
+            for folder in folders:
+                if depth < _DEEPEST:
+                    yield from self._files(descriptor, folder, f"{where}/{folder}", wanted, left_out, depth + 1)
+                else:
+                    left_out(f"{where}/{folder}", "it lies too deep")
         finally:
             os.close(descriptor)
 

@@ -131,12 +131,12 @@ def test_civitais_size_is_compared(case: Case) -> None:
 def test_what_cannot_be_added_is_told_and_not_noted(case: Case, address: str, code: int, told: str) -> None:
     done = case.run("add", address, MODELS="")
     assert (done.code, told in done.err) == (code, True), done.err
-    assert not (case.folder / ".hearmeman/added.json").exists()
+    assert not (case.volume / ".hearmeman/models/added.json").exists()
 
 
 def test_what_an_earlier_image_added_and_this_one_does_not_understand_is_said_and_left_alone(case: Case) -> None:
     assert case.run("add", "civitai:12345@loras", MODELS="").code == 0
-    noted = case.folder / ".hearmeman/added.json"
+    noted = case.volume / ".hearmeman/models/added.json"
     noted.write_text(json.dumps({"addresses": ["civitai:1@folder_of_an_old_node", "civitai:12345@loras"]}))
     done = case.run("fetch", MODELS="")
     assert done.code == 0, done.err

@@ -50,5 +50,16 @@ def test_what_would_redirect_data_is_refused_with_the_right_values(given: str, a
     assert advice in str(caught.value)
 
 
+@pytest.mark.parametrize("prefix", ["../x", "a/../b", "a//b", ".", "a/.", "x" * 101, "a\nb", "a\x7f", "\udcff"])
+def test_a_prefix_that_leaves_its_folder_is_refused(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="R2_PREFIX"):
+        load({"R2_PREFIX": prefix})
+
+
+@pytest.mark.parametrize("prefix", ["outputs", "team/outputs", "/outputs/", "\u00e4 b", "..a", "x" * 100])
+def test_other_prefixes_are_taken(prefix: str) -> None:
+    assert load({"R2_PREFIX": prefix}).r2_prefix == prefix.strip("/")
+
+
 def test_the_advice_works_when_it_is_followed() -> None:
     assert load({"R2_ENDPOINT": f"{R2}/videos", "R2_BUCKET": "videos"}).r2_endpoint == R2

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from fakes.r2 import R2
@@ -69,31 +70,35 @@ class Encoder(threading.Thread):
         return ended
 
 
-class Disturber(threading.Thread):
-    """Short outages of the server at random, and kills of the daemon if they are wanted."""
+@dataclass
+class Disturbances:
+    """What happened to the server and the daemon."""
 
-    def __init__(self, r2: R2, daemon: Sync, kill_every: float, seed: int, until: float) -> None:
-        """Disturb until the clock shows `until`; 0 seconds between kills: none."""
-        super().__init__(daemon=True)
-        self.r2, self.sync, self.kill_every, self.until = r2, daemon, kill_every, until
-        self.chance = random.Random(seed)
-        self.faults = self.kills = 0
+    outages: int = 0
+    kills: int = 0
 
-    def run(self) -> None:
-        """Disturb until the time is over."""
-        next_kill = time.monotonic() + self.kill_every
-        while time.monotonic() < self.until:
-            time.sleep(self.chance.uniform(5, 40))
-            status, code = self.chance.choice(FAULTS)
-            self.r2.fail(status, code, times=1_000_000, after=self.chance.random() < 0.3)
-            time.sleep(self.chance.uniform(0.1, 3))
-            self.r2.heal()
-            self.faults += 1
-            if self.kill_every and time.monotonic() >= next_kill:
-                self.sync.kill()
-                self.sync.start()
-                self.kills += 1
-                next_kill = time.monotonic() + self.kill_every
+
+def disturb(r2: R2, daemon: Sync, kill_every: float, chance: random.Random, until: float) -> Disturbances:
+    """Let the server fail now and then, and kill the daemon every so many seconds (0: never), until the clock shows `until`.
+
+    From the main thread: the daemon dies with the thread that started it.
+    """
+    done, next_kill = Disturbances(), time.monotonic() + kill_every
+    while time.monotonic() < until:
+        time.sleep(chance.uniform(5, 40))
+        status, code = chance.choice(FAULTS)
+        r2.fail(status, code, times=1_000_000, after=chance.random() < 0.3)
+        time.sleep(chance.uniform(0.1, 3))
+        if kill_every and time.monotonic() >= next_kill:
+            daemon.kill()
+            daemon.start()
+            done.kills += 1
+            started = done.kills + 1
+            daemon.wait_for(lambda n=started: daemon.log().count("sync.started") == n, "the next start", 60)  # type: ignore[misc]
+            next_kill = time.monotonic() + kill_every
+        r2.heal()
+        done.outages += 1
+    return done
 
 
 def memory(daemon: Sync) -> float:
@@ -119,12 +124,11 @@ def main() -> int:
         daemon.start()
         daemon.wait_said("sync.reconciled", 60)
         writers = [Encoder(daemon.output, number, args.seed, until) for number in range(args.writers)]
-        disturber = Disturber(r2, daemon, args.kill_every, args.seed, until)
-        for thread in (*writers, disturber):
-            thread.start()
-        for thread in (*writers, disturber):
-            thread.join()
-        r2.heal()
+        for writer in writers:
+            writer.start()
+        disturbed = disturb(r2, daemon, args.kill_every, random.Random(args.seed), until)
+        for writer in writers:
+            writer.join()
         most = memory(daemon)
         code = daemon.stop(120)
         ended = {name: at for writer in writers for name, at in writer.ended.items()}
@@ -137,7 +141,7 @@ def main() -> int:
         unplayable = [name for name in ended if "png" not in name and not plays(daemon.output / name)]
         took = sorted(keys[name].at - ended[name] for name in ended if name in keys)
         print(
-            f"{len(ended)} files, {len(keys)} objects, {disturber.faults} outages of up to 3 s, {disturber.kills} kills, day {day}"
+            f"{len(ended)} files, {len(keys)} objects, {disturbed.outages} outages of up to 3 s, {disturbed.kills} kills, day {day}"
         )
         print(f"broken {len(broken)}, lost {len(lost)}, twice {len(twice)}, overwritten {len(r2.overwritten)}")
         print(

@@ -34,7 +34,6 @@ class Store:
         self.records = self.own / "verified"
         self.listings = self.own / "listings"
         self.stated = self.own / "stated"
-        self.added = self.own / "added.json"
         self.staging = self.own / "staging"
         self.replaced = self.own / "replaced"
 
@@ -153,17 +152,6 @@ class Store:
             with contextlib.suppress(OSError, ValueError, ValidationError):
                 found[unquote(path.stem)] = Locked.model_validate_json(path.read_text(encoding="utf-8"))
         return found
-
-    def read_added(self) -> tuple[str, ...]:
-        """Give the addresses of models that were added to this volume."""
-        with contextlib.suppress(OSError, ValueError):
-            found = _read_json(self.added).get("addresses")
-            return tuple(str(one) for one in found) if isinstance(found, list) else ()
-        return ()
-
-    def note_added(self, addresses: Iterable[str]) -> None:
-        """Note which models were added to this volume, in place of what was noted before."""
-        write_json(self.added, {"addresses": sorted(set(addresses))})
 
     def forget(self, to: str) -> None:
         """Remove a file and what was noted of it."""

@@ -1,4 +1,4 @@
-"""`hearmeman sync`: upload outputs to the bucket as they appear, until told to stop."""
+"""`hearmeman sync`: upload outputs to the bucket as they appear, until it is stopped, and look at what is there."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
     beside = list(_beside(settings, bucket, report))
-    asked_to_stop.tell(daemon.stop, *(one.stop for one in beside))
+    asked_to_stop.pass_on(daemon.stop, *(one.stop for one in beside))
     log("sync.started", folder=root, bucket=bucket.name, endpoint=bucket.endpoint, journaled=len(daemon.backlog.done))
     everything = daemon.run()
     journal.close()
@@ -159,21 +159,21 @@ def _beside(settings: Settings, bucket: Bucket, report: Report) -> Iterator[Watc
 
 
 class _Stop:
-    """SIGTERM and Ctrl-C, heard from the first moment on, told to the daemon once there is one."""
+    """SIGTERM and Ctrl-C, noted from the first moment on and passed on to what has to stop once it exists."""
 
     def __init__(self) -> None:
-        self.heard, self.at = False, 0.0
+        self.came, self.at = False, 0.0
         self.stops: tuple[Callable[[], None], ...] = ()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._note)
 
-    def _hear(self, number: int, frame: object) -> None:
-        self.heard, self.at = True, time.monotonic()
+    def _note(self, number: int, frame: object) -> None:
+        self.came, self.at = True, time.monotonic()
         for stop in self.stops:
             stop()
 
-    def tell(self, *stops: Callable[[], None]) -> None:
+    def pass_on(self, *stops: Callable[[], None]) -> None:
         self.stops = stops
-        if self.heard:
+        if self.came:
             for stop in stops:
                 stop()

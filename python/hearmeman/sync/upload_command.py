@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.sync.upload import PARTS_AT_ONCE
 
     settings = load(environ)
-    prefix: str = settings.r2_prefix if args.prefix is None else args.prefix.rstrip("/")
+    prefix: str = settings.r2_prefix if args.prefix is None else args.prefix.strip("/")
     if problem := prefix_problem(prefix):
         raise UsageError(f"--prefix {args.prefix!r} {problem}: nothing was uploaded")
     items = items_of(args.files, Path(settings.output_path).resolve(), names(settings.sync_extensions))

@@ -19,6 +19,7 @@ from hearmeman.workspace.space import Space
 
 SETTLE_SECONDS = 3.0
 """A file that was changed within so long may still be written to; it is saved the next time."""
+MOMENT = "it was changed a moment ago"
 AT_ONCE = 8
 IN_MEMORY = 8 * 1024**2
 _TRIES = 30
@@ -121,14 +122,21 @@ def _take(
         if path in known.files:
             found[path] = known.files[path]
 
+    def left_out(path: str, why: str) -> None:
+        # What was saved of it while it could be read is not removed by that.
+        unread[path] = why
+        found.update(
+            {name: entry for name, entry in known.files.items() if name == path or name.startswith(f"{path}/")}
+        )
+
     with Folder(space.comfyui) as base, ThreadPoolExecutor(AT_ONCE) as pool:
         for top in FOLDERS:
-            for path, status in base.files(top, is_saved):
+            for path, status in base.files(top, is_saved, left_out):
                 before = known.files.get(path)
                 if before is not None and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
                     found[path] = before
                 elif at - settle < status.st_mtime <= at:
-                    keep(path, "it was changed a moment ago")
+                    keep(path, MOMENT)
                 else:
                     changed.append(path)
 

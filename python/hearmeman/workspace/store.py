@@ -47,13 +47,18 @@ class Store:
         return found is not None and found.size == size
 
     def send(self, sha256: str, file: IO[bytes], progress: Callable[[int], None]) -> None:
-        """Bring a file there that is not; `file` holds what `sha256` says."""
+        """Bring a file there that is not; `file` holds what `sha256` says. SYNC_BANDWIDTH holds for it too."""
+
+        def moved(size: int) -> None:
+            self.bucket.bandwidth.wait(size)
+            progress(size)
+
         self.bucket.client.upload_fileobj(
             file,
             self.bucket.name,
             self._file(sha256),
             ExtraArgs={"Metadata": {"sha256": sha256}},
-            Callback=progress,
+            Callback=moved,
             Config=_TRANSFER,
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 from hearmeman.sync.explain import explained
-from hearmeman.workspace.save import fingerprint, save
+from hearmeman.workspace.save import MOMENT, fingerprint, save
 from hearmeman.workspace.space import Space
 
 LOOK_SECONDS = 5.0
@@ -32,6 +32,7 @@ class Watch(threading.Thread):
         self.asked_to_stop = threading.Event()
         self.is_saved = False
         self._problem = ""
+        self._said: set[str] = set()
         self._added_at = 0.0
         self._added_seen: object = None
 
@@ -75,6 +76,10 @@ class Watch(threading.Thread):
         if done.is_new:
             counts = {what: len(paths) for what, paths in done.changes().items()}
             log("workspace.saved", save=done.save.number, files=len(done.save.files), **counts)
+        for path, why in done.unread.items():
+            if why != MOMENT and path not in self._said:
+                self._said.add(path)
+                log("workspace.left_out", file=path, why=why)
         newest = done.save
         self.note(workspace={"save": newest.number, "files": len(newest.files), "bytes": newest.size, "at": newest.at})
 
