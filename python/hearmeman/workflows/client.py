@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -75,6 +75,8 @@ class Progress:
 
 Report = Callable[[Progress], None]
 POLL_SECONDS = 0.5
+SILENCE_SECONDS = 5.0
+"""How often the history is asked while events are awaited."""
 
 
 def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
@@ -121,7 +123,6 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self.client_id = uuid.uuid4().hex
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -158,14 +159,14 @@ class Client:
             )
         return body
 
-    async def submit(self, graph: Graph) -> str:
-        """Queue `graph`; returns its prompt id.
+    async def submit(self, graph: Graph, client_id: str) -> str:
+        """Queue `graph`; returns its prompt id. ComfyUI sends its events to `client_id`.
 
         Raises:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI refused it; says node, class and input.
         """
-        async with self._call("POST", "/prompt", json={"prompt": graph, "client_id": self.client_id}) as response:
+        async with self._call("POST", "/prompt", json={"prompt": graph, "client_id": client_id}) as response:
             text = await response.text(errors="replace")
         try:
             body = json.loads(text)
@@ -223,18 +224,20 @@ class Client:
         """
         assert self._session is not None
         prompt_id = None
+        # One for each run: ComfyUI sends events to the newest socket of an id alone.
+        client_id = uuid.uuid4().hex
         try:
             async with asyncio.timeout(timeout):
                 # Listening before submitting: a quick prompt is over before a later listener hears of it.
                 socket = None
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    address = f"{self.url}/ws?clientId={self.client_id}"
+                    address = f"{self.url}/ws?clientId={client_id}"
                     socket = await self._session.ws_connect(address, heartbeat=20, max_msg_size=0)
                 try:
-                    prompt_id = await self.submit(graph)
+                    prompt_id = await self.submit(graph, client_id)
                     queued(prompt_id)
                     if socket is not None:
-                        await _listen(socket, prompt_id, graph, report)
+                        await self._until_over(_listen(socket, prompt_id, graph, report), prompt_id)
                 finally:
                     if socket is not None:
                         await socket.close()
@@ -244,6 +247,17 @@ class Client:
             raise TimedOutError(
                 f"the workflow did not end within {timeout:g} s: {place}; give more time with --timeout"
             ) from None
+
+    async def _until_over(self, listening: Coroutine[Any, Any, None], prompt_id: str) -> None:
+        """Listen; an end that no event told of is found in the history. A long silent step is no end."""
+        task = asyncio.create_task(listening)
+        try:
+            while not (await asyncio.wait([task], timeout=SILENCE_SECONDS))[0]:
+                if prompt_id in await self._json(f"/history/{prompt_id}"):
+                    return
+            await task
+        finally:
+            task.cancel()
 
     async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
         """Wait for a prompt that was submitted before, by whomever, and return what it made.
