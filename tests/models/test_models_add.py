@@ -50,7 +50,7 @@ def loras(case: Case) -> set[str]:
 def test_models_takes_addresses_beside_ids(case: Case, hub: Hub, civitai: CivitAI) -> None:
     models = "civitai:12345@loras,hf:a/b/loras/x.safetensors@loras"
     planned = case.run("plan", MODELS=models)
-    assert "its name is asked for first" in planned.out.replace("\n", " ") or "civitai-12345" in planned.out
+    assert "name not fetched yet" in planned.out.replace("\n", " ") or "civitai-12345" in planned.out
     assert not civitai.requests, "a plan asks no one"
     done = case.run("fetch", MODELS=models)
     assert done.code == 0, done.err

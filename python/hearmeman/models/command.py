@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from hearmeman.models.plan import Plan, Step
 
 _ACTIONS = {
-    "list": "tell which models there are and which are asked for",
-    "plan": "tell what a fetch would do, and what a person should know first",
-    "fetch": "fetch what is asked for and is not there",
+    "list": "the models that there are, and which are enabled",
+    "plan": "what a fetch would do, and what to know first",
+    "fetch": "fetch what is enabled and not there yet",
     "add": "note models by their address on this volume, for later pods too, and fetch them",
     "remove": "forget models that were added by address; `prune` then removes their files",
-    "verify": "read every file again and name those that are not what they should be",
+    "verify": "read every file again and name those that are damaged",
     "lock": "ask the sources for revision, size and hash, and write them down",
     "prune": "name, and with --yes remove, what was fetched and no enabled model needs",
 }

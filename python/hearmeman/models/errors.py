@@ -1,4 +1,4 @@
-"""Why a file could not be had: one class for each reason, each with its own sentence and mend."""
+"""Why a file could not be had: one class for each reason, each with its own sentence and fix."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def notes(todo: Iterable[File], models: Iterable[Model], host: Host, left_out: I
     """Say what is to be known of the models asked for, of those left out, and of the files still to be fetched."""
     said = [
         f"{m.id} is not fetched: it is for tier {' or '.join(m.tiers)}, {_whose(host)} {host.tier};"
-        f" name it in MODELS or set GPU_TIER to fetch it all the same"
+        f" name it in MODELS or set GPU_TIER to fetch it anyway"
         for m in left_out
     ]
     models = list(models)

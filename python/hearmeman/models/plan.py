@@ -130,9 +130,9 @@ def _expanded(file: File, disk: Disk) -> tuple[File, ...]:
 
 def _step(file: File, disk: Disk, models: tuple[str, ...]) -> Step:
     if file.unnamed:
-        return Step(file, "list", "its name is asked for first", models, file.expected)
+        return Step(file, "list", "name not fetched yet", models, file.expected)
     if isinstance(file.source, Snapshot):
-        return Step(file, "list", "what it consists of is asked for first", models, file.expected)
+        return Step(file, "list", "file list not fetched yet", models, file.expected)
     found, record = disk.found.get(file.to), disk.records.get(file.to)
     there = disk.partial.get(file.id, 0)
     left = max(0, file.expected - there)

@@ -76,7 +76,7 @@ def _size_of(step: Step) -> str:
 
 
 def _file_of(step: Step) -> str:
-    plain = {"fetch": "not there", "present": "verified before", "list": "what it consists of is asked for first"}
+    plain = {"fetch": "not there", "present": "verified before", "list": "file list not fetched yet"}
     return step.file.to + ("" if plain.get(step.action) == step.reason else f" ({step.reason})")
 
 

@@ -80,7 +80,7 @@ def start(overlay: venv.Overlay, argv: Sequence[str], environ: Mapping[str, str]
         behind = venv.left_behind(overlay)
         if behind:
             names = ", ".join(f"{name}=={version}" for name, version in behind.items())
-            log("overlay.left_behind", packages=names, mend="run `hearmeman overlay install` to install them again")
+            log("overlay.left_behind", packages=names, fix="run `hearmeman overlay install` to install them again")
         if works(overlay, argv, env):
             argv = [str(overlay.python), *argv[1:]]
             env["PATH"] = f"{overlay.python.parent}:{env.get('PATH', '')}".rstrip(":")
@@ -106,7 +106,7 @@ def works(overlay: venv.Overlay, argv: Sequence[str], env: Mapping[str, str]) ->
         log(
             "overlay.left_out",
             why=str(found["problem"]).splitlines()[-1],
-            mend="ComfyUI starts without the packages on the volume; `hearmeman overlay reset` sets them aside",
+            fix="ComfyUI starts without the packages on the volume; `hearmeman overlay reset` sets them aside",
         )
         return False
     return True

@@ -40,7 +40,7 @@ class Form(enum.Enum):
 
     WHOLE = "its end is there"
     HALF = "its end is missing"
-    NONE = "nothing can be told"
+    NONE = "unknown"
 
 
 def still_seconds(seen: Seen, writer: Writer, form: Form, stopping: bool = False) -> float:

@@ -84,7 +84,7 @@ def _advice(
     if beside and _verdict(model, vram_gb) == "fits":
         ways.append(f"turn off {' and '.join(beside)}, which hold {sum(beside.values()):g} GB")
     ways.append(f"take a GPU with {model.vram_gb + sum(beside.values()):g} GB or more")
-    first = "parts of it wait in RAM: slow but it works; to mend that, " if verdict == "slow" else ""
+    first = "parts of it wait in RAM: slow but it works; to fix that, " if verdict == "slow" else ""
     return first + " or ".join(ways)
 
 

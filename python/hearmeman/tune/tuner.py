@@ -86,7 +86,7 @@ class Tuning:
     given: tuple[Argument, ...] = ()
     """The arguments that the tuner gave."""
     problems: tuple[str, ...] = ()
-    """Why ComfyUI cannot run here, with the mend."""
+    """Why ComfyUI cannot run here, with the fix."""
 
 
 @dataclass

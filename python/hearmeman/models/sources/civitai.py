@@ -95,7 +95,7 @@ def _refuse_infected(chosen: dict[str, Any]) -> None:
             f"CivitAI's {' and '.join(bad)} found something dangerous in {chosen.get('name')}: it is not fetched"
         )
     if open_ := [f"{what}: {result}" for what, result in results.items() if result != "Success"]:
-        log("model.unscanned", file=chosen.get("name"), said=", ".join(open_), then="fetching it all the same")
+        log("model.unscanned", file=chosen.get("name"), said=", ".join(open_), then="fetching it anyway")
 
 
 def _choose(files: list[dict[str, Any]], source: CivitAI) -> dict[str, Any]:
