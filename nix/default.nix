@@ -102,6 +102,8 @@ let
       links = {
         "var/log/comfyui.log" = "/run/hearmeman/logs/comfyui.log";
         "var/log/download_models.log" = "/run/hearmeman/logs/models.log";
+        # sshd keeps it, and complains where there is none.
+        "var/log/lastlog" = "/run/hearmeman/lastlog";
         "var/log/jupyter.log" = "/run/hearmeman/logs/jupyter.log";
         "var/log/r2_sync.log" = "/run/hearmeman/logs/sync.log";
       };

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.comfyui import free_port
+from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import build_image
 from hearmeman_build.host import WORK
 from support.needed import unresolved
@@ -97,9 +98,27 @@ def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -
     report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
 
 
+def check_user(pod: Pod, report: Report) -> None:
+    """ComfyUI runs as its own user, and a root shell's pip and python become that user."""
+    keep = Path(f"/proc/{pod.init}/root/run/hearmeman/keep/comfyui.json")
+    inside = ["nsenter", "-t", str(pod.init), "-m", "-p", "--"]
+    pid = json.loads(keep.read_text())["pid"]
+    status = subprocess.run([*inside, "cat", f"/proc/{pid}/status"], capture_output=True, text=True).stdout
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    seen = {name: fields.get(name, "").split() for name in ("Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs")}
+    right = set(seen["Uid"]) == {str(COMFYUI.uid)} and set(seen["Gid"]) == {str(COMFYUI.gid)} and not seen["Groups"]
+    right = right and int(seen["CapBnd"][0], 16) == 0 and seen["NoNewPrivs"] == ["1"]
+    report.say("comfyui's user", "" if right else json.dumps(seen))
+    shell = ". /run/hearmeman/shell.env; python -c 'import os, torch; print(os.geteuid())'; pip --version"
+    done = subprocess.run([*inside, "/bin/bash", "-c", shell], capture_output=True, text=True, timeout=300)
+    there = done.stdout.splitlines()
+    problem = "" if there[:1] == [str(COMFYUI.uid)] and "pip " in done.stdout else done.stdout + done.stderr
+    report.say("pip and python of a root shell", problem)
+
+
 def check_volume(pod: Pod, report: Report) -> None:
     """What nodes write into their own folders, and what pip installs for ComfyUI, lands on the volume."""
-    inside = ["nsenter", "-t", str(pod.init), "-m", "--", "/bin/sh", "-c"]
+    inside = ["nsenter", "-t", str(pod.init), "-m", "--", *wrapped(["/bin/sh", "-c"], COMFYUI)]
     for folder in ("comfyui_controlnet_aux/ckpts", "ComfyUI-WanVideoWrapper/text_embed_cache"):
         done = subprocess.run(
             [*inside, f"echo written > /opt/comfyui-nodes/{folder}/probe"], capture_output=True, text=True
@@ -196,6 +215,7 @@ def main() -> int:
                 check_prompt(url, volume, name, case, report)
             report.say("ready", *readiness(pod, status))
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
+            check_user(pod, report)
             check_volume(pod, report)
             code = pod.stop()
             report.say("stop", "" if code == 0 else f"exit code {code}")

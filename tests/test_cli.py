@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hearmeman import __version__, cli
+from hearmeman import __version__, cli, errors
+from hearmeman.errors import HearmemanError
+from support.repository import ROOT
 
 
 def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -76,6 +79,28 @@ def test_in_a_running_pod_env_misses_no_secret_that_boot_gave(tmp_path: Path) ->
     rows = {row["name"]: row for row in json.loads(call(*words, "--json", **shell).stdout)}
     assert (rows["ACCESS_TOKEN"]["value"], rows["HF_TOKEN"]["value"]) == ("***", "")
     assert call("env", "--run-dir", str(tmp_path / "none"), **shell).returncode == 2
+
+
+def test_an_error_is_a_document_where_one_was_asked_for() -> None:
+    done = call("tune", "--json", COMFYUI_PORT="x", HF_TOKEN="hf_a b")
+    assert done.returncode == 2
+    assert done.stderr.startswith("hearmeman: settings are wrong")
+    document = json.loads(done.stdout)
+    assert (document["error"], document["exit_code"]) == ("SettingsError", 2)
+    port, token = sorted(document["problems"], key=lambda problem: str(problem["name"]))
+    assert (port["name"], port["value"], port["takes"]) == ("COMFYUI_PORT", "x", "a whole number from 1 to 65535")
+    assert (token["name"], token["value"]) == ("HF_TOKEN", "")
+    assert call("tune", COMFYUI_PORT="x").stdout == ""
+
+
+def test_every_error_is_drawn_where_the_root_is_declared() -> None:
+    for module in sorted((ROOT / "python/hearmeman").rglob("*.py")):
+        for base in re.findall(r"^class \w+Error\((\w+)", module.read_text(encoding="utf-8"), re.MULTILINE):
+            assert base.endswith("Error") or base == "Exception", module
+    drawn = (HearmemanError.__module__ and errors.__doc__) or ""
+    for branch in HearmemanError.__subclasses__():
+        if branch.__module__ == errors.__name__:
+            assert re.search(rf"{branch.__name__} +{branch.exit_code} ", drawn)
 
 
 def test_an_update_without_nodes_says_so(tmp_path: Path) -> None:

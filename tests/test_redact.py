@@ -168,11 +168,13 @@ def assert_nothing_planted_in(folder: Path) -> int:
 def test_upload_sync_and_their_state_hold_no_secret(tmp_path: Path) -> None:
     with echo() as url:
         daemon = Sync(tmp_path, {**PLANTED, "R2_ENDPOINT": url})
-        (daemon.output / "a.png").write_bytes(bytes(100))
         daemon.start()
         try:
+            # Written while it watches: it sees the file closed, and need not wait whether more comes.
+            daemon.wait_said("sync.reconciled", 60)
+            (daemon.output / "a.png").write_bytes(bytes(100))
             daemon.wait_for(
-                lambda: (daemon.state / "sync.json").exists() and "last_error" in daemon.report(), "a report"
+                lambda: (daemon.state / "sync.json").exists() and "last_error" in daemon.report(), "a report", 60
             )
         finally:
             daemon.kill()

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import io
+import json
 import os
 import sys
 import traceback
@@ -116,8 +117,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    as_json = False
     try:
         args = parser_for(words).parse_args(words)
+        as_json = bool(getattr(args, "json", False))
         given = _environ(args.command, environ)
         if args.command in _RUN_AS and os.geteuid() == 0:
             _become(args.command, words, given)
@@ -126,6 +129,9 @@ def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         return code
     except HearmemanError as error:
         print(f"hearmeman: {error}", file=sys.stderr)
+        # Who asked for a document is given one; one that was begun is not followed by another.
+        if as_json and redact.is_untouched(sys.stdout):
+            print(json.dumps(error.facts(), indent=2))
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -125,8 +125,10 @@ class _Guarded:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.written = False
 
     def write(self, text: str) -> int:
+        self.written = self.written or bool(text)
         self._stream.write(_redact(text))
         return len(text)
 
@@ -136,6 +138,11 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def is_untouched(stream: object) -> bool:
+    """Tell whether nothing was written yet to a guarded stream."""
+    return isinstance(stream, _Guarded) and not stream.written
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _EMPTY = b"{}"
 
 
-def attach(repository: str, image: Image, media_type: str, text: str, plain_http: bool = False) -> str:
+def attach(
+    repository: str,
+    image: Image,
+    media_type: str,
+    text: str,
+    plain_http: bool = False,
+    annotations: Mapping[str, str] | None = None,
+) -> str:
     """Attach `text` to `image` in `repository`, beside what others attached; the artifact's digest.
 
     One of the same kind that was attached before is replaced.
@@ -36,7 +44,7 @@ def attach(repository: str, image: Image, media_type: str, text: str, plain_http
             insecure = ["--src-tls-verify=false"] if plain_http else []
             skopeo.copy(tag, f"oci:{layout}", [], ["--all", *insecure])
             known = _entries(layout)
-        artifact = _artifact(layout, image, media_type, text.encode())
+        artifact = _artifact(layout, image, media_type, text.encode(), annotations or {})
         kept = [entry for entry in known if entry["artifactType"] != media_type]
         index = _write(layout, _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [*kept, artifact]}))
         top = {"schemaVersion": 2, "manifests": [{"mediaType": _INDEX, **index}]}
@@ -47,7 +55,9 @@ def attach(repository: str, image: Image, media_type: str, text: str, plain_http
     return str(artifact["digest"])
 
 
-def _artifact(layout: Path, image: Image, media_type: str, data: bytes) -> dict[str, Any]:
+def _artifact(
+    layout: Path, image: Image, media_type: str, data: bytes, annotations: Mapping[str, str]
+) -> dict[str, Any]:
     """Write the artifact's blobs and manifest; its entry in an index."""
     config = {"mediaType": "application/vnd.oci.empty.v1+json", **_write(layout, _EMPTY)}
     manifest_bytes = (image.layout / "blobs/sha256" / image.digest.partition(":")[2]).read_bytes()
@@ -58,6 +68,7 @@ def _artifact(layout: Path, image: Image, media_type: str, data: bytes) -> dict[
         "config": config,
         "layers": [{"mediaType": media_type, **_write(layout, data)}],
         "subject": {"mediaType": _MANIFEST, "digest": image.digest, "size": len(manifest_bytes)},
+        **({"annotations": dict(annotations)} if annotations else {}),
     }
     return {"mediaType": _MANIFEST, "artifactType": media_type, **_write(layout, _json(manifest))}
 

@@ -16,20 +16,9 @@ from hearmeman_build.host import ROOT, in_nixpkgs_world
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 """Paths that Nix takes in flake references and expressions as they are."""
 
-_MADE = {
-    ".env",
-    ".git",
-    ".work",
-    ".venv",
-    "result",
-    "workspace",
-    "__pycache__",
-    ".pytest_cache",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".hypothesis",
-}
-"""Names that runs and people make: no part of the repository, and no file for the Nix store. As .gitignore has them."""
+_MADE = {".git", ".work", ".venv", ".env", "result", "workspace", "dist"}
+_MADE |= {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+"""What runs and people make in the top folder: no part of the repository, and no file for the Nix store. As .gitignore."""
 
 
 @cache
@@ -56,14 +45,17 @@ def files(root: Path) -> list[str]:
             return [name for name in done.stdout.split("\0") if name and os.path.lexists(root / name)]
     found = []
     for parent, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not _made(name)]
-        paths = [Path(parent, name) for name in [*names, *folders] if not _made(name)]
+        top = Path(parent) == root
+        folders[:] = [name for name in folders if not _made(name, top)]
+        paths = [Path(parent, name) for name in [*names, *folders] if not _made(name, top)]
         found += [str(p.relative_to(root)) for p in paths if p.is_symlink() or p.is_file()]
     return sorted(found)
 
 
-def _made(name: str) -> bool:
-    return name in _MADE or name.startswith("result-") or name.endswith(".pyc")
+def _made(name: str, top: bool) -> bool:
+    if top and (name in _MADE or name.startswith("result-")):
+        return True
+    return name == "__pycache__" or name.endswith(".pyc")
 
 
 def reference() -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from hearmeman_build import postinst
 from hearmeman_build.buildroot import make_buildroot, tree_hash
 from hearmeman_build.downloads import fetch_debs
 from hearmeman_build.errors import BuildError
@@ -119,7 +120,10 @@ def lock(root: Path) -> None:
         },
         "snapshot": time.strftime("%Y%m%dT000000Z", time.gmtime()),
     }
-    files = fetch_debs(root, document, document["groups"]["buildroot"])  # type: ignore[index]
+    files = fetch_debs(root, document, list(packages))
+    in_image = {deb.package for group, debs in solved.items() if group != "buildroot" for deb in debs}
+    postinst.check(root, {name: files[name] for name in in_image})
+    files = {name: files[name] for name in document["groups"]["buildroot"]}  # type: ignore[index]
     with tempfile.TemporaryDirectory() as folder:
         made = make_buildroot(sorted(files.values(), key=lambda p: p.name), Path(folder) / "buildroot")
         document["buildroot"] = tree_hash(made)

@@ -80,7 +80,8 @@ def push(
         raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
     record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression)
     if list_parts:
-        attach(to, image, sbom.MEDIA_TYPE, sbom.document(host.ROOT, tier, baked, image), plain_http)
+        parts = sbom.document(host.ROOT, tier, baked, image)
+        attach(to, image, sbom.MEDIA_TYPE, parts, plain_http, record.origin(ROOT))
         say("attached the list of its parts (CycloneDX) as a referrer")
     sizes = {layer["digest"]: layer["size"] for layer in image.layers}
     sent = sum(size for digest, size in sizes.items() if digest in copied.sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -39,6 +40,21 @@ def revision(root: Path) -> Revision:
     except (OSError, subprocess.CalledProcessError):
         return Revision("", False)
     return Revision(commit, bool(changed))
+
+
+def origin(root: Path) -> dict[str, str]:
+    """Commit and address of the source, under the names that OCI gives them; without what is unknown."""
+    made_from = revision(root)
+    command = ["git", "-c", "safe.directory=*", "-C", str(root), "remote", "get-url", "origin"]
+    try:
+        remote = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        remote = ""
+    # A token may stand before the host; a path on this machine says nothing elsewhere.
+    source = re.sub(r"^(https?://)[^@/]*@", r"\1", remote) if re.match(r"https?://|ssh://|git@", remote) else ""
+    commit = made_from.commit + ("-dirty" if made_from.dirty else "")
+    found = {"org.opencontainers.image.revision": commit, "org.opencontainers.image.source": source}
+    return {name: value for name, value in found.items() if value}
 
 
 def read(root: Path) -> list[dict[str, Any]]:

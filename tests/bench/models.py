@@ -54,7 +54,7 @@ class World:
 
 
 @contextlib.contextmanager
-def world(sizes: Sequence[int], rate: float, latency: float) -> Iterator[World]:
+def world(sizes: Sequence[int], rate: float, latency: float, slow: int = 0) -> Iterator[World]:
     """Files of these sizes on a server, in memory, so that no disk is measured."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as name:
         folder = Path(name)
@@ -72,11 +72,35 @@ def world(sizes: Sequence[int], rate: float, latency: float) -> Iterator[World]:
         (folder / "files.json").write_text(json.dumps(files))
         command = [sys.executable, str(ROOT / "tests/bench/range_server.py"), str(folder / "blob")]
         command += [str(folder / "files.json"), "--rate", str(rate), "--latency", str(latency)]
+        command += ["--slow", str(slow)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             hub, _ = json.loads(server.stdout.readline())
             yield World(files, f"http://127.0.0.1:{hub}", folder)
+        finally:
+            server.kill()
+            server.wait()
+
+
+@contextlib.contextmanager
+def xet_world(size: int) -> Iterator[World]:
+    """One file on the tests' own Hub, which has it both in Xet's storage and in plain storage; its server is Python."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as name:
+        data = os.urandom(size)
+        (Path(name) / "data").write_bytes(data)
+        script = (
+            "import sys, threading, pathlib; from fakes.hub import Hub, Repo, Stored\n"
+            f"stored = Stored(pathlib.Path({name!r}, 'data').read_bytes()); stored.sha256\n"
+            f"hub = Hub({{{REPO!r}: Repo({{'00.bin': stored}}, xet=True)}})\n"
+            "with hub: print(hub.url, flush=True); threading.Event().wait()"
+        )
+        environ = {**plain(), "PYTHONPATH": f"{ROOT / 'python'}:{ROOT / 'tests'}"}
+        server = subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            hub = server.stdout.readline().strip()
+            yield World({"00.bin": (0, size, hashlib.sha256(data).hexdigest())}, hub, Path(name))
         finally:
             server.kill()
             server.wait()
@@ -103,7 +127,7 @@ def plain() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 
-def ours(made: World, out: Path) -> Run:
+def ours(made: World, out: Path, **variables: str) -> Run:
     """`hearmeman models fetch`, which verifies sha256 too."""
     tables = []
     for name, (_, size, sha256) in made.files.items():
@@ -120,6 +144,7 @@ def ours(made: World, out: Path) -> Run:
         "MODELS": "all",
         "ENABLE_CONTROLNET": "false",
         "HF_ENDPOINT": made.hub,
+        **variables,
     }
     return measured([sys.executable, "-m", "hearmeman", "models", "fetch"], environ, out)
 
@@ -197,7 +222,7 @@ def main() -> None:
     """Run the benches that are named, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("only", nargs="*", choices=["limited", "unlimited", []], help="which benches")
+    parser.add_argument("only", nargs="*", choices=["limited", "unlimited", "slow", "xet", []], help="which benches")
     args = parser.parse_args()
     if not args.only or "limited" in args.only:
         sizes = [600 * MB, *[20 * MB] * 20]
@@ -219,6 +244,23 @@ def main() -> None:
             }
             report("No limit", made, bench(made, checked, args.repeat), "hearmeman")
             print(f"{'sha256 alone':24}{'':46}{sha256_alone(1000 * MB):10.2f}")
+    if not args.only or "slow" in args.only:
+        with world([150 * MB], rate=20 * MB, latency=0.03, slow=9) as made:
+            slow: dict[str, Program] = {
+                "hearmeman": ours,
+                "aria2c with sha256": lambda made, out: aria2c(made, out, check=True),
+            }
+            report(
+                "One slow connection: the ninth answer of each run at 128 KB/s", made, bench(made, slow, 1), "hearmeman"
+            )
+    if not args.only or "xet" in args.only:
+        with xet_world(200 * MB) as made:
+            both: dict[str, Program] = {
+                "hearmeman": lambda made, out: ours(made, out, DOWNLOAD_XET="false"),
+                "hearmeman through Xet": ours,
+                "hf download (hf_xet)": hf,
+            }
+            report("Plain storage and Xet's, both served by Python", made, bench(made, both, args.repeat), "hearmeman")
 
 
 if __name__ == "__main__":

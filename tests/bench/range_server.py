@@ -14,6 +14,8 @@ from pathlib import Path
 
 COMMIT = "b" * 40
 PIECE = 256 * 1024
+SLOW = 128 * 1024
+"""Bytes per second of a connection that crawls."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class Slice:
 class Server:
     """Listens on two ports: the Hub's, and the storage's, which is where the Hub sends everyone."""
 
-    def __init__(self, blob: Path, files: dict[str, Slice], rate: float, latency: float) -> None:
+    def __init__(self, blob: Path, files: dict[str, Slice], rate: float, latency: float, slow: int = 0) -> None:
         self.blob = os.open(blob, os.O_RDONLY)
-        self.files, self.rate, self.latency = files, rate, latency
+        self.files, self.rate, self.latency, self.slow = files, rate, latency, slow
+        self.lock = threading.Lock()
+        self.answers, self.answered = 0, 0.0
         self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=256) for _ in range(2)]
 
     @property
@@ -115,12 +119,20 @@ class Server:
         if method == "HEAD":
             return
         began, sent = time.monotonic(), 0
-        piece = PIECE if self.rate else end - start
+        rate, piece = (SLOW, SLOW // 4) if self._is_slow() else (self.rate, PIECE if self.rate else end - start)
         while sent < end - start:
             count = min(piece, end - start - sent)
             sent += os.sendfile(connection.fileno(), self.blob, one.offset + start + sent, count)
-            if self.rate and (ahead := sent / self.rate - (time.monotonic() - began)) > 0:
+            if rate and (ahead := sent / rate - (time.monotonic() - began)) > 0:
                 time.sleep(ahead)
+
+    def _is_slow(self) -> bool:
+        """Whether this is the answer of a run that crawls; a run begins when nothing was asked for for a second."""
+        with self.lock:
+            now = time.monotonic()
+            self.answers = 1 if now - self.answered > 1 else self.answers + 1
+            self.answered = now
+            return self.answers == self.slow
 
 
 def main() -> None:
@@ -130,9 +142,10 @@ def main() -> None:
     parser.add_argument("files", type=Path, help="JSON: name -> [offset, size, sha256]")
     parser.add_argument("--rate", type=float, default=0, help="bytes per second and connection")
     parser.add_argument("--latency", type=float, default=0, help="seconds before each answer")
+    parser.add_argument("--slow", type=int, default=0, help="which answer of a run crawls; 0: none")
     args = parser.parse_args()
     files = {name: Slice(*values) for name, values in json.loads(args.files.read_text()).items()}
-    server = Server(args.blob, files, args.rate, args.latency)
+    server = Server(args.blob, files, args.rate, args.latency, args.slow)
     print(json.dumps(server.ports), flush=True)
     server.serve()
 

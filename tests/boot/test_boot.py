@@ -264,6 +264,13 @@ def test_comfyui_waits_for_the_models(pod: Pod) -> None:
     ]
 
 
+def test_a_fetch_that_lacks_files_for_a_passing_cause_starts_again_with_growing_pauses(pod: Pod) -> None:
+    pod.start_planned({"models": {"FAKE_EXIT": "75"}})
+    pod.wait(lambda: pod.happened().count("models started") >= 3)
+    assert "process.unfinished exit=75" in pod.said()
+    assert "again_in=2" in pod.said()
+
+
 def test_comfyui_is_not_started_when_models_are_missing(pod: Pod) -> None:
     pod.environ["WAIT_FOR_MODELS"] = "true"
     pod.start_planned({"models": {"FAKE_EXIT": "3"}})

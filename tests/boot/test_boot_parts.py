@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from hearmeman import cli, settings
 from hearmeman import image as boot_image
-from hearmeman.boot import output, plan
+from hearmeman.boot import execute, output, plan
 from hearmeman.boot import sshd as ssh_command
 from hearmeman.boot.environments import guarded
 from hearmeman.boot.shell import shell_file
@@ -183,8 +184,22 @@ def test_a_host_key_is_made_once(tmp_path: Path) -> None:
         ssh_command.host_key(tmp_path / "ssh")
         assert key.stat().st_uid == 0
     (tmp_path / "file").write_text("")
-    with pytest.raises(ssh_command.SshError, match="cannot be made"):
+    with pytest.raises(ssh_command.SshError, match="cannot be made: .*: set STATE_DIR to a folder that root can write"):
         ssh_command.host_key(tmp_path / "file" / "ssh")
+
+
+def test_a_host_key_of_another_owner_serves_where_root_may_not_take_it_back(tmp_path: Path) -> None:
+    key = ssh_command.host_key(tmp_path / "ssh")
+    if os.geteuid() == 0:
+        os.chown(key, DOOR.uid, 0)
+    script = (
+        f"from pathlib import Path; from hearmeman.boot.sshd import host_key; host_key(Path({str(tmp_path / 'ssh')!r}))"
+    )
+    without = ["setpriv", "--bounding-set", "-chown", "--inh-caps", "-chown"] if os.geteuid() == 0 else []
+    command = [*without, sys.executable, "-c", script]
+    env = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -229,3 +244,20 @@ def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
     assert "2 of 3 custom nodes stay as they were: changed, gone" in said
     assert git(nodes / "behind", "rev-parse", "HEAD") == git(upstream, "rev-parse", "HEAD")
     assert git(nodes / "changed", "rev-parse", "HEAD") == mine
+
+
+def test_a_configuration_of_comfyui_manager_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "user/__manager/config.ini"
+    execute._configure_manager(str(file), "[default]\n")
+    assert file.read_text() == "[default]\n"
+    assert "manager.configured" in capsys.readouterr().err
+    file.write_text("a person's")
+    execute._configure_manager(str(file), "[default]\n")
+    assert file.read_text() == "a person's"
+    assert capsys.readouterr().err == ""
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    execute._configure_manager(str(file), "[default]\n")
+    assert not (tmp_path / "elsewhere").exists()

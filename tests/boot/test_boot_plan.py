@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import shlex
 import socket
@@ -264,3 +265,46 @@ def test_whatever_is_asked_for_the_plan_holds_together(
     parser.read_string(configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", True))
     for process in made.processes:
         assert shlex.split(parser.saneget(f"program:{process.name}", "command"))[-1] == process.argv[-1]
+
+
+def test_comfyui_manager_is_configured_where_the_image_has_it() -> None:
+    assert planned({}).manager_config is None
+    image = Image("consumer", "abc", "/p", "/m", "12.8", comfyui_arguments=("--enable-manager",))
+    found = planned({}, image=image).manager_config
+    assert found is not None
+    file, content = found
+    assert file == "/workspace/ComfyUI/user/__manager/config.ini"
+    parser = configparser.ConfigParser()
+    parser.read_string(content)
+    assert (parser["default"]["network_mode"], parser["default"]["security_level"]) == ("personal_cloud", "normal")
+
+
+def test_a_volume_that_keeps_no_owners_holds_nothing_that_root_trusts() -> None:
+    image = Image("smoke", "abc", "/p", "/m", "12.8", jupyter_python="/j")
+    environ = {"PUBLIC_KEY": KEY, "JUPYTER_PASSWORD": "j" * 12}
+    made = planned(environ, machine(ownerless="Operation not permitted"), image)
+    assert made.separate
+    assert made.logs == "/run/hearmeman/kept/logs"
+    table = {process.name: process for process in made.processes}
+    assert "owners" not in table
+    assert table["models"].first == ()
+    assert "--keys-dir /run/hearmeman/kept/ssh" in " ".join(table["sshd"].argv)
+    assert table["jupyter"].env["JUPYTERLAB_SETTINGS_DIR"] == "/run/hearmeman/kept/jupyter/settings"
+    assert any("keeps no owners (Operation not permitted)" in warning for warning in made.warnings)
+
+
+def test_what_names_code_on_the_volume_is_comfyui_s_alone() -> None:
+    environ = {"PATH": "/workspace/bin:/usr/bin", "PYTHONPATH": "/workspace/code", "AWS_CONFIG_FILE": "/workspace/aws"}
+    made = planned({**environ, **SYNC})
+    for process in made.processes:
+        is_theirs = process.user is COMFYUI
+        assert ("PYTHONPATH" in process.env) == is_theirs, process.name
+        assert process.env["PATH"].endswith("/workspace/bin:/usr/bin" if is_theirs else "/usr/bin")
+        assert is_theirs or "/workspace/bin" not in process.env["PATH"]
+        # Nor the folder that it is started in.
+        if process.argv[0] == "python":
+            assert process.argv[1] == "-P", process.name
+        assert is_theirs or process.directory == "/"
+    assert any("AWS_CONFIG_FILE, PYTHONPATH" in warning for warning in made.warnings)
+    whole = planned(environ, machine(not_separate="so"))
+    assert all("PYTHONPATH" in process.env for process in whole.processes if process.name != "gate")

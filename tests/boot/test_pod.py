@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fakes.comfyui import free_port
 from fakes.hub import Hub
 from fakes.s3 import S3
 from hearmeman.settings.settings import Settings
+from hearmeman.users import FETCH
 from hearmeman_build.build import Image
 from support.pod import PORTS, Pod
 
@@ -72,6 +73,17 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
             _up(pod, port)
             model = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
             pod.wait_for(model.is_file, "the model")
+            pod.wait_line("models.complete", 60)
+
+            # A model by address, added in a shell of the pod, is the fetch's own and ComfyUI's to read.
+            address = "hf:hearmeman/smoke/tiny.safetensors@loras"
+            done = subprocess.run(pod.inside(HEARMEMAN, "models", "add", address), capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert _sha256(volume / "ComfyUI/models/loras/tiny.safetensors") == _sha256(model)
+            if os.geteuid() == 0:
+                # ComfyUI's code must not say what is fetched with the user's tokens.
+                kept = volume / ".hearmeman/models"
+                assert (kept.stat().st_uid, kept.stat().st_mode & 0o777) == (FETCH.uid, 0o755)
 
             assert "no GPU" in pod.log()
             comfyui = [p for p in Path("/proc").glob("[0-9]*") if _is_comfyui(p, port)]
@@ -103,13 +115,13 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
         for secret in ("hf_secret", "rpa_secret", s3.secret_key, s3.access_key):
             assert secret not in log
 
-        # The second start fetches nothing again.
+        # The second start fetches nothing again, and knows what was added.
         asked = len(hub.requests)
         again = Pod(image, volume)
         try:
             again.start(_variables(hub, s3, port))
             _up(again, port)
-            time.sleep(2)
+            assert "files=2" in again.wait_line("models.complete", 60)
             assert again.stop() == 0
         finally:
             again.kill()

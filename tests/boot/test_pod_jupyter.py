@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +31,20 @@ time.sleep(600)
 """Stands for ipykernel, which the smoke image lacks."""
 
 
+def listens(port: int) -> bool:
+    """Whether something answers there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def pod(jupyter_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedPod]:
     made = GatedPod(jupyter_image, tmp_path_factory.mktemp("jupyter"))
     try:
         made.start(made.variables)
-        made.wait_line("Jupyter Server")
         made.wait_line("pod.ready")
-        made.wait_line("sshd exec")
+        made.wait_for(lambda: listens(made.ports["JUPYTER"]) and listens(made.ports["SSH"]), "JupyterLab and sshd")
         yield made
         assert made.stop() == 0
     finally:
@@ -55,8 +63,8 @@ async def _asked(pod: GatedPod, typed: str) -> None:
     async with aiohttp.ClientSession(headers=headers) as session:
         async with session.post(f"{base}/api/terminals") as answer:
             name = (await answer.json())["name"]
-        async with session.ws_connect(f"{base}/terminals/websocket/{name}") as socket:
-            await socket.send_json(["stdin", typed + "\r"])
+        async with session.ws_connect(f"{base}/terminals/websocket/{name}") as terminal:
+            await terminal.send_json(["stdin", typed + "\r"])
             end = asyncio.get_running_loop().time() + 60
             while not (pod.volume / "ComfyUI/typed").exists():
                 assert asyncio.get_running_loop().time() < end, "the terminal did nothing"
@@ -118,3 +126,12 @@ def test_what_root_copies_into_comfyui_s_folders_is_comfyui_s_to_change(pod: Gat
         assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (0, COMFYUI.gid, mode)
     assert pod.ssh("hearmeman owners").returncode == 0
     assert (pod.volume / "ComfyUI/models/mine/file").stat().st_uid == COMFYUI.uid
+
+
+def test_a_login_with_a_terminal_complains_of_nothing(pod: GatedPod) -> None:
+    for _ in range(2):
+        done = pod.ssh("tty", options=("-tt",))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().startswith("/dev/pts/")
+    complaints = [line for line in pod.lines if line.startswith("[sshd]") and "lastlog" in line]
+    assert complaints == []

@@ -66,6 +66,8 @@ def test_what_runs_leave_behind_is_no_part_of_the_repository(tmp_path: Path) -> 
     for name in (
         "flake.nix",
         "nix/a b.nix",
+        "nix/workspace/x",
+        "workspace/x",
         ".work/store/x",
         ".venv/bin/python",
         ".env",
@@ -78,7 +80,7 @@ def test_what_runs_leave_behind_is_no_part_of_the_repository(tmp_path: Path) -> 
     (tmp_path / "nix/link").symlink_to("a b.nix")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "nix/socket"))
-        assert flake.files(tmp_path) == ["flake.nix", "nix/a b.nix", "nix/link"]
+        assert flake.files(tmp_path) == ["flake.nix", "nix/a b.nix", "nix/link", "nix/workspace/x"]
 
 
 def test_git_and_no_git_agree_about_the_repository(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -90,6 +91,10 @@ def test_a_push_attaches_it_beside_what_others_attached(
     image: Image, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(push, "ROOT", tmp_path)
+    for command in (["init", "-q"], ["remote", "add", "origin", "https://me:secret@github.com/me/hearmeman"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    commit = ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "--allow-empty", "-m", "x"]
+    subprocess.run(["git", "-C", str(tmp_path), *commit], check=True)
     with Registry() as registry:
         to = f"{registry.address}/x"
         first = attach.attach(to, image, "text/plain", "another's\n", plain_http=True)
@@ -106,6 +111,8 @@ def test_a_push_attaches_it_beside_what_others_attached(
         )
         assert manifest["artifactType"] == "application/vnd.cyclonedx+json"
         assert manifest["subject"]["digest"] == image.digest
+        assert re.fullmatch("[0-9a-f]{40}", manifest["annotations"]["org.opencontainers.image.revision"])
+        assert manifest["annotations"]["org.opencontainers.image.source"] == "https://github.com/me/hearmeman"
         command = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{to}@{ours}", f"dir:{tmp_path}/out"]
         subprocess.run(command, check=True)
     blob = (tmp_path / "out" / manifest["layers"][0]["digest"].partition(":")[2]).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -23,6 +24,12 @@ def xorb(data: bytes) -> bytes:
 def _header(length: int) -> bytes:
     # Version, compressed length, scheme 0 (none), uncompressed length.
     return bytes([0]) + length.to_bytes(3, "little") + bytes([0]) + length.to_bytes(3, "little")
+
+
+@functools.lru_cache(maxsize=4)
+def _stored_xorb(stored: Stored) -> Stored:
+    # Each request is for a part of it.
+    return Stored(xorb(stored.data))
 
 
 def read_token(url: str) -> tuple[dict[str, str], bytes]:
@@ -50,7 +57,7 @@ class XetHandler(Handler):
         if found is None or stored is None:
             self.send(404, {})
         elif found[1] == "xorbs":
-            self.send_file(f"xet-{found[2]}", Stored(xorb(stored.data)), {})
+            self.send_file(f"xet-{found[2]}", _stored_xorb(stored), {})
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.send(401, {})
         else:

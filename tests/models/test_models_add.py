@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from fakes.civitai import CivitAI, Version
 from fakes.hub import Hub, Repo, safetensors
 from fakes.serving import Stored
 from fakes.web import Web
-from hearmeman.users import COMFYUI, FETCH
 from support.fetching import Case
 
 LORA = Stored(safetensors(256, b"a lora"))
@@ -133,36 +131,16 @@ def test_civitais_size_is_compared(case: Case) -> None:
 def test_what_cannot_be_added_is_told_and_not_noted(case: Case, address: str, code: int, told: str) -> None:
     done = case.run("add", address, MODELS="")
     assert (done.code, told in done.err) == (code, True), done.err
-    assert not (case.folder / ".hearmeman/added.json").exists()
+    assert not (case.volume / ".hearmeman/models/added.json").exists()
 
 
 def test_what_an_earlier_image_added_and_this_one_does_not_understand_is_said_and_left_alone(case: Case) -> None:
     assert case.run("add", "civitai:12345@loras", MODELS="").code == 0
-    noted = case.folder / ".hearmeman/added.json"
+    noted = case.volume / ".hearmeman/models/added.json"
     noted.write_text(json.dumps({"addresses": ["civitai:1@folder_of_an_old_node", "civitai:12345@loras"]}))
     done = case.run("fetch", MODELS="")
     assert done.code == 0, done.err
     assert "models.added ignored=civitai:1@folder_of_an_old_node" in done.err
-
-
-def test_a_note_that_comfyuis_code_could_have_written_is_not_taken(case: Case) -> None:
-    """Else a node could have the fetch bring it, with the user's token, any private file."""
-    assert case.run("add", "civitai:12345@loras", MODELS="").code == 0
-    noted = case.folder / ".hearmeman/added.json"
-    (case.folder / "loras" / NAME).unlink()
-    noted.chmod(0o664)
-    told = case.run("fetch", MODELS="")
-    assert told.code == 0
-    assert "models.added ignored=" in told.err
-    assert loras(case) == set()
-    noted.chmod(0o644)
-    if os.geteuid() == 0:
-        os.chown(noted, COMFYUI.uid, COMFYUI.gid)
-        assert case.run("fetch", MODELS="").code == 0
-        assert loras(case) == set()
-        os.chown(noted, FETCH.uid, COMFYUI.gid)
-    assert case.run("fetch", MODELS="").code == 0
-    assert loras(case) == {NAME}
 
 
 def test_a_plain_address_is_verified_by_its_format_and_pinned_by_its_hash(tmp_path: Path) -> None:

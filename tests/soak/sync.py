@@ -93,6 +93,8 @@ def disturb(r2: R2, daemon: Sync, kill_every: float, chance: random.Random, unti
             daemon.kill()
             daemon.start()
             done.kills += 1
+            started = done.kills + 1
+            daemon.wait_for(lambda n=started: daemon.log().count("sync.started") == n, "the next start", 60)  # type: ignore[misc]
             next_kill = time.monotonic() + kill_every
         r2.heal()
         done.outages += 1

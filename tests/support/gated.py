@@ -49,13 +49,14 @@ class GatedPod(Pod):
         (self.volume / "image.json").write_text(json.dumps(own))
         self.entrypoint = [*self.entrypoint, "--image-file", "/workspace/image.json"]
 
-    def ssh(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def ssh(self, *words: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run a command through sshd, by key."""
-        options = [
+        options = (
+            *options,
             "-oStrictHostKeyChecking=no",
             "-oUserKnownHostsFile=/dev/null",
             "-oBatchMode=yes",
             "-oLogLevel=ERROR",
-        ]
+        )
         command = ["ssh", "-i", str(self.key), "-p", str(self.ports["SSH"]), *options, "root@127.0.0.1", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

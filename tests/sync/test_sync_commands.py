@@ -48,7 +48,7 @@ def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
         assert facts["running"]
         assert (facts["backlog_files"], facts["uploaded_bytes"], facts["pid"]) == (0, 1000, daemon.process.pid)
         assert facts["last_success_key"].endswith("/a.png")
-        assert "1 files, 1 kB since the start" in run(daemon, "sync", "status").stdout
+        assert "1 file, 1 kB since the start" in run(daemon, "sync", "status").stdout
         assert daemon.stop() == 0
     finally:
         daemon.kill()

@@ -103,8 +103,9 @@ def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
         daemon.start()
         time.sleep(chance.uniform(0.3, 2.7))
         daemon.kill()
+    started = daemon.log().count("sync.started")
     daemon.start(SYNC_DRAIN_SECONDS="60")
-    time.sleep(1)
+    daemon.wait_for(lambda: daemon.log().count("sync.started") > started, "the last start", 60)
     for writer in writers:
         writer.done.set()
     for writer in writers:

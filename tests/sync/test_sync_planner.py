@@ -219,6 +219,17 @@ def test_how_long_a_still_file_is_waited_for(writer: Writer, form: Form, size: i
     assert least <= first_ready(backlog, "a.png", form, seen) <= most
 
 
+def test_a_file_that_is_found_has_been_still_since_its_own_time() -> None:
+    seen = Seen(10, 1_000_000_000_500_000_000, 1, 1)
+    for age, ready in ((3600.0, True), (5.0, False), (-3600.0, False)):  # The last: another machine's clock is ahead.
+        backlog = Backlog({}, unix=1_000_000_000.5 + age)
+        backlog.observe("a.mp3", seen, 0.0)
+        assert backlog.ready("a.mp3", Form.NONE, 0.1) is ready
+        # What the kernel reports is as old as the report.
+        backlog.reported("b.mp3", seen, Writer.CLOSED, 0.0)
+        assert not backlog.ready("b.mp3", Form.NONE, 0.1)
+
+
 def test_a_second_write_in_the_same_moment_is_not_missed() -> None:
     # A clock that keeps whole seconds shows both files alike; the kernel's report tells them apart.
     backlog, seen = Backlog({}), Seen(10, 1_000_000_000, 1, 1)

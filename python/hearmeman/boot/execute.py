@@ -78,9 +78,29 @@ def _volume(plan: BootPlan) -> None:
         owners.settle_state(plan.state)
         for path, depth in plan.soon:
             owners.repair(path, depth=depth)
+    if plan.manager_config:
+        with owners.acting_as_comfyui() if plan.separate else contextlib.nullcontext():
+            _configure_manager(*plan.manager_config)
     if plan.models_dir:
         with owners.acting_as_comfyui() if plan.separate else contextlib.nullcontext():
             link_models(Path(plan.models_dir), Path(plan.models_path))
+
+
+def _configure_manager(file: str, content: str) -> None:
+    """Write ComfyUI-Manager's configuration unless there is one, a person's or its own."""
+    means = "ComfyUI-Manager installs nodes of its list for whoever can open ComfyUI; edit the file to change that"
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        with Path(file).open("x", encoding="utf-8") as written:
+            written.write(content)
+    except FileExistsError:
+        return
+    except OSError as error:
+        log(
+            "manager.not_configured", file=file, why=error.strerror, means="ComfyUI-Manager may refuse to install nodes"
+        )
+    else:
+        log("manager.configured", file=file, means=means)
 
 
 def _move(plan: BootPlan) -> None:

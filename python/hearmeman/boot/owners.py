@@ -57,6 +57,11 @@ def of_state(path: str) -> Folder:
     return Folder(path, 0, STATE_GID, 0o1775)
 
 
+def of_fetch(path: str) -> Folder:
+    """What the fetch notes for every pod on the volume, and ComfyUI must not write: with it goes what tokens are used for."""
+    return Folder(path, FETCH.uid, FETCH.gid, 0o755)
+
+
 def of_jupyter(path: str) -> Folder:
     """JupyterLab's own settings."""
     return Folder(path, JUPYTER.uid, JUPYTER.gid, 0o700)

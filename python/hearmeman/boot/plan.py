@@ -70,6 +70,8 @@ class BootPlan:
     """The pod's state folder."""
     soon: tuple[tuple[str, int], ...] = ()
     """What ComfyUI writes to while it starts: (folder, how deep it is given to ComfyUI before that)."""
+    manager_config: tuple[str, str] | None = None
+    """ComfyUI-Manager's configuration, written where there is none: (file, content)."""
     moves: tuple[tuple[str, str], ...] = ()
     """What an older pod kept elsewhere: (old place, new place)."""
 
@@ -171,11 +173,24 @@ def make_plan(
         logs=f"{run_dir}/kept/logs" if machine.ownerless else f"{settings.state_path}/logs",
         state=settings.state_path,
         soon=((f"{settings.own_path}/overlays", 0), (f"{settings.comfyui_dir}/user", 1)),
+        manager_config=_manager_config(settings, image),
         moves=(
             (f"{settings.hidden_path}/overlays", f"{settings.own_path}/overlays"),
             (f"{settings.state_path}/comfyui.db", database(settings)),
         ),
     )
+
+
+def _manager_config(settings: Settings, image: Image) -> tuple[str, str] | None:
+    """ComfyUI-Manager refuses to install anything where ComfyUI listens on more than loopback, as on a pod without a gate.
+
+    `personal_cloud` lets it install what its own list names; addresses and packages that a visitor types stay refused.
+    """
+    if "--enable-manager" not in image.comfyui_arguments:
+        return None
+    values = {"network_mode": "personal_cloud", "security_level": "normal", "use_uv": "False", "file_logging": "True"}
+    lines = ["[default]", *(f"{name} = {value}" for name, value in values.items())]
+    return f"{settings.comfyui_dir}/user/__manager/config.ini", "\n".join(lines) + "\n"
 
 
 def _theirs(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
@@ -231,6 +246,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     theirs += _node_folders(settings, image).values()
     found = [owners.top(settings.volume_dir), owners.of_root(settings.hidden_path)]
     found += [owners.of_state(settings.state_path), owners.of_root(f"{settings.state_path}/logs")]
+    found.append(owners.of_fetch(settings.fetch_path))
     found += [owners.of_comfyui(path) for path in dict.fromkeys(theirs) if path != settings.volume_dir]
     if settings.jupyter_password is not None:
         kept = f"{run_dir}/kept" if machine.ownerless else settings.hidden_path

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     key = host_key(args.keys_dir)
     config = args.run_dir / "ssh" / "sshd_config"
     keys = args.run_dir / "ssh" / "authorized_keys"
+    (args.run_dir / "lastlog").touch(0o644)
     config.write_text(_CONFIG.format(port=args.port, key=key, keys=keys), encoding="utf-8")
     os.execve(sshd, [sshd, "-D", "-e", "-f", str(config)], {"PATH": environ.get("PATH", "")})
     raise AssertionError("exec came back")

@@ -56,7 +56,7 @@ def add(args: argparse.Namespace, context: Context) -> Context:
     for file in context.catalogue.files:
         if file.id in files:
             _ask(file, context, args.json)
-    noted = context.store.read_added()
+    noted = context.added.read()
     _note([*noted, *(one for one in args.models if one not in noted)], context)
     return dataclasses.replace(context, models=tuple(model for model in context.models if model.id in ids))
 
@@ -67,7 +67,7 @@ def remove(args: argparse.Namespace, context: Context) -> int:
     Raises:
         NotAddedError: one of them was not added.
     """
-    added = {parse(address, context.folders).id: address for address in context.store.read_added()}
+    added = {parse(address, context.folders).id: address for address in context.added.read()}
     gone = set()
     for name in args.models:
         try:
@@ -88,10 +88,10 @@ def remove(args: argparse.Namespace, context: Context) -> int:
 
 def _note(addresses: Iterable[str], context: Context) -> None:
     try:
-        context.store.note_added(addresses)
+        context.added.write(addresses)
     except OSError as error:
         raise UnwritableError(
-            f"{context.store.added} cannot be written: {error.strerror}: free some space, or correct MODELS_DIR"
+            f"{context.added.path} cannot be written: {error.strerror}: free some space, or run it as root of the pod"
         ) from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hearmeman.log import log
 from hearmeman.models import lock
+from hearmeman.models.added import Added
 from hearmeman.models.address import AddressError, with_addresses
 from hearmeman.models.asked import asked_for, for_tier, is_address, listed
 from hearmeman.models.catalogue import Catalogue, Model, read
@@ -31,6 +32,8 @@ class Context:
     """What the catalogue's lock says."""
     store: Store
     """The models folder."""
+    added: Added
+    """What was added to the volume by address."""
     models: tuple[Model, ...]
     """What the settings and the command ask for."""
     left_out: tuple[Model, ...]
@@ -72,10 +75,10 @@ def make_context(environ: Mapping[str, str], names: Sequence[str] = ()) -> Conte
         HearmemanError: settings, catalogue or lock are wrong, or a model is unknown.
     """
     settings = load(environ)
-    path, store = Path(settings.model_catalogue), Store(Path(settings.models_path))
+    path, added = Path(settings.model_catalogue), Added(Path(settings.fetch_path))
     wanted = [name for name in (*names, *listed(settings.models)) if is_address(name)]
     plain, ids = with_addresses(read(path), wanted)
-    for address in store.read_added():
+    for address in added.read():
         try:
             plain, found = with_addresses(plain, [address])
         except AddressError as error:
@@ -88,7 +91,8 @@ def make_context(environ: Mapping[str, str], names: Sequence[str] = ()) -> Conte
     host = _host(settings, any(m.tiers or m.vram_gb for m in asked))
     models = for_tier(asked, settings, host.tier, names)
     left_out = tuple(model for model in asked if model not in models)
-    return Context(settings, plain, lock.read(lock.place(path)), store, models, left_out, host)
+    store = Store(Path(settings.models_path))
+    return Context(settings, plain, lock.read(lock.place(path)), store, added, models, left_out, host)
 
 
 def _host(settings: Settings, matters: bool) -> Host:

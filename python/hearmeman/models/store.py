@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,6 @@ from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.lock import Locked
 from hearmeman.models.plan import Disk, Found, Record
 from hearmeman.state_file import write_json
-from hearmeman.users import COMFYUI, JUPYTER
 
 BAKED = MODELS_DIR
 """Where an image has models baked in; boot links them into the models folder."""
@@ -36,7 +34,6 @@ class Store:
         self.records = self.own / "verified"
         self.listings = self.own / "listings"
         self.stated = self.own / "stated"
-        self.added = self.own / "added.json"
         self.staging = self.own / "staging"
         self.replaced = self.own / "replaced"
 
@@ -156,27 +153,6 @@ class Store:
                 found[unquote(path.stem)] = Locked.model_validate_json(path.read_text(encoding="utf-8"))
         return found
 
-    def read_added(self) -> tuple[str, ...]:
-        """Give the addresses of models that were added to this volume.
-
-        A note that ComfyUI's code could have written is not taken: the fetch would bring it, with the user's tokens, any
-        file that it names.
-        """
-        with contextlib.suppress(OSError):
-            if _may_be_comfyuis(self.added.stat()):
-                log(
-                    "models.added", ignored=self.added, why="ComfyUI can write it", then="`models add` notes them again"
-                )
-                return ()
-        with contextlib.suppress(OSError, ValueError):
-            found = _read_json(self.added).get("addresses")
-            return tuple(str(one) for one in found) if isinstance(found, list) else ()
-        return ()
-
-    def note_added(self, addresses: Iterable[str]) -> None:
-        """Note which models were added to this volume, in place of what was noted before."""
-        write_json(self.added, {"addresses": sorted(set(addresses))})
-
     def forget(self, to: str) -> None:
         """Remove a file and what was noted of it."""
         (self.root / to).unlink(missing_ok=True)
@@ -236,13 +212,6 @@ def _move(source: Path, target: Path) -> None:
         fsync(beside)
         beside.replace(target)
         source.unlink()
-
-
-def _may_be_comfyuis(seen: os.stat_result) -> bool:
-    """Tell whether ComfyUI's code can have written a file; a filesystem without owners or modes proves nothing."""
-    mode = stat.S_IMODE(seen.st_mode)
-    theirs = seen.st_uid in (COMFYUI.uid, JUPYTER.uid) and seen.st_uid != os.geteuid()
-    return theirs or bool(mode & 0o022 and mode != 0o777)
 
 
 def used_bytes(folder: Path) -> int:

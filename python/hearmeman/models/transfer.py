@@ -71,8 +71,8 @@ class Lanes:
     def leave(self, part: Part) -> None:
         """Take a range back from its connection."""
         pace = self._paces.pop(part, None)
-        if pace is not None and pace.rate is not None:
-            self._ended.append(pace.rate)
+        if pace is not None and (rate := pace.average(part.pos, self.clock())) is not None:
+            self._ended.append(rate)
         self._answers.pop(part, None)
         # Who began again has taken it already.
         if part in self.content.spans.active:

@@ -31,6 +31,10 @@ class Problem:
     """The whole sentence, without a secret's value."""
     spares_pod: bool = False
     """Whether only a part of the pod is without what it needs, and the rest can run."""
+    value: str = ""
+    """What it is set to; empty for a secret, or where it is not set."""
+    takes: str = ""
+    """What it takes; empty where the value alone is not what is wrong."""
 
 
 def var(

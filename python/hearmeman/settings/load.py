@@ -70,7 +70,13 @@ def _problem(item: Any, found: Mapping[str, str], spelt: Mapping[str, str]) -> P
     # Without this secret its own part fails; a gate without its token would stand open.
     spares = name in _PARTS and (name in SECRETS or UNSUBSTITUTED.search(value) is not None)
     too_short = message.startswith("must be at least")
-    return Problem(name, f"{spelt.get(name, name)}{shown}: {message}", spares and not too_short)
+    return Problem(
+        name,
+        f"{spelt.get(name, name)}{shown}: {message}",
+        spares and not too_short,
+        "" if name in SECRETS else redact(short),
+        takes(Settings.model_fields[NAMES[name]]),
+    )
 
 
 def _missing(found: Mapping[str, str]) -> list[Problem]:

@@ -106,6 +106,11 @@ class Settings(
         return f"{self.volume_dir}/.hearmeman"
 
     @property
+    def fetch_path(self) -> str:
+        """What the fetch notes for every pod on the volume; its own."""
+        return f"{self.hidden_path}/models"
+
+    @property
     def own_path(self) -> str:
         """What ComfyUI keeps beside its folder: added packages, its home, its database; its own."""
         return f"{self.hidden_path}/comfyui"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hearmeman import terminal
 from hearmeman.image import RUN_DIR
 
 
@@ -35,29 +37,61 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 1 if found_status["problem"] else 0
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
-    """Render the state for a person."""
-    shown = []
+def lines(found: Mapping[str, Any], now: float | None = None) -> list[str]:
+    """Render the state for a person, at `now` (Unix seconds; the present by default)."""
+    return terminal.pairs(_rows(found, time.time() if now is None else now))
+
+
+def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     boot = found["boot"]
     if boot:
         image, tuning = boot.get("image", {}), boot.get("tuning", {})
-        shown.append(f"image      tier {image.get('tier')}, ComfyUI {str(image.get('comfyui_rev'))[:12]}")
-        shown.append(
-            f"memory     {tuning.get('tier')}, {tuning.get('memory_mode')}, {' '.join(tuning.get('arguments', []))}"
-        )
-        shown.append(f"phases     {', '.join(f'{name} {seconds} s' for name, seconds in found['phases'].items())}")
-        shown.append(f"ready      {'yes' if found['ready'] else 'no: ' + str(found['ready_why'])}")
-        shown += [f"door       {words}" for words in boot.get("doors", [])]
-    shown += [f"{process['name']:10} {process['what']}" for process in found["processes"]]
-    shown += [f"{name:10} does not work: {why}" for name, why in found["not_working"].items()]
-    shown += [f"node       {name} was not loaded: {why}" for name, why in found["failed_nodes"].items()]
-    for name in ("models", "sync"):
-        content = found[name]
-        simple = {k: v for k, v in content.items() if isinstance(v, str | int | float | bool)} if content else {}
-        text = " ".join(f"{key}={value}" for key, value in simple.items())
-        shown.append(f"{name + '.json':12} {text or 'nothing yet'} ({boot.get('state_dir', '')}/{name}.json)")
+        yield "image", f"tier {image.get('tier')}, ComfyUI {str(image.get('comfyui_rev'))[:12]}"
+        arguments = " ".join(tuning.get("arguments", []))
+        yield "memory", ", ".join(filter(None, (tuning.get("tier"), tuning.get("memory_mode"), arguments)))
+        yield "phases", ", ".join(f"{name} {seconds} s" for name, seconds in found["phases"].items())
+        yield "ready", "yes" if found["ready"] else f"no: {found['ready_why']}"
+        for words in boot.get("doors", []):
+            yield "door", words
+    for process in found["processes"]:
+        yield process["name"], process["what"]
+    for name, why in found["not_working"].items():
+        yield name, f"does not work: {why}"
+    for name, why in found["failed_nodes"].items():
+        yield "node", f"{name} was not loaded: {why}"
+    if boot:
+        yield "fetch", _fetch(found["models"], now)
+        yield "upload", _upload(found["sync"], now)
     for finding in (found["machine"] or {}).get("findings", []):
         words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
-        shown.append(f"machine    {finding['name']} {words}: {finding['what']}")
-    shown += [f"warning    {warning}" for warning in found["warnings"]]
-    return shown + ([f"problem    {found['problem']}"] if found["problem"] else [])
+        yield "machine", f"{finding['name']} {words}: {finding['what']}"
+    for warning in found["warnings"]:
+        yield "warning", warning
+    if found["problem"]:
+        yield "problem", found["problem"]
+
+
+def _fetch(state: Mapping[str, Any] | None, now: float) -> str:
+    if not state:
+        return "no model was asked for yet"
+    text = f"{state.get('state')}: {state.get('files_present', 0)} of {state.get('files_total', 0)} files"
+    text += f", {terminal.size(state.get('bytes_done', 0))} of {terminal.size(state.get('bytes_total', 0))}"
+    if state.get("state") == "fetching":
+        left = state.get("seconds_left")
+        text += f" at {terminal.rate(state.get('bytes_per_second', 0))}"
+        text += f", {terminal.duration(left)} left" if left is not None else ""
+    failed = state.get("files_failed", 0)
+    return text + (f", {failed} failed" if failed else "") + _when(state, now)
+
+
+def _upload(state: Mapping[str, Any] | None, now: float) -> str:
+    if not state:
+        return "nothing is uploaded: set ENABLE_R2_SYNC=true"
+    text = f"{state.get('uploaded_files', 0)} files sent, {terminal.size(state.get('uploaded_bytes', 0))}"
+    text += f"; {state.get('backlog_files', 0)} wait, {terminal.size(state.get('backlog_bytes', 0))}"
+    problem = state.get("problem")
+    return text + (f"; {problem}" if problem else "") + _when(state, now)
+
+
+def _when(state: Mapping[str, Any], now: float) -> str:
+    return f" ({terminal.age(now - state['updated'])})" if isinstance(state.get("updated"), int | float) else ""

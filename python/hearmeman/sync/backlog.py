@@ -21,7 +21,7 @@ class Waiting:
     seen: Seen
     """What it looked like last."""
     still_since: float
-    """Clock at which it was first seen so."""
+    """Clock at which it was changed last, as far as is known."""
     look_at: float
     """Clock at which to look again."""
     writer: Writer = Writer.UNKNOWN
@@ -45,9 +45,12 @@ class Waiting:
 class Backlog:
     """All files that are not in the bucket yet."""
 
-    def __init__(self, done: dict[str, tuple[int, int]]) -> None:
-        """Start from what is in the bucket: path -> (size, mtime_ns)."""
-        self.done = done
+    def __init__(self, done: dict[str, tuple[int, int]], unix: float | None = None) -> None:
+        """Start from what is in the bucket: path -> (size, mtime_ns).
+
+        `unix` is what the clock lacks to Unix seconds: with it a file that is found has been still since its own time.
+        """
+        self.done, self.unix = done, unix
         self.waiting: dict[str, Waiting] = {}
         self.bytes = 0
         self.stopping = False
@@ -103,9 +106,12 @@ class Backlog:
 
     def _take_in(self, path: str, seen: Seen, writer: Writer, now: float) -> None:
         self.done.pop(path, None)
-        self.waiting[path] = Waiting(seen, now, 0, writer)
+        still_since = now
+        if writer is Writer.UNKNOWN and self.unix is not None:
+            still_since -= max(0.0, now + self.unix - seen.mtime_ns / 1e9)
+        self.waiting[path] = Waiting(seen, still_since, 0, writer)
         self.bytes += seen.size
-        self._look_again(path, now + self._needed(path, Form.WHOLE))
+        self._look_again(path, still_since + self._needed(path, Form.WHOLE))
 
     def _changed(self, path: str, seen: Seen, writer: Writer, now: float) -> None:
         entry = self.waiting[path]

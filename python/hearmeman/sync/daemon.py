@@ -66,7 +66,7 @@ class Daemon:
         self.uploader, self.names, self.journal, self.report = uploader, names, journal, report
         self.root, self.bucket = uploader.root, uploader.bucket
         self.drain, self.at_once = drain, at_once
-        self.backlog = Backlog(journal.done())
+        self.backlog = Backlog(journal.done(), time.time() - time.monotonic())
         self.outcomes = Outcomes(self.backlog, report, self.bucket.endpoint, self.bucket.name)
         self.patience = self.outcomes.patience
         self.once = Once()

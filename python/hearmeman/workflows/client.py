@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -75,6 +75,8 @@ class Progress:
 
 Report = Callable[[Progress], None]
 POLL_SECONDS = 0.5
+SILENCE_SECONDS = 5.0
+"""How often the history is asked while events are awaited."""
 
 
 def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
@@ -121,7 +123,6 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self.client_id = uuid.uuid4().hex
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -158,14 +159,14 @@ class Client:
             )
         return body
 
-    async def submit(self, graph: Graph) -> str:
-        """Queue `graph`; returns its prompt id.
+    async def submit(self, graph: Graph, client_id: str) -> str:
+        """Queue `graph`; returns its prompt id. ComfyUI sends its events to `client_id`.
 
         Raises:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI refused it; says node, class and input.
         """
-        async with self._call("POST", "/prompt", json={"prompt": graph, "client_id": self.client_id}) as response:
+        async with self._call("POST", "/prompt", json={"prompt": graph, "client_id": client_id}) as response:
             text = await response.text(errors="replace")
         try:
             body = json.loads(text)
@@ -211,25 +212,32 @@ class Client:
         async with self._call("POST", "/interrupt", json={"prompt_id": prompt_id}):
             pass
 
-    async def run(self, graph: Graph, timeout: float, report: Report) -> Result:
+    async def run(
+        self, graph: Graph, timeout: float, report: Report, queued: Callable[[str], None] = lambda prompt_id: None
+    ) -> Result:
         """Submit `graph`, report its progress, and return what it made, at the latest after `timeout` seconds.
+
+        `queued` is told the prompt's id as soon as ComfyUI has it.
 
         Raises:
             NotReachableError, RefusedError, RunFailedError, TimedOutError.
         """
         assert self._session is not None
         prompt_id = None
+        # One for each run: ComfyUI sends events to the newest socket of an id alone.
+        client_id = uuid.uuid4().hex
         try:
             async with asyncio.timeout(timeout):
                 # Listening before submitting: a quick prompt is over before a later listener hears of it.
                 socket = None
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    address = f"{self.url}/ws?clientId={self.client_id}"
+                    address = f"{self.url}/ws?clientId={client_id}"
                     socket = await self._session.ws_connect(address, heartbeat=20, max_msg_size=0)
                 try:
-                    prompt_id = await self.submit(graph)
+                    prompt_id = await self.submit(graph, client_id)
+                    queued(prompt_id)
                     if socket is not None:
-                        await _listen(socket, prompt_id, graph, report)
+                        await self._until_over(_listen(socket, prompt_id, graph, report), prompt_id)
                 finally:
                     if socket is not None:
                         await socket.close()
@@ -239,6 +247,29 @@ class Client:
             raise TimedOutError(
                 f"the workflow did not end within {timeout:g} s: {place}; give more time with --timeout"
             ) from None
+
+    async def _until_over(self, listening: Coroutine[Any, Any, None], prompt_id: str) -> None:
+        """Listen; an end that no event told of is found in the history. A long silent step is no end."""
+        task = asyncio.create_task(listening)
+        try:
+            while not (await asyncio.wait([task], timeout=SILENCE_SECONDS))[0]:
+                if prompt_id in await self._json(f"/history/{prompt_id}"):
+                    return
+            await task
+        finally:
+            task.cancel()
+
+    async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
+        """Wait for a prompt that was submitted before, by whomever, and return what it made.
+
+        Raises:
+            NotReachableError, RunFailedError, TimedOutError.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return _result(prompt_id, await self._history(prompt_id), graph)
+        except TimeoutError:
+            raise TimedOutError(f"prompt {prompt_id} did not end within {timeout:g} s; it was not stopped") from None
 
     async def _history(self, prompt_id: str) -> dict[str, Any]:
         absent = 0
@@ -350,11 +381,7 @@ async def run(
     """
     started = time.monotonic()
     async with Client(url) as client:
-        names: dict[Path, str] = {}
-        for (node, name), path in (files or {}).items():
-            if path not in names:
-                names[path] = await client.upload(path)
-            graph[node]["inputs"][name] = names[path]
+        await put_files(client, graph, files or {})
         result = await client.run(graph, timeout, report)
         seconds = time.monotonic() - started
         saved = []
@@ -364,3 +391,12 @@ async def run(
             await client.download(output, path)
             saved.append(path)
     return Ran(result, tuple(saved), seconds)
+
+
+async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:
+    """Upload `files` and put their names into `graph`; one file is uploaded once."""
+    names: dict[Path, str] = {}
+    for (node, name), path in files.items():
+        if path not in names:
+            names[path] = await client.upload(path)
+        graph[node]["inputs"][name] = names[path]

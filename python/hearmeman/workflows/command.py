@@ -1,4 +1,4 @@
-"""`hearmeman workflows list | show | check | run`: what there is, what it takes, and one run in ComfyUI with its progress."""
+"""`hearmeman workflows list | show | check | run | batch`: what there is, what it takes, one run with its progress, many runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hearmeman import terminal
-from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
 from hearmeman.image import WORKFLOWS_DIR
 from hearmeman.log import log
 from hearmeman.terminal import Bar, bars
@@ -37,22 +37,32 @@ def add(parser: argparse.ArgumentParser) -> None:
     shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")
-    for one in (lister, shower, checker, runner):
+    batcher = which.add_parser("batch", help="run one workflow for every row of a file; each row once, resumable")
+    for one in (lister, shower, checker, runner, batcher):
         one.add_argument("--dir", default=DEFAULT_DIR, metavar="DIR", help="folder of the workflows (%(default)s)")
         one.add_argument("--json", action="store_true", help="print JSON on standard output")
-    for one in (shower, runner):
+    for one in (shower, runner, batcher):
         one.add_argument("name", help="name of the workflow")
-    runner.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set an input; a picture, a video or a sound is given by its path",
-    )
-    runner.add_argument("--url", default="", help="ComfyUI's address (http://127.0.0.1:COMFYUI_PORT, usually 8188)")
+    for one in (runner, batcher):
+        one.add_argument(
+            "--set",
+            dest="settings",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="set an input; a picture, a video or a sound is given by its path",
+        )
+        one.add_argument("--url", default="", help="ComfyUI's address (http://127.0.0.1:COMFYUI_PORT, usually 8188)")
+        one.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds to wait (%(default)g)")
     runner.add_argument("--save", default="", metavar="DIR", help="download the outputs into this folder")
-    runner.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds to wait (%(default)g)")
+    batcher.add_argument(
+        "rows", type=Path, help="a .csv whose header names the inputs, or a .jsonl with an object a line"
+    )
+    batcher.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files and the record")
+    batcher.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    batcher.add_argument(
+        "--at-once", type=int, default=2, metavar="N", help="rows that ComfyUI is given at one time (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -71,10 +81,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _check(workflows, Path(args.dir), args.json, environ)
     if not args.timeout > 0:
         raise UsageError(f"--timeout {args.timeout:g}: it takes a number of seconds above 0")
+    if args.action == "batch" and args.at_once < 1:
+        raise UsageError(f"--at-once {args.at_once}: it takes a number above 0")
     url = args.url or environ.get("COMFYUI_URL") or f"http://127.0.0.1:{environ.get('COMFYUI_PORT') or 8188}"
     if not _is_address(url):
         raise UsageError(f"--url {url}: it takes an address like http://127.0.0.1:8188")
     workflow = library.find(workflows, args.name)
+    if args.action == "batch":
+        return _batch(workflow, args, url, environ)
     graph, files = prepared(workflow, args.settings, Path(args.dir), environ)
     from hearmeman.workflows import client
 
@@ -91,6 +105,30 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         meaning = "ComfyUI had run the same workflow before and wrote no new file; change an input for a new one"
         log("workflow_unchanged", name=workflow.name, meaning=meaning)
     _print(ran, args.json)
+    return 0
+
+
+def _batch(workflow: library.Workflow, args: argparse.Namespace, url: str, environ: Mapping[str, str]) -> int:
+    from hearmeman.workflows import batch
+
+    def make(settings: list[str]) -> tuple[library.Graph, dict[tuple[str, str], Path]]:
+        return prepared(workflow, settings, Path(args.dir), environ)
+
+    rows = batch.prepare(batch.read_rows(args.rows), args.settings, make)
+
+    def say(number: int, text: str) -> None:
+        log("batch_row", row=f"{number}/{len(rows)}", what=text)
+
+    outcome = asyncio.run(batch.run(url, rows, args.out, args.at_once, args.timeout, say, args.resume))
+    if args.json:
+        print(json.dumps({"rows": len(rows), "done": outcome.done, "failed": outcome.failed}, indent=2))
+    else:
+        print(f"{outcome.done} of {len(rows)} rows are done; their files are in {args.out}")
+    if outcome.failed:
+        raise PartlyDoneError(
+            f"{len(outcome.failed)} of {len(rows)} rows failed: "
+            f"{', '.join(map(str, sorted(outcome.failed)))}; the same command with --resume tries them again"
+        )
     return 0
 
 

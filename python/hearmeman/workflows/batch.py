@@ -1,0 +1,248 @@
+"""One workflow for every row of a file: bounded in flight, each row once, and resumed after whatever ended it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from hearmeman.errors import HearmemanError, UsageError
+from hearmeman.workflows.client import Client, NotReachableError, Progress, Result, RunFailedError, put_files
+from hearmeman.workflows.library import Graph
+
+JOURNAL = "batch.jsonl"
+
+
+class BatchError(UsageError):
+    """The file of rows, or the folder for the results, cannot be used; nothing was sent."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, ready to be sent."""
+
+    number: int
+    """Counted from 1."""
+    settings: tuple[str, ...]
+    """As for --set."""
+    graph: Graph
+    files: Mapping[tuple[str, str], Path]
+    """Files to upload: (node, input) -> path."""
+
+    key: str
+    """Names what the row asks for; a row that was changed is another."""
+
+
+@dataclass
+class Journal:
+    """What became of each row, one line an event, on disk before anything else happens."""
+
+    path: Path
+    events: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Row -> its last event."""
+    _file: IO[str] | None = None
+
+    def read(self) -> None:
+        """Read what an earlier run wrote; a last line that is half written counts as not written."""
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                event = json.loads(line)
+                self.events[int(event["row"])] = event
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event, durably."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.events[event["row"]] = event
+
+
+def read_rows(path: Path) -> list[tuple[str, ...]]:
+    """Read settings, one row each, from a .csv with a header or a .jsonl of objects; empty cells are left out.
+
+    Raises:
+        BatchError: it is neither, or a row is wrong; names the row.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows: list[Mapping[str, Any]] = list(csv.DictReader(file, strict=True))
+        elif path.suffix.lower() in (".jsonl", ".ndjson"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.strip()]
+        else:
+            raise BatchError(f"{path}: a batch is a .csv with a header, or a .jsonl with an object a line")
+    except OSError as error:
+        raise BatchError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise BatchError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or None in row or any(isinstance(value, (list, dict)) for value in row.values()):
+            raise BatchError(
+                f"{path}, row {number}: it takes one value for each column, and no more values than columns"
+            )
+        found.append(tuple(f"{key}={_text(value)}" for key, value in row.items() if value not in (None, "")))
+    if not found:
+        raise BatchError(f"{path} has no rows")
+    return found
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def prepare(
+    rows: Sequence[tuple[str, ...]],
+    common: Sequence[str],
+    make: Callable[[list[str]], tuple[Graph, dict[tuple[str, str], Path]]],
+) -> list[Row]:
+    """Make every row's graph, so that nothing is sent before all rows are right.
+
+    Raises:
+        BatchError: names every row that is wrong, up to ten.
+    """
+    made, wrong = [], []
+    for number, settings in enumerate(rows, start=1):
+        # A row's own value replaces the common one.
+        names = {text.partition("=")[0] for text in settings}
+        merged = [*(text for text in common if text.partition("=")[0] not in names), *settings]
+        try:
+            graph, files = make(merged)
+            asked = json.dumps([graph, sorted(map(str, files.values()))], sort_keys=True)
+            key = hashlib.sha256(asked.encode()).hexdigest()[:16]
+            made.append(Row(number, tuple(merged), graph, files, key))
+        except HearmemanError as error:
+            wrong.append(f"row {number}: {error}")
+    if wrong:
+        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise BatchError("nothing was sent:\n" + "\n".join(f"  {text}" for text in wrong[:10]) + more)
+    return made
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a batch ended."""
+
+    done: int
+    """Rows that are done, before or now."""
+    failed: Mapping[int, str]
+    """Row -> why."""
+
+
+async def run(
+    url: str,
+    rows: Sequence[Row],
+    folder: Path,
+    at_once: int,
+    timeout: float,
+    say: Callable[[int, str], None],
+    resume: bool = False,
+) -> Outcome:
+    """Run every row that is not done, at most `at_once` at a time, and save each row's files in `folder`.
+
+    Raises:
+        BatchError: `folder` holds a batch already, and `resume` is not set.
+        NotReachableError: ComfyUI went away; a resumed run goes on.
+    """
+    journal = Journal(folder / JOURNAL)
+    journal.read()
+    if journal.events and not resume:
+        raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
+    left = [row for row in rows if not _is_done(row, journal, folder)]
+    for row in rows:
+        if row not in left:
+            say(row.number, "done before")
+    places = asyncio.Semaphore(at_once)
+    failed: dict[int, str] = {}
+
+    async def one(client: Client, row: Row) -> None:
+        async with places:
+            try:
+                files = await _one(client, row, journal, folder, timeout)
+                say(row.number, ", ".join(path.name for path in files) or "done, without files")
+            except LostError:
+                raise
+            except HearmemanError as error:
+                failed[row.number] = str(error)
+                journal.write({"row": row.number, "key": row.key, "state": "failed", "why": str(error)})
+                say(row.number, f"failed: {error}")
+
+    try:
+        async with Client(url) as client, asyncio.TaskGroup() as group:
+            for row in left:
+                group.create_task(one(client, row))
+    except* LostError as lost:
+        raise lost.exceptions[0] from None
+    return Outcome(len(rows) - len(failed), failed)
+
+
+class LostError(HearmemanError):
+    """ComfyUI went away in the middle of a batch."""
+
+
+def _is_done(row: Row, journal: Journal, folder: Path) -> bool:
+    event = journal.events.get(row.number, {})
+    if event.get("state") != "done" or event.get("key") != row.key:
+        return False
+    return all((folder / name).is_file() for name in event["files"])
+
+
+async def _one(client: Client, row: Row, journal: Journal, folder: Path, timeout: float) -> list[Path]:
+    sent = ""
+
+    def queued(prompt_id: str) -> None:
+        nonlocal sent
+        sent = prompt_id
+        journal.write({"row": row.number, "key": row.key, "state": "sent", "prompt_id": prompt_id})
+
+    try:
+        result = await _earlier(client, row, journal, timeout)
+        if result is None:
+            await put_files(client, row.graph, row.files)
+            result = await client.run(row.graph, timeout, _silent, queued)
+        saved = []
+        for number, output in enumerate(result.outputs, start=1):
+            path = folder / f"row-{row.number:04}-{number}-{Path(output.filename).name}"
+            await client.download(output, path)
+            saved.append(path)
+    except NotReachableError as error:
+        raise LostError(f"{error}. Rows that were done are kept: the same command with --resume goes on") from error
+    except asyncio.CancelledError:
+        if sent:
+            # Ctrl-C: what waits or runs for this batch is not wanted any more.
+            await asyncio.shield(client.stop(sent))
+        raise
+    files = [path.name for path in saved]
+    journal.write({"row": row.number, "key": row.key, "state": "done", "files": files})
+    return saved
+
+
+async def _earlier(client: Client, row: Row, journal: Journal, timeout: float) -> Result | None:
+    """What a run that was ended had sent for this row: ComfyUI may have done it, or forgotten it."""
+    event = journal.events.get(row.number, {})
+    if event.get("state") != "sent" or event.get("key") != row.key:
+        return None
+    try:
+        return await client.finish(event["prompt_id"], row.graph, timeout)
+    except RunFailedError:
+        return None
+
+
+def _silent(progress: Progress) -> None:
+    """A batch shows rows, not steps."""
