@@ -39,11 +39,13 @@ def test_the_demo_and_a_push_work_and_give_the_digest_that_root_gets(image: Imag
     assert image.digest in demo.stdout
     assert (user.home / ".local/share/hearmeman/store/nix/store").is_dir()
 
-    shown = user.run("-m", "hearmeman_build", "inspect", "--json")
+    shown = user.run("-m", "hearmeman_build", "inspect", "--tier", "smoke", "--json")
     assert shown.returncode == 0, shown.stderr
     assert all(layer["unpacked"] > layer["size"] for layer in json.loads(shown.stdout)["layers"])
     with Registry() as registry:
-        pushed = user.run("-m", "hearmeman_build", "push", "--to", f"{registry.address}/own", "--plain-http")
+        pushed = user.run(
+            "-m", "hearmeman_build", "push", "--tier", "smoke", "--to", f"{registry.address}/own", "--plain-http"
+        )
         assert pushed.returncode == 0, pushed.stderr
         assert pushed.stdout.strip().endswith(f"{registry.address}/own@{image.digest}")
     [entry] = json.loads((user.checkout / "images.lock.json").read_text())
