@@ -43,7 +43,8 @@ def engine() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(120)
-        subprocess.run(["umount", "--recursive", "--quiet", str(folder / "data")], check=False)
+        for left in (folder / "data", folder / "run/netns/default"):
+            subprocess.run(["umount", "--recursive", "--quiet", str(left)], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -69,7 +69,7 @@ def test_merge_keeps_content_and_refuses_a_file_shipped_twice(tmp_path: Path) ->
 def test_a_truncated_deb_is_named(tmp_path: Path, cut: int) -> None:
     deb = make_deb(tmp_path / "toy.deb", {"./usr/share/toy": bytes(range(256)) * 40})
     deb.write_bytes(deb.read_bytes()[:-cut])
-    with pytest.raises(BuildError, match=r"toy\.deb is truncated: delete it"):
+    with pytest.raises(BuildError, match=r"toy\.deb is truncated: run `make prefetch`"):
         debs.members(deb)
 
 

@@ -69,11 +69,13 @@ def test_a_bucket_that_does_not_answer_is_reported_once_and_tried_again(r2: R2, 
     daemon.start()
     try:
         daemon.wait_said("workspace.failed", 90)
-        assert "workspace is not saved: " in status(daemon).stdout
+        daemon.wait_for(lambda: "workspace is not saved: " in status(daemon).stdout, "the problem in the status", 60)
         r2.start()
         daemon.wait_for(lambda: WORKFLOW in newest(r2), "the save", 120)
         daemon.wait_said("workspace.healed", 60)
-        assert daemon.log().count("workspace.failed") == 1
+        # A server that is just starting may fail in another way, which is another report.
+        said = [line.partition(" ")[2] for line in daemon.log().splitlines() if "workspace.failed" in line]
+        assert len(said) == len(set(said))
         assert daemon.stop() == 0
     finally:
         daemon.kill()
