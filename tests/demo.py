@@ -216,6 +216,7 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
         ("output", f"s3://runpod/{key}"),
         ("layout", str(image.layout)),
         ("for a GPU pod", "nix build .#image-consumer"),
+        ("deploy it", "docs/runpod.md, from nothing to a finished picture or video"),
     ]
     print()
     for name, value in rows:
