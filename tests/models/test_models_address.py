@@ -122,3 +122,10 @@ def test_two_sources_for_one_place_are_refused_with_the_way_out(second: str) -> 
 def test_no_id_of_the_catalogue_looks_like_an_address() -> None:
     assert not [model.id for model in FULL.models if is_address(model.id)]
     assert isinstance(FULL, Catalogue)
+
+
+@pytest.mark.parametrize(
+    "address", ["hf:someone/gated/model.safetensors@loras", "civitai:12345@loras", "https://a.example/x.pth@vae"]
+)
+def test_a_model_by_address_is_not_for_a_cache_that_others_may_read(address: str) -> None:
+    assert parse(address).no_mirror

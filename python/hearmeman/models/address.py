@@ -61,7 +61,9 @@ def parse(address: str, folders: Collection[str] = COMFYUI_FOLDERS) -> File:
     source, name = _source(where, address)
     to, unnamed = _to(place, source, name, address, folders)
     try:
-        return File(id=f"{_short(source)}@{place}", source=source, to=to, unnamed=unnamed)
+        # Whether it may be passed on is for its page to say, and nobody has read that.
+        unread = "it came by address, and nobody has read its licence"
+        return File(id=f"{_short(source)}@{place}", source=source, to=to, unnamed=unnamed, no_mirror=unread)
     except ValidationError as error:
         raise AddressError(f"{address!r}: {error.errors()[0]['msg']}") from error
 
