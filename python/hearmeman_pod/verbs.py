@@ -9,7 +9,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,9 @@ def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
     floor = _floor(world)
     lock = world.root / "images.lock.json"
     image = images.from_reference(args.image, floor) if args.image else images.from_lock(lock, args.tier)
+    if not image.cuda_floor:
+        # Recorded before the record held it: this checkout builds with the same floor or a higher one.
+        image = replace(image, cuda_floor=floor)
     cloud = args.cloud.upper()
     if api is None:
         known = gpus.from_names()
