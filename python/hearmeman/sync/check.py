@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from hearmeman.settings import Settings
 from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.explain import explained
-from hearmeman.sync.journal import Journal, Record, journal_file
+from hearmeman.sync.journal import Journal, Record, glance
 from hearmeman.sync.keys import object_key, with_content
 from hearmeman.sync.proof import Digests, difference, digests
 from hearmeman.sync.tree import Seen, look, names, outputs, seen
@@ -163,18 +162,13 @@ def lines(found: list[Found], where: str, size_only: bool = False) -> list[str]:
 
 
 def _known(settings: Settings) -> dict[str, Record]:
-    path = journal_file(Path(settings.state_path), settings.r2_endpoint, settings.r2_bucket)
-    if not path.exists():
-        return {}
-    # Without the journal only a touched file is looked for under its newer date alone.
-    with contextlib.suppress(sqlite3.Error, OSError):
-        journal = Journal(path, read_only=True)
-        try:
-            found = ((name, journal.record_of(name)) for name in journal.done())
-            return {name: record for name, record in found if record is not None}
-        finally:
-            journal.close()
-    return {}
+    """Read file -> record from this pod's journal. Without it only a touched file is looked for under its newer date alone."""
+
+    def records(journal: Journal) -> dict[str, Record]:
+        found = ((name, journal.record_of(name)) for name in journal.done())
+        return {name: record for name, record in found if record is not None}
+
+    return glance(settings, records, {})
 
 
 @contextlib.contextmanager

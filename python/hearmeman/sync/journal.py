@@ -8,12 +8,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hearmeman.log import log
+from hearmeman.settings import Settings
+
+T = TypeVar("T")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -80,6 +83,23 @@ class OpenUpload:
 def journal_file(state: Path, endpoint: str, bucket: str) -> Path:
     """Give the journal's place: one for each bucket, so that a new bucket is filled from the start."""
     return state / f"sync-{hashlib.sha256(f'{endpoint} {bucket}'.encode()).hexdigest()[:8]}.db"
+
+
+def glance(settings: Settings, read: Callable[[Journal], T], otherwise: T) -> T:
+    """Read something from this pod's journal without changing it; `otherwise` where there is none that can be read."""
+    path = journal_file(Path(settings.state_path), settings.r2_endpoint, settings.r2_bucket)
+    if not path.exists():
+        return otherwise
+    try:
+        journal = Journal(path, read_only=True)
+        try:
+            return read(journal)
+        finally:
+            journal.close()
+    except (sqlite3.Error, OSError) as error:
+        # It saves work and is never needed: the bucket has the truth.
+        log("sync.journal_unread", file=path, why=error)
+        return otherwise
 
 
 def open_journal(path: Path) -> Journal:

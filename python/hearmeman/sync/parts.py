@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from hearmeman.settings import Settings
 from hearmeman.sync.bucket import Bucket
 from hearmeman.sync.explain import explained
-from hearmeman.sync.journal import Journal, journal_file
+from hearmeman.sync.journal import glance
 from hearmeman.terminal import age, count, size, table
 
 
@@ -106,13 +104,4 @@ def _open(bucket: Bucket, prefix: str, known: Mapping[str, str]) -> Iterator[Hal
 
 def _known(settings: Settings) -> dict[str, str]:
     """Read upload id -> file from this pod's journal."""
-    path = journal_file(Path(settings.state_path), settings.r2_endpoint, settings.r2_bucket)
-    if not path.exists():
-        return {}
-    with contextlib.suppress(sqlite3.Error, OSError):
-        journal = Journal(path, read_only=True)
-        try:
-            return {upload.upload_id: upload.path for upload in journal.open_uploads()}
-        finally:
-            journal.close()
-    return {}
+    return glance(settings, lambda journal: {upload.upload_id: upload.path for upload in journal.open_uploads()}, {})

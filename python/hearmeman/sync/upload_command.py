@@ -41,8 +41,8 @@ class UploadStoppedError(HearmemanError):
         self.exit_code = 128 + number
 
 
-class _Signal(BaseException):  # noqa: N818: no error, and no `except Exception` may stop it on its way out.
-    """A signal asked to stop; a large file that is half sent is given up on the way out."""
+class _Signal(BaseException):
+    """A signal asked to stop; a large file that is half sent is given up on the way out, past every `except Exception`."""
 
 
 @dataclass(frozen=True)

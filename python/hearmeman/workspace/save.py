@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hearmeman.errors import HearmemanError
 from hearmeman.folder import Folder
+from hearmeman.log import log
 from hearmeman.workspace.contents import FOLDERS, Entry, Save, SaveError, is_saved, merge, superseded
 from hearmeman.workspace.space import Space
 
@@ -95,11 +97,15 @@ def save(
 
 
 def _thin(space: Space, now: float) -> None:
-    # A token or a bucket that does not allow it keeps them all.
-    with contextlib.suppress(Exception):
+    """Forget old saves; a token or a bucket that does not allow it keeps them all."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
         kept = [(one.number, one.at) for one in space.store.saves()]
         for number in superseded(kept, now):
             space.store.forget(number)
+    except (BotoCoreError, ClientError, HearmemanError, OSError, ValueError) as error:
+        log("workspace.saves_kept", why=error)
 
 
 def _take(

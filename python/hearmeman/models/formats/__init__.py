@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def _check_torch(path: Path, head: bytes) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # The disk fails, and says nothing of the file. EINVAL is an offset that the file itself states wrongly.
         raise CorruptError(f"{path.name} is a PyTorch archive that cannot be read to its end") from error
     if not any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
         raise CorruptError(f"{path.name} is a zip archive, but not PyTorch's")
