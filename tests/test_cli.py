@@ -35,7 +35,7 @@ def test_version() -> None:
     ("words", "said", "usage"),
     [
         (["bot"], "there is no command 'bot': did you mean boot?", "hearmeman "),
-        (["xyzzy"], "there is no command 'xyzzy': choose from boot, status, env", "hearmeman "),
+        (["xyzzy"], "there is no command 'xyzzy': choose from boot, status, logs, env", "hearmeman "),
         (["models", "fetsh"], "there is no command 'fetsh': did you mean fetch?", "hearmeman models "),
         (["status", "--jsn"], "unrecognized arguments: --jsn: did you mean --json?", "hearmeman status "),
         (

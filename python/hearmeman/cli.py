@@ -21,6 +21,7 @@ from hearmeman.state_file import read_json
 COMMANDS: dict[str, tuple[str, str]] = {
     "boot": ("hearmeman.boot.command", "plan the pod's processes and run them"),
     "status": ("hearmeman.status.command", "what runs, what was fetched, what was uploaded"),
+    "logs": ("hearmeman.status.logs_command", "what the pod's processes wrote, merged by time"),
     "env": ("hearmeman.settings.command", "every variable, its value and where that comes from"),
     "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
     "check": ("hearmeman.tune.check_command", "try GPU, disk and network, and say what is unsound"),
