@@ -18,11 +18,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from fakes.comfyui import free_port
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK
 from support.pod import Pod, unpack
+from support.ports import free_port
 
 TESTS = Path(__file__).resolve().parent
 # A parent that dies by SIGKILL takes these children along.

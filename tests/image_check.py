@@ -14,12 +14,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fakes.comfyui import free_port
 from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import build_image
 from hearmeman_build.host import WORK
 from support.needed import unresolved
 from support.pod import Pod, unpack
+from support.ports import free_port
 from support.toywheel import make_wheel
 
 HERE = Path(__file__).resolve().parent

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from fakes.comfyui import free_port
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.gzip_layout import gzip_copy
 from hearmeman_build.inspect_image import configuration
 from hearmeman_build.push import load
+from support.ports import free_port
 from support.repository import ROOT
 
 

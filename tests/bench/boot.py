@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from fakes.comfyui import free_port
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from support.pod import Pod
+from support.ports import free_port
 
 ROUNDS = 7
 EVERYTHING = {

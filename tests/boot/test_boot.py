@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from fakes import process as fake_process
-from fakes.comfyui import free_port
 from hearmeman import cli, settings
 from hearmeman.boot import execute, plan
 from hearmeman.image import Image
 from support.planning import IMAGE, SECRET, SYNC, TUNING, machine
+from support.ports import free_port
 
 SOURCE = str(Path(cli.__file__).parents[1])
 

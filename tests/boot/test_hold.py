@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from hearmeman.boot import hold
 from hearmeman_build.build import Image
 from support.gated import GatedPod
+from support.ports import free_port
 from support.repository import ROOT
 
 IMAGE = {"tier": "smoke", "comfyui_rev": "a", "comfyui_python": "p", "comfyui_main": "m", "cuda_floor": "12.8"}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from fakes.hub import Hub
 from fakes.s3 import S3
 from hearmeman.settings.settings import Settings
 from hearmeman.users import FETCH
 from hearmeman_build.build import Image
 from support.pod import PORTS, Pod
+from support.ports import free_port
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from fakes.comfyui import free_port
 from fakes.hub import Hub
 from hearmeman_build.build import Image
 from support.gated import TOKEN, GatedPod
 from support.inside import here, members, namespace, parent, report
 from support.pod import Pod
+from support.ports import free_port
 
 CRASHING = "import sys\nprint('no good', flush=True)\nsys.exit(1)\n"
 STUBBORN = (

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from fakes.hub import Hub, tiny_safetensors
 from hearmeman.boot.execute import link_models
 from hearmeman_build import bake, flake
@@ -17,6 +16,7 @@ from hearmeman_build.errors import BuildError
 from hearmeman_build.host import nix
 from hearmeman_build.inspect_image import layers
 from support.pod import Pod
+from support.ports import free_port
 
 
 def test_a_small_file_is_baked(image: Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

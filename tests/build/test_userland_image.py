@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from hearmeman_build import prefetch
 from hearmeman_build.build import build_output
 from hearmeman_build.host import ROOT
+from support.ports import free_port
 
 LAYERS = ("layer-userland-core", "layer-userland-media-build-shell")
 GROUPS = ("core", "media", "build", "shell")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from support.ports import free_port
 
 MAIN = Path(__file__).resolve().parent.parent / "standin" / "main.py"
 
@@ -26,19 +26,6 @@ class ComfyUI:
     base: Path
     output: Path
     process: subprocess.Popen[bytes]
-
-
-_PORTS = range(20000, 32000)
-"""Below the ports that the kernel gives to connections, which could take one between its choice and its use."""
-
-
-def free_port() -> int:
-    """A port that nothing listened on a moment ago; by chance, since other workers choose at the same time."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
 
 
 def command(base: Path, port: int, *more: str) -> list[str]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from fakes.comfyui import free_port
+from support.ports import free_port
 
 # A parent that dies by SIGKILL takes the server along.
 _LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]

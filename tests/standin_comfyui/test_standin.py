@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from fakes.comfyui import ComfyUI, comfyui, command, free_port
+from fakes.comfyui import ComfyUI, comfyui, command
+from support.ports import free_port
 
 WRITE_SECONDS = 0.4
 

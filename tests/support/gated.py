@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 from fakes import echo
-from fakes.comfyui import free_port
 from hearmeman_build.build import Image
 from support.pod import Pod
+from support.ports import free_port
 
 TOKEN = "the-token-of-this-gate"
 JUPYTER_TOKEN = "the-token-of-jupyter"

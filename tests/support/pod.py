@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from fakes.comfyui import free_port
 from hearmeman_build.build import Image
 from hearmeman_build.host import WORK
+from support.ports import free_port
 
 # By hand: the demo does without the libraries that the settings need. tests/boot/test_pod.py compares.
 PORTS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fakes.comfyui import free_port
+from support.ports import free_port
 
 
 class Registry:

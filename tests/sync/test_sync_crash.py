@@ -115,7 +115,10 @@ def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
 
     day = f"outputs/{utc_date(time.time_ns())}/"
     by_file: dict[str, list[str]] = {}
+    probes = "outputs/.hearmeman-test/"  # What finds out how the bucket takes conditions may be cut short too.
     for key, stored in r2.objects.items():
+        if key.startswith(probes):
+            continue
         name = key.removeprefix(day)
         if name not in versions:  # Another version of a file: its hash stands before the extension.
             stem, _, extension = name.rpartition(".")
@@ -127,4 +130,4 @@ def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
         assert finished[-1] in by_file.get(name, []), f"{name} is not in the bucket as it is"
         assert len(set(by_file[name])) == len(by_file[name]), f"{name} is there twice"
     assert r2.overwritten == []
-    assert r2.uploads == {}
+    assert [upload.key for upload in r2.uploads.values() if not upload.key.startswith(probes)] == []

@@ -208,6 +208,37 @@ def test_parts_go_on_where_they_stopped(r2: R2, uploader: Uploader, large: bytes
     assert uploader.journal.open_uploads() == []
 
 
+def test_an_upload_begun_just_before_a_kill_is_ended_by_the_next_process(
+    r2: R2, uploader: Uploader, large: bytes
+) -> None:
+    # The bucket has begun it, and its answer with the id never came.
+    r2.fail(operation="create_upload", after=True)
+    with pytest.raises(BotoCoreError):
+        send(uploader, "large.mp4", large[:LARGE])
+    assert len(r2.uploads) == 1
+    assert uploader.journal is not None
+    again = Uploader(uploader.bucket, "o", uploader.root, Journal(uploader.journal.path))
+    send(again, "large.mp4")
+    assert r2.objects[key(uploader, "large.mp4")].content == large[:LARGE]
+    assert r2.uploads == {}
+    assert Journal(uploader.journal.path).open_uploads() == []
+
+
+def test_what_was_begun_just_before_a_kill_is_ended_though_its_file_is_gone(
+    r2: R2, uploader: Uploader, large: bytes
+) -> None:
+    r2.fail(operation="create_upload", after=True)
+    with pytest.raises(BotoCoreError):
+        send(uploader, "large.mp4", large[:LARGE])
+    other, older = uploader.bucket.begin("o/other.mp4", {}), uploader.bucket.begin(key(uploader, "large.mp4"), {})
+    r2.uploads[older].at -= 3600  # Somebody else's, begun long before ours.
+    assert uploader.journal is not None
+    (noted,) = uploader.journal.open_uploads()
+    uploader.parts.give_up(noted)
+    assert set(r2.uploads) == {other, older}
+    assert uploader.journal.open_uploads() == []
+
+
 def test_a_part_that_failed_is_sent_again(r2: R2, uploader: Uploader, large: bytes) -> None:
     r2.fail(operation="upload_part")
     with pytest.raises(BotoCoreError):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import free_port
 from hearmeman.overlay import sage
 from hearmeman.tune import check, gpu_probe
 from hearmeman.tune.check import Finding
+from support.ports import free_port
 from support.repository import ROOT
 
 

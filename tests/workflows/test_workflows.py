@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import ComfyUI, comfyui, free_port
+from fakes.comfyui import ComfyUI, comfyui
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.workflows import client, library
 from hearmeman_build.host import ROOT
+from support.ports import free_port
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)

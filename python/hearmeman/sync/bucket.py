@@ -265,6 +265,20 @@ class Bucket:
             if _status(error) != 404:
                 raise
 
+    def abort_all(self, key: str, since: float) -> None:
+        """Give up every multipart upload to exactly `key` that was begun at `since` (Unix seconds) or later.
+
+        A token that may not list leaves them to `sync parts` and the bucket's own rules.
+        """
+        try:
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=key):
+                for upload in page.get("Uploads", []):
+                    if upload["Key"] == key and upload["Initiated"].timestamp() >= since:
+                        self.abort(key, upload["UploadId"])
+        except ClientError as error:
+            if _status(error) not in (403, 404):  # Some servers answer 404 where there is no upload at all.
+                raise
+
     def delete(self, key: str) -> None:
         """Delete one object; that nothing lies there is no error."""
         self.client.delete_object(Bucket=self.name, Key=key)

@@ -73,7 +73,7 @@ class OpenUpload:
     key: str
     """Where the object is to lie."""
     upload_id: str
-    """The bucket's name for it."""
+    """The bucket's name for it; empty: it was to be begun, and whether it was is unknown."""
     part_size: int
     """Bytes of every part but the last."""
     at: float
@@ -226,7 +226,7 @@ class Journal:
         self._queue(statements)
 
     def begin(self, upload: OpenUpload) -> None:
-        """Note a multipart upload before its first part is sent."""
+        """Note a multipart upload: before it is begun, and with its id before its first part is sent."""
         row = (os.fsencode(upload.path), upload.size, upload.sha256, upload.key)
         row_end = (upload.upload_id, upload.part_size, upload.at)
         self._queue([("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row + row_end)])
@@ -237,12 +237,15 @@ class Journal:
         self._queue([("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (upload_id, number, etag))])
         self.flush()
 
-    def end(self, upload_id: str) -> None:
+    def end(self, upload: OpenUpload) -> None:
         """Forget a multipart upload that is complete or given up."""
         self._queue(
             [
-                ("DELETE FROM parts WHERE upload_id = ?", (upload_id,)),
-                ("DELETE FROM uploads WHERE upload_id = ?", (upload_id,)),
+                ("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,)),
+                (
+                    "DELETE FROM uploads WHERE path = ? AND upload_id = ?",
+                    (os.fsencode(upload.path), upload.upload_id),
+                ),
             ]
         )
         self.flush()

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from hearmeman.sync.bucket import Bucket, UploadLostError
@@ -21,6 +21,8 @@ MULTIPART_ABOVE = 100 * 1024**2
 PART_SIZE = 50 * 1024**2
 MOST_PARTS = 10_000
 BLOCK = 1024**2
+CLOCKS_DIFFER = 600
+"""Seconds by which the bucket's clock may be behind this one."""
 
 
 class FileChangedError(Exception):
@@ -99,7 +101,10 @@ class Parts:
 
     def give_up(self, upload: OpenUpload) -> None:
         """Abort an upload that will never be complete."""
-        self.bucket.abort(upload.key, upload.upload_id)
+        if upload.upload_id:
+            self.bucket.abort(upload.key, upload.upload_id)
+        else:  # A kill came before the answer with the id. Another pod's upload that is hit begins again.
+            self.bucket.abort_all(upload.key, upload.at - CLOCKS_DIFFER)
         self._forget(upload)
 
     def _open(
@@ -108,10 +113,13 @@ class Parts:
         size = part_size(content.size)
         for old in self.journal.open_uploads() if self.journal else []:
             if old.path == path and self.journal is not None:
-                if (old.key, old.sha256, old.part_size) == (key, content.sha256, size):
+                if old.upload_id and (old.key, old.sha256, old.part_size) == (key, content.sha256, size):
                     return old, self.journal.parts(old.upload_id)
                 self.give_up(old)
-        begun = OpenUpload(path, content.size, content.sha256, key, self.bucket.begin(key, metadata), size, time.time())
+        begun = OpenUpload(path, content.size, content.sha256, key, "", size, time.time())
+        if self.journal is not None:
+            self.journal.begin(begun)  # Without its id first: a kill before the answer leaves a note of what to abort.
+        begun = replace(begun, upload_id=self.bucket.begin(key, metadata))
         if self.journal is not None:
             self.journal.begin(begun)
         return begun, {}
@@ -145,7 +153,7 @@ class Parts:
 
     def _forget(self, upload: OpenUpload) -> None:
         if self.journal is not None:
-            self.journal.end(upload.upload_id)
+            self.journal.end(upload)
 
 
 class Slice(io.RawIOBase):

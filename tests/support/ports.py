@@ -1,0 +1,48 @@
+"""Ports for what tests start: no two test processes of a user are given the same one, and no process gets one twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+from typing import IO
+
+PORTS = range(20000, 32000)
+"""Below the ports that the kernel gives to connections, which could take one between its choice and its use."""
+
+_taken: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nothing listens on and that this process keeps for itself until it ends."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if port not in _taken and _claim(port) and _is_free(port):
+            return port
+    raise OSError("no port is free")
+
+
+def _claim(port: int) -> bool:
+    """Lock byte `port` of a file that all test processes share; the kernel lets go of it when this process ends."""
+    with contextlib.suppress(BlockingIOError, PermissionError):  # What another process's lock is answered with.
+        fcntl.lockf(_claims(os.getpid()), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        _taken.add(port)
+        return True
+    return False
+
+
+@functools.cache
+def _claims(process: int) -> IO[bytes]:
+    """The shared file, opened once by `process`: closing it would let go of every lock."""
+    return (Path(tempfile.gettempdir()) / f"hearmeman-test-ports-{os.getuid()}").open("ab")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one, contextlib.suppress(OSError):
+        one.bind(("", port))
+        return True
+    return False
