@@ -21,7 +21,8 @@ from hearmeman.terminal import Bar, bars
 from hearmeman.workflows import library, schema
 
 if TYPE_CHECKING:
-    from hearmeman.workflows.client import Progress, Ran, Report
+    from hearmeman.workflows.answers import Progress, Report
+    from hearmeman.workflows.client import Ran
 
 DEFAULT_DIR = str(WORKFLOWS_DIR)
 
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _batch(workflow: library.Workflow, args: argparse.Namespace, url: str, environ: Mapping[str, str]) -> int:
     from hearmeman.workflows import batch
+    from hearmeman.workflows.client import Client
 
     def make(settings: list[str]) -> tuple[library.Graph, dict[tuple[str, str], Path]]:
         return prepared(workflow, settings, Path(args.dir), environ)
@@ -119,7 +121,11 @@ def _batch(workflow: library.Workflow, args: argparse.Namespace, url: str, envir
     def say(number: int, text: str) -> None:
         log("batch_row", row=f"{number}/{len(rows)}", what=text)
 
-    outcome = asyncio.run(batch.run(url, rows, args.out, args.at_once, args.timeout, say, args.resume))
+    async def go() -> batch.Outcome:
+        async with Client(url) as client:
+            return await batch.run(client, rows, args.out, args.at_once, args.timeout, say, args.resume)
+
+    outcome = asyncio.run(go())
     if args.json:
         print(json.dumps({"rows": len(rows), "done": outcome.done, "failed": outcome.failed}, indent=2))
     else:
