@@ -15,7 +15,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
-from hearmeman.workflows import client, library
+from hearmeman.workflows import answers, client, library
 from hearmeman_build.host import ROOT
 from support.ports import free_port
 
@@ -35,8 +35,8 @@ def _graph(name: str, *settings: str) -> library.Graph:
     return library.apply(workflow, library.graph(workflow), settings)
 
 
-def _run(url: str, graph: library.Graph, timeout: float = 20) -> tuple[client.Ran, list[client.Progress]]:
-    told: list[client.Progress] = []
+def _run(url: str, graph: library.Graph, timeout: float = 20) -> tuple[client.Ran, list[answers.Progress]]:
+    told: list[answers.Progress] = []
     return asyncio.run(client.run(url, graph, timeout, None, told.append)), told
 
 
@@ -92,15 +92,17 @@ def test_the_same_prompt_again_is_told_as_unchanged(server: ComfyUI) -> None:
 def test_a_refusal_names_node_class_and_input(server: ComfyUI) -> None:
     graph = _graph("smoke-image")
     graph["1"]["inputs"]["width"] = 0
-    with pytest.raises(client.RefusedError, match=r"node 1 \(EmptyImage\), input width: Value 0 smaller than min of 1"):
+    with pytest.raises(
+        answers.RefusedError, match=r"node 1 \(EmptyImage\), input width: Value 0 smaller than min of 1"
+    ):
         _run(server.url, graph)
     graph["1"]["class_type"] = "WanVideoSampler"
-    with pytest.raises(client.RefusedError, match="node 1 is a WanVideoSampler, which this ComfyUI does not have"):
+    with pytest.raises(answers.RefusedError, match="node 1 is a WanVideoSampler, which this ComfyUI does not have"):
         _run(server.url, graph)
 
 
 def test_a_failing_node_is_named(server: ComfyUI) -> None:
-    with pytest.raises(client.RunFailedError, match=r"node 1 \(EmptyImage\) failed with MemoryError"):
+    with pytest.raises(answers.RunFailedError, match=r"node 1 \(EmptyImage\) failed with MemoryError"):
         _run(server.url, _graph("smoke-image", "width=16384", "height=16384", "count=4096"))
 
 
@@ -113,26 +115,26 @@ def test_an_interrupted_prompt_says_so(server: ComfyUI) -> None:
     breaker = threading.Thread(target=interrupt)
     breaker.start()
     try:
-        with pytest.raises(client.RunFailedError, match="was interrupted at node"):
+        with pytest.raises(answers.RunFailedError, match="was interrupted at node"):
             _run(server.url, _graph("smoke-image", "color=3", "count=10"))
     finally:
         breaker.join()
 
 
 def test_too_little_time_says_what_became_of_the_prompt(server: ComfyUI) -> None:
-    with pytest.raises(client.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
+    with pytest.raises(answers.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
         _run(server.url, _graph("smoke-image", "color=4", "count=5"), timeout=0.3)
 
 
 def test_nothing_there_says_where_to_look() -> None:
-    with pytest.raises(client.NotReachableError, match="hearmeman status"):
+    with pytest.raises(answers.NotReachableError, match="hearmeman status"):
         _run(f"http://127.0.0.1:{free_port()}", _graph("smoke-image"))
 
 
 def test_a_file_that_leads_out_of_the_folder_is_not_saved(tmp_path: Path) -> None:
-    output = client.Output("1", "images", "x.png", "../..", "output")
-    with pytest.raises(client.RunFailedError, match="leads out of the folder"):
-        client.target(tmp_path, output, "0123456789")
+    output = answers.Output("1", "images", "x.png", "../..", "output")
+    with pytest.raises(answers.RunFailedError, match="leads out of the folder"):
+        answers.target(tmp_path, output, "0123456789")
 
 
 def test_the_command_saves_beside_what_is_there(
