@@ -18,9 +18,11 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
+from hearmeman.cli import main
 from hearmeman_build.build import Image
 from standin import server as standin
 from support.gated import JUPYTER_TOKEN, TOKEN, GatedPod
+from support.repository import ROOT
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -324,6 +326,14 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     status = pod.ssh("hearmeman status --json")
     assert json.loads(status.stdout)["ready"] in (True, False)
     assert pod.ssh("hearmeman workflows run smoke-image --json").returncode == 0
+
+
+def test_a_workflow_is_run_from_outside_with_the_token(pod: GatedPod, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{pod.ports['COMFYUI']}"
+    words = ["workflows", "run", "smoke-image", "--dir", str(ROOT / "workflows"), "--url", url, "--out", str(tmp_path)]
+    assert main(words, {"ACCESS_TOKEN": "not-the-token-of-this-gate"}) == 1
+    assert main([*words, "--set", "color=77"], {"ACCESS_TOKEN": TOKEN}) == 0
+    assert [path.read_bytes()[:4] for path in tmp_path.rglob("*.png")] == [b"\x89PNG"]
 
 
 def test_the_old_paths_still_lead_there(pod: GatedPod) -> None:
