@@ -62,7 +62,9 @@ def test_every_row_gives_its_files_under_its_number(
 ) -> None:
     out = tmp_path / "out"
     assert main(words(server, rows(tmp_path, 5), out, "--json"), {}) == 0
-    assert json.loads(capsys.readouterr().out) == {"rows": 5, "done": 5, "failed": {}}
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1] == {"event": "done", "rows": 5, "done": 5, "failed": {}}
+    assert {event["row"] for event in events if event.get("state") == "done"} == {1, 2, 3, 4, 5}
     assert [path.name[:8] for path in sorted(out.glob("row-*"))] == [f"row-{number:04}" for number in range(1, 6)]
 
 

@@ -35,9 +35,14 @@ def _graph(name: str, *settings: str) -> library.Graph:
     return library.apply(workflow, library.graph(workflow), settings)
 
 
-def _run(url: str, graph: library.Graph, timeout: float = 20) -> tuple[client.Ran, list[answers.Progress]]:
-    told: list[answers.Progress] = []
-    return asyncio.run(client.run(url, graph, timeout, None, told.append)), told
+def _run(url: str, graph: library.Graph, timeout: float = 60) -> tuple[answers.Result, list[answers.Progress]]:
+    seen: list[answers.Progress] = []
+
+    async def go() -> answers.Result:
+        async with client.Client(url) as comfy:
+            return await comfy.run(graph, timeout, seen.append)
+
+    return asyncio.run(go()), seen
 
 
 def test_every_workflow_of_the_index_loads() -> None:
@@ -68,23 +73,23 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
 
 
 def test_a_run_reports_progress_and_names_its_file(server: ComfyUI) -> None:
-    ran, told = _run(server.url, _graph("smoke-image", "color=1"))
-    [output] = ran.result.outputs
+    result, seen = _run(server.url, _graph("smoke-image", "color=1"))
+    [output] = result.outputs
     assert (server.output / output.path).read_bytes().startswith(b"\x89PNG")
-    steps = [p.value for p in told if p.class_type == "SaveImage" and p.value is not None]
+    steps = [p.value for p in seen if p.class_type == "SaveImage" and p.value is not None]
     assert len(steps) > 3 and steps == sorted(steps)
-    assert told[-1].value == told[-1].max
+    assert seen[-1].value == seen[-1].max
 
 
 def test_sound_is_an_output_too(server: ComfyUI) -> None:
-    [output] = _run(server.url, _graph("smoke-audio"))[0].result.outputs
+    [output] = _run(server.url, _graph("smoke-audio"))[0].outputs
     assert output.kind == "audio"
     assert (server.output / output.path).read_bytes().startswith(b"fLaC")
 
 
-def test_the_same_prompt_again_is_told_as_unchanged(server: ComfyUI) -> None:
+def test_the_same_prompt_again_is_seen_as_unchanged(server: ComfyUI) -> None:
     graph = _graph("smoke-image", "color=2")
-    first, second = _run(server.url, graph)[0].result, _run(server.url, graph)[0].result
+    first, second = _run(server.url, graph)[0], _run(server.url, graph)[0]
     assert (first.from_cache, second.from_cache) == (False, True)
     assert first.outputs == second.outputs
 
@@ -134,21 +139,24 @@ def test_nothing_there_says_where_to_look() -> None:
 def test_a_file_that_leads_out_of_the_folder_is_not_saved(tmp_path: Path) -> None:
     output = answers.Output("1", "images", "x.png", "../..", "output")
     with pytest.raises(answers.RunFailedError, match="leads out of the folder"):
-        answers.target(tmp_path, output, "0123456789")
+        next(answers.targets(tmp_path, output, "0123456789"))
 
 
 def test_the_command_saves_beside_what_is_there(
     server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["workflows", "run", "smoke-image", "--dir", str(FOLDER), "--url", server.url, "--save", str(tmp_path)]
-    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
-    [first] = json.loads(capsys.readouterr().out)["outputs"]
-    (tmp_path / first["filename"]).write_bytes(b"mine")
-    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
-    [second] = json.loads(capsys.readouterr().out)["outputs"]
-    assert (tmp_path / first["filename"]).read_bytes() == b"mine"
-    assert Path(second["saved"]).read_bytes().startswith(b"\x89PNG")
-    assert second["saved"] != first["saved"]
+    words = ["workflows", "run", "smoke-image", "--dir", str(FOLDER), "--url", server.url, "--out", str(tmp_path)]
+    saved = []
+    for _ in range(3):
+        assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [event["event"] for event in events if event["event"] != "progress"] == ["submitted", "output", "done"]
+        saved += [Path(event["saved"]) for event in events if event["event"] == "output"]
+        saved[0].write_bytes(b"mine")
+    assert saved[0].read_bytes() == b"mine"
+    assert len(set(saved)) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved[1:])
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
 
 
 @pytest.mark.parametrize(
@@ -179,5 +187,10 @@ def test_a_file_is_uploaded_once_and_its_name_goes_into_the_graph(server: ComfyU
     assert (first, again, other) == ("ein Bild, schön.png", "ein Bild, schön.png", "ein Bild, schön (1).png")
     graph = _graph("smoke-image")
     files = {("2", "filename_prefix"): picture}
-    asyncio.run(client.run(server.url, graph, 20, None, lambda progress: None, files))
+
+    async def put() -> None:
+        async with client.Client(server.url) as session:
+            await client.put_files(session, graph, files)
+
+    asyncio.run(put())
     assert graph["2"]["inputs"]["filename_prefix"] == "ein Bild, schön (1).png"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,11 +21,19 @@ class AccessError(HearmemanError):
 
 
 class RefusedError(HearmemanError):
-    """ComfyUI did not take the prompt."""
+    """ComfyUI did not take the prompt; `class_type` is the node's class that it does not have, if it is that."""
+
+    def __init__(self, message: str, class_type: str = "") -> None:
+        super().__init__(message)
+        self.class_type = class_type
 
 
 class RunFailedError(HearmemanError):
-    """ComfyUI took the prompt and did not finish it."""
+    """ComfyUI took the prompt and did not finish it; `exception_type` is what a node raised, `node` its id."""
+
+    def __init__(self, message: str, node: str = "", exception_type: str = "") -> None:
+        super().__init__(message)
+        self.node, self.exception_type = node, exception_type
 
 
 class TimedOutError(HearmemanError):
@@ -57,6 +66,8 @@ class Result:
     outputs: tuple[Output, ...]
     from_cache: bool
     """True when ComfyUI ran no node, since an earlier prompt was the same: the files are that prompt's."""
+    texts: tuple[tuple[str, str], ...] = ()
+    """Node and what it says, where it gives a text instead of a file."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,24 @@ def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
     return tuple(found)
 
 
+def texts(entry: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Every text in a history entry, with the node that gave it: what nodes show instead of saving a file."""
+    return tuple(
+        (str(node), item)
+        for node, parts in entry.get("outputs", {}).items()
+        for items in parts.values()
+        for item in (items if isinstance(items, list) else [items])
+        if isinstance(item, str) and item
+    )
+
+
+def unknown_class(body: Mapping[str, Any]) -> str:
+    """The class that a 400 answer says this ComfyUI does not have; empty when it is about something else."""
+    error = body.get("error")
+    is_it = isinstance(error, dict) and error.get("type") in ("missing_node_type", "invalid_prompt")
+    return str(((error or {}).get("extra_info") or {}).get("class_type") or "") if is_it else ""
+
+
 def refusal(body: Mapping[str, Any], graph: Graph) -> str:
     """What a 400 answer says, in sentences that name node, class and input."""
     error = body.get("error")
@@ -93,7 +122,7 @@ def refusal(body: Mapping[str, Any], graph: Graph) -> str:
     extra = error.get("extra_info") or {}
     if error.get("type") == "missing_node_type":
         node, name = extra.get("node_id"), extra.get("class_type")
-        return f"node {node} is a {name}, which this ComfyUI does not have: use an image that carries it"
+        return f"node {node} is a {name}, which this ComfyUI does not have"
     lines = [
         _sentence(node, entry, problem, graph)
         for node, entry in (body.get("node_errors") or {}).items()
@@ -114,21 +143,23 @@ def _sentence(node: str, entry: Mapping[str, Any], problem: Mapping[str, Any], g
 def result_of(prompt_id: str, entry: Mapping[str, Any], graph: Graph) -> Result:
     status = entry.get("status") or {}
     events: list[tuple[str, dict[str, Any]]] = [(str(m[0]), m[1]) for m in status.get("messages", [])]
-    for kind, data in events:
+    for name, data in events:
         node = f"node {data.get('node_id')} ({data.get('node_type')})"
-        if kind == "execution_error":
+        if name == "execution_error":
             reason = f"{data.get('exception_type')}: {str(data.get('exception_message', '')).strip()}"
-            raise RunFailedError(f"{node} failed with {reason}. ComfyUI's log has the whole traceback")
-        if kind == "execution_interrupted":
+            place, kind = str(data.get("node_id")), str(data.get("exception_type"))
+            message = f"{node} failed with {reason}. ComfyUI's log has the whole traceback"
+            raise RunFailedError(message, place, kind)
+        if name == "execution_interrupted":
             raise RunFailedError(f"the workflow was interrupted at {node}; run it again if that was not meant")
     if status and not status.get("completed", True):
         raise RunFailedError(f"ComfyUI ended prompt {prompt_id} with status {status.get('status_str')}; see its log")
-    cached = {str(node) for kind, data in events if kind == "execution_cached" for node in data.get("nodes", [])}
-    return Result(prompt_id, outputs(entry), bool(graph) and cached >= set(graph))
+    cached = {str(node) for name, data in events if name == "execution_cached" for node in data.get("nodes", [])}
+    return Result(prompt_id, outputs(entry), bool(graph) and cached >= set(graph), texts(entry))
 
 
-def target(folder: Path, output: Output, prompt_id: str) -> Path:
-    """Where an output is saved under `folder`: its own path, or beside it with the prompt's id if that is taken.
+def targets(folder: Path, output: Output, prompt_id: str) -> Iterator[Path]:
+    """Where an output may be saved under `folder`: its own path, then beside it with the prompt's id, and numbers.
 
     Raises:
         RunFailedError: the reported path leads out of the folder.
@@ -137,4 +168,7 @@ def target(folder: Path, output: Output, prompt_id: str) -> Path:
     if path.is_absolute() or ".." in path.parts or not output.filename:
         raise RunFailedError(f"ComfyUI reports the file {output.path!r}, which leads out of the folder; not saved")
     wanted = folder / path
-    return wanted.with_name(f"{wanted.stem}.{prompt_id[:8]}{wanted.suffix}") if wanted.exists() else wanted
+    yield wanted
+    yield wanted.with_name(f"{wanted.stem}.{prompt_id[:8]}{wanted.suffix}")
+    for number in itertools.count(2):
+        yield wanted.with_name(f"{wanted.stem}.{prompt_id[:8]}-{number}{wanted.suffix}")

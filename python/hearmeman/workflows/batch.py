@@ -181,16 +181,33 @@ class Outcome:
     """Row -> why."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How a batch goes."""
+
+    at_once: int
+    """Rows that ComfyUI is given at one time."""
+    timeout: float
+    """Seconds for a row."""
+    resume: bool = False
+    """Whether what is in the folder is gone on with."""
+
+
+Say = Callable[[int, str, Any], None]
+"""Called with a row's number, its state (sent, done, failed, before), and its prompt's id, its files or why."""
+Explain = Callable[[int, HearmemanError], str]
+"""Gives what is said of a row's error."""
+
+
 async def run(
     client: Client,
     rows: Sequence[Row],
     folder: Path,
-    at_once: int,
-    timeout: float,
-    say: Callable[[int, str], None],
-    resume: bool = False,
+    limits: Limits,
+    say: Say,
+    explain: Explain = lambda row, error: str(error),
 ) -> Outcome:
-    """Run every row that is not done, at most `at_once` at a time, and save each row's files in `folder`.
+    """Run every row that is not done, some at a time, and save each row's files in `folder`.
 
     Raises:
         BatchError: `folder` holds a batch already, and `resume` is not set; or another is at work there.
@@ -199,44 +216,39 @@ async def run(
     journal = Journal(folder / JOURNAL)
     journal.open()
     try:
-        if journal.events and not resume:
+        if journal.events and not limits.resume:
             raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
-        return await _run(client, rows, journal, at_once, timeout, say)
+        return await _run(client, rows, journal, limits, say, explain)
     finally:
         journal.close()
 
 
 async def _run(
-    client: Client,
-    rows: Sequence[Row],
-    journal: Journal,
-    at_once: int,
-    timeout: float,
-    say: Callable[[int, str], None],
+    client: Client, rows: Sequence[Row], journal: Journal, limits: Limits, say: Say, explain: Explain
 ) -> Outcome:
     left = [row for row in rows if not _is_done(row, journal)]
     waiting = {row.number for row in left}
     for row in rows:
         if row.number not in waiting:
-            say(row.number, "done before")
-    places = asyncio.Semaphore(at_once)
+            say(row.number, "before", journal.events[row.number]["files"])
+    places = asyncio.Semaphore(limits.at_once)
     failed: dict[int, str] = {}
 
     async def one(row: Row) -> None:
         async with places:
             try:
-                files = await _one(client, row, journal, timeout)
-                say(row.number, ", ".join(path.name for path in files) or "done, without files")
+                files = await _one(client, row, journal, limits.timeout, say)
+                say(row.number, "done", [path.name for path in files])
             except LostError:
                 raise
             except TimedOutError as error:
                 # It was not stopped: its record stays, and a resumed run finds what it made.
                 failed[row.number] = str(error)
-                say(row.number, f"failed: {error}")
+                say(row.number, "failed", str(error))
             except HearmemanError as error:
-                failed[row.number] = str(error)
-                journal.write({"row": row.number, "key": row.key, "state": "failed", "why": str(error)})
-                say(row.number, f"failed: {error}")
+                why = failed[row.number] = explain(row.number, error)
+                journal.write({"row": row.number, "key": row.key, "state": "failed", "why": why})
+                say(row.number, "failed", why)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -258,7 +270,7 @@ def _is_done(row: Row, journal: Journal) -> bool:
     return all((journal.path.parent / name).is_file() for name in event["files"])
 
 
-async def _one(client: Client, row: Row, journal: Journal, timeout: float) -> list[Path]:
+async def _one(client: Client, row: Row, journal: Journal, timeout: float, say: Say) -> list[Path]:
     folder = journal.path.parent
     try:
         result = await _earlier(client, row, journal, timeout)
@@ -267,7 +279,11 @@ async def _one(client: Client, row: Row, journal: Journal, timeout: float) -> li
             # Written down before it is sent: whatever ends this process, the next one looks for this id first.
             prompt_id = new_id()
             journal.write({"row": row.number, "key": row.key, "state": "sent", "prompt_id": prompt_id})
-            result = await client.run(row.graph, timeout, _silent, prompt_id=prompt_id)
+
+            def queued(sent: str) -> None:
+                say(row.number, "sent", sent)
+
+            result = await client.run(row.graph, timeout, _silent, queued, prompt_id)
         saved = []
         for number, output in enumerate(result.outputs, start=1):
             path = folder / f"row-{row.number:04}-{number}-{Path(output.filename).name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
@@ -28,7 +29,7 @@ from hearmeman.workflows.answers import (
     TimedOutError,
     refusal,
     result_of,
-    target,
+    unknown_class,
 )
 from hearmeman.workflows.library import Graph
 
@@ -144,7 +145,7 @@ class Client:
                 raise RefusedError(f"ComfyUI refused a part of the workflow: {refusal(body, graph)}")
             return str(body["prompt_id"])
         if response.status == 400 and body:
-            raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}")
+            raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}", unknown_class(body))
         raise RefusedError(f"ComfyUI answered {response.status} to the workflow, so it does not run: {text[:200]}")
 
     async def upload(self, path: Path) -> str:
@@ -197,12 +198,21 @@ class Client:
         # One for each run: ComfyUI sends events to the newest socket of an id alone.
         client_id = uuid.uuid4().hex
         posting: asyncio.Task[str] | None = None
+        early: list[Progress] | None = []
+
+        def in_order(progress: Progress) -> None:
+            # The first events may overtake the answer to the prompt.
+            report(progress) if early is None else early.append(progress)
+
         try:
-            async with asyncio.timeout(timeout), self._events(client_id, prompt_id, graph, report) as ear:
+            async with asyncio.timeout(timeout), self._events(client_id, prompt_id, graph, in_order) as ear:
                 posting = asyncio.create_task(self.submit(graph, client_id, prompt_id))
                 prompt_id = await asyncio.shield(posting)
                 state = f"its id is {prompt_id}; it was not stopped"
                 queued(prompt_id)
+                waiting, early = early, None
+                for progress in waiting or ():
+                    report(progress)
                 return result_of(prompt_id, await self._history(prompt_id, ear), graph)
         except TimeoutError:
             if posting is not None and not posting.done():
@@ -304,10 +314,11 @@ class Client:
         rows = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
         return any(prompt_id in row[1:2] for row in rows)
 
-    async def download(self, output: Output, target: Path) -> None:
+    async def download(self, output: Output, target: Path, replace: bool = True) -> None:
         """Write one output's bytes to `target`, complete or not at all.
 
         Raises:
+            FileExistsError: something is there, and `replace` is false.
             NotReachableError: ComfyUI went away.
             RunFailedError: it does not hand the file out.
         """
@@ -323,9 +334,25 @@ class Client:
                         file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
-            part.rename(target)
+            if replace:
+                part.rename(target)
+            else:
+                _rename_new(part, target)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _rename_new(part: Path, target: Path) -> None:
+    """Give a file its name unless something has it, also when another process is at the same moment."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        part.rename(target)
 
 
 def _read(text: str, prompt_id: str, graph: Graph, report: Report) -> bool:
@@ -343,41 +370,6 @@ def _read(text: str, prompt_id: str, graph: Graph, report: Report) -> bool:
         name = str(graph.get(str(node), {}).get("class_type", node))
         report(Progress(str(node), name, data.get("value"), data.get("max")))
     return False
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A run and what was saved of it."""
-
-    result: Result
-    saved: tuple[Path, ...]
-    seconds: float
-
-
-async def run(
-    url: str,
-    graph: Graph,
-    timeout: float,
-    save: Path | None,
-    report: Report,
-    files: Mapping[tuple[str, str], Path] | None = None,
-) -> Ran:
-    """Run `graph` at `url` and, with `save`, download its outputs into that folder.
-
-    `files` are uploaded first: (node, input) -> the file whose name goes there.
-    """
-    started = time.monotonic()
-    async with Client(url) as client:
-        await put_files(client, graph, files or {})
-        result = await client.run(graph, timeout, report)
-        seconds = time.monotonic() - started
-        saved = []
-        for output in result.outputs if save is not None else ():
-            assert save is not None
-            path = target(save, output, result.prompt_id)
-            await client.download(output, path)
-            saved.append(path)
-    return Ran(result, tuple(saved), seconds)
 
 
 async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:
