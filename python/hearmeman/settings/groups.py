@@ -229,6 +229,9 @@ class Sync(BaseModel):
     sync_keep_local_gb: float = var(
         0, "remove the oldest such outputs when all of them take more than so many GB; 0 keeps them", ge=0
     )
+    sync_provenance: bool = var(
+        True, "keep beside the outputs how they were made, so that `hearmeman workflows rerun` can make them again"
+    )
     sync_workspace: bool = var(
         False,
         "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "
@@ -263,6 +266,7 @@ class Given(BaseModel):
 
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
+    image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)

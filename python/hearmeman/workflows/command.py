@@ -1,4 +1,4 @@
-"""`hearmeman workflows list | show | check | run | batch`: what there is, what it takes, one run with its progress, many runs."""
+"""`hearmeman workflows list | show | check | run | batch | rerun`: what there is, and which module does what was asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from hearmeman import terminal
 from hearmeman.image import WORKFLOWS_DIR
-from hearmeman.workflows import library, run_command, schema
+from hearmeman.workflows import library, rerun_command, run_command, schema
 
 DEFAULT_DIR = str(WORKFLOWS_DIR)
 
@@ -24,13 +24,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")
     batcher = which.add_parser("batch", help="run one workflow for every row of a file; each row once, resumable")
+    again = which.add_parser("rerun", help="make an output again, from the graph and the models that made it")
     for one in (lister, shower, checker, runner, batcher):
         one.add_argument("--dir", default=DEFAULT_DIR, metavar="DIR", help="folder of the workflows (%(default)s)")
+    for one in (lister, shower, checker, runner, batcher, again):
         one.add_argument("--json", action="store_true", help="print JSON on standard output")
     for one in (shower, runner, batcher):
         one.add_argument("name", help="name of the workflow, or the path of a graph of your own (API format)")
     lister.add_argument("--url", default="", help="say which of them that ComfyUI has all nodes and models for")
     run_command.add_arguments(runner, batcher)
+    rerun_command.add_arguments(again)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -39,6 +42,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
+    if args.action == "rerun":
+        return rerun_command.run(args, environ)
     workflows = library.load(Path(args.dir))
     if args.action == "list":
         return _list(workflows, args, environ)
