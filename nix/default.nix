@@ -73,7 +73,7 @@ let
 
   models = import ./models.nix { inherit pkgs layer; };
 
-  # The voice servers, for every environment that has an engine, and the voices that any of them may imitate: two layers,
+  # The voice servers, for every environment that has an engine, and voices that these may imitate: two layers,
   # since one changes often and is small, and the other never changes.
   voice = [
     (layer {
@@ -91,6 +91,8 @@ let
     })
     (layer {
       name = "voice";
+      # A change of it is to be a small push.
+      level = 19;
       trees = [
         {
           source = sources "hearmeman_voice" ../python/hearmeman_voice;

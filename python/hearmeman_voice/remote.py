@@ -28,11 +28,11 @@ class RemoteError(Exception):
     """The server did not do what it was asked; the sentence is for a person."""
 
 
-class Unreachable(RemoteError):
+class UnreachableError(RemoteError):
     """There is nobody, or nobody who lets us in: asking for more is of no use."""
 
 
-class _Refused(RemoteError):
+class _RefusedError(RemoteError):
     """An answer with an error's status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -119,7 +119,7 @@ class Remote:
         try:
             with self._ask("/voices", data, {"Content-Type": f"multipart/form-data; boundary={mark}"}) as answer:
                 answer.read()
-        except _Refused as refused:
+        except _RefusedError as refused:
             if refused.status in (404, 405):
                 raise RemoteError(f"{self.url} takes no recordings: name one of its own speakers") from refused
             if refused.status != 409:
@@ -130,7 +130,7 @@ class Remote:
     def _speakers_list(self) -> list[Any] | None:
         try:
             found = self._json("/speakers_list")
-        except _Refused as refused:
+        except _RefusedError as refused:
             if refused.status != 404:
                 raise
             return None
@@ -161,13 +161,13 @@ class Remote:
                 if not again or time.monotonic() + wait > end:
                     words = self._words(error.code, str(message))
                     if error.code in (401, 403) or 300 <= error.code < 400:
-                        raise Unreachable(words) from error
-                    raise _Refused(error.code, words) from error
+                        raise UnreachableError(words) from error
+                    raise _RefusedError(error.code, words) from error
                 self.say(f"the server is not free yet ({message}): trying again in {wait:g} s")
                 self.sleep(wait)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except (OSError, http.client.HTTPException) as error:
-                raise Unreachable(
+                raise UnreachableError(
                     f"{self.url} cannot be reached: {_reason(error)}: is ENABLE_XTTS or ENABLE_CHATTERBOX set on the pod, "
                     "and is --url right?"
                 ) from error

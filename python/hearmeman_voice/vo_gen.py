@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hearmeman_voice.remote import Remote, RemoteError, Unreachable
+from hearmeman_voice.remote import Remote, RemoteError, UnreachableError
 
 SOUND = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm"}
 """Names that end so are recordings and no speakers."""
@@ -179,7 +179,7 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
         try:
             seconds = _write(file, remote.speak(line, speaker, args.language))
         except RemoteError as error:
-            lost = str(error) if isinstance(error, Unreachable) else ""
+            lost = str(error) if isinstance(error, UnreachableError) else ""
             outputs.append(Output(str(file), line, "failed", str(error)))
             _note(f"[{number}/{len(lines)}] {file.name}: FAILED: {error}")
             continue
