@@ -124,6 +124,11 @@ let
           target = "opt/hearmeman/workflows";
         }
         {
+          # Our workflows among the templates of ComfyUI's page.
+          source = sources "comfyui-node" ../comfyui_node;
+          target = "opt/comfyui-nodes/hearmeman";
+        }
+        {
           source = sources "shims" ./userland/shims;
           target = "";
         }
@@ -159,6 +164,7 @@ let
           comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
           node_folders = tier.nodeFolders;
+          silent_nodes = [ "hearmeman" ];
           models_dir = if baked then "/opt/models" else "";
         };
       };
