@@ -99,9 +99,9 @@ def read_image(path: Path) -> Image:
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
-    commands = {name: {service: tuple(argv) for service, argv in table.items()} for name, table in services.items()}
+    commands, small = ({name: tuple(argv) for name, argv in table.items()} for table in services.values())
     facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
-    return Image(**facts, **variables, **commands, raw=raw)
+    return Image(**facts, **variables, services=commands, services_without_gpu=small, raw=raw)
 
 
 def _is_words(value: object) -> bool:

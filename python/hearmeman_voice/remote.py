@@ -63,7 +63,7 @@ class Remote:
 
     def speakers(self) -> list[str]:
         """Name the voices."""
-        if self._is_xtts:
+        if self._speakers_list is not None:
             return [str(name) for name in self._speakers_list]
         return [str(voice["name"]) for voice in self._json("/v1/voices")["voices"]]
 

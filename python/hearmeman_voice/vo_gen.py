@@ -213,7 +213,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> float:
         raise RemoteError(f"the sound broke off: {there} of {stated} bytes came")
     if not 0 < stated < _UNKNOWN:
         data = data[:4] + struct.pack("<I", len(data) - 8) + data[8 : at - 4] + struct.pack("<I", there) + data[at:]
-    rate = struct.unpack("<I", data[28:32])[0]
+    rate = int.from_bytes(data[28:32], "little")
     if not there or not rate:
         raise RemoteError("the server sent a WAV without sound")
     _replace(path, [data])
