@@ -13,14 +13,7 @@ _FIRST = 5
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload", "upload_to", "file_upload")
 _PLAIN = ("INT", "FLOAT", "BOOLEAN", "STRING")
 _DYNAMIC = ("COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3")
-_KEPT = {
-    "output_is_list": lambda node: [number for number, is_list in enumerate(node["output_is_list"]) if is_list],
-    "is_input_list": lambda node: bool(node["is_input_list"]),
-    "output_node": lambda node: bool(node["output_node"]),
-    "experimental": lambda node: bool(node["experimental"]),
-    "deprecated": lambda node: bool(node["deprecated"]),
-    "api_node": lambda node: bool(node["api_node"]),
-}
+_FLAGS = ("is_input_list", "output_node", "experimental", "deprecated", "api_node")
 
 
 def recorded(
@@ -79,9 +72,10 @@ def _node(
     names = [str(one) for one in node.get("output_name") or []]
     if names and names != made["outputs"]:
         made["output_names"] = names
-    return dict(
-        sorted((made | {key: value for key, get in _KEPT.items() if node.get(key) and (value := get(node))}).items())
-    )
+    lists = [number for number, is_list in enumerate(node.get("output_is_list") or []) if is_list]
+    made |= {"output_is_list": lists} if lists else {}
+    made |= {key: True for key in _FLAGS if node.get(key)}
+    return dict(sorted(made.items()))
 
 
 def _output(kind: Any) -> Any:
