@@ -14,9 +14,9 @@ export HEARMEMAN_SOURCES := $(SOURCES)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
+demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket; OPEN=1 keeps the pod and its page
 	@./setup.sh demo
-	@$(python) tests/demo.py
+	@OPEN=$(OPEN) $(python) tests/demo.py
 
 test: ## ruff, mypy, pytest
 	@./setup.sh test

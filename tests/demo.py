@@ -144,7 +144,7 @@ def run_pod(image: Image, phases: Phases) -> str:
         volume.mkdir(parents=True)
         bucket.mkdir(parents=True)
         access, secret = secrets.token_hex(8), secrets.token_hex(16)
-        port, s3_port = free_port(), free_port()
+        port, page_port, s3_port = free_port(), free_port(), free_port()
         with phases.phase("servers", "a Hugging Face Hub and an S3 server (rclone) on loopback"):
             rclone = Path(sysconfig.get_path("scripts")) / "rclone"
             s3_command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{s3_port}", str(bucket.parent)]
@@ -166,6 +166,7 @@ def run_pod(image: Image, phases: Phases) -> str:
                     "COMFYUI_HOST": "127.0.0.1",
                     "STATUS_HOST": "127.0.0.1",
                     "COMFYUI_PORT": str(port),
+                    "STATUS_PORT": str(page_port),
                     "HF_ENDPOINT": f"http://127.0.0.1:{hub_port}",
                     "ENABLE_R2_SYNC": "true",
                     "R2_ENDPOINT": f"http://127.0.0.1:{s3_port}",
@@ -197,6 +198,12 @@ def run_pod(image: Image, phases: Phases) -> str:
             pod.wait_for(lambda: copy_of(output, bucket) is not None, "the output in the bucket")
             key = str(copy_of(output, bucket))
             note(f"s3://runpod/{key}")
+        with phases.phase("page", "the pod's own page"):
+            page = f"http://127.0.0.1:{page_port}/"
+            pod.wait_for(lambda: answers(page), "the page")
+            note(page)
+        if os.environ.get("OPEN", "") not in ("", "0"):
+            keep_open(pod, page, url)
         with phases.phase("stop", "SIGTERM: ComfyUI first, then the sync drains"):
             code = pod.stop()
             if code != 0:
@@ -204,6 +211,25 @@ def run_pod(image: Image, phases: Phases) -> str:
         # All is done but the clearing up, which an interrupt would only leave half done.
         no_interrupts()
     return key
+
+
+def keep_open(pod: Pod, page: str, comfyui: str) -> None:
+    """Let a person look around until Ctrl-C."""
+    print(f"\n  the pod's page  {page}\n  ComfyUI's API   {comfyui}\n\nCtrl-C stops the pod and goes on.\n", flush=True)
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        while not stopped:
+            if pod.process is None or pod.process.poll() is not None:
+                raise BuildError("the pod ended by itself: its lines above say why")
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
@@ -215,6 +241,7 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
         ("total", f"{total:.1f} s"),
         ("output", f"s3://runpod/{key}"),
         ("layout", str(image.layout)),
+        ("its page", "make demo OPEN=1 keeps the pod until Ctrl-C and shows the address"),
         ("for a GPU pod", "nix build .#image-consumer"),
         ("deploy it", "docs/runpod.md, from nothing to a finished picture or video"),
     ]

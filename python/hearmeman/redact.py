@@ -17,7 +17,8 @@ SHORTEST = 6
 """Characters that a value needs to be looked for; shorter ones would blot out ordinary words."""
 _SHORTEST_OF_STRANGERS = 8
 _SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(_|$)|API_?KEY|ACCESS_KEY|PRIVATE_KEY|^NOTIFY_URL$",
+    re.IGNORECASE,
 )
 _SHAPES = (
     # Parts of requests that give access whoever's they are; they appear where a library quotes a request.
@@ -96,7 +97,9 @@ def learn(environ: Mapping[str, str]) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(("HF_", "HUGGING", "CIVITAI_", "R2_", "ACCESS_", "COMFYUI_", "JUPYTER_", "RUNPOD_", "AWS_"))
+    return name.startswith(
+        ("HF_", "HUGGING", "CIVITAI_", "R2_", "ACCESS_", "COMFYUI_", "JUPYTER_", "RUNPOD_", "AWS_", "NOTIFY_")
+    )
 
 
 def redact(text: str) -> str:

@@ -211,6 +211,7 @@ def test_a_template_names_secrets_as_the_documentation_does() -> None:
         "HF_TOKEN": "hf_token",
         "ACCESS_TOKEN": "access_token",
         "JUPYTER_PASSWORD": "jupyter_password",
+        "NOTIFY_URL": "notify_url",
     }
     environ = {name: f"a-value-of-{secret}" for name, secret in RUNPOD_SECRETS.items()}
     made = env_command.template(environ, {})

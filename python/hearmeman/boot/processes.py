@@ -242,7 +242,7 @@ class Table:
             name="door",
             argv=self._us("door", "--run-dir", self.run_dir),
             env=self.base,
-            secrets={"ACCESS_TOKEN": "ACCESS_TOKEN"},
+            secrets={name: name for name in ("ACCESS_TOKEN", "NOTIFY_URL")},
             stop_stage=3,
             stop_seconds=_last_share(self.settings),
             user=DOOR,

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     origins = tuple(str(origin) for origin in boot.get("origins", []))
     listens = [(str(host), int(port)) for host, port in boot.get("status_listens", [])]
 
-    door = server.Door(args.run_dir, boot, Lock(token, origins) if token else None)
+    door = server.Door(args.run_dir, boot, Lock(token, origins) if token else None, environ.get("NOTIFY_URL", ""))
     _until_stopped(server.serve(door, args.run_dir / "gate" / "door.sock", listens))
     return 0
 

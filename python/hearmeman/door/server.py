@@ -23,6 +23,7 @@ from hearmeman.page import document
 from hearmeman.page.actions import Actions, may_act
 from hearmeman.page.comfyui import Watcher
 from hearmeman.page.metrics import Metrics
+from hearmeman.page.notify import Notifier
 from hearmeman.page.outputs import Outputs
 from hearmeman.page.snapshot import Snapshot
 from hearmeman.page.stream import Hub
@@ -39,7 +40,7 @@ BACKLOG = 4096
 class Door:
     """Answers for one pod."""
 
-    def __init__(self, run_dir: Path, boot: dict[str, Any], lock: Lock | None) -> None:
+    def __init__(self, run_dir: Path, boot: dict[str, Any], lock: Lock | None, notify_url: str = "") -> None:
         self.run_dir, self.boot, self.lock = run_dir, boot, lock
         self.slow_down = SlowDown()
         self.readiness = collect.Readiness(False, "not looked at yet")
@@ -53,6 +54,7 @@ class Door:
         self.comfyui = Watcher(str(boot.get("comfyui_url", "")), self.metrics.ended)
         self.snapshot = Snapshot(run_dir, self.comfyui.facts)
         self.hub = Hub(self.snapshot.look)
+        self.notifier = Notifier(notify_url, str(boot.get("pod", "")), self._found) if notify_url else None
         origins = tuple(str(origin) for origin in boot.get("origins", []))
 
         def foreign(headers: Mapping[str, str]) -> bool:
@@ -81,6 +83,10 @@ class Door:
             app.router.add_post(LOGIN, self.login)
         app.router.add_route("*", DOWN, self.down)
         return app
+
+    async def _found(self) -> dict[str, Any]:
+        await self.hub.fresh()
+        return self.hub.found
 
     async def healthz(self, request: web.Request) -> web.Response:
         """The pod is alive, whatever ComfyUI does."""
@@ -231,6 +237,8 @@ async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
         except OSError as error:
             log("door.closed", host=host, port=port, why=error.strerror)
     watches = [asyncio.create_task(door.watch()), asyncio.create_task(door.comfyui.watch())]
+    if door.notifier:
+        watches.append(asyncio.create_task(door.notifier.watch()))
     try:
         await asyncio.Event().wait()
     finally:

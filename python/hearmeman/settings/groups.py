@@ -87,11 +87,24 @@ class Doors(BaseModel):
     public_key: str = var("", "SSH public keys, one a line; sshd starts when it is set")
     ssh_public_key: str = var("", "SSH public keys for this pod alone; replaces PUBLIC_KEY", given=True)
     ssh_port: int = var(22, "port of sshd", ge=1, le=65535)
+    notify_url: SecretStr | None = var(
+        None,
+        "where the pod says that it is ready, that a part failed, that a batch is done or that it stops soon: a webhook "
+        "(JSON; Slack and Discord read it), or ntfys://HOST/TOPIC",
+        secret="notify_url",
+    )
     jupyter_password: SecretStr | None = var(
         None, "JupyterLab's token; JupyterLab starts when it is set", ("JUPYTER_TOKEN",), secret="jupyter_password"
     )
     jupyter_host: Host = var("0.0.0.0", "address that JupyterLab's port is open on")
     jupyter_port: int = var(8888, "port of JupyterLab", ge=1, le=65535)
+
+    @field_validator("notify_url")
+    @classmethod
+    def _address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"(https?|ntfys?)://[^/\s]+(/\S*)?", value.get_secret_value()):
+            raise ValueError("must be an address that begins with https://, http://, ntfys:// or ntfy://")
+        return value
 
     @field_validator("access_token", "jupyter_password")
     @classmethod

@@ -1,0 +1,179 @@
+"""Tells a person elsewhere what happens to the pod, by NOTIFY_URL: a webhook that takes JSON, or a topic of ntfy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from hearmeman.log import log
+from hearmeman.redact import redact
+from hearmeman.terminal import count, duration, plain
+
+BATCH_JOBS = 2
+"""Jobs without a pause between them that are a batch..."""
+BATCH_SECONDS = 60.0
+"""...or one that ran so long."""
+QUIET_SECONDS = 5.0
+"""How long nothing may run before a batch is over: a script takes a moment to queue the next."""
+IDLE_SECONDS = 600.0
+"""How long before an idle stop it is said."""
+AGAIN_SECONDS = 600.0
+"""How seldom the same is said: a part that fails again and again is said once."""
+_TRIES = (0.0, 2.0, 10.0, 60.0)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is said."""
+
+    event: str
+    """ready, failed, batch_done or idle_stop."""
+    title: str
+    """One line."""
+    text: str
+    """What a person would want to know next."""
+    urgent: bool = False
+    """Whether something should be done."""
+
+
+@dataclass
+class News:
+    """Finds what is new from one look to the next; pure, but for what it remembers."""
+
+    was_ready: bool = False
+    failing: frozenset[str] = frozenset()
+    began: float | None = None
+    """When the jobs that are under way began."""
+    jobs: int = 0
+    """Jobs that had ended by then."""
+    failed_jobs: int = 0
+    busy_at: float = 0.0
+    idle_said: float = 0.0
+    said: dict[str, float] = field(default_factory=dict)
+
+    def look(self, found: Mapping[str, Any], now: float) -> list[Message]:
+        """Give what is to be said of `found` at `now` (Unix seconds)."""
+        pod = found["boot"].get("pod") or "the pod"
+        messages = [*self._ready(found, pod), *self._failed(found, pod), *self._batch(found, pod, now)]
+        messages += self._idle(found, pod, now)
+        fresh = [message for message in messages if now - self.said.get(message.text, -1e18) > AGAIN_SECONDS]
+        self.said.update({message.text: now for message in fresh})
+        return fresh
+
+    def _ready(self, found: Mapping[str, Any], pod: str) -> list[Message]:
+        if self.was_ready or found["state"]["word"] != "ready":
+            return []
+        self.was_ready = True
+        seconds = found["phases"].get("comfyui_ready")
+        after = f" {duration(seconds)} after its start" if seconds else ""
+        return [Message("ready", f"{pod} is ready", f"ComfyUI of {pod} can be used{after}.")]
+
+    def _failed(self, found: Mapping[str, Any], pod: str) -> list[Message]:
+        errors = {one["what"]: one["fix"] for one in found["problems"] if one["level"] == "error"}
+        new = [what for what in errors if what not in self.failing]
+        self.failing = frozenset(errors)
+        return [Message("failed", f"{pod}: something failed", f"{w}. {errors[w]}".strip(), True) for w in new]
+
+    def _batch(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
+        facts = found["comfyui"]
+        if facts["running"] is not None or facts["waiting"]:
+            if self.began is None:
+                self.began = now
+                self.jobs, self.failed_jobs = facts["ended"], facts["failed"]
+            self.busy_at = now
+            return []
+        if self.began is None or now - self.busy_at < QUIET_SECONDS or not facts["answers"]:
+            return []
+        done, failed, took = facts["ended"] - self.jobs, facts["failed"] - self.failed_jobs, self.busy_at - self.began
+        self.began = None
+        if done < BATCH_JOBS and took < BATCH_SECONDS:
+            return []
+        text = f"{count(done, 'job')} ended in {duration(took)}" + (f", {failed} failed" if failed else "")
+        return [Message("batch_done", f"{pod}: the queue is empty", f"{text}.", failed > 0)]
+
+    def _idle(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
+        stop_at = (found.get("idle") or {}).get("stop_at")
+        if not isinstance(stop_at, int | float) or not 0 < stop_at - now <= IDLE_SECONDS:
+            return []
+        # The moment moves on with every use: what counts is that it was far away in between.
+        said, self.idle_said = self.idle_said, now
+        if now - said < 3 * QUIET_SECONDS:
+            return []
+        left = duration(round((stop_at - now) / 60) * 60 or stop_at - now)
+        return [
+            Message("idle_stop", f"{pod} stops soon", f"{pod} is idle and stops in {left}; use it to keep it.", True)
+        ]
+
+
+def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Make what is sent: (address, headers, what aiohttp is to send)."""
+    title, text = redact(plain(message.title)), redact(plain(message.text))
+    parts = urlsplit(url)
+    if parts.scheme in ("ntfy", "ntfys") or (parts.hostname or "").split(".")[0] == "ntfy":
+        address = url.replace("ntfys://", "https://", 1).replace("ntfy://", "http://", 1)
+        headers = {"Title": title.encode("ascii", "replace").decode(), "Tags": message.event}
+        headers["Priority"] = "high" if message.urgent else "default"
+        return address, headers, {"data": text.encode()}
+    body = {
+        "event": message.event,
+        "pod": pod,
+        "title": title,
+        "message": text,
+        "urgent": message.urgent,
+        "at": round(now, 3),
+    }
+    # What Slack and Mattermost, and Discord, read.
+    return url, {}, {"json": {**body, "text": f"{title}: {text}", "content": f"{title}: {text}"}}
+
+
+class Notifier:
+    """Looks for news now and then, and sends it; a receiver that is away is tried a few times and never waited for."""
+
+    LOOK_SECONDS = 4.0
+
+    def __init__(self, url: str, pod: str, look: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        self._url, self._pod, self._look = url, pod, look
+        self._news = News()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def watch(self) -> None:
+        """Watch for ever."""
+        while True:
+            try:
+                found = await self._look()
+                for message in self._news.look(found, time.time()):
+                    task = asyncio.create_task(self.send(message))
+                    self._sending.add(task)
+                    task.add_done_callback(self._sending.discard)
+            except Exception as error:  # One look that fails must not end all later ones.
+                log("notify.look_failed", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(self.LOOK_SECONDS)
+
+    async def send(self, message: Message) -> bool:
+        """Send one message; the address, which may be a secret, is in no log."""
+        why = ""
+        for pause in _TRIES:
+            await asyncio.sleep(pause)
+            address, headers, body = request(self._url, message, self._pod, time.time())
+            try:
+                timeout = aiohttp.ClientTimeout(total=20)
+                async with (
+                    aiohttp.ClientSession(timeout=timeout) as session,
+                    session.post(address, headers=headers, allow_redirects=False, **body) as answer,
+                ):
+                    if answer.status < 300:
+                        log("notify.sent", notice=message.event)
+                        return True
+                    why = f"it answers {answer.status}"
+                    if answer.status < 500 and answer.status != 429:
+                        break
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                why = type(error).__name__
+        log("notify.failed", notice=message.event, why=why, means="check NOTIFY_URL")
+        return False

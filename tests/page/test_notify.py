@@ -1,0 +1,110 @@
+"""NOTIFY_URL: what is said and when, in the form that each receiver reads, and never with a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, ClassVar
+
+import pytest
+
+from fakes.serving import Handler, Host
+from hearmeman import redact
+from hearmeman.page.notify import Message, News, Notifier, request
+
+FOUND: dict[str, Any] = {
+    "boot": {"pod": "p1"},
+    "state": {"word": "starting"},
+    "phases": {"comfyui_ready": 42.0},
+    "problems": [],
+    "comfyui": {"answers": True, "running": None, "waiting": 0, "ended": 0, "failed": 0},
+    "idle": {},
+}
+
+
+def comfyui(**changes: object) -> dict[str, Any]:
+    return {**FOUND, "comfyui": {**FOUND["comfyui"], **changes}}
+
+
+def events(news: News, found: dict[str, Any], now: float) -> list[str]:
+    return [message.event for message in news.look(found, now)]
+
+
+def test_ready_is_said_once() -> None:
+    news = News()
+    assert events(news, FOUND, 0) == []
+    ready = {**FOUND, "state": {"word": "ready"}}
+    (message,) = news.look(ready, 1)
+    assert (message.event, message.text) == ("ready", "ComfyUI of p1 can be used 42 s after its start.")
+    assert events(news, FOUND, 2) == events(news, ready, 3) == []
+
+
+def test_a_failure_is_said_when_it_begins_and_not_again_while_it_flaps() -> None:
+    news = News()
+    broken = {**FOUND, "problems": [{"level": "error", "what": "sync: it ended", "fix": "restart it"}]}
+    assert events(news, broken, 0) == ["failed"]
+    assert events(news, broken, 4) == events(news, FOUND, 8) == events(news, broken, 12) == []
+    assert events(news, FOUND, 700) == []
+    assert events(news, broken, 704) == ["failed"]
+
+
+def test_a_batch_is_over_when_nothing_ran_for_a_while() -> None:
+    news = News()
+    assert events(news, comfyui(running={"id": "1"}, waiting=2), 0) == []
+    assert events(news, comfyui(ended=1), 2) == []
+    assert events(news, comfyui(running={"id": "2"}, ended=1), 4) == []
+    assert events(news, comfyui(ended=3, failed=1), 8) == []
+    (message,) = news.look(comfyui(ended=3, failed=1), 12)
+    assert (message.event, message.text, message.urgent) == ("batch_done", "3 jobs ended in 4 s, 1 failed.", True)
+    # One short job is no batch.
+    news.look(comfyui(running={"id": "4"}, ended=3), 20)
+    assert events(news, comfyui(ended=4), 40) == []
+
+
+def test_an_idle_stop_is_said_once_before_it_comes() -> None:
+    news = News()
+    idle = {**FOUND, "idle": {"stop_at": 1000.0}}
+    assert [events(news, idle, now) for now in (300, 405, 409, 413)] == [[], ["idle_stop"], [], []]
+
+
+def test_the_words_hold_no_secret_and_no_control_characters() -> None:
+    with redact.guarded_streams():
+        redact.learn({"HF_TOKEN": "hf_planted-secret"})
+        message = Message("failed", "x", "\x1b[31mhf_planted-secret\x1b[0m")
+        for url in ("https://hooks.example/T0/secret", "ntfys://ntfy.example/topic"):
+            assert "planted" not in str(request(url, message, "p1", 0.0)[1:])
+            assert "\x1b" not in str(request(url, message, "p1", 0.0)[1:])
+
+
+class Receiver(Handler):
+    """Takes messages; the first is answered with 503."""
+
+    bodies: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.bodies.append((dict(self.headers), body))
+        self.send(503 if len(self.bodies) == 1 else 200, {})
+
+
+def test_it_arrives_at_a_webhook_and_at_ntfy_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hearmeman.page.notify._TRIES", (0.0, 0.0))
+    Receiver.bodies = []
+    message = Message("ready", "p1 is ready", "ComfyUI can be used.")
+
+    async def found() -> dict[str, Any]:
+        return FOUND
+
+    with Host([(Receiver, 0)]) as host:
+        address = host.address() + "/secret-topic"
+        assert asyncio.run(Notifier(address, "p1", found).send(message))
+        assert asyncio.run(Notifier(address.replace("http", "ntfy"), "p1", found).send(message))
+    assert asyncio.run(Notifier(address, "p1", found).send(message)) is False
+    told = json.loads(Receiver.bodies[1][1])
+    assert (told["event"], told["pod"], told["message"]) == ("ready", "p1", "ComfyUI can be used.")
+    assert told["text"] == told["content"]
+    headers, body = Receiver.bodies[2]
+    assert (headers["Title"], body) == ("p1 is ready", b"ComfyUI can be used.")
+    assert "secret-topic" not in capsys.readouterr().err
