@@ -14,11 +14,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fakes.comfyui import ComfyUI, comfyui
 from hearmeman.door.server import Door
 from hearmeman.page import stream as stream_of_page
+from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
+from support.repository import ROOT
 
 HTML = {"Accept": "text/html"}
 EVIL = '<img src=x onerror="alert(1)">"\'&</script>\x1b[31m\u202e.png'
@@ -244,3 +247,34 @@ def test_who_may_act_without_a_token(pod: tuple[str, Door, Path], headers: dict[
     # 400: it is let in, and there is no supervisord here that could restart anything.
     assert get(f"{pod[0]}/actions/restart", {**headers, "Accept": "application/json"}, b"name=comfyui")[0] == status
     assert get(f"{pod[0]}/actions/restart", headers)[0] == 405
+
+
+def test_metrics_are_read_by_the_librarys_own_parser(running: ComfyUI, tmp_path: Path) -> None:
+    run_dir = run_folder(tmp_path, running.url)
+    (tmp_path / "state/sync.json").write_text(
+        json.dumps({"uploaded_bytes": 500, "waiting_since": 1.0, "failures_by_kind": {"keys": 3}, "backlog_files": 2})
+    )
+    with served(run_dir) as (url, door):
+        door.metrics.ended(Job("1", True, 1.0, 42.0, "", False, ()))
+        text, answer = get(f"{url}/metrics")[1:]
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    found = {
+        (s.name, *sorted(s.labels.values())): s.value for m in text_string_to_metric_families(text) for s in m.samples
+    }
+    assert found["hearmeman_sync_bytes_total",] == 500
+    assert found["hearmeman_sync_failures_total", "keys"] == 3
+    assert found["hearmeman_sync_lag_seconds",] > 1e9
+    assert found["hearmeman_comfyui_job_seconds_bucket", "60.0", "ok"] == 1
+    assert found["hearmeman_comfyui_queue", "waiting"] == 0
+    assert sum(value for (name, *_), value in found.items() if name == "hearmeman_state") == 1
+
+
+def test_every_metric_is_in_the_docs_and_in_no_other_spelling_on_the_dashboard(pod: tuple[str, Door, Path]) -> None:
+    docs = (ROOT / "docs/metrics.md").read_text()
+    dashboard = (ROOT / "docs/grafana.json").read_text()
+    families = {m.name for m in text_string_to_metric_families(get(f"{pod[0]}/metrics")[1])}
+    assert [name for name in families if name not in docs] == []
+    json.loads(dashboard)
+    named = set(re.findall(r"hearmeman_[a-z_]+", dashboard))
+    known = set(re.findall(r"hearmeman_[a-z_]+", docs))
+    assert named - {f"{name}{end}" for name in known for end in ("", "_total", "_bucket", "_count", "_sum")} == set()

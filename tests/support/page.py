@@ -87,6 +87,7 @@ def served(run_dir: Path, watch: bool = True) -> Iterator[tuple[str, Door]]:
         async def stop() -> None:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
 
         asyncio.run_coroutine_threadsafe(stop(), loop).result(60)

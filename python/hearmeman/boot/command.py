@@ -62,7 +62,7 @@ def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         settings.gpu_tier,
         settings.gpu_memory_mode,
         own,
-        tune_command.voices(settings),
+        tune_command.voices(settings, own),
         cuda_floor=image.cuda_floor,
     )
     tuning = dataclasses.replace(tuning, warnings=(*dropped, *tuning.warnings))

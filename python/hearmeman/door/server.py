@@ -22,6 +22,7 @@ from hearmeman.log import log
 from hearmeman.page import document
 from hearmeman.page.actions import Actions, may_act
 from hearmeman.page.comfyui import Watcher
+from hearmeman.page.metrics import Metrics
 from hearmeman.page.outputs import Outputs
 from hearmeman.page.snapshot import Snapshot
 from hearmeman.page.stream import Hub
@@ -48,7 +49,8 @@ class Door:
         self.changed = 0.0
         self.looked = float("-inf")
         self.looking = asyncio.Lock()
-        self.comfyui = Watcher(str(boot.get("comfyui_url", "")))
+        self.metrics = Metrics()
+        self.comfyui = Watcher(str(boot.get("comfyui_url", "")), self.metrics.ended)
         self.snapshot = Snapshot(run_dir, self.comfyui.facts)
         self.hub = Hub(self.snapshot.look)
         origins = tuple(str(origin) for origin in boot.get("origins", []))
@@ -63,6 +65,7 @@ class Door:
         app = web.Application(client_max_size=8192)
         app.on_shutdown.append(self.hub.close)
         app.router.add_get("/", self.page)
+        app.router.add_get("/metrics", self.measure)
         app.router.add_get("/events", self.hub.events)
         app.router.add_get("/sections", self.hub.poll)
         app.router.add_post("/actions/{action}", self.actions.act)
@@ -108,6 +111,12 @@ class Door:
         found = {**self.hub.found, "logs": [], "tails": {}} if "logs" not in request.query else self.hub.found
         dumps = functools.partial(json.dumps, indent=2)
         return web.json_response(found, dumps=dumps, headers={"Cache-Control": "no-store"})
+
+    async def measure(self, request: web.Request) -> web.Response:
+        """The same for Prometheus."""
+        await self.hub.fresh()
+        body, content_type = self.metrics.render(self.hub.found, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     async def check(self, request: web.Request) -> web.Response:
         """What nginx asks for each request: 204, or 401 after a pause that grows with the failures."""
