@@ -68,6 +68,7 @@ Either = Annotated[
 
 def _own(here: Served) -> APIRouter:
     router = APIRouter()
+
     @router.post("/tts", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
     def tts(request: Request, body: Either) -> Response:
         """Speak a text, asked for in OpenAI's words (`input`) or in devnen's (`text`)."""

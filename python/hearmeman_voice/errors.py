@@ -74,7 +74,9 @@ def _kind(status: int) -> str:
 def disk_error(problem: OSError) -> ApiError:
     """Say why a file could not be written."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ApiError(507, "the pod's disk is full: delete files or voices, then try again", code="disk_full", useless=True)
+        return ApiError(
+            507, "the pod's disk is full: delete files or voices, then try again", code="disk_full", useless=True
+        )
     if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ApiError(507, f"the folder cannot be written: {problem.strerror}", code="read_only", useless=True)
     return ApiError(500, f"the disk failed: {problem.strerror or problem}", code="disk_failed")
@@ -119,7 +121,9 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header", "openai", "devnen")]
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json")
+        return ApiError(
+            400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
     if first["type"] == "missing" and not where:
         return ApiError(400, "a JSON body is missing; send it with Content-Type: application/json", code="missing_body")
     name = ".".join(where) or None

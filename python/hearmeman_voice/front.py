@@ -15,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearmeman_voice.errors import ApiError
 from hearmeman_voice.metrics import Metrics
+from hearmeman_voice.voices import MOST_BYTES
 
 LARGEST_JSON = 1 << 20
 """Bytes of a request that is no upload: the longest text with every character escaped is far below."""
 
-LARGEST_UPLOAD = 50 << 20
-"""Bytes of an upload: minutes of uncompressed sound, of which engines use seconds."""
+LARGEST_UPLOAD = MOST_BYTES + (1 << 20)
+"""Bytes of an upload with its fields."""
 
 _OWN_PAGES = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
@@ -85,7 +86,7 @@ def _counting(receive: Receive, largest: int) -> Receive:
 
 
 def _too_large(largest: int) -> ApiError:
-    size = f"{largest >> 20} MB"
+    size = f"{largest // 1_000_000} MB"
     return ApiError(413, f"the request is larger than {size}, the most that is taken here", code="too_large")
 
 
@@ -112,7 +113,9 @@ class Pages:
             await self._app(scope, receive, send)
             return
         if not may_ask(origin, headers.get("host", ""), self._allowed):
-            error = ApiError(403, f"pages of {origin} may not use this server: start it with --origin to let them", code="origin")
+            error = ApiError(
+                403, f"pages of {origin} may not use this server: start it with --origin to let them", code="origin"
+            )
             await JSONResponse(error.body(), error.status)(scope, receive, send)
             return
         granted = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]

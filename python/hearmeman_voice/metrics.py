@@ -25,7 +25,10 @@ class Metrics:
             "voice_requests", "Answers, by address and status", ("address", "status"), registry=self._registry
         )
         self.first_byte = Histogram(
-            "voice_first_byte_seconds", "From the request to its first byte of audio", buckets=_SECONDS, registry=self._registry
+            "voice_first_byte_seconds",
+            "From the request to its first byte of audio",
+            buckets=_SECONDS,
+            registry=self._registry,
         )
         self.realtime = Histogram(
             "voice_realtime_factor",
@@ -36,10 +39,15 @@ class Metrics:
         self.cancelled = counter("voice_cancelled", "Clients that hung up before the end")
         self.audio = counter("voice_audio_seconds", "Seconds of audio made")
         self.characters = counter("voice_characters", "Characters spoken")
-        self._refusals = Counter("voice_refusals", "Speech that was refused or broke off", ("code",), registry=self._registry)
+        self._refusals = Counter(
+            "voice_refusals", "Speech that was refused or broke off", ("code",), registry=self._registry
+        )
         for name, words in (("waiting", "Requests that wait for the engine"), ("in_flight", "Requests being spoken")):
             gauge(f"voice_{name}", words).set_function(lambda name=name: float(state()[name]))  # type: ignore[misc]
         gauge("voice_queue", "Requests that may wait").set_function(lambda: float(state()["queue"]))
+        gauge("voice_vram_bytes", "Memory of the GPU that the engine holds").set_function(
+            lambda: float(state()["vram"] or 0)
+        )
         gauge("voice_loaded", "Whether the model is in memory").set_function(lambda: float(bool(state()["loaded"])))
         about = Gauge("voice_engine", "The engine", ("api", "engine", "version"), registry=self._registry)
         found = state()

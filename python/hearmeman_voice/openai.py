@@ -12,11 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-VOICES = (
-    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
-)  # fmt: skip
-"""OpenAI's voices."""
-
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-12-15")
 """OpenAI's models: each stands here for the model that is loaded."""
 
@@ -76,7 +71,7 @@ class Manner(Lenient):
     length_penalty: Number = Field(None, ge=0.0, le=10.0)
     min_p: Number = Field(None, ge=0.0, le=1.0)
     seed: Annotated[int | None, BeforeValidator(_blank_is_none)] = Field(
-        None, ge=-1, le=2**63 - 1, description="the same seed speaks the same; -1 or nothing: by chance"
+        None, ge=-1, le=2**32 - 1, description="the same seed speaks the same; -1 or nothing: by chance"
     )
 
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from hearmeman_voice import openai
 from hearmeman_voice.errors import ApiError, disk_error
 from hearmeman_voice.metrics import Metrics
-from hearmeman_voice.speaker import Broken, Full, NotReady, Refused
+from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +67,13 @@ class Spoken(Response):
         characters: int,
         rate: int,
         param: str = "input",
-        patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Type": out.content_type})
         self._blocks, self._out, self._metrics = blocks, out, metrics
-        self._characters, self._rate, self._patience, self._clock = characters, rate, patience, clock
+        self._characters, self._rate, self._clock = characters, rate, clock
         self._param = param
         """The name of the text in the request."""
         self._is_at_its_end = False
@@ -112,9 +111,9 @@ class Spoken(Response):
                 following = asyncio.ensure_future(anext(blocks))
                 try:
                     while True:
-                        ready, _ = await asyncio.wait({following}, timeout=self._patience)
+                        ready, _ = await asyncio.wait({following}, timeout=PATIENCE)
                         if not ready:
-                            await sending.bytes(await asyncio.to_thread(self._out.idle), even_so=True)
+                            await sending.piece(await asyncio.to_thread(self._out.idle), even_so=True)
                             continue
                         try:
                             block = following.result()
@@ -122,9 +121,9 @@ class Spoken(Response):
                             break
                         following = asyncio.ensure_future(anext(blocks))
                         samples += len(block)
-                        await sending.bytes(
+                        await sending.piece(
                             await asyncio.to_thread(self._out.write, block),
-                            even_so=self._clock() - began > self._patience,
+                            even_so=self._clock() - began > PATIENCE,
                         )
                         if not first and sending.started:
                             first = self._clock() - began
@@ -132,8 +131,6 @@ class Spoken(Response):
                 finally:
                     following.cancel()
                     await asyncio.wait({following})
-            if not samples:
-                raise ApiError(400, "there is nothing in this text that can be spoken", param=self._param, code="nothing_to_speak")
             rest = await asyncio.to_thread(self._out.finish)
             self._is_at_its_end = True
             await sending.end(rest)
@@ -141,7 +138,7 @@ class Spoken(Response):
                 self._metrics.first_byte.observe(self._clock() - began)
             self._metrics.spoke(self._characters, samples / self._rate)
         except Exception as problem:
-            error = as_api_error(problem)
+            error = as_api_error(problem, self._param)
             self._metrics.refused(error)
             if not sending.started:
                 raise error from problem
@@ -162,7 +159,7 @@ class _Sending:
         self._held = bytearray()
         self.started = False
 
-    async def bytes(self, data: bytes, even_so: bool) -> None:
+    async def piece(self, data: bytes, even_so: bool) -> None:
         """Send; where the answer is to be whole, keep, unless patience is at its end (`even_so`)."""
         if self._out.whole and not even_so and not self.started:
             self._held += data
@@ -199,24 +196,23 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def as_api_error(problem: Exception) -> ApiError:
-    """Say as an answer what stopped the speech."""
+def as_api_error(problem: Exception, text_param: str = "input") -> ApiError:
+    """Say as an answer what stopped the speech; `text_param` is what the request calls its text."""
     match problem:
         case ApiError():
             return problem
         case Full():
-            return ApiError(
-                429,
-                "more is waiting than the queue takes: try again in a moment",
-                code="queue_full",
-                retry_after=problem.retry_after,
-            )
+            return ApiError(429, problem.message, code="queue_full", retry_after=problem.retry_after)
         case NotReady():
-            return ApiError(503, str(problem), code="not_ready", retry_after=5.0)
+            wait = None if problem.lasting else 5.0
+            return ApiError(503, problem.message, code="not_ready", retry_after=wait, useless=problem.lasting)
         case Broken():
-            return ApiError(503, str(problem), code="engine_broken", retry_after=15.0)
+            return ApiError(503, problem.message, code="engine_broken", retry_after=15.0)
+        case Failed():
+            return ApiError(500, problem.message, code="engine_failed")
         case Refused():
-            return ApiError(400, str(problem), param=problem.param, code="invalid_value")
+            param = text_param if problem.param == "input" else problem.param
+            return ApiError(400, problem.message, param=param, code=problem.code)
         case OSError():
             return disk_error(problem)
         case _:

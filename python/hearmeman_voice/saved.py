@@ -13,7 +13,6 @@ from hearmeman_voice.errors import ApiError
 from hearmeman_voice.reply import Audio, Block, with_lengths
 from hearmeman_voice.voices import BadName, safe_child
 
-
 _PREFIX, _SUFFIX = ".speech-", ".part"
 
 
@@ -116,4 +115,6 @@ class Saved:
                 return path
             except FileExistsError:
                 continue
-        raise ApiError(409, f"there are 9,999 files called {self._target.name} and alike", code="file_exists", useless=True)
+        raise ApiError(
+            409, f"there are 9,999 files called {self._target.name} and alike", code="file_exists", useless=True
+        )

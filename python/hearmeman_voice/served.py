@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -17,15 +16,27 @@ from hearmeman_voice.errors import ApiError
 from hearmeman_voice.front import Front, Pages
 from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.openai import Manner, SpeechBody
+from hearmeman_voice.refusals import VoiceError
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import UnknownVoice, VoiceStore
 
-AUDIO = {
+Responses = dict[int | str, dict[str, Any]]
+"""What FastAPI's `responses` take."""
+
+AUDIO: Responses = {
     200: {
         "description": "the audio, as it is made; events with stream_format=sse",
         "content": {
             kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("text/event-stream", "audio/wav", "audio/mpeg", "audio/flac", "audio/ogg", "audio/aac", "audio/pcm")
+            for kind in (
+                "text/event-stream",
+                "audio/wav",
+                "audio/mpeg",
+                "audio/flac",
+                "audio/ogg",
+                "audio/aac",
+                "audio/pcm",
+            )
         },
     }
 }
@@ -53,7 +64,7 @@ SPEECH_EXAMPLES: dict[str, Any] = {
 }
 """Requests that the page /docs offers; each can be sent as it stands."""
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: Responses = {
     400: _ERROR,
     404: {**_ERROR, "description": "no such model"},
     413: _ERROR,
@@ -74,7 +85,6 @@ class Served:
     speaker: Speaker
     store: VoiceStore
     metrics: Metrics
-    default_language: str = "en"
     started: int = field(default_factory=lambda: int(time.time()))
     """When this began, as a Unix time."""
 
@@ -86,31 +96,8 @@ class Served:
         """
         try:
             return self.store.get(name)
-        except UnknownVoice:
-            shown = name if len(name) < 100 else f"{name[:100]}…"
-            raise ApiError(
-                400, f"{param}: there is no voice {shown!r}; /voices lists them", param=param, code="voice_not_found"
-            ) from None
-
-    def language(self, asked: str | None, voice: engine.Voice) -> str:
-        """Give the engine's code of a language; without one it is the voice's own, or English.
-
-        Raises:
-            ApiError: the engine does not speak it.
-        """
-        known = self.speaker.engine.languages
-        code = (asked or voice.language or self.default_language).strip().lower().replace("_", "-")
-        for spelling in (code, {"zh": "zh-cn", "zh-cn": "zh"}.get(code, code), code.partition("-")[0]):
-            if spelling in known:
-                return spelling
-        if not asked:
-            return known[0]
-        raise ApiError(
-            400,
-            f"language: {self.speaker.engine.name} does not speak {asked[:40]!r}; it speaks {', '.join(known)}",
-            param="language",
-            code="language_not_supported",
-        )
+        except UnknownVoice as problem:
+            raise ApiError(400, f"{param}: {problem.message}", param=param, code="voice_not_found") from None
 
     def names(self) -> list[str]:
         """List the voices, and then OpenAI's names for them."""
@@ -131,31 +118,31 @@ class Served:
                 code="model_not_found",
             )
 
-    def speak(
-        self,
-        words: str,
-        voice: engine.Voice,
-        language: str,
-        manner: Manner,
-        speed: float,
-        param: str = "input",
-    ) -> AsyncGenerator[reply.Block, None]:
-        """Speak a text.
+    def request(
+        self, words: str, voice: engine.Voice, language: str | None, manner: Manner, speed: float, param: str = "input"
+    ) -> engine.Request:
+        """Make the engine's request; without a language it is the voice's own, if the engine speaks it.
 
         Raises:
-            ApiError: it has no words.
+            ApiError: the engine does not take it.
         """
         if not words.strip():
             raise ApiError(400, f"{param}: it is empty", param=param, code="invalid_value")
-        known = {item.name for item in dataclasses.fields(engine.Request)}
-        given = manner.model_dump(include=known & set(Manner.model_fields) - {"seed"})
+        speaks = self.speaker.engine
+        own = voice.language if voice.language in speaks.languages else None
+        default = "en" if "en" in speaks.languages else speaks.languages[0]
         seed = None if manner.seed is None or manner.seed < 0 else manner.seed
-        request = engine.Request(text=words, voice=voice, language=language, speed=speed, seed=seed, **given)
-        return self.speaker.speak(request)
+        given = manner.model_dump(include=set(Manner.model_fields) - {"seed"})
+        wanted = engine.Request(words, voice, language or own or default, speed, seed, **given)
+        try:
+            return self.speaker.check(wanted)
+        except VoiceError as problem:
+            raise reply.as_api_error(problem, param) from None
 
-    def is_one_piece(self, words: str, language: str) -> bool:
+    def is_one_piece(self, request: engine.Request) -> bool:
         """Say whether the engine speaks a text in one go, so that nothing is lost by waiting for its end."""
-        return len(text.split(words, self.speaker.engine.limit(language), language)) == 1
+        limit = self.speaker.engine.limit(request.language)
+        return len(text.split(request.text, limit, request.language)) == 1
 
     def answer(self, body: SpeechBody, most: int, param: str = "input", whole: bool | None = None) -> reply.Spoken:
         """Answer a request for speech; a WAV in one piece, or where `whole` asks for it, has its true length.
@@ -172,17 +159,16 @@ class Served:
             )
         self.check_model(body.model)
         voice = self.voice(body.voice_name)
-        language = self.language(body.language, voice)
-        blocks = self.speak(body.input, voice, language, body, body.speed, param)
+        request = self.request(body.input, voice, body.language, body, body.speed, param)
         rate = self.speaker.engine.rate
         out: reply.Out
         if body.stream_format == "sse":
             out = reply.Events(body.response_format, rate, len(body.input))
         else:
             if whole is None:
-                whole = body.response_format == "wav" and self.is_one_piece(body.input, language)
+                whole = body.response_format == "wav" and self.is_one_piece(request)
             out = reply.Audio(body.response_format, rate, whole)
-        return reply.Spoken(blocks, out, self.metrics, len(body.input), rate, param)
+        return reply.Spoken(self.speaker.speak(request), out, self.metrics, len(body.input), rate, param)
 
 
 def health(served: Served) -> tuple[dict[str, Any], bool]:
@@ -219,7 +205,7 @@ def common(served: Served) -> APIRouter:
         about, _ = health(served)
         if is_ready(about):
             return JSONResponse(about)
-        error = ApiError(503, f"not ready: {about['status']}", code="not_ready", retry_after=5.0)
+        error = ApiError(503, f"not ready: {about['progress']}", code="not_ready", retry_after=5.0)
         return JSONResponse({**error.body(), **about}, 503, error.advice())
 
     @router.get("/ping", tags=["state"], response_class=Response, responses={204: {"description": "still loading"}})
@@ -253,16 +239,12 @@ def common(served: Served) -> APIRouter:
         return {"voices": [{"id": name, "name": name} for name in served.names()]}
 
     @router.post("/audio/speech", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
-    def speech(
-        request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]
-    ) -> Response:
+    def speech(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
         """Speak a text: OpenAI's own request. The first sentence leaves while the second is made."""
         return served.answer(body, longest(request))
 
     @router.post("/audio/speech/stream", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
-    def stream(
-        request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]
-    ) -> Response:
+    def stream(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
         """Speak a text and never wait to know its length, even where that costs nothing."""
         return served.answer(body, longest(request), whole=False)
 

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, Response
 
 from hearmeman_voice.engine import Voice
 from hearmeman_voice.errors import ApiError
-from hearmeman_voice.served import REFUSALS, Served
+from hearmeman_voice.served import REFUSALS, Responses, Served
 from hearmeman_voice.voices import BadName, BadSound, NameTaken, ReadOnlyVoice, UnknownVoice
 
 Result = TypeVar("Result")
@@ -24,8 +24,7 @@ def _as_answers() -> Iterator[None]:
     try:
         yield
     except UnknownVoice as problem:
-        name = str(problem)[:100]
-        raise ApiError(404, f"there is no voice or alias {name!r}; /voices lists them", code="voice_not_found") from None
+        raise ApiError(404, problem.message, code="voice_not_found") from None
     except NameTaken as problem:
         raise ApiError(409, str(problem), param="voice_name", code="voice_exists", useless=True) from None
     except BadName as problem:
@@ -46,8 +45,8 @@ def library(served: Served) -> APIRouter:
     """Give the addresses of the library."""
     store = served.store
     router = APIRouter(tags=["voices"])
-    known = {code: found for code, found in REFUSALS.items() if code in (400, 413)}
-    changed = {404: REFUSALS[400], 403: REFUSALS[400], 409: REFUSALS[400], **known}
+    known: Responses = {code: found for code, found in REFUSALS.items() if code in (400, 413)}
+    changed: Responses = {404: REFUSALS[400], 403: REFUSALS[400], 409: REFUSALS[400], **known}
 
     def described(voice: Voice, others: dict[str, str] | None = None) -> dict[str, Any]:
         others = store.aliases() if others is None else others
@@ -64,7 +63,14 @@ def library(served: Served) -> APIRouter:
     def listed() -> dict[str, Any]:
         others = store.aliases()
         data = [described(voice, others) for voice in store.list()]
-        return {"object": "list", "voices": data, "data": data, "count": len(data), "default": store.default, "aliases": others}
+        return {
+            "object": "list",
+            "voices": data,
+            "data": data,
+            "count": len(data),
+            "default": store.default,
+            "aliases": others,
+        }
 
     @router.get("/voices")
     def voices() -> dict[str, Any]:
@@ -73,9 +79,13 @@ def library(served: Served) -> APIRouter:
 
     @router.post("/voices", status_code=201, responses=changed)
     async def upload(
-        voice_file: Annotated[UploadFile, File(description="a recording of one person, 6 to 20 s, in any usual format")],
+        voice_file: Annotated[
+            UploadFile, File(description="a recording of one person, 6 to 20 s, in any usual format")
+        ],
         voice_name: Annotated[str, Form(description="what it is to be called", examples=["my-voice"])],
-        language: Annotated[str | None, Form(description="the language that it speaks unless asked for another")] = None,
+        language: Annotated[
+            str | None, Form(description="the language that it speaks unless asked for another")
+        ] = None,
     ) -> dict[str, Any]:
         """Add a voice. It is decoded first: what is no recording is not kept."""
         spoken = _language(served, language)
@@ -96,7 +106,8 @@ def library(served: Served) -> APIRouter:
 
     @router.post("/voices/default", responses=changed)
     async def set_default(
-        voice_name: Annotated[str | None, Form()] = None, by_query: Annotated[str | None, Query(alias="voice_name")] = None
+        voice_name: Annotated[str | None, Form()] = None,
+        by_query: Annotated[str | None, Query(alias="voice_name")] = None,
     ) -> dict[str, Any]:
         """Choose it."""
         name = _given(voice_name or by_query, "voice_name")
@@ -126,7 +137,9 @@ def library(served: Served) -> APIRouter:
         """Give a voice another recording, another name, or both."""
         called = new_name or by_query
         if voice_file is None and not called:
-            raise ApiError(400, "send voice_file, new_name or both", param="voice_file", code="missing_required_parameter")
+            raise ApiError(
+                400, "send voice_file, new_name or both", param="voice_file", code="missing_required_parameter"
+            )
         spoken = _language(served, language)
         data = None if voice_file is None else await voice_file.read()
 
@@ -150,7 +163,9 @@ def library(served: Served) -> APIRouter:
         with _as_answers():
             voice = store.get(name)
         if voice.clip is None:
-            raise ApiError(404, f"{voice.id!r} is the engine's own voice: there is no recording of it", code="no_recording")
+            raise ApiError(
+                404, f"{voice.id!r} is the engine's own voice: there is no recording of it", code="no_recording"
+            )
         return FileResponse(voice.clip, media_type="audio/wav", filename=f"{voice.id}.wav")
 
     @router.get("/voices/{name}/aliases", responses=changed)
@@ -176,7 +191,7 @@ def library(served: Served) -> APIRouter:
         """Take one away."""
         with _as_answers():
             if store.aliases().get(alias) != store.get(name).id:
-                raise UnknownVoice(alias)
+                raise UnknownVoice(f"{alias[:60]!r} is no alias of {name[:60]!r}")
         await _beside(lambda: store.remove_alias(alias))
         return {"message": f"{alias!r} is no name of {name!r} any more"}
 
@@ -185,7 +200,9 @@ def library(served: Served) -> APIRouter:
 
 def _given(value: str | None, name: str) -> str:
     if not value:
-        raise ApiError(400, f"{name}: it is missing; send it as a form field", param=name, code="missing_required_parameter")
+        raise ApiError(
+            400, f"{name}: it is missing; send it as a form field", param=name, code="missing_required_parameter"
+        )
     return value
 
 
@@ -195,5 +212,7 @@ def _language(served: Served, asked: str | None) -> str | None:
         return None
     code = asked.strip().lower()
     if not (2 <= len(code) <= 8 and code.replace("-", "").isascii() and code.replace("-", "").isalpha()):
-        raise ApiError(400, f"language: {asked[:40]!r} is no code such as en or zh-cn", param="language", code="invalid_value")
+        raise ApiError(
+            400, f"language: {asked[:40]!r} is no code such as en or zh-cn", param="language", code="invalid_value"
+        )
     return code

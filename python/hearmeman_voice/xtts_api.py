@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, Query, Request
+from fastapi import APIRouter, Body, FastAPI, Query
+from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
-from hearmeman_voice import openai, reply, served
+from hearmeman_voice import reply, served
+from hearmeman_voice.engine import Request
 from hearmeman_voice.errors import ApiError
 from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.openai import Lenient, Manner, Text, voice_of_file
@@ -59,8 +61,8 @@ class AskedFile(Asked):
 class TtsSettings(Lenient):
     """How everything is spoken from now on; what is absent stays. Numbers may come as strings, as sliders send them."""
 
-    temperature: float = Field(0.75, ge=0.01, le=5.0)
-    speed: float = Field(1.0, ge=0.2, le=4.0)
+    temperature: float = Field(0.75, ge=0.01, le=5.0, description="below 0.05 it is taken as 0.05")
+    speed: float = Field(1.0, ge=0.25, le=4.0)
     length_penalty: float = Field(1.0, ge=0.0, le=10.0)
     repetition_penalty: float = Field(5.0, ge=0.1, le=20.0)
     top_p: float = Field(0.85, ge=0.0, le=1.0)
@@ -114,7 +116,7 @@ class _Spoken:
     def __init__(self, here: Served, output: Path) -> None:
         self.here, self.settings, self.base, self.output = here, TtsSettings.model_validate({}), output, output
 
-    def blocks(self, asked: Asked) -> Any:
+    def request(self, asked: Asked) -> Request:
         if len(asked.text) > MOST:
             raise ApiError(
                 400,
@@ -123,20 +125,20 @@ class _Spoken:
                 code="string_above_max_length",
             )
         voice = self.here.voice(voice_of_file(asked.speaker_wav), "speaker_wav")
-        language = self.here.language(asked.language, voice)
         now = self.settings
         manner = Manner.model_construct(
-            temperature=now.temperature,
-            repetition_penalty=now.repetition_penalty,
+            temperature=max(now.temperature, 0.05),
+            repetition_penalty=max(now.repetition_penalty, 1.0),
             length_penalty=now.length_penalty,
             top_p=now.top_p or None,
             top_k=now.top_k or None,
         )
-        return self.here.speak(asked.text, voice, language, manner, now.speed, "text")
+        return self.here.request(asked.text, voice, asked.language, manner, now.speed, "text")
 
     def answer(self, asked: Asked, out: reply.Out) -> reply.Spoken:
         rate = self.here.speaker.engine.rate
-        return reply.Spoken(self.blocks(asked), out, self.here.metrics, len(asked.text), rate, "text")
+        blocks = self.here.speaker.speak(self.request(asked))
+        return reply.Spoken(blocks, out, self.here.metrics, len(asked.text), rate, "text")
 
     def audio(self, asked: Asked, whole: bool) -> reply.Spoken:
         return self.answer(asked, reply.Audio("wav", self.here.speaker.engine.rate, whole))
@@ -174,11 +176,12 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
         return [voice.id for voice in here.store.list()]
 
     @router.get("/speakers", tags=["voices"])
-    def speakers(request: Request) -> list[dict[str, str]]:
+    def speakers(request: HttpRequest) -> list[dict[str, str]]:
         """The speakers, as SillyTavern asks for them."""
         base = str(request.base_url).rstrip("/")
         return [
-            {"name": voice.id, "voice_id": voice.id, "preview_url": f"{base}/sample/{voice.id}.wav"} for voice in here.store.list()
+            {"name": voice.id, "voice_id": voice.id, "preview_url": f"{base}/sample/{voice.id}.wav"}
+            for voice in here.store.list()
         ]
 
     @router.get("/sample/{file:path}", tags=["voices"], response_class=FileResponse, responses={404: REFUSALS[400]})
@@ -196,12 +199,20 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
     def languages() -> dict[str, dict[str, str]]:
         """The languages of the loaded model: their names and codes."""
         known = here.speaker.engine.languages
-        return {"languages": {name: code for name, code in LANGUAGES.items() if code in known or code.partition("-")[0] in known}}
+        return {
+            "languages": {
+                name: code for name, code in LANGUAGES.items() if code in known or code.partition("-")[0] in known
+            }
+        }
 
     @router.get("/get_folders", tags=["settings"])
     def get_folders() -> dict[str, str]:
         """Where speakers are and files go."""
-        return {"speaker_folder": str(here.store.folder), "output_folder": str(spoken.output), "model_folder": str(models)}
+        return {
+            "speaker_folder": str(here.store.folder),
+            "output_folder": str(spoken.output),
+            "model_folder": str(models),
+        }
 
     @router.post("/set_output", tags=["settings"], responses={400: REFUSALS[400]})
     def set_output(asked: Output) -> dict[str, str]:

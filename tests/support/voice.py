@@ -68,12 +68,27 @@ def voice_process(api: str, folder: Path, *arguments: str) -> Iterator[str]:
         tone(builtin / f"{name}.wav")
     port = free_port()
     command = [sys.executable, "-m", "hearmeman_voice", api, "--engine", "hibari", "--port", str(port)]
-    command += ["--voices", str(folder / "voices"), "--builtin-voices", str(builtin), "--models", str(folder / "models")]
+    command += [
+        "--voices",
+        str(folder / "voices"),
+        "--builtin-voices",
+        str(builtin),
+        "--models",
+        str(folder / "models"),
+    ]
     if api == "xtts":
         command += ["--output", str(folder / "output")]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder), "ORT_DISABLE_TELEMETRY": "1"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT / "python"),
+        "HOME": str(folder),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
     log = folder / f"{api}.log"
-    with log.open("wb") as out, subprocess.Popen([*command, *arguments], env=env, stdout=out, stderr=out, cwd=folder) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen([*command, *arguments], env=env, stdout=out, stderr=out, cwd=folder) as process,
+    ):
         url = f"http://127.0.0.1:{port}"
         try:
             wait_for(lambda: process.poll() is not None or answers(f"{url}/ready"), f"{api} is ready")

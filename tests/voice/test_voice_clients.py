@@ -22,7 +22,9 @@ MAGIC = {
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client["client"])
 def test_a_client_is_understood(client: dict[str, Any], request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(client["api"])
-    answer = httpx2.request(client["method"], url + client["path"], json=client.get("json"), headers=client.get("headers"), timeout=120)
+    answer = httpx2.request(
+        client["method"], url + client["path"], json=client.get("json"), headers=client.get("headers"), timeout=120
+    )
     assert answer.status_code == 200, answer.text
     kind = answer.headers.get("content-type", "").partition(";")[0]
     if "type" in client:
@@ -39,7 +41,18 @@ def test_a_client_is_understood(client: dict[str, Any], request: pytest.FixtureR
     assert "Traceback" not in answer.text[:1000]
 
 
-@pytest.mark.parametrize("path", ["/speakers_list", "/speakers_list/", "/languages", "/health/", "/v1/health", "/v1/models/", "/tts_stream/?text=Hi"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/speakers_list",
+        "/speakers_list/",
+        "/languages",
+        "/health/",
+        "/v1/health",
+        "/v1/models/",
+        "/tts_stream/?text=Hi",
+    ],
+)
 def test_a_slash_and_v1_make_no_difference(xtts: str, path: str) -> None:
     assert httpx2.get(xtts + path, timeout=120).status_code == 200
 
@@ -56,12 +69,33 @@ def test_a_preview_can_be_fetched(xtts: str) -> None:
 
 def test_openais_names_are_there(chatterbox: str) -> None:
     names = {voice["id"] for voice in httpx2.get(f"{chatterbox}/audio/voices").json()["voices"]}
-    assert {"default", "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"} <= names
+    assert {
+        "default",
+        "alloy",
+        "ash",
+        "ballad",
+        "coral",
+        "echo",
+        "fable",
+        "onyx",
+        "nova",
+        "sage",
+        "shimmer",
+        "verse",
+        "marin",
+        "cedar",
+    } <= names
 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://localhost:8001", 200), ("http://127.0.0.1:8000", 200), ("https://evil.example", 403), ("null", 403), ("http://localhost.evil.example", 403)],
+    [
+        ("http://localhost:8001", 200),
+        ("http://127.0.0.1:8000", 200),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://localhost.evil.example", 403),
+    ],
 )
 def test_pages_of_the_own_machine_may_ask_and_others_not(xtts: str, origin: str, status: int) -> None:
     answer = httpx2.get(f"{xtts}/speakers", headers={"Origin": origin})

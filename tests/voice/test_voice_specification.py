@@ -49,7 +49,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory, chatterbox: str, xtts: str) 
     curl = shutil.which("curl")
     assert curl is not None
     there = [
-        f"--connect-to localhost:{port}:127.0.0.1:{urlsplit(url).port}" for port, url in ((8020, xtts), (8000, chatterbox))
+        f"--connect-to localhost:{port}:127.0.0.1:{urlsplit(url).port}"
+        for port, url in ((8020, xtts), (8000, chatterbox))
     ]
     ffmpeg = shlex.quote(imageio_ffmpeg.get_ffmpeg_exe())
     commands = {
@@ -82,7 +83,7 @@ def run(shell: Path, example: str) -> bytes:
 def seconds(path: Path) -> float:
     """Read a WAV's length from its own header, as any program does."""
     with wave.open(str(path)) as file:
-        return file.getnframes() / file.getframerate()
+        return float(file.getnframes() / file.getframerate())
 
 
 def test_xtts_makes_a_file_of_the_right_length(shell: Path) -> None:
