@@ -118,19 +118,20 @@ def server(*arguments: str) -> Iterator[tuple[str, int, float]]:
                 process.wait(30)
 
 
-def resident(process: int) -> float:
-    """MB of memory of a process and its children."""
-    total = 0.0
-    for pid in (process, *children(process)):
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += int(status.partition("VmRSS:")[2].split()[0]) / 1024
-    return total
+def resident(process: int) -> tuple[float, float]:
+    """MB of memory of a process, and of its children."""
+    own, *others = [_megabytes(pid) for pid in (process, *children(process))]
+    return own, sum(others)
+
+
+def _megabytes(process: int) -> float:
+    return int(Path(f"/proc/{process}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def children(process: int) -> list[int]:
-    """The processes that a process has started."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(pid) for pid in found]
+    """The processes that a process has started, on any of its threads."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(pid) for file in files for pid in file.read_text().split()]
 
 
 def main() -> int:
@@ -140,7 +141,11 @@ def main() -> int:
     plain_command = (str(ROOT / "tests/bench/plain_speech.py"), "{port}")
     with server(*ours_command) as (ours, process, start), server(*plain_command) as (plain, plain_process, plain_start):
         print(f"start to /health: {start:.1f} s (plain FastAPI handler, with its model: {plain_start:.1f} s)")
-        print(f"memory with hibari loaded: {resident(process):.0f} MB (plain {resident(plain_process):.0f} MB)")
+        server_mb, engine_mb = resident(process)
+        print(
+            f"memory: the server {server_mb:.0f} MB, which is all once the engine is put away, and hibari's process "
+            f"{engine_mb:.0f} MB (plain {resident(plain_process)[0]:.0f} MB)"
+        )
         for clients, requests in CLIENTS.items():
             rounds = [
                 (asyncio.run(load(ours, clients, requests)), asyncio.run(load(plain, clients, requests)))
