@@ -39,11 +39,12 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 
-soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch and of a sync, SOAK_MINUTES of real encoders
+soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
+	@KILLS=200 $(python) -m pytest -s tests/workflows/test_batch.py -k killed
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 

@@ -196,6 +196,7 @@ class Bars:
             Progress,
             ProgressColumn,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
@@ -204,7 +205,12 @@ class Bars:
         def column(justify: Any = "left") -> Column:
             return Column(no_wrap=True, justify=justify)
 
-        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(table_column=column("right")),)
+        counts: tuple[ProgressColumn, ...] = (
+            MofNCompleteColumn(table_column=column("right")),
+            # A long step shows that time goes on.
+            TimeElapsedColumn(table_column=column("right")),
+            TimeRemainingColumn(compact=True, table_column=column("right")),
+        )
         if not steps:
             counts = (
                 DownloadColumn(table_column=column("right")),
@@ -212,7 +218,7 @@ class Bars:
                 TimeRemainingColumn(compact=True, table_column=column("right")),
             )
         console = Console(file=stream)
-        self._name_width = max(12, console.width - (24 if steps else 50))
+        self._name_width = max(12, console.width - (44 if steps else 50))
         name = TextColumn("{task.description}", markup=False, table_column=column())
         self._rich = Progress(
             name,

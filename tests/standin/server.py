@@ -122,6 +122,11 @@ class Server:
 
     async def post_prompt(self, request: web.Request) -> web.Response:
         body = await _body(request)
+        if "number" in body:
+            number = float(body["number"])
+        else:
+            number = -self.number if body.get("front") else self.number
+            self.number += 1
         prompt = body.get("prompt")
         if not isinstance(prompt, dict):
             message = "No prompt provided"
@@ -130,17 +135,12 @@ class Server:
         verdict = check(prompt)
         if verdict.error is not None:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        if "number" in body:
-            number = float(body["number"])
-        else:
-            number = -self.number if body.get("front") else self.number
-            self.number += 1
         given = body.get("extra_data")
         extra = dict(given) if isinstance(given, dict) else {}
         if "client_id" in body:
             extra["client_id"] = body["client_id"]
         extra["create_time"] = int(time.time() * 1000)
-        prompt_id = str(body.get("prompt_id") or uuid.uuid4())
+        prompt_id = str(body.get("prompt_id", uuid.uuid4()))
         self.engine.put(Item(number, prompt_id, prompt, extra, verdict.outputs))
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
 

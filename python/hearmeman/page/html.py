@@ -31,7 +31,7 @@ def markup(child: Child) -> Html:
     return Html("".join(markup(one) for one in child))
 
 
-def tag(name: str, *children: Child, **attributes: str | int | bool | None) -> Html:
+def tag(name: str, /, *children: Child, **attributes: str | int | bool | None) -> Html:
     """Make an element; `class_` and `for_` are class and for, underscores become dashes, True has no value, None is left out."""
     shown = []
     for key, value in attributes.items():

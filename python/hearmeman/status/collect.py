@@ -50,6 +50,8 @@ def status(run_dir: Path) -> dict[str, Any]:
         "problem": problem,
         "ready": door.get("ready", False),
         "ready_why": door.get("why", "" if door else "not looked at yet"),
+        "ready_pid": door.get("pid", 0),
+        "ready_changed": door.get("changed", 0),
         "phases": phases,
         "boot": boot,
         **{name: read_json(state / f"{name}.json") or None for name in STATES},

@@ -38,13 +38,14 @@ def names(folder: Path) -> list[str]:
 
 def parse(name: str, lines: Iterable[str], before: float) -> Iterator[Line]:
     """Read lines of one file; one without a time, of an older image, has the time of the line before it (or `before`)."""
-    at = before
+    at, last = before, 0.0
     for text in lines:
         found = _STAMP.match(text)
         if found:
             seconds = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S")) + float(found[2] or 0)
             # Some lines have whole seconds: one file's order is never changed.
-            at, text = max(at, seconds), found[3]
+            at, text = max(last, seconds), found[3]
+            last = at
         if text.strip():
             yield Line(at, name, plain(text.rstrip()))
 
