@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import uvicorn
 
@@ -24,6 +25,9 @@ from support.repository import ROOT
 
 PATIENCE = 120.0
 """Seconds that anything may take on a busy machine."""
+
+CLIENT = httpx2.Client(timeout=PATIENCE, verify=False, limits=httpx2.Limits(max_keepalive_connections=0))
+"""One for all: each would read the machine's certificates again, and a kept connection may be closed as it is used."""
 
 RATE = 24000
 SPEAKERS = ("calm_female", "female", "male")
