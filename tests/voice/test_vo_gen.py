@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hearmeman_voice.audio import decode
 from support.repository import ROOT
 from support.voice import tone
 
@@ -31,7 +32,7 @@ def call(folder: Path, *words: str, stdin: bytes = b"", **environ: str) -> subpr
 
 def seconds(sound: bytes) -> float:
     with wave.open(io.BytesIO(sound)) as file:
-        return file.getnframes() / file.getframerate()
+        return float(file.getnframes() / file.getframerate())
 
 
 @pytest.fixture(params=["xtts", "chatterbox"])
@@ -85,10 +86,7 @@ def test_one_text_becomes_a_file(url: str, tmp_path: Path) -> None:
 def test_a_stream_is_a_wav_that_plays(url: str, tmp_path: Path) -> None:
     done = call(tmp_path, "Streaming test. It has two sentences.", "--stream", "--url", url)
     assert done.returncode == 0, done.stderr
-    import av
-
-    with av.open(io.BytesIO(done.stdout)) as container:
-        played = sum(frame.samples for frame in container.decode(audio=0)) / 24000
+    played = len(decode(done.stdout)[0]) / 24000
     assert played == pytest.approx((len(done.stdout) - 44) / 48000, abs=0.01)
     assert played > 1
 

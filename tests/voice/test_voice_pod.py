@@ -9,7 +9,8 @@ import subprocess
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class VoicePod(Pod):
         return f"http://127.0.0.1:{self.ports[name]}{path}"
 
 
-def ask(url: str, body: Any = None, token: str = TOKEN) -> tuple[int, bytes, Mapping[str, str]]:
+def ask(url: str, body: Any = None, token: str = TOKEN) -> tuple[int, bytes, Message]:
     """GET, or POST of JSON: status, body, headers."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
@@ -47,13 +48,13 @@ def ask(url: str, body: Any = None, token: str = TOKEN) -> tuple[int, bytes, Map
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
     except OSError:
-        return 0, b"", {}
+        return 0, b"", Message()
 
 
 def seconds(sound: bytes) -> float:
     """How long a WAV is."""
     with wave.open(io.BytesIO(sound)) as file:
-        return file.getnframes() / file.getframerate()
+        return float(file.getnframes() / file.getframerate())
 
 
 def inside(pod: Pod, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
