@@ -9,6 +9,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hearmeman_voice import audio, tail
 from hearmeman_voice.audio import FORMATS, BadSound, Edges, Encoder
@@ -19,11 +20,11 @@ MAGIC = {"wav": b"RIFF", "mp3": b"\xff", "flac": b"fLaC", "opus": b"OggS", "aac"
 FILLED = {"mp3": 2 * 1152, "aac": 2 * 1024}
 
 
-def tone(length: int = LENGTH, rate: int = 24000) -> audio.NDArray[np.float32]:
+def tone(length: int = LENGTH, rate: int = 24000) -> NDArray[np.float32]:
     return (0.5 * np.sin(np.arange(length) * 2 * np.pi * 440 / rate)).astype(np.float32)
 
 
-def encoded(format: str, rate: int, blocks: list[audio.NDArray[np.float32]]) -> bytes:
+def encoded(format: str, rate: int, blocks: list[NDArray[np.float32]]) -> bytes:
     encoder = Encoder(format, rate)
     return b"".join([encoder.write(block) for block in blocks]) + encoder.finish()
 
@@ -42,7 +43,7 @@ def test_the_decoded_length_is_the_length_that_went_in(format: str, rate: int) -
 def test_the_end_is_as_loud_as_what_went_in(format: str) -> None:
     data = encoded(format, 24000, np.array_split(tone(), 9))
     if format == "pcm":
-        samples, rate = np.frombuffer(data, "<i2").astype(np.float32) / 32767, 24000
+        samples, rate = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767), 24000
     else:
         samples, rate = audio.decode(data)
     heard = np.flatnonzero(np.abs(samples) > 0.25)
