@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
