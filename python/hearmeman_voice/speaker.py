@@ -243,8 +243,8 @@ class Speaker:
             self._speak(job, over)
             if not job.left.is_set() and over():
                 raise Failed(f"this took longer than {self._limit:.0f} s and was stopped; send the text in parts")
-        except Broken as problem:
-            job.put(problem)
+        except Broken:
+            # Everybody who waits learns of it at once, this one included.
             raise
         except VoiceError as problem:
             job.put(problem)
@@ -276,7 +276,7 @@ class Speaker:
             jobs = [*self._jobs, *([self._speaking] if self._speaking else [])]
             self._jobs.clear()
             self._speaking = None
+        self.broken.set()
+        log.error("%s: %s", self.engine.name, self._broken)
         for job in jobs:
             job.put(Broken(self._broken))
-        log.error("%s: %s", self.engine.name, self._broken)
-        self.broken.set()
