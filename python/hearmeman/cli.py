@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "worker": ("hearmeman.worker.command", "boot as a worker of RunPod Serverless"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
@@ -41,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
+_WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd", "worker"}
 _PROCESS = {
     "models": "models",
     "sync": "sync",

@@ -252,6 +252,23 @@ class Sync(BaseModel):
         return value
 
 
+class Worker(BaseModel):
+    """The serverless worker."""
+
+    enable_worker: bool = var(False, "take jobs from RunPod Serverless; the container's command `worker` sets it")
+    worker_warmup: str = var(
+        "", "workflow of the image that is run before the first job, so that its models are loaded"
+    )
+    worker_input_mb: float = var(200, "MB that one file of a job may have (1 MB is a million bytes)", gt=0)
+    worker_input_seconds: Seconds = var(120, "seconds that fetching one file of a job may take", ge=1, le=_DAY)
+    worker_private_urls: bool = var(
+        False, "let jobs name addresses of private networks, such as a bucket of your own beside the worker"
+    )
+    worker_public_url: Url = var(
+        "", "address under which R2_BUCKET is open to all; empty means addresses that are signed for seven days"
+    )
+
+
 class Stop(BaseModel):
     """Stopping, and what cannot start."""
 
@@ -297,7 +314,7 @@ def prefix_problem(prefix: str) -> str:
     return ""
 
 
-ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)
+ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Worker, Stop, Given)
 """The groups, in the order in which they are shown."""
 
 

@@ -18,6 +18,7 @@ class Settings(
     groups.Voices,
     groups.Models,
     groups.Sync,
+    groups.Worker,
     groups.Stop,
     groups.Given,
 ):
