@@ -89,12 +89,9 @@ def test_a_number_with_a_fraction_is_one_in_the_graph() -> None:
 
 
 def test_every_parameter_says_what_it_is() -> None:
-    assert [
-        f"{workflow.name} {key}"
-        for workflow in WORKFLOWS.values()
-        for key, parameter in {**workflow.inputs, **workflow.choices}.items()
-        if not parameter.help
-    ] == []
+    for workflow in WORKFLOWS.values():
+        assert [key for key, parameter in workflow.inputs.items() if not parameter.help] == [], workflow.name
+        assert [key for key, choice in workflow.choices.items() if not choice.help] == [], workflow.name
 
 
 @pytest.mark.parametrize(
