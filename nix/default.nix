@@ -92,7 +92,7 @@ let
     (layer {
       name = "voice";
       # A change of it is to be a small push.
-      level = 19;
+      compiled = false;
       trees = [
         {
           source = sources "hearmeman_voice" ../python/hearmeman_voice;

@@ -66,7 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.05, 5.0),
     "repetition_penalty": (1.0, 20.0),
     "length_penalty": (-10.0, 10.0),
-    "top_k": (0, 1000),
+    "top_k": (1, 1000),
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
 }

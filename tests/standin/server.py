@@ -44,6 +44,8 @@ class Server:
             ("GET", "/system_stats", self.system_stats),
             ("GET", "/object_info", self.object_info),
             ("GET", "/object_info/{name}", self.object_info),
+            ("GET", "/models", self.models),
+            ("GET", "/models/{folder}", self.models),
             ("GET", "/prompt", self.exec_info),
             ("POST", "/prompt", self.post_prompt),
             ("GET", "/history", self.get_history),
@@ -118,6 +120,10 @@ class Server:
     async def object_info(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name")
         return web.json_response({key: node.info() for key, node in CLASSES.items() if name in (None, key)})
+
+    async def models(self, request: web.Request) -> web.Response:
+        # The folders' names, or the files of one; its nodes load none.
+        return web.json_response([] if "folder" in request.match_info else ["checkpoints", "loras"])
 
     async def exec_info(self, request: web.Request) -> web.Response:
         return web.json_response({"exec_info": {"queue_remaining": self.engine.remaining()}})

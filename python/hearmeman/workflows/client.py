@@ -106,17 +106,28 @@ class Client:
         if response.status in (502, 503, 504, 524) or "X-Hearmeman-State" in response.headers:
             raise NotReachableError(f"ComfyUI at {self.url} is starting or gone ({response.status}): try again soon")
 
-    async def _json(self, path: str) -> dict[str, Any]:
+    async def get(self, path: str) -> Any:
+        """What ComfyUI answers at `path`, from its JSON.
+
+        Raises:
+            AccessError, NotReachableError: it does not, or not as ComfyUI does.
+        """
         async with self._call("GET", path) as response:
             text = await response.text(errors="replace")
             try:
                 body = json.loads(text) if response.status == 200 else None
             except ValueError:
                 body = None
-        if not isinstance(body, dict):
+        if not isinstance(body, dict | list):
             raise NotReachableError(
                 f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address in --url"
             )
+        return body
+
+    async def _json(self, path: str) -> dict[str, Any]:
+        body = await self.get(path)
+        if not isinstance(body, dict):
+            raise NotReachableError(f"{self.url}{path} does not answer as ComfyUI does: check the address in --url")
         return body
 
     async def object_info(self) -> dict[str, Any]:

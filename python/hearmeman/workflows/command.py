@@ -1,4 +1,4 @@
-"""`hearmeman workflows list | show | check | run | batch | rerun`: what there is, and which module does what was asked."""
+"""`hearmeman workflows list | show | check | run | batch | rerun | schema`: what there is, and which module does what was asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from hearmeman import terminal
 from hearmeman.image import WORKFLOWS_DIR
-from hearmeman.workflows import library, rerun_command, run_command, schema
+from hearmeman.workflows import library, rerun_command, run_command, schema, schema_command
 
 DEFAULT_DIR = str(WORKFLOWS_DIR)
 
@@ -25,15 +25,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")
     batcher = which.add_parser("batch", help="run one workflow for every row of a file; each row once, resumable")
     again = which.add_parser("rerun", help="make an output again, from the graph and the models that made it")
-    for one in (lister, shower, checker, runner, batcher):
+    recorder = which.add_parser("schema", help="write node-schema.json from a running ComfyUI, and say what changed")
+    for one in (lister, shower, checker, runner, batcher, recorder):
         one.add_argument("--dir", default=DEFAULT_DIR, metavar="DIR", help="folder of the workflows (%(default)s)")
-    for one in (lister, shower, checker, runner, batcher, again):
+    for one in (lister, shower, checker, runner, batcher, again, recorder):
         one.add_argument("--json", action="store_true", help="print JSON on standard output")
     for one in (shower, runner, batcher):
         one.add_argument("name", help="name of the workflow, or the path of a graph of your own (API format)")
     lister.add_argument("--url", default="", help="say which of them that ComfyUI has all nodes and models for")
     run_command.add_arguments(runner, batcher)
     rerun_command.add_arguments(again)
+    schema_command.add_arguments(recorder)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     if args.action == "rerun":
         return rerun_command.run(args, environ)
+    if args.action == "schema":
+        return schema_command.run(args, environ)
     workflows = library.load(Path(args.dir))
     if args.action == "list":
         return _list(workflows, args, environ)
