@@ -38,12 +38,14 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --tier $(TIER)
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
+	@$(python) tests/bench/voice.py
 
-soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch and of a sync, SOAK_MINUTES of real encoders
+soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
 	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
 	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
+	@KILLS=200 $(python) -m pytest -s tests/workflows/test_batch.py -k killed
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
@@ -60,6 +62,7 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 
 acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
 	@./setup.sh test acceptance
+	@$(python) -m pytest tests/acceptance/voice_fuzz.py
 	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 

@@ -14,17 +14,19 @@ declare -A why=(
   [skopeo]="skopeo: an independent reader of the image, and the pusher"
   [ssh]="openssh-client: logs in to the pod"
   [git]="git: custom nodes are checkouts"
+  [curl]="curl: runs the specification's examples of the voice APIs"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"
   [wget]="wget: another"
   [flac]="flac: decodes the stand-in's sound"
+  [flite]="flite: one of the voices that are compared with what is shipped"
   [dockerd]="docker.io: an engine that loads and runs the image"
   [docker-compose]="docker-compose: starts compose.yaml"
   [debootstrap]="debootstrap: makes fresh Debian machines"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac ssh git)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite ssh git)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
 

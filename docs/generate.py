@@ -16,7 +16,7 @@ from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
 from hearmeman.tune.tuner import ROWS
-from hearmeman.workflows import library
+from hearmeman.workflows import library, schema, templates
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -174,8 +174,10 @@ def workflows() -> str:
     for workflow in library.load(root / "workflows").values():
         needs = workflow.needs(workflow.defaults({}))
         variables = dict.fromkeys(text for name in needs for text in (asks[name] or [f"`MODELS={name}`"]))
-        rows.append((f"`{workflow.name}`", workflow.title, ", ".join(needs) or "none", ", ".join(variables)))
-    return table(("Name", "What it does", "Models", "Fetched by"), rows)
+        memory = max((model.vram_gb or 0 for model in known.models if model.id in needs), default=0)
+        gpu = f"{memory:g} GB" if memory else "none" if workflow.name.startswith("smoke") else "not stated"
+        rows.append((f"`{workflow.name}`", workflow.title, gpu, ", ".join(needs) or "none", ", ".join(variables)))
+    return table(("Name", "What it does", "GPU memory", "Models", "Fetched by"), rows)
 
 
 def floors() -> str:
@@ -205,12 +207,15 @@ PAGES: dict[str, Callable[[], str]] = {"environment.md": env_command.markdown, "
 
 
 def render() -> dict[Path, str]:
-    """Every generated page as it should be.
+    """Every generated page, and every template of ComfyUI's own page, as it should be.
 
     Raises:
         ValueError: a page has lost its marker.
     """
     pages = {DOCS / name: make() for name, make in PAGES.items()}
+    folder = DOCS.parent / "workflows"
+    shown = templates.texts(library.load(folder), schema.read(folder / schema.FILE))
+    pages |= {DOCS.parent / "comfyui_node/example_workflows" / name: text for name, text in shown.items()}
     for (name, marker), make in SECTIONS.items():
         path = DOCS / name
         text = pages.get(path) or path.read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ let
     "push"
     "reproduce"
     "sbom"
+    "xtts-vo-gen"
   ];
 
   withTools =

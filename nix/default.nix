@@ -73,6 +73,42 @@ let
 
   models = import ./models.nix { inherit pkgs layer; };
 
+  # The voice servers, for every environment that has an engine, and voices that these may imitate: two layers,
+  # since one changes often and is small, and the other never changes.
+  voice = [
+    (layer {
+      name = "voices";
+      trees = [
+        {
+          source = builtins.path {
+            name = "voices";
+            path = ../voices;
+            filter = file: type: builtins.match ".*\\.wav" file != null;
+          };
+          target = "opt/hearmeman/voices";
+        }
+      ];
+    })
+    (layer {
+      name = "voice";
+      # A change of it is to be a small push.
+      compiled = false;
+      trees = [
+        {
+          source = sources "hearmeman_voice" ../python/hearmeman_voice;
+          target = "opt/hearmeman/voice/hearmeman_voice";
+        }
+      ];
+      texts = {
+        "opt/hearmeman/bin/xtts-vo-gen" = readFile ./userland/xtts-vo-gen;
+      };
+      # Where the template that this replaces had it.
+      links = {
+        "xtts-vo-gen.py" = "/opt/hearmeman/bin/xtts-vo-gen";
+      };
+    })
+  ];
+
   # The last, small layer: our package, the workflows and this tier's defaults.
   product =
     name: tier: baked:
@@ -86,6 +122,11 @@ let
         {
           source = sources "workflows" ../workflows;
           target = "opt/hearmeman/workflows";
+        }
+        {
+          # Our workflows among the templates of ComfyUI's page.
+          source = sources "comfyui-node" ../comfyui_node;
+          target = "opt/comfyui-nodes/hearmeman";
         }
         {
           source = sources "shims" ./userland/shims;
@@ -114,6 +155,8 @@ let
           comfyui_rev = comfyui.commit tier;
           comfyui_python = "/opt/env/${tier.comfyuiEnvironment}/bin/python";
           comfyui_main = "/opt/comfyui/main.py";
+          inherit (tier) services;
+          services_without_gpu = tier.servicesWithoutGpu;
           jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
@@ -121,6 +164,7 @@ let
           comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
           node_folders = tier.nodeFolders;
+          silent_nodes = [ "hearmeman" ];
           models_dir = if baked then "/opt/models" else "";
         };
       };
@@ -139,6 +183,7 @@ let
     userland.layers tier.userland
     ++ environments.layers tier.environments
     ++ comfyui.layers tier
+    ++ (if tier.services == { } then [ ] else voice)
     ++ [ (product name tier baked) ];
 
   # `baked` names entries of ./variants.nix; a tier's own layers come first, so that variants share them.

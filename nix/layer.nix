@@ -9,6 +9,8 @@
   texts ? { },
   # { target = to; }
   links ? { },
+  # Whether Python is compiled: bytecode is most of a small package, and saves a fraction of a second at its start.
+  compiled ? true,
   # zstd's.
   level ? 10,
 }:
@@ -28,5 +30,6 @@ plugin {
       level
       ;
     created_by = "hearmeman ${name}";
-  };
+  }
+  // (if compiled then { } else { inherit compiled; });
 }

@@ -22,6 +22,37 @@ let
     "comfyui_controlnet_aux/ckpts"
   ];
 
+  # How boot starts a voice API; what stands in braces it fills in.
+  served = api: environment: engine: [
+    "/opt/env/${environment}/bin/python"
+    "-P"
+    "-m"
+    "hearmeman_voice"
+    api
+    "--engine"
+    engine
+    "--host"
+    "{host}"
+    "--port"
+    "{port}"
+    "--voices"
+    "{voices}"
+    "--builtin-voices"
+    "/opt/hearmeman/voices"
+    "--models"
+    "{models}"
+    "--output"
+    "{output}"
+    "--queue"
+    "{queue}"
+  ];
+
+  # hibari needs neither a GPU nor a download.
+  withoutGpu = {
+    chatterbox = served "chatterbox" "voice" "hibari";
+    xtts = served "xtts" "voice" "hibari";
+  };
+
   # `defaults` hold in every pod of the image, under what the pod itself sets; `recommended` is what its template turns
   # on, since each costs a download. Both are the specification's for the tier's memory.
   full = { defaults, recommended }: {
@@ -38,9 +69,16 @@ let
       "comfyui"
       "xtts"
       "chatterbox"
+      "voice"
       "jupyter"
       "runtime"
     ];
+    services = {
+      chatterbox = served "chatterbox" "chatterbox" "chatterbox";
+      xtts = served "xtts" "xtts" "xtts";
+    };
+    # What is started instead where there is no GPU.
+    servicesWithoutGpu = withoutGpu;
     comfyuiEnvironment = "comfyui";
     comfyui = "comfyui";
     comfyuiArguments = [ "--enable-manager" ];
@@ -58,6 +96,8 @@ rec {
   smoke = {
     userland = [ [ "core" ] ];
     environments = [ "runtime" ];
+    services = { };
+    servicesWithoutGpu = { };
     # The environment that runs ComfyUI, and its source: null is the stand-in of tests/standin.
     comfyuiEnvironment = "runtime";
     comfyui = null;
@@ -78,6 +118,16 @@ rec {
       "jupyter"
       "runtime"
     ];
+  };
+
+  # The same with both voice APIs, on the small engine.
+  smoke-voice = smoke // {
+    environments = [
+      "voice"
+      "runtime"
+    ];
+    services = withoutGpu;
+    servicesWithoutGpu = withoutGpu;
   };
 
   # 8 to 24 GB of GPU memory.

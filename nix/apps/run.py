@@ -18,7 +18,7 @@ def checkout(here: Path) -> Path:
     return SOURCE
 
 
-MODULES = {"hearmeman": "hearmeman", "pod": "hearmeman_pod"}
+MODULES = {"hearmeman": "hearmeman", "pod": "hearmeman_pod", "xtts-vo-gen": "hearmeman_voice.vo_gen"}
 """Commands of their own; every other name is a subcommand of the build's."""
 
 

@@ -9,18 +9,20 @@ import io
 import json
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hearmeman import __version__, redact
+from hearmeman import __version__, overview, redact, terminal
 from hearmeman.errors import HearmemanError
 from hearmeman.state_file import read_json
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "boot": ("hearmeman.boot.command", "plan the pod's processes and run them"),
     "status": ("hearmeman.status.command", "what runs, what was fetched, what was uploaded"),
+    "logs": ("hearmeman.status.logs_command", "what the pod's processes wrote, merged by time"),
     "env": ("hearmeman.settings.command", "every variable, its value and where that comes from"),
     "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
     "check": ("hearmeman.tune.check_command", "try GPU, disk and network, and say what is unsound"),
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
     "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
@@ -37,10 +40,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
     "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
+    "complete": ("hearmeman.complete", "what bash offers when Tab is pressed (used by bash)"),
 }
 """Subcommand -> its module and one line of help; a module has `add(parser)` and `run(args, environ)`."""
 
-_WITHOUT_IMAGE = {"as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
+HIDDEN = frozenset({"complete"})
+"""Commands that nobody types."""
+
+_WITHOUT_IMAGE = {"complete", "as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
 _PROCESS = {
     "models": "models",
     "sync": "sync",
@@ -67,6 +74,23 @@ class Parser(argparse.ArgumentParser):
 
     deepest: argparse.ArgumentParser | None = None
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        hint = "no colours, as with the variable NO_COLOR"
+        self.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=hint)
+
+    def format_help(self) -> str:
+        own, command = self.epilog, self.prog.partition(" ")[2]
+        if not command:
+            return overview.overview(_summaries(), terminal.width())
+        wrapped = textwrap.fill(own, min(terminal.width(), 100)) if own else ""
+        self.epilog = "\n\n".join(filter(None, (wrapped, overview.epilog(command))))
+        try:
+            return super().format_help()
+        finally:
+            self.epilog = own
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         Parser.deepest = self  # The parsers of subcommands are called after their parents'.
         return super().parse_known_args(args, namespace)
@@ -89,11 +113,15 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None if what.startswith("there") else action, f"{what} {value!r}{hint}")
 
 
+def _summaries() -> dict[str, str]:
+    return {name: summary for name, (_, summary) in COMMANDS.items() if name not in HIDDEN}
+
+
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Make the parser; only the subcommand that `argv` names is imported."""
     parser = Parser(prog="hearmeman", description="Runs a ComfyUI pod, and looks into it.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hearmeman {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, (module_name, summary) in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -118,8 +146,15 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     as_json = False
+    forced = bool(environ.get("FORCE_COLOR")) or None
+    terminal.set_colors(False if environ.get("NO_COLOR") else forced)
     try:
+        if not words:
+            print(overview.overview(_summaries(), terminal.width()))
+            return 0
         args = parser_for(words).parse_args(words)
+        if getattr(args, "no_color", False):
+            terminal.set_colors(False)
         as_json = bool(getattr(args, "json", False))
         given = _environ(args.command, environ)
         if args.command in _RUN_AS and os.geteuid() == 0:

@@ -21,6 +21,8 @@ NODES_DIR = Path("/opt/comfyui-nodes")
 """The image's custom nodes."""
 MODELS_DIR = Path("/opt/models")
 """The models of an image that has some baked in."""
+VOICE_DIR = DATA_DIR / "voice"
+"""Where the voice servers' package lies: in no environment, since several run it."""
 RUN_DIR = Path("/run/hearmeman")
 """Where boot keeps what lasts until the pod stops."""
 
@@ -50,7 +52,9 @@ class Image:
     jupyter_python: str = ""
     """The interpreter that runs JupyterLab; empty where the image carries none."""
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Voice engine (xtts, chatterbox) -> its command; {host} and {port} stand for where it is to listen."""
+    """Voice API (xtts, chatterbox) -> its command; boot fills in what stands in braces: host, port, folders, queue."""
+    services_without_gpu: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same where no GPU is seen."""
     silent_nodes: tuple[str, ...] = ()
     """Custom nodes that bring no class of their own, so that /object_info cannot show whether they loaded."""
     comfyui_arguments: tuple[str, ...] = ()
@@ -85,18 +89,19 @@ def read_image(path: Path) -> Image:
     for name, env in variables.items():
         if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
             wrong.append(name)
-    services = raw.get("services", {})
-    if not isinstance(services, dict) or not all(_is_words(argv) and argv for argv in services.values()):
-        wrong.append("services")
+    services = {name: raw.get(name, {}) for name in ("services", "services_without_gpu")}
+    for name, table in services.items():
+        if not isinstance(table, dict) or not all(_is_words(argv) and argv for argv in table.values()):
+            wrong.append(name)
     lists = {name: raw.get(name, []) for name in ("silent_nodes", "comfyui_arguments", "node_folders")}
     wrong += [name for name, words in lists.items() if not _is_words(words)]
     extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "models_dir")}
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")
-    commands = {name: tuple(argv) for name, argv in services.items()}
+    commands, small = ({name: tuple(argv) for name, argv in table.items()} for table in services.values())
     facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
-    return Image(**facts, **variables, services=commands, raw=raw)
+    return Image(**facts, **variables, services=commands, services_without_gpu=small, raw=raw)
 
 
 def _is_words(value: object) -> bool:

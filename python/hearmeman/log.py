@@ -9,11 +9,17 @@ import time
 from hearmeman.redact import redact
 
 
+def stamp(now: float, digits: int = 0) -> str:
+    """Render `now` (Unix seconds) as UTC in ISO 8601, with `digits` of its fraction."""
+    whole = int(now)
+    fraction = f".{int((now - whole) * 10**digits):0{digits}d}" if digits else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"
+
+
 def line(event: str, fields: dict[str, object], now: float) -> str:
     """Render one event at `now` (Unix seconds). Values with blanks or quotes are JSON strings."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     parts = [f"{key}={_value(value)}" for key, value in fields.items() if value is not None]
-    return " ".join([stamp, event, *parts])
+    return " ".join([stamp(now), event, *parts])
 
 
 def _value(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,39 @@ NARROWEST = 40
 """Columns below which nothing is fitted any more."""
 _LEAST = 16
 """Columns that a wrapped cell needs to be readable."""
+
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1, "dim": 2}
+NAME_COLORS = ("cyan", "magenta", "green", "blue", "yellow")
+"""Colours that tell processes apart; red is for what is wrong."""
+
+_wanted: bool | None = None
+
+
+def set_colors(wanted: bool | None) -> None:
+    """Have colours or none whatever the output is; None is for terminals alone."""
+    global _wanted
+    _wanted = wanted
+
+
+def has_colors(stream: IO[str]) -> bool:
+    """Tell whether what is written to `stream` may have colours."""
+    return stream.isatty() if _wanted is None else _wanted
+
+
+def colored(text: str, color: str, stream: IO[str] | None = None) -> str:
+    """Colour `text` if the stream (standard output by default) may have colours."""
+    return f"\x1b[{_CODES[color]}m{text}\x1b[0m" if text and has_colors(stream or sys.stdout) else text
+
+
+def plain(text: object) -> str:
+    """Give text without a terminal's colours, control characters, and marks that turn the direction of writing.
+
+    A file's name or a program's output can hold what moves the cursor, renames the window or hides what follows.
+    """
+    return _CONTROL.sub("\ufffd", _ANSI.sub("", str(text)))
 
 
 def width() -> int:
@@ -162,6 +196,7 @@ class Bars:
             Progress,
             ProgressColumn,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
@@ -170,7 +205,12 @@ class Bars:
         def column(justify: Any = "left") -> Column:
             return Column(no_wrap=True, justify=justify)
 
-        counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(table_column=column("right")),)
+        counts: tuple[ProgressColumn, ...] = (
+            MofNCompleteColumn(table_column=column("right")),
+            # A long step shows that time goes on.
+            TimeElapsedColumn(table_column=column("right")),
+            TimeRemainingColumn(compact=True, table_column=column("right")),
+        )
         if not steps:
             counts = (
                 DownloadColumn(table_column=column("right")),
@@ -178,7 +218,7 @@ class Bars:
                 TimeRemainingColumn(compact=True, table_column=column("right")),
             )
         console = Console(file=stream)
-        self._name_width = max(12, console.width - (24 if steps else 50))
+        self._name_width = max(12, console.width - (44 if steps else 50))
         name = TextColumn("{task.description}", markup=False, table_column=column())
         self._rich = Progress(
             name,

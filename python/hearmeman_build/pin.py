@@ -47,7 +47,10 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     if name == "comfyui":
         say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`,")
         say(
-            "`make image image-check TIER=consumer`, and tests/image_check.py --write-classes for tests/comfyui/classes.txt"
+            "`make image image-check TIER=consumer`, and tests/image_check.py --write-classes for tests/comfyui/classes.txt;"
+        )
+        say(
+            "in that image `hearmeman workflows schema` writes workflows/node-schema.json, and `workflows check` what broke"
         )
 
 

@@ -206,8 +206,9 @@ def _body(
         name: f"{{{{ RUNPOD_SECRET_{wishes.secrets[name]} }}}}" if wishes.secrets.get(name) else value
         for name, value in made["env"].items()
     } | _strangers(wishes.variables)
-    if len(env) + 1 > MOST_VARIABLES:
-        raise UsageError(f"{len(env) + 1} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
+    if len(env) + 2 > MOST_VARIABLES:
+        raise UsageError(f"{len(env) + 2} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
+    env["IMAGE_DIGEST"] = image.reference.partition("@")[2]
     http = [port for port in made["ports"] if port.endswith("/http")]
     if len(http) > MOST_HTTP_PORTS:
         raise UsageError(f"{len(http)} HTTP ports, and RunPod takes {MOST_HTTP_PORTS}")

@@ -169,8 +169,25 @@ def test_logs_are_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "line 59" in (tmp_path / "p.log").read_text()
     assert all(path.stat().st_size <= 108 for path in tmp_path.iterdir())
     text = "".join((tmp_path / name).read_text() for name in reversed(names))
-    kept = [int(line.split()[1]) for line in text.splitlines()]
+    kept = [int(line.split()[2]) for line in text.splitlines()]
     assert kept == list(range(kept[0], 60)), "nothing is lost between the files"
+
+
+def test_every_line_of_a_log_has_one_time(tmp_path: Path) -> None:
+    written = output.Output("p", tmp_path / "p.log", clock=lambda: 1764104400.25)
+    written.feed(b"plain\n2025-11-25T20:59:59Z ours key=value\n")
+    assert (tmp_path / "p.log").read_text().splitlines() == [
+        "2025-11-25T21:00:00.250Z plain",
+        "2025-11-25T20:59:59Z ours key=value",
+    ]
+
+
+def test_what_is_redrawn_is_known_while_it_is(tmp_path: Path) -> None:
+    written = output.Output("p", tmp_path / "p.log")
+    written.feed(b"\r 10%|#  | 2/20 [00:01<00:09]\r 15%|## | 3/20 [00:02<00:08]")
+    assert written.drawn == "15%|## | 3/20 [00:02<00:08]"
+    written.feed(b"\r100%|###| 20/20 [00:10<00:00]\n")
+    assert written.drawn == ""
 
 
 def test_a_host_key_is_made_once(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hearmeman.boot.processes import Process
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.image import Image
+from hearmeman.tune.machine import Gpu, Memory
 from hearmeman.users import COMFYUI
 from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
 
@@ -163,16 +164,79 @@ def test_jupyter_is_never_without_a_token() -> None:
     assert "carries no JupyterLab" in (planned({"JUPYTER_PASSWORD": "j" * 12}).failed or {})["jupyter"]
 
 
+SERVICES = {name: (f"/{name}", "{host}:{port}", "{voices}", "{models}", "{queue}") for name in ("xtts", "chatterbox")}
+SMALL = {name: ("/small", name, "{port}") for name in SERVICES}
+VOICES = Image("consumer", "abc", "/p", "/m", "12.8", services=SERVICES, services_without_gpu=SMALL)
+GPU = Memory((Gpu("L4", 24 * 1024),), "", None, 0)
+TOS = {"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "yes"}
+
+
 def test_voices_are_data() -> None:
-    image = Image("consumer", "abc", "/p", "/m", "12.8", services={"xtts": ("/x", "--at", "{host}:{port}")})
-    table = {process.name: process for process in planned({"ENABLE_XTTS": "true"}, image=image).processes}
-    assert table["xtts"].argv == ("/x", "--at", "127.0.0.1:8020")
+    table = {p.name: p for p in planned({**TOS, "VOICE_QUEUE": "3"}, image=VOICES, memory=GPU).processes}
+    assert table["xtts"].argv == (
+        "/xtts",
+        "127.0.0.1:8020",
+        "/workspace/voices",
+        "/workspace/ComfyUI/models",
+        "3",
+    )
     assert table["xtts"].user is COMFYUI
-    gated = {"ENABLE_XTTS": "true", "ACCESS_TOKEN": "t" * 12, "ENABLE_CHATTERBOX": "true"}
-    made = planned(gated, image=image)
-    assert {p.name: p.argv for p in made.processes}["xtts"] == ("/x", "--at", "127.0.0.1:18020")
+    assert table["xtts"].secrets == {}
+    image = Image("consumer", "abc", "/p", "/m", "12.8", services={"xtts": SERVICES["xtts"]})
+    gated = {**TOS, "ACCESS_TOKEN": "t" * 12, "ENABLE_CHATTERBOX": "true"}
+    made = planned(gated, image=image, memory=GPU)
+    assert {p.name: p.argv for p in made.processes}["xtts"][1] == "127.0.0.1:18020"
     assert "carries no chatterbox" in (made.failed or {})["chatterbox"]
     assert [door.service for door in made.doors] == ["ComfyUI", "status page", "XTTS"]
+
+
+def test_a_voice_api_is_given_what_its_engine_looks_for_and_no_packages_of_a_person() -> None:
+    environ = {**TOS, "VOICE_GPU": "0", "VOICE_IDLE_UNLOAD_SECONDS": "5", "PYTHONPATH": "/mine", "PYTHONHOME": "/mine"}
+    env = next(p.env for p in planned(environ, image=VOICES, memory=GPU).processes if p.name == "xtts")
+    wanted = {
+        "PYTHONPATH": "/opt/hearmeman/voice",
+        "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "CHATTERBOX_MODEL": "multilingual",
+        "VOICE_IDLE_UNLOAD_SECONDS": "5",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "COQUI_TOS_AGREED": "1",
+    }
+    assert wanted.items() <= env.items()
+    assert "PYTHONHOME" not in env
+    others = [p for p in planned(environ, image=VOICES, memory=GPU).processes if p.name not in ("xtts", "chatterbox")]
+    assert not any("/opt/hearmeman/voice" in p.env.get("PYTHONPATH", "") for p in others)
+
+
+def test_without_its_terms_accepted_xtts_does_not_start_and_the_pod_does() -> None:
+    both = {"ENABLE_XTTS": "true", "ENABLE_CHATTERBOX": "true"}
+    made = planned(both, image=VOICES, memory=GPU)
+    names = {process.name for process in made.processes}
+    assert "xtts" not in names
+    assert {"chatterbox", "comfyui"} <= names
+    why = (made.failed or {})["xtts"]
+    assert "neither the model nor the speech that it makes be used commercially" in why
+    assert "COQUI_TOS_AGREED=true" in why
+    assert not any("COQUI_TOS_AGREED" in warning for warning in made.warnings), "asked once"
+    assert "XTTS" not in {door.service for door in made.doors}
+
+
+def test_without_a_gpu_the_small_engine_speaks_and_asks_for_no_terms() -> None:
+    made = planned({"ENABLE_XTTS": "true"}, image=VOICES)
+    assert {p.name: p.argv for p in made.processes}["xtts"] == ("/small", "xtts", "8020")
+    assert not made.failed
+    assert [warning for warning in made.warnings if "XTTS answer with hibari" in warning]
+    assert not [w for w in planned({"ENABLE_XTTS": "true"}, image=VOICES, memory=GPU).warnings if "hibari" in w]
+
+
+def test_voices_on_a_gpu_that_is_not_there_do_not_start() -> None:
+    made = planned({**TOS, "VOICE_GPU": "1"}, image=VOICES, memory=GPU)
+    assert (made.failed or {})["xtts"] == ("VOICE_GPU=1, and this pod's GPUs are numbered 0 to 0: name one of them")
+    two = Memory(GPU.gpus * 2, "", None, 0)
+    env = next(
+        p.env for p in planned({**TOS, "VOICE_GPU": "1"}, image=VOICES, memory=two).processes if p.name == "xtts"
+    )
+    assert env["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_taken_port_of_a_side_door_stops_only_that() -> None:

@@ -102,7 +102,9 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
                 output = next((volume / "ComfyUI/output").rglob(pattern))
                 pod.wait_for(lambda output=output: _sha256(output) in _bucket(s3), f"{output.name} in the bucket")  # type: ignore[misc]
             keys = sorted(_bucket(s3).values())
-            assert [k.partition("/")[0] for k in keys] == ["outputs", "outputs"]
+            # Each with the record of how it was made.
+            assert ["/provenance/" in key for key in keys].count(True) == 2 and len(keys) == 4
+            assert {key.partition("/")[0] for key in keys} == {"outputs"}
 
             # A file finished just before the stop is not lost: the drain sends it.
             last = volume / "ComfyUI/output/last.png"

@@ -18,9 +18,11 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
+from hearmeman.cli import main
 from hearmeman_build.build import Image
 from standin import server as standin
 from support.gated import JUPYTER_TOKEN, TOKEN, GatedPod
+from support.repository import ROOT
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -326,6 +328,14 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     assert pod.ssh("hearmeman workflows run smoke-image --json").returncode == 0
 
 
+def test_a_workflow_is_run_from_outside_with_the_token(pod: GatedPod, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{pod.ports['COMFYUI']}"
+    words = ["workflows", "run", "smoke-image", "--dir", str(ROOT / "workflows"), "--url", url, "--out", str(tmp_path)]
+    assert main(words, {"ACCESS_TOKEN": "not-the-token-of-this-gate"}) == 1
+    assert main([*words, "--set", "color=77"], {"ACCESS_TOKEN": TOKEN}) == 0
+    assert [path.read_bytes()[:4] for path in tmp_path.rglob("*.png")] == [b"\x89PNG"]
+
+
 def test_the_old_paths_still_lead_there(pod: GatedPod) -> None:
     done = pod.ssh("tail -n 1 /var/log/comfyui.log /var/log/download_models.log /var/log/jupyter.log")
     assert done.returncode == 0, done.stderr
@@ -482,3 +492,27 @@ def test_viewers_see_the_running_pod_as_it_is(pod: GatedPod) -> None:
     made = json.loads(pod.ssh("hearmeman env --template").stdout)["env"]
     assert made["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
     assert TOKEN not in shown.stdout + planned.stdout
+
+
+def test_the_page_and_its_stream_pass_the_gate_as_they_are(pod: GatedPod) -> None:
+    status, text, answer = ask(pod, "STATUS", "/", {"Accept": "text/html", **BEARER})
+    assert status == 200
+    assert 'class="acts"' in text, "who passed the gate may act"
+    assert answer.getheader("X-Hearmeman-State") == "ready"
+    assert TOKEN not in text
+    assert ask(pod, "STATUS", "/events")[0] == 401
+    connection = HTTPConnection("127.0.0.1", pod.ports["STATUS"], timeout=60)
+    connection.request("GET", "/events", headers=BEARER)
+    stream = connection.getresponse()
+    assert (stream.getheader("Content-Type") or "").startswith("text/event-stream")
+    while not stream.readline().startswith(b"event: sections"):
+        pass
+    connection.close()
+    # A part of the pod is restarted, and another site's page may not ask for it.
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", **BEARER}
+    foreign = {**form, "Origin": "https://evil.example"}
+    assert ask(pod, "STATUS", "/actions/restart", foreign, "POST", "name=xtts")[0] == 403
+    status, text, _ = ask(pod, "STATUS", "/actions/restart", form, "POST", "name=xtts")
+    assert (status, json.loads(text)["message"]) == (200, "xtts was restarted.")
+    pod.wait_for(lambda: ask(pod, "XTTS", "/", BEARER)[0] == 200, "the echo service again")
+    pod.wait_line("page.action action=restart process=xtts")

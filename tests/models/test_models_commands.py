@@ -71,6 +71,7 @@ def test_lists_and_plans_fit_eighty_columns(case: Case, monkeypatch: pytest.Monk
         "ENABLE_STORYMEM": "true",
         "ENABLE_ILLUSTRIOUS": "true",
         "ENABLE_XTTS": "true",
+        "COQUI_TOS_AGREED": "true",
     }
     for action in ("list", "plan"):
         out = case.run(action, **full, **everything, VOLUME_SIZE_GB="1000000").out

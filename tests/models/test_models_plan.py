@@ -210,8 +210,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(full: Catalogue, name: str
         ({"ENABLE_FLASHPORTRAIT": "true"}, {"flashportrait"}, 0.0),
         ({"ENABLE_STORYMEM": "true"}, {"storymem"}, 0.0),
         ({"ENABLE_INFCAM": "true", "GPU_TIER": "datacenter"}, {"infcam"}, 0.0),
-        ({"ENABLE_XTTS": "true"}, {"xtts-v2"}, 1.88),
-        ({"ENABLE_CHATTERBOX": "true"}, {"chatterbox"}, 3.19),
+        ({"ENABLE_XTTS": "true"}, set(), 0.0),
+        ({"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"}, {"xtts-v2"}, 1.88),
+        ({"ENABLE_CHATTERBOX": "true"}, {"chatterbox-multilingual"}, 3.21),
+        ({"ENABLE_CHATTERBOX": "true", "CHATTERBOX_MODEL": "english"}, {"chatterbox"}, 3.19),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
@@ -306,7 +308,11 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
         (Host(vram_gb=16.0), {"WAN_720P": "true"}, "it runs with parts of it in RAM, slowly"),
         (Host(), {"ENABLE_ILLUSTRIOUS": "true"}, "CIVITAI_API_KEY is not set"),
         (Host(), {"MODELS": "flux1-dev"}, "its licence must be accepted, and HF_TOKEN is not set"),
-        (Host(), {"ENABLE_XTTS": "true"}, "not for commercial use (Coqui Public Model License"),
+        (
+            Host(),
+            {"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"},
+            "not for commercial use (Coqui Public Model License",
+        ),
         (Host(), {"ENABLE_STORYMEM": "true"}, "storymem: nothing in the image loads it"),
         (
             Host(),

@@ -44,6 +44,8 @@ class Server:
             ("GET", "/system_stats", self.system_stats),
             ("GET", "/object_info", self.object_info),
             ("GET", "/object_info/{name}", self.object_info),
+            ("GET", "/models", self.models),
+            ("GET", "/models/{folder}", self.models),
             ("GET", "/prompt", self.exec_info),
             ("POST", "/prompt", self.post_prompt),
             ("GET", "/history", self.get_history),
@@ -117,11 +119,20 @@ class Server:
         name = request.match_info.get("name")
         return web.json_response({key: node.info() for key, node in CLASSES.items() if name in (None, key)})
 
+    async def models(self, request: web.Request) -> web.Response:
+        # The folders' names, or the files of one; its nodes load none.
+        return web.json_response([] if "folder" in request.match_info else ["checkpoints", "loras"])
+
     async def exec_info(self, request: web.Request) -> web.Response:
         return web.json_response({"exec_info": {"queue_remaining": self.engine.remaining()}})
 
     async def post_prompt(self, request: web.Request) -> web.Response:
         body = await _body(request)
+        if "number" in body:
+            number = float(body["number"])
+        else:
+            number = -self.number if body.get("front") else self.number
+            self.number += 1
         prompt = body.get("prompt")
         if not isinstance(prompt, dict):
             message = "No prompt provided"
@@ -130,17 +141,12 @@ class Server:
         verdict = check(prompt)
         if verdict.error is not None:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        if "number" in body:
-            number = float(body["number"])
-        else:
-            number = -self.number if body.get("front") else self.number
-            self.number += 1
         given = body.get("extra_data")
         extra = dict(given) if isinstance(given, dict) else {}
         if "client_id" in body:
             extra["client_id"] = body["client_id"]
         extra["create_time"] = int(time.time() * 1000)
-        prompt_id = str(body.get("prompt_id") or uuid.uuid4())
+        prompt_id = str(body.get("prompt_id", uuid.uuid4()))
         self.engine.put(Item(number, prompt_id, prompt, extra, verdict.outputs))
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
 

@@ -38,6 +38,7 @@ class GatedPod(Pod):
             "JUPYTER_PASSWORD": JUPYTER_TOKEN,
             "PUBLIC_KEY": f"{self.key.with_suffix('.pub').read_text()}\nnot a key\n",
             "ENABLE_XTTS": "true",
+            "COQUI_TOS_AGREED": "true",
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "HF_TOKEN": "hf_planted-secret",
             "RUNPOD_API_KEY": "rpa_planted-secret",

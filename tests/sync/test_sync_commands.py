@@ -156,8 +156,8 @@ def test_the_prompts_id_is_kept(r2: R2, tmp_path: Path) -> None:
             words = ("workflows", "run", "smoke-image", "--dir", str(WORKFLOWS), "--url", running.url, "--json")
             done = run(daemon, *words)
             assert done.returncode == 0, done.stderr
-            daemon.wait_for(lambda: len(r2.objects) == 1, "the output")
-            (stored,) = r2.objects.values()
+            daemon.wait_for(lambda: len(r2.objects) == 2, "the output and its record")
+            (stored,) = (one for key, one in r2.objects.items() if key.endswith(".png"))
             assert stored.metadata["prompt-id"] in done.stdout
             assert len(stored.metadata["prompt-id"]) > 8
             assert daemon.stop() == 0

@@ -13,6 +13,7 @@ from fakes.nvml import Nvml
 from hearmeman.models import asked, catalogue
 from hearmeman.settings import load
 from hearmeman.storage import Mount, mount_of
+from hearmeman.tune import command as tune_command
 from hearmeman.tune import machine
 from hearmeman.tune import models as tune_models
 from hearmeman.tune.flags import PACKAGED, check, load_flags, names
@@ -97,6 +98,23 @@ def test_voices_never_reserve_more_than_half_of_the_gpu(vram: int) -> None:
         reserved = float(tune(memory(vram), FLAGS, voices=voices).arguments[-1])
         assert reserved <= vram / 2048
     assert tune(memory(4096), FLAGS, voices=("XTTS", "Chatterbox")).arguments[-2:] == ("--reserve-vram", "2")
+
+
+@pytest.mark.parametrize(
+    ("environ", "own", "reserving"),
+    [
+        ({"ENABLE_XTTS": "true"}, (), ()),
+        ({"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"}, (), ("XTTS",)),
+        ({"ENABLE_CHATTERBOX": "true", "VOICE_GPU": "0"}, (), ("Chatterbox",)),
+        ({"ENABLE_CHATTERBOX": "true", "VOICE_GPU": "1"}, (), ()),
+        ({"ENABLE_CHATTERBOX": "true", "VOICE_GPU": "1"}, ("--cuda-device", "1"), ("Chatterbox",)),
+        ({"ENABLE_CHATTERBOX": "true"}, ("--cuda-device", "1"), ()),
+    ],
+)
+def test_only_voices_that_start_on_comfyuis_own_gpu_reserve_its_memory(
+    environ: dict[str, str], own: tuple[str, ...], reserving: tuple[str, ...]
+) -> None:
+    assert tune_command.voices(load(environ), own) == reserving
 
 
 def test_own_arguments_push_out_what_they_exclude() -> None:
@@ -367,7 +385,7 @@ def test_each_model_is_judged_and_the_way_out_is_named() -> None:
 
 
 def test_a_voice_engine_takes_its_share() -> None:
-    beside = judged(23.99, {"ENABLE_STEADYDANCER": "true", "ENABLE_XTTS": "true"}, XTTS=4.0)
+    beside = judged(23.99, {"ENABLE_STEADYDANCER": "true", "ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "1"}, XTTS=4.0)
     assert beside["steadydancer"].verdict == "too large"
     assert "turn off XTTS, which hold 4 GB" in beside["steadydancer"].advice
     assert beside["xtts-v2"].verdict == "fits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -29,8 +30,9 @@ def server(tmp_path: Path) -> Iterator[ComfyUI]:
 
 
 def prompts(server: ComfyUI) -> int:
+    """How many prompts were ever posted: each takes the next number, and one of the same id replaces the other."""
     with urllib.request.urlopen(f"{server.url}/history") as answer:
-        return len(json.load(answer))
+        return 1 + max((int(entry["prompt"][0]) for entry in json.load(answer).values()), default=-1)
 
 
 def rows(folder: Path, count: int) -> Path:
@@ -60,7 +62,9 @@ def test_every_row_gives_its_files_under_its_number(
 ) -> None:
     out = tmp_path / "out"
     assert main(words(server, rows(tmp_path, 5), out, "--json"), {}) == 0
-    assert json.loads(capsys.readouterr().out) == {"rows": 5, "done": 5, "failed": {}}
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1] == {"event": "done", "rows": 5, "done": 5, "failed": {}}
+    assert {event["row"] for event in events if event.get("state") == "done"} == {1, 2, 3, 4, 5}
     assert [path.name[:8] for path in sorted(out.glob("row-*"))] == [f"row-{number:04}" for number in range(1, 6)]
 
 
@@ -82,19 +86,87 @@ def test_a_row_that_was_changed_or_whose_file_is_gone_is_run_again(server: Comfy
     assert prompts(server) == 5
 
 
-def test_a_killed_batch_goes_on_without_a_row_twice(server: ComfyUI, tmp_path: Path) -> None:
-    path, out = rows(tmp_path, 8), tmp_path / "out"
+def start(server: ComfyUI, path: Path, out: Path) -> subprocess.Popen[bytes]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python")}
-    command = [sys.executable, "-m", "hearmeman", *words(server, path, out)]
-    process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while len(list(out.glob("row-*"))) < 2 and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-m", "hearmeman", *words(server, path, out, "--resume")]
+    return subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def sent(out: Path) -> int:
+    journal = out / batch.JOURNAL
+    return journal.read_text().count('"sent"') if journal.exists() else 0
+
+
+def test_a_batch_killed_again_and_again_sends_no_row_twice(server: ComfyUI, tmp_path: Path) -> None:
+    kills, chance = int(os.environ.get("KILLS", "3")), random.Random(os.environ.get("SEED"))
+    path, out = rows(tmp_path, kills + 5), tmp_path / "out"
+    for _ in range(kills):
+        process, before, end = start(server, path, out), sent(out), time.monotonic() + 120
+        # The moment between the record of a prompt and ComfyUI's answer is what matters most.
+        while sent(out) == before and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.0005)
+        time.sleep(chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0, 0.4)]))
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
     assert main(words(server, path, out, "--resume"), {}) == 0
-    assert len(list(out.glob("row-*"))) == 8
-    assert prompts(server) == 8
+    assert len({found.name[:8] for found in out.glob("row-*")}) == kills + 5
+    assert prompts(server) == kills + 5
+    assert len(list(server.output.glob("**/*.png"))) == kills + 5
+
+
+def test_what_was_sent_and_never_came_is_sent_again(server: ComfyUI, tmp_path: Path) -> None:
+    path, out = rows(tmp_path, 1), tmp_path / "out"
+    assert main(words(server, path, out), {}) == 0
+    [record, *_] = (out / batch.JOURNAL).read_text().splitlines()
+    # As a process leaves it that was killed in the middle of writing the next line, before it posted anything.
+    unsent = json.dumps(json.loads(record) | {"prompt_id": "00000000-0000-4000-8000-000000000000"})
+    (out / batch.JOURNAL).write_text(f'{unsent}\n{{"row": 1, "ke')
+    assert main(words(server, path, out, "--resume"), {}) == 0
+    events = [json.loads(line) for line in (out / batch.JOURNAL).read_text().splitlines()]
+    assert [event["state"] for event in events] == ["sent", "sent", "done"]
+    assert prompts(server) == 2
+
+
+def test_a_row_that_took_too_long_is_found_later(server: ComfyUI, tmp_path: Path) -> None:
+    path, out = tmp_path / "jobs.csv", tmp_path / "out"
+    path.write_text("count,color\n8,1\n")
+    assert main(words(server, path, out, "--timeout", "0.5"), {}) == 3
+    assert main(words(server, path, out, "--resume"), {}) == 0
+    assert len(list(out.glob("row-0001-*"))) == 8 and prompts(server) == 1
+
+
+def test_two_batches_in_one_folder_do_not_meet(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = rows(tmp_path, 1), tmp_path / "out"
+    journal = batch.Journal(out / batch.JOURNAL)
+    journal.open()
+    try:
+        assert main(words(server, path, out, "--resume"), {}) == 2
+    finally:
+        journal.close()
+    assert "another batch is at work" in capsys.readouterr().err
+    assert main(words(server, path, out, "--resume"), {}) == 0
+
+
+def test_ctrl_c_takes_a_batch_out_of_comfyui(server: ComfyUI, tmp_path: Path) -> None:
+    path, out = tmp_path / "jobs.csv", tmp_path / "out"
+    path.write_text("count,color\n" + "".join(f"400,{number}\n" for number in range(3)))
+    process = start(server, path, out)
+    end = time.monotonic() + 120
+    while sent(out) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    with urllib.request.urlopen(f"{server.url}/queue") as answer:
+        queue = json.load(answer)
+    assert queue["queue_pending"] == []
+    while queue["queue_running"] and time.monotonic() < end:
+        time.sleep(0.05)
+        with urllib.request.urlopen(f"{server.url}/queue") as answer:
+            queue = json.load(answer)
+    assert queue["queue_running"] == []
+    assert len(list(server.output.glob("**/*.png"))) < 100
 
 
 def test_wrong_rows_are_all_named_and_nothing_is_sent(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
-from hearmeman.workflows import check, command, library, schema
+from hearmeman.workflows import check, library, prepare, schema
+from support.media import picture
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -113,18 +114,19 @@ def test_the_pods_variable_chooses_the_variant_that_is_there() -> None:
     assert workflow.needs({"model": "fp8", "speed": "4steps"}) == ("qwen-edit-2511-fp8", "qwen-edit-2511-lightning")
 
 
-def test_the_short_run_puts_its_loras_between() -> None:
+def test_the_short_run_puts_its_loras_between(tmp_path: Path) -> None:
+    image = picture(tmp_path)
     workflow = WORKFLOWS["wan22-i2v"]
-    full, _ = prepared("wan22-i2v", f"image={ROOT / 'README.md'}")
-    short, files = prepared("wan22-i2v", "speed=4steps", f"image={ROOT / 'README.md'}")
+    full, _ = prepared("wan22-i2v", f"image={image}")
+    short, files = prepared("wan22-i2v", "speed=4steps", f"image={image}")
     assert "lora_high" not in full and short["shift_high"]["inputs"]["model"] == ["lora_high", 0]
     assert (short["sampler_low"]["inputs"]["start_at_step"], short["sampler_low"]["inputs"]["steps"]) == (2, 4)
-    assert files == {("image", "image"): ROOT / "README.md"}
+    assert files == {("image", "image"): image}
     assert library.graph(workflow)["shift_high"]["inputs"]["model"] == ["unet_high", 0]
 
 
 def prepared(name: str, *settings: str) -> tuple[library.Graph, dict[tuple[str, str], Path]]:
-    return command.prepared(WORKFLOWS[name], [*settings], FOLDER, {})
+    return prepare.prepared(WORKFLOWS[name], [*settings], FOLDER, {})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
-from hearmeman.workflows import client, library
+from hearmeman.workflows import answers, client, library
 from hearmeman_build.host import ROOT
 from support.ports import free_port
 
@@ -35,9 +35,14 @@ def _graph(name: str, *settings: str) -> library.Graph:
     return library.apply(workflow, library.graph(workflow), settings)
 
 
-def _run(url: str, graph: library.Graph, timeout: float = 20) -> tuple[client.Ran, list[client.Progress]]:
-    told: list[client.Progress] = []
-    return asyncio.run(client.run(url, graph, timeout, None, told.append)), told
+def _run(url: str, graph: library.Graph, timeout: float = 60) -> tuple[answers.Result, list[answers.Progress]]:
+    seen: list[answers.Progress] = []
+
+    async def go() -> answers.Result:
+        async with client.Client(url) as comfy:
+            return await comfy.run(graph, timeout, seen.append)
+
+    return asyncio.run(go()), seen
 
 
 def test_every_workflow_of_the_index_loads() -> None:
@@ -68,23 +73,23 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
 
 
 def test_a_run_reports_progress_and_names_its_file(server: ComfyUI) -> None:
-    ran, told = _run(server.url, _graph("smoke-image", "color=1"))
-    [output] = ran.result.outputs
+    result, seen = _run(server.url, _graph("smoke-image", "color=1"))
+    [output] = result.outputs
     assert (server.output / output.path).read_bytes().startswith(b"\x89PNG")
-    steps = [p.value for p in told if p.class_type == "SaveImage" and p.value is not None]
+    steps = [p.value for p in seen if p.class_type == "SaveImage" and p.value is not None]
     assert len(steps) > 3 and steps == sorted(steps)
-    assert told[-1].value == told[-1].max
+    assert seen[-1].value == seen[-1].max
 
 
 def test_sound_is_an_output_too(server: ComfyUI) -> None:
-    [output] = _run(server.url, _graph("smoke-audio"))[0].result.outputs
+    [output] = _run(server.url, _graph("smoke-audio"))[0].outputs
     assert output.kind == "audio"
     assert (server.output / output.path).read_bytes().startswith(b"fLaC")
 
 
-def test_the_same_prompt_again_is_told_as_unchanged(server: ComfyUI) -> None:
+def test_the_same_prompt_again_is_seen_as_unchanged(server: ComfyUI) -> None:
     graph = _graph("smoke-image", "color=2")
-    first, second = _run(server.url, graph)[0].result, _run(server.url, graph)[0].result
+    first, second = _run(server.url, graph)[0], _run(server.url, graph)[0]
     assert (first.from_cache, second.from_cache) == (False, True)
     assert first.outputs == second.outputs
 
@@ -92,15 +97,17 @@ def test_the_same_prompt_again_is_told_as_unchanged(server: ComfyUI) -> None:
 def test_a_refusal_names_node_class_and_input(server: ComfyUI) -> None:
     graph = _graph("smoke-image")
     graph["1"]["inputs"]["width"] = 0
-    with pytest.raises(client.RefusedError, match=r"node 1 \(EmptyImage\), input width: Value 0 smaller than min of 1"):
+    with pytest.raises(
+        answers.RefusedError, match=r"node 1 \(EmptyImage\), input width: Value 0 smaller than min of 1"
+    ):
         _run(server.url, graph)
     graph["1"]["class_type"] = "WanVideoSampler"
-    with pytest.raises(client.RefusedError, match="node 1 is a WanVideoSampler, which this ComfyUI does not have"):
+    with pytest.raises(answers.RefusedError, match="node 1 is a WanVideoSampler, which this ComfyUI does not have"):
         _run(server.url, graph)
 
 
 def test_a_failing_node_is_named(server: ComfyUI) -> None:
-    with pytest.raises(client.RunFailedError, match=r"node 1 \(EmptyImage\) failed with MemoryError"):
+    with pytest.raises(answers.RunFailedError, match=r"node 1 \(EmptyImage\) failed with MemoryError"):
         _run(server.url, _graph("smoke-image", "width=16384", "height=16384", "count=4096"))
 
 
@@ -113,40 +120,43 @@ def test_an_interrupted_prompt_says_so(server: ComfyUI) -> None:
     breaker = threading.Thread(target=interrupt)
     breaker.start()
     try:
-        with pytest.raises(client.RunFailedError, match="was interrupted at node"):
+        with pytest.raises(answers.RunFailedError, match="was interrupted at node"):
             _run(server.url, _graph("smoke-image", "color=3", "count=10"))
     finally:
         breaker.join()
 
 
 def test_too_little_time_says_what_became_of_the_prompt(server: ComfyUI) -> None:
-    with pytest.raises(client.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
+    with pytest.raises(answers.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
         _run(server.url, _graph("smoke-image", "color=4", "count=5"), timeout=0.3)
 
 
 def test_nothing_there_says_where_to_look() -> None:
-    with pytest.raises(client.NotReachableError, match="hearmeman status"):
+    with pytest.raises(answers.NotReachableError, match="hearmeman status"):
         _run(f"http://127.0.0.1:{free_port()}", _graph("smoke-image"))
 
 
 def test_a_file_that_leads_out_of_the_folder_is_not_saved(tmp_path: Path) -> None:
-    output = client.Output("1", "images", "x.png", "../..", "output")
-    with pytest.raises(client.RunFailedError, match="leads out of the folder"):
-        client.target(tmp_path, output, "0123456789")
+    output = answers.Output("1", "images", "x.png", "../..", "output")
+    with pytest.raises(answers.RunFailedError, match="leads out of the folder"):
+        next(answers.targets(tmp_path, output, "0123456789"))
 
 
 def test_the_command_saves_beside_what_is_there(
     server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["workflows", "run", "smoke-image", "--dir", str(FOLDER), "--url", server.url, "--save", str(tmp_path)]
-    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
-    [first] = json.loads(capsys.readouterr().out)["outputs"]
-    (tmp_path / first["filename"]).write_bytes(b"mine")
-    assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
-    [second] = json.loads(capsys.readouterr().out)["outputs"]
-    assert (tmp_path / first["filename"]).read_bytes() == b"mine"
-    assert Path(second["saved"]).read_bytes().startswith(b"\x89PNG")
-    assert second["saved"] != first["saved"]
+    words = ["workflows", "run", "smoke-image", "--dir", str(FOLDER), "--url", server.url, "--out", str(tmp_path)]
+    saved = []
+    for _ in range(3):
+        assert main([*words, "--json", "--set", "color=5", "--set", "prefix=twice"], {}) == 0
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [event["event"] for event in events if event["event"] != "progress"] == ["submitted", "output", "done"]
+        saved += [Path(event["saved"]) for event in events if event["event"] == "output"]
+        saved[0].write_bytes(b"mine")
+    assert saved[0].read_bytes() == b"mine"
+    assert len(set(saved)) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved[1:])
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
 
 
 @pytest.mark.parametrize(
@@ -177,5 +187,10 @@ def test_a_file_is_uploaded_once_and_its_name_goes_into_the_graph(server: ComfyU
     assert (first, again, other) == ("ein Bild, schön.png", "ein Bild, schön.png", "ein Bild, schön (1).png")
     graph = _graph("smoke-image")
     files = {("2", "filename_prefix"): picture}
-    asyncio.run(client.run(server.url, graph, 20, None, lambda progress: None, files))
+
+    async def put() -> None:
+        async with client.Client(server.url) as session:
+            await client.put_files(session, graph, files)
+
+    asyncio.run(put())
     assert graph["2"]["inputs"]["filename_prefix"] == "ein Bild, schön (1).png"

@@ -62,7 +62,7 @@ def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         settings.gpu_tier,
         settings.gpu_memory_mode,
         own,
-        tune_command.voices(settings),
+        tune_command.voices(settings, own),
         cuda_floor=image.cuda_floor,
     )
     tuning = dataclasses.replace(tuning, warnings=(*dropped, *tuning.warnings))
@@ -107,6 +107,14 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         ],
         "given": sorted({name for p in plan.processes for name in p.secrets}),
         "doors": [door.words() for door in plan.doors],
+        "ports": [_port(door, settings) for door in plan.doors],
+        "pod": pod,
+        "gated": settings.gated,
+        "voices": {
+            name: f"http://127.0.0.1:{getattr(settings, f'{name}_inner_port' if settings.gated else f'{name}_port')}"
+            for name in ("xtts", "chatterbox")
+            if any(process.name == name for process in plan.processes)
+        },
         "failed": plan.failed,
         "warnings": plan.warnings,
         "state_dir": settings.state_path,
@@ -115,6 +123,18 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "expected_nodes": [name for path in plan.node_links if (name := Path(path).name) not in image.silent_nodes],
         "status_listens": listens,
         "origins": [f"{pod}-{door.port}.proxy.runpod.net" for door in plan.doors] if pod != "local" else [],
+    }
+
+
+def _port(door: Any, settings: Any) -> dict[str, Any]:
+    ssh = (settings.runpod_public_ip, settings.runpod_tcp_port_22)
+    return {
+        "service": door.service,
+        "port": door.port,
+        "guard": door.guard,
+        "public": door.is_public,
+        "words": door.words(),
+        "address": door.address(settings.runpod_pod_id, ssh),
     }
 
 

@@ -26,6 +26,7 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 60.0
 LINES_SECONDS = 2.0
+DRAWN_SECONDS = 0.5
 FINAL_CODES = (0, 2, 3)
 """Exit codes after which a process that runs once is not tried again: done, wrongly asked, partly done."""
 LONGEST_PAUSE_ONCE = 600.0
@@ -174,7 +175,7 @@ class Keeper:
         starts = self.facts["starts"]
         assert isinstance(starts, int)
         self.output.notes.clear()
-        self._report(pid=child.pid, starts=starts + 1, done=False, notes=[])
+        self._report(pid=child.pid, starts=starts + 1, done=False, notes=[], drawn="", since=time.time())
         if seconds is not None:
             self._report(exec_seconds=seconds)
             self._say(f"{self.name} exec", seconds=seconds)
@@ -226,6 +227,15 @@ class Keeper:
         elif self.args.once and time.monotonic() - self.reported > LINES_SECONDS:
             self.reported = time.monotonic()
             self._report(last_line=self.output.last)
+        elif not self.args.once:
+            self._report_drawn()
+
+    def _report_drawn(self) -> None:
+        """Keep what is redrawn fresh: a progress bar of ComfyUI's is all that it says of its steps."""
+        drawn, before = self.output.drawn, self.facts.get("drawn", "")
+        if drawn != before and (not drawn or time.monotonic() - self.reported > DRAWN_SECONDS):
+            self.reported = time.monotonic()
+            self._report(drawn=drawn)
 
     def _poll_ms(self, deadline: float | None) -> float | None:
         if deadline is None or deadline == float("inf"):

@@ -1,4 +1,4 @@
-"""A process's output: each line with its name before it to standard output, and to a log file rotated by size."""
+"""A process's output: each line with its name before it to standard output, with its time to a log file rotated by size."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from hearmeman.log import line
+from hearmeman.log import line, stamp
 from hearmeman.redact import redact_line
 
 LOG_BYTES = 10 * 1024**2
 KEPT_LOGS = 3
 """Old log files beside the current one: NAME.log.1 is the newest of them."""
 LONGEST_LINE = 64 * 1024
+_STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z ")
 LAST_CHARACTERS = 300
 MOST_NOTES = 50
 # Root writes here: never through a link.
@@ -24,9 +26,13 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Output:
-    """Lines of a process, each with its name before it, to stdout and to a log file that is rotated by size."""
+    """Lines of a process: its name before each to stdout, the time before each to a log file that is rotated by size.
 
-    def __init__(self, name: str, log: Path, note: str = "") -> None:
+    Standard output has no times of ours: what shows a container's log adds its own.
+    """
+
+    def __init__(self, name: str, log: Path, note: str = "", clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
         self.prefix = f"[{name}] ".encode()
         self.log = log
         self.rest = b""
@@ -46,6 +52,11 @@ class Output:
         self.rest = _last_drawn(rest)
         if len(self.rest) > LONGEST_LINE:
             self.flush()
+
+    @property
+    def drawn(self) -> str:
+        """What the process is redrawing in one line now, such as a progress bar; empty when it is not."""
+        return redact_line(self.rest).decode("utf-8", "replace").strip()[:LAST_CHARACTERS]
 
     def flush(self) -> None:
         """Write a last line that has no end."""
@@ -69,6 +80,8 @@ class Output:
         except (BrokenPipeError, ValueError):
             self.broken = True
         try:
+            if not _STAMPED.match(text):
+                text = f"{stamp(self.clock(), 3)} ".encode() + text
             if self.log.exists() and self.log.stat().st_size + len(text) > LOG_BYTES:
                 self._rotate()
             with os.fdopen(os.open(self.log, _APPEND, 0o644), "ab") as file:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from hearmeman.boot import owners
+from hearmeman.boot import owners, voices
 from hearmeman.boot.environments import guarded, withheld
 from hearmeman.boot.facts import Machine
 from hearmeman.boot.processes import Process, Table, comfyui_folders, database, stop_shares
@@ -213,12 +213,10 @@ def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str, str]:
     found = {}
-    for name in ("xtts", "chatterbox"):
-        if getattr(settings, f"enable_{name}") and name not in image.services:
-            variable = f"ENABLE_{name.upper()}"
-            found[name] = (
-                f"{variable}=true, and this image (tier {image.tier}) carries no {name}: unset {variable} or use another image"
-            )
+    for name in voices.NAMES:
+        problem = voices.problem(name, settings, machine, image)
+        if getattr(settings, f"enable_{name}") and problem:
+            found[name] = problem
     if settings.jupyter_password is not None and not image.jupyter_python:
         found["jupyter"] = (
             f"JUPYTER_PASSWORD is set, and this image (tier {image.tier}) carries no JupyterLab: unset it or use another image"
@@ -242,6 +240,8 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     base, own = settings.comfyui_dir, settings.own_path
     theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
     theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
+    if settings.enable_xtts or settings.enable_chatterbox:
+        theirs.append(settings.voices_path)
     theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]
     theirs += _node_folders(settings, image).values()
     found = [owners.top(settings.volume_dir), owners.of_root(settings.hidden_path)]
@@ -292,10 +292,7 @@ def _warnings(
         )
     if settings.sage_attention and not machine.memory.gpus:
         found.append("SAGE_ATTENTION=true has no effect without a GPU")
-    if settings.enable_xtts and not settings.coqui_tos_agreed:
-        found.append(
-            "XTTS v2's licence (CPML) allows no commercial use: set COQUI_TOS_AGREED=true to say that you accept it"
-        )
+    found += voices.warnings(settings, machine, image)
     if machine.ownerless:
         found.append(
             f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "

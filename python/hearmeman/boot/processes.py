@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from hearmeman.boot import voices
 from hearmeman.boot.facts import Machine
 from hearmeman.image import Image
 from hearmeman.settings import Settings
@@ -102,8 +103,9 @@ class Table:
             yield self._jupyter()
         for name in ("xtts", "chatterbox"):
             port = f"{name.upper()}_{'INNER_' if self.settings.gated else ''}PORT"
-            if getattr(self.settings, f"enable_{name}") and name in self.image.services and self._is_free(port):
-                yield self._voice(name)
+            command = voices.command(name, self.settings, self.machine, self.image)
+            if getattr(self.settings, f"enable_{name}") and command and self._is_free(port):
+                yield self._voice(name, command)
 
     def _is_free(self, variable: str) -> bool:
         return not any(listen.problem for listen in self.machine.listens if listen.variable == variable)
@@ -309,21 +311,15 @@ class Table:
             user=JUPYTER,
         )
 
-    def _voice(self, name: str) -> Process:
-        settings = self.settings
-        host = "127.0.0.1" if settings.gated else getattr(settings, f"{name}_host")
-        port = getattr(settings, f"{name}_inner_port" if settings.gated else f"{name}_port")
+    def _voice(self, name: str, command: tuple[str, ...]) -> Process:
         return Process(
             name=name,
-            argv=tuple(word.format(host=host, port=port) for word in self.image.services[name]),
-            # It would come before the engine's own packages.
-            env={key: value for key, value in self.theirs.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-            # In the one spelling that the engine knows.
-            | ({"COQUI_TOS_AGREED": "1"} if settings.coqui_tos_agreed else {}),
+            argv=voices.argv(command, name, self.settings),
+            env=voices.environment(self.theirs, self.settings),
             secrets={},
             stop_stage=1,
-            stop_seconds=min(5.0, stop_shares(settings)[0]),
-            directory=settings.volume_dir,
+            stop_seconds=min(5.0, stop_shares(self.settings)[0]),
+            directory=self.settings.volume_dir,
             user=COMFYUI,
             oom_score=_COMFYUI_DIES_FIRST,
         )

@@ -25,5 +25,7 @@ def shell_file(environ: Mapping[str, str], unset: Iterable[str]) -> str:
     ]
     # What root puts into ComfyUI's folders is ComfyUI's to change, by the group that those folders pass on.
     lines.append("umask 002")
+    # sh reads this file too, and has no such word.
+    lines.append('[ -z "${BASH_VERSION-}" ] || complete -o default -C "hearmeman complete" hearmeman')
     names = " ".join(name for name in sorted(unset) if _NAME.fullmatch(name))
     return "\n".join([*lines, *([f"unset {names}"] if names else [])]) + "\n"

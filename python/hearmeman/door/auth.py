@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -63,33 +63,35 @@ class Lock:
         if scheme.lower() == "basic":
             # For what takes an address and no header: https://any:TOKEN@host/. Browsers keep it and send it along.
             fits = self.fits(_password(bearer.strip()))
-            if fits and self._is_foreign(headers):
+            if fits and is_foreign(headers, self._origins):
                 return Verdict(False, False, "another site's page sent this; open the pod's own page")
             return Verdict(fits, not fits, "" if fits else "the token is wrong")
         values = [cookies[name] for name in (SECURE_COOKIE, COOKIE) if name in cookies]
         if not any(self.is_session(value, now) for value in values):
             # Nobody can guess a signature: an old cookie is no attempt, and answers to it need not wait.
             return Verdict(False, False, "the session is over" if values else "a token is needed")
-        if self._is_foreign(headers):
+        if is_foreign(headers, self._origins):
             return Verdict(False, False, "another site's page sent this; open the pod's own page")
         return Verdict(True, False)
 
-    def _is_foreign(self, headers: Mapping[str, str]) -> bool:
-        # A cookie goes along with whatever page asks, and pods share a domain: other sites' pages are kept out here.
-        # A link may lead to a page, and nothing else of another site may be asked for, GET or not.
-        link = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
-        if headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not link:
-            return True
-        origin = headers.get("Origin", "")
-        acts = headers.get("X-Method", "GET") not in _SAFE_METHODS or headers.get("X-Upgrade")
-        if not acts or not origin:
-            return False
-        host = urlsplit(origin).netloc.lower()
-        own = {headers.get("Host", "").lower(), headers.get("X-Forwarded-Host", "").lower(), *self._origins} - {""}
-        return host not in own
-
     def _sign(self, content: str) -> str:
         return hmac.digest(self._key, content.encode("utf-8", "replace"), "sha256").hex()
+
+
+def is_foreign(headers: Mapping[str, str], origins: Sequence[str] = ()) -> bool:
+    """Tell whether another site's page sent a request; `origins` are this pod's names behind RunPod's proxy."""
+    # A cookie goes along with whatever page asks, and pods share a domain: other sites' pages are kept out here.
+    # A link may lead to a page, and nothing else of another site may be asked for, GET or not.
+    link = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
+    acts = headers.get("X-Method", "GET") not in _SAFE_METHODS or bool(headers.get("X-Upgrade"))
+    if headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not link:
+        return True
+    origin = headers.get("Origin", "")
+    if not acts or not origin:
+        return False
+    host = urlsplit(origin).netloc.lower()
+    own = {headers.get("Host", "").lower(), headers.get("X-Forwarded-Host", "").lower(), *origins} - {""}
+    return host not in own
 
 
 def _password(basic: str) -> str:

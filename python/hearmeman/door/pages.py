@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
-from html import escape
 
 from aiohttp import web
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-{more}<title>{title}</title><style>
-:root{{color-scheme:light dark}}
-body{{font:16px/1.5 system-ui,sans-serif;max-width:24rem;margin:20vh auto 0;padding:0 1rem}}
-input,button{{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;margin:.25rem 0}}
-.why{{color:#c33}}
-pre{{white-space:pre-wrap}}
-</style></head><body>{body}</body></html>
-"""
-_FORM = """<h1>This pod asks for its token</h1>{why}
-<form method="post" action="{action}"><input type="hidden" name="next" value="{next}">
-<label>ACCESS_TOKEN<input type="password" name="token" autocomplete="current-password" required autofocus></label>
-<button>Enter</button></form>
-"""
+from hearmeman.page.document import STATIC
+from hearmeman.page.html import Child, Html, tag
+
+_STYLE = (STATIC / "page.css").read_text(encoding="utf-8")
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    # By its hash: what stands at another service's port can fetch nothing of its own.
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def _page(title: str, *content: Child, more: Html | None = None) -> str:
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        more,
+        tag("title", title),
+        tag("style", Html(_STYLE)),
+    )
+    brand = tag("p", tag("span", "hearmeman", class_="brand"), class_="names")
+    body = tag("body", tag("main", brand, *content), class_="small")
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}"
 
 
 def for_browser(headers: Mapping[str, str]) -> bool:
@@ -48,28 +57,46 @@ def answer(headers: Mapping[str, str], page: str, state: str) -> web.Response:
 
 def held(reason: str) -> str:
     """Render why a pod could not start."""
-    body = (
-        f"<h1>This pod could not start</h1><pre>{escape(reason)}</pre><p>Set the variables right and restart the pod, "
-        "or stop it: it costs money while it waits. Its log, and SSH if PUBLIC_KEY is set, say the same.</p>"
+    title = "This pod could not start"
+    advice = (
+        "Set the variables right and restart the pod, or stop it: it costs money while it waits. "
+        "Its log, and SSH if PUBLIC_KEY is set, say the same."
     )
-    return _PAGE.format(title="This pod could not start", more="", body=body)
+    return _page(title, tag("h1", title), tag("pre", reason), tag("p", advice))
 
 
 def login(action: str, next_path: str, why: str = "") -> str:
     """Render the login form; `next_path` is where the browser goes afterwards."""
-    told = f'<p class="why">{escape(why)}</p>' if why else ""
-    body = _FORM.format(action=escape(action), next=escape(next_path), why=told)
-    return _PAGE.format(title="Token needed", more="", body=body)
+    field = tag(
+        "input",
+        type="password",
+        name="token",
+        id="token",
+        autocomplete="current-password",
+        required=True,
+        autofocus=True,
+        aria_describedby="why" if why else None,
+        aria_invalid="true" if why else None,
+    )
+    form = tag(
+        "form",
+        tag("input", type="hidden", name="next", value=next_path),
+        tag("label", "ACCESS_TOKEN", field),
+        tag("p", why, class_="error", id="why", role="alert") if why else None,
+        tag("button", "Enter"),
+        method="post",
+        action=action,
+    )
+    lead = tag("p", "It is the value of the pod's variable ACCESS_TOKEN.", class_="quiet")
+    return _page("Token needed", tag("h1", "This pod asks for its token"), lead, form)
 
 
 def down(service: str) -> str:
     """Render the note that a service does not answer yet; the browser asks again by itself."""
-    body = (
-        f"<h1>{escape(service)} does not answer yet</h1><p>It is starting, or was restarted. This page tries again.</p>"
-    )
-    return _PAGE.format(
-        title=f"{escape(service)} is starting", more='<meta http-equiv="refresh" content="3">', body=body
-    )
+    head = tag("h1", tag("span", "", class_="dot", aria_hidden="true"), f"{service} does not answer yet")
+    text = tag("p", "It is starting, or was restarted. This page tries again.")
+    again = tag("meta", http_equiv="refresh", content="3")
+    return _page(f"{service} is starting", tag("div", head, class_="state-starting"), text, more=again)
 
 
 def local_path(text: str) -> str:

@@ -34,6 +34,17 @@ class Door:
         """Whether it can be reached from outside the pod."""
         return any(host not in LOOPBACK for host in self.hosts)
 
+    def address(self, pod: str, ssh: tuple[str, str] = ("", "")) -> str:
+        """Give where a person outside finds it, of the pod named `pod`; `ssh` is RunPod's address and port for SSH.
+
+        Empty where it cannot be reached, or where that is not known.
+        """
+        if not self.is_public and pod != "local":
+            return ""
+        if self.guard == "keys":
+            return f"ssh root@{ssh[0]} -p {ssh[1]}" if all(ssh) else ""
+        return f"https://{pod}-{self.port}.proxy.runpod.net/" if pod != "local" else f"http://localhost:{self.port}/"
+
     def words(self) -> str:
         """Say who can come in."""
         where = f"{self.port} {self.service}"

@@ -8,17 +8,24 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from hearmeman.door import pages
-from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, without_ours
+from hearmeman.door.auth import COOKIE, SECURE_COOKIE, SESSION_SECONDS, Lock, SlowDown, is_foreign, without_ours
 from hearmeman.door.nginx import CHECK, DOWN, LOGIN, REFUSED
 from hearmeman.log import log
-from hearmeman.redact import redacted
+from hearmeman.page import document
+from hearmeman.page.actions import Actions, may_act
+from hearmeman.page.comfyui import Watcher
+from hearmeman.page.metrics import Metrics
+from hearmeman.page.outputs import Outputs
+from hearmeman.page.snapshot import Snapshot
+from hearmeman.page.stream import Hub
 from hearmeman.state_file import read_json, write_json
 from hearmeman.status import collect
 
@@ -38,13 +45,32 @@ class Door:
         self.readiness = collect.Readiness(False, "not looked at yet")
         # When this was restarted: what happened since the pod's start happened before.
         self.phases: dict[str, float] = dict(read_json(run_dir / "gate" / "door.json").get("phases", {}))
+        self.ready_pid = 0
+        self.changed = 0.0
         self.looked = float("-inf")
         self.looking = asyncio.Lock()
+        self.metrics = Metrics()
+        self.comfyui = Watcher(str(boot.get("comfyui_url", "")), self.metrics.ended)
+        self.snapshot = Snapshot(run_dir, self.comfyui.facts)
+        self.hub = Hub(self.snapshot.look)
+        origins = tuple(str(origin) for origin in boot.get("origins", []))
+
+        def foreign(headers: Mapping[str, str]) -> bool:
+            return is_foreign(CIMultiDict({**headers, "X-Method": "POST"}), origins)
+
+        self.actions = Actions(run_dir, boot, foreign)
 
     def app(self) -> web.Application:
         """Make the application; without a lock it has no gate's routes."""
         app = web.Application(client_max_size=8192)
-        app.router.add_get("/", self.status)
+        app.on_shutdown.append(self.hub.close)
+        app.router.add_get("/", self.page)
+        app.router.add_get("/metrics", self.measure)
+        app.router.add_get("/events", self.hub.events)
+        app.router.add_get("/sections", self.hub.poll)
+        app.router.add_post("/actions/{action}", self.actions.act)
+        app.router.add_get("/output/{path:.+}", Outputs(self.comfyui.url).serve)
+        app.router.add_static("/static", document.STATIC)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/status", self.status)
@@ -66,12 +92,31 @@ class Door:
         code = 200 if self.readiness.ready else 503
         return web.json_response({"ready": self.readiness.ready, "why": self.readiness.why}, status=code)
 
+    async def page(self, request: web.Request) -> web.Response:
+        """The page for a browser; for a program all that it shows, as JSON.
+
+        It is answered with 200 whatever the pod's state, which a header names: Cloudflare would replace another answer.
+        """
+        if not pages.for_browser(request.headers):
+            return await self.status(request)
+        await self.hub.fresh()
+        acts = may_act(request, bool(self.boot.get("gated")))
+        text = document.document(self.hub.parts, self.hub.found, self.hub.mark, acts)
+        headers = {**document.HEADERS, "X-Hearmeman-State": self.hub.found["state"]["word"]}
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
     async def status(self, request: web.Request) -> web.Response:
         """Everything that is known of the pod."""
-        found = await asyncio.to_thread(collect.status, self.run_dir)
-        found = redacted(found)
+        await self.hub.fresh()
+        found = {**self.hub.found, "logs": [], "tails": {}} if "logs" not in request.query else self.hub.found
         dumps = functools.partial(json.dumps, indent=2)
         return web.json_response(found, dumps=dumps, headers={"Cache-Control": "no-store"})
+
+    async def measure(self, request: web.Request) -> web.Response:
+        """The same for Prometheus."""
+        await self.hub.fresh()
+        body, content_type = self.metrics.render(self.hub.found, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     async def check(self, request: web.Request) -> web.Response:
         """What nginx asks for each request: 204, or 401 after a pause that grows with the failures."""
@@ -158,12 +203,18 @@ class Door:
         self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
         if not self.readiness.ready and (end := collect.end_of(keep)):
             self.readiness = dataclasses.replace(self.readiness, why=f"{self.readiness.why}; {end}")
+        if self.readiness.ready:
+            self.ready_pid = pid
         if self.readiness.ready and "comfyui_ready" not in self.phases:
             self.phases["comfyui_ready"] = collect.since_start(self.boot)
         if self.readiness != before:
             said = "pod.ready" if self.readiness.ready else "pod.not_ready"
             log(said, seconds=collect.since_start(self.boot), why=self.readiness.why or None)
+            if self.readiness.ready != before.ready or not self.changed:
+                self.changed = time.time()
             found = {"ready": self.readiness.ready, "why": self.readiness.why, "phases": self.phases}
+            # Which ComfyUI was ready last: one that is busy is not one that starts.
+            found |= {"pid": self.ready_pid, "changed": self.changed}
             write_json(self.run_dir / "gate" / "door.json", found, durable=False)
 
 
@@ -179,11 +230,12 @@ async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
             await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         except OSError as error:
             log("door.closed", host=host, port=port, why=error.strerror)
-    watch = asyncio.create_task(door.watch())
+    watches = [asyncio.create_task(door.watch()), asyncio.create_task(door.comfyui.watch())]
     try:
         await asyncio.Event().wait()
     finally:
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
         await runner.cleanup()
 
 

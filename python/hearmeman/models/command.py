@@ -1,4 +1,4 @@
-"""`hearmeman models list | plan | fetch | verify | lock | prune`."""
+"""`hearmeman models list | show | plan | fetch | verify | lock | prune`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = {
     "list": "the models that there are, and which are enabled",
+    "show": "all that is known of models: files, sizes, sources, licences, and what asks for them",
     "plan": "what a fetch would do, and what to know first",
     "fetch": "fetch what is enabled and not there yet",
     "add": "note models by their address on this volume, for later pods too, and fetch them",
@@ -38,7 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     for name, summary in _ACTIONS.items():
         sub = which.add_parser(name, help=summary, description=summary)
         sub.add_argument("--json", action="store_true", help="print JSON on standard output")
-        if name != "list":
+        if name == "show":
+            sub.add_argument("models", nargs="+", metavar="MODEL", help="ids, as `hearmeman models list` names them")
+        elif name != "list":
             sub.add_argument("models", **_which(name))
         if name == "lock":
             sub.add_argument("--all", action="store_true", help="lock every model of the catalogue")
@@ -76,6 +79,11 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.action == "list":
         asked = {model.id for model in context.models}
         print(show.catalogue_json(context.catalogue, asked) if args.json else show.catalogue(context.catalogue, asked))
+        return 0
+    if args.action == "show":
+        chosen = [model for model in context.catalogue.models if model.id in args.models]
+        shown = show.models_json(context, chosen) if args.json else show.models(context, chosen)
+        print(shown)
         return 0
     if args.action == "lock":
         from hearmeman.models import lock_command

@@ -70,7 +70,7 @@ class Progress:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rows, self._files, self._models, self._clock = rows, files, models, clock
-        self._samples: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int, dict[str, int]]] = deque()
         self._started = clock()
         self._written = 0.0
         self._said = -1
@@ -113,10 +113,10 @@ class Progress:
 
     def _totals(self, rows: Mapping[str, Row], now: float) -> Totals:
         done = sum(row.done for row in rows.values())
-        self._samples.append((now, done))
+        self._samples.append((now, done, {name: row.done for name, row in rows.items()}))
         while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()
-        (then, before), elapsed = self._samples[0], now - self._samples[0][0]
+        (then, before, _), elapsed = self._samples[0], now - self._samples[0][0]
         states = [row.state for row in rows.values()]
         return Totals(
             files=len(rows),
@@ -126,6 +126,11 @@ class Progress:
             done=done,
             speed=max(0.0, (done - before) / elapsed) if elapsed > 0 and then < now else 0.0,
         )
+
+    def _speed(self, name: str, row: Row) -> int:
+        """Bytes per second of one file."""
+        (then, _, before), now = self._samples[0], self._samples[-1][0]
+        return round(max(0, row.done - before.get(name, 0)) / (now - then)) if now > then else 0
 
     def _write(self, rows: Mapping[str, Row], totals: Totals, state: str) -> None:
         left = totals.seconds_left
@@ -141,7 +146,7 @@ class Progress:
             "started": self._started,
             "updated": self._clock(),
             "models": list(self._models),
-            "files": {name: vars(row) for name, row in rows.items()},
+            "files": {name: {**vars(row), "bytes_per_second": self._speed(name, row)} for name, row in rows.items()},
         }
         for path in self._files:
             # A full disk must not end a fetch that may still free nothing but finish.

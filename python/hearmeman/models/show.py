@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hearmeman.models.catalogue import Catalogue, Model
+from hearmeman.models.catalogue import Catalogue, File, Model
 from hearmeman.models.plan import Plan, Step
 from hearmeman.terminal import pairs, size, table
+
+if TYPE_CHECKING:
+    from hearmeman.models.context import Context
 
 
 def catalogue(known: Catalogue, asked: set[str]) -> str:
@@ -27,6 +32,51 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
     lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what asks for it"), right=(2, 3))
     end = ["* is asked for by the settings; ~ is a rounded size,", "> lacks a file of unknown size, ? is all unknown"]
     return "\n".join([*lines, *end])
+
+
+def models(context: Context, chosen: Sequence[Model]) -> str:
+    """Render all that is known of some models, and which of their files are there."""
+    known, shown = context.catalogue, []
+    asked = {model.id for model in context.models}
+    for model in chosen:
+        stored, exact = _size(known, model)
+        rows: list[tuple[str, object]] = [("model", model.id), ("what", model.title)]
+        rows.append(("asked for", ("yes, by " if model.id in asked else "no; by ") + ", ".join(asked_by(model))))
+        rows.append(("disk", f"{exact}{size(stored)}" if stored else "unknown"))
+        if model.vram_gb is not None:
+            less = "" if model.vram_gb_offload is None else f", or {model.vram_gb_offload:g} GB with parts of it in RAM"
+            rows.append(("GPU", f"{model.vram_gb:g} GB{less}{' (estimated)' if model.vram_estimated else ''}"))
+        rows += [("tiers", ", ".join(model.tiers))] if model.tiers else []
+        rows += [("needs", model.needs)] if model.needs else []
+        rows += [("loaded by", model.no_node or ", ".join(model.nodes))] if model.no_node or model.nodes else []
+        for file in (file for file in known.files if file.id in model.files):
+            there = (context.store.root / file.to).exists()
+            rows.append(("file", f"{file.to}: {_sized(file)}, {'there' if there else 'not there'}"))
+            rows.append(("from", str(file.source)))
+            licence = (file.licence or "unknown") + (", not for commercial use" if file.non_commercial else "")
+            rows.append(("licence", licence))
+            rows += [("gate", file.gate)] if file.gate else []
+            rows += [("note", file.note)] if file.note else []
+        shown.append("\n".join(pairs(rows)))
+    return "\n\n".join(shown)
+
+
+def _sized(file: File) -> str:
+    return f"{'~' if file.size is None else ''}{size(file.expected)}" if file.sized else "size unknown"
+
+
+def models_json(context: Context, chosen: Sequence[Model]) -> str:
+    """Render the same as JSON."""
+    asked, known = {model.id for model in context.models}, context.catalogue
+    found = []
+    for model in chosen:
+        files = [
+            {**file.model_dump(), "there": (context.store.root / file.to).exists()}
+            for file in known.files
+            if file.id in model.files
+        ]
+        found.append({**model.model_dump(), "asked_for": model.id in asked, "files": files})
+    return json.dumps(found, indent=2)
 
 
 def asked_by(model: Model) -> list[str]:

@@ -84,7 +84,7 @@ def renamed(
 
 _FAMILIES = (
     *("ENABLE_", "R2_", "COMFYUI_", "GPU_", "HF_", "SYNC_", "XTTS_", "CHATTERBOX_", "MODEL_", "MODELS_", "WAN_"),
-    *("DOWNLOAD_", "STATUS_", "JUPYTER_", "STOP_", "VOLUME_", "STORAGE_", "UPDATE_", "CIVITAI_"),
+    *("DOWNLOAD_", "STATUS_", "JUPYTER_", "STOP_", "VOLUME_", "STORAGE_", "UPDATE_", "CIVITAI_", "VOICE_"),
 )
 _OTHERS = ("RUNPOD_", "NVIDIA_", "CUDA_", "KUBERNETES_", "HF_HUB_", "XDG_", "PYTHON")
 

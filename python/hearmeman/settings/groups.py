@@ -115,12 +115,23 @@ class Voices(_Group):
     xtts_host: Host = var("127.0.0.1", "address that the XTTS API's port is open on")
     xtts_port: int = var(8020, "port of the XTTS API", ge=1, le=65535)
     xtts_inner_port: int = var(18020, "with ACCESS_TOKEN: the XTTS API's own port on loopback", ge=1, le=65535)
-    coqui_tos_agreed: bool = var(False, "you accept XTTS v2's licence (CPML, not for commercial use)")
+    coqui_tos_agreed: bool = var(
+        False,
+        "you accept XTTS v2's licence (CPML): neither the model nor the speech that it makes may be used commercially",
+    )
     enable_chatterbox: bool = var(False, "fetch Chatterbox and run its API")
     chatterbox_host: Host = var("127.0.0.1", "address that the Chatterbox API's port is open on")
     chatterbox_port: int = var(8000, "port of the Chatterbox API", ge=1, le=65535)
     chatterbox_inner_port: int = var(
         18000, "with ACCESS_TOKEN: the Chatterbox API's own port on loopback", ge=1, le=65535
+    )
+    chatterbox_model: Literal["multilingual", "english"] = var(
+        "multilingual", "which Chatterbox is fetched and speaks: 23 languages, or English alone"
+    )
+    voice_gpu: Digits = var("", "number of the GPU that the voices use, from 0; empty: the first, as ComfyUI does")
+    voice_queue: int = var(16, "requests that may wait for each voice engine; one more is refused", ge=0, le=1000)
+    voice_idle_unload_seconds: Seconds = var(
+        900, "seconds without a request after which a voice engine gives its GPU memory back; 0: never", ge=0, le=_DAY
     )
 
 
@@ -224,6 +235,9 @@ class Sync(_Group):
     sync_keep_local_gb: float = var(
         0, "remove the oldest such outputs when all of them take more than so many GB; 0 keeps them", ge=0
     )
+    sync_provenance: bool = var(
+        True, "keep beside the outputs how they were made, so that `hearmeman workflows rerun` can make them again"
+    )
     sync_workspace: bool = var(
         False,
         "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "
@@ -258,6 +272,7 @@ class Given(_Group):
 
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
+    image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)

@@ -50,6 +50,11 @@ class Settings(
         return self.comfyui_output_dir or f"{self.comfyui_dir}/output"
 
     @property
+    def voices_path(self) -> str:
+        """Where uploaded voices are kept."""
+        return f"{self.volume_dir}/voices"
+
+    @property
     def gated(self) -> bool:
         """Whether a gate stands before the pod's ports."""
         return self.access_token is not None

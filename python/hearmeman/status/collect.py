@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman.state_file import read_json
+from hearmeman.terminal import duration
 
 STATES = ("models", "sync", "machine")
 
@@ -50,6 +51,8 @@ def status(run_dir: Path) -> dict[str, Any]:
         "problem": problem,
         "ready": door.get("ready", False),
         "ready_why": door.get("why", "" if door else "not looked at yet"),
+        "ready_pid": door.get("pid", 0),
+        "ready_changed": door.get("changed", 0),
         "phases": phases,
         "boot": boot,
         **{name: read_json(state / f"{name}.json") or None for name in STATES},
@@ -110,11 +113,11 @@ def words(process: Mapping[str, Any]) -> str:
     elif keep.get("done"):
         what = f"ended with {keep.get('exit')}"
     elif keep.get("pid"):
-        what = f"running, pid {keep['pid']}, up {process['now'] - process['start']} s"
+        what = f"running, pid {keep['pid']}, up {duration(process['now'] - process['start'])}"
         what += f": {keep['last_line']}" if keep.get("last_line") and keep.get("exit") is None else ""
     elif keep.get("starts") and process["statename"] == "RUNNING":
         left = max(0, round(keep.get("again_at", 0) - process["now"]))
-        what = "died, is started again" + (f" in {left} s" if left else "")
+        what = "died, is started again" + (f" in {duration(left)}" if left else "")
     elif process["statename"] == "RUNNING":
         what = "not started yet" + (f": {keep['waits']}" if keep.get("waits") else "")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 from hearmeman import terminal
 from hearmeman.image import RUN_DIR
 
+WATCH_SECONDS = 1.0
+_COLORS = {"ready yes": "green", "ready no": "yellow", "warning": "yellow", "problem": "red", "node": "red"}
+_PHASES = {"comfyui_exec": "ComfyUI started", "comfyui_ready": "ComfyUI ready"}
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman status`."""
@@ -19,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready", action="store_true", help="only ask ComfyUI: exit 0 when it is ready, else 1 and why"
     )
+    parser.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
 
 
@@ -29,17 +35,43 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     if args.ready:
         boot = read_json(args.run_dir / "boot.json")
-        found = collect.readiness(boot, 0) if boot else collect.Readiness(False, f"no pod was booted in {args.run_dir}")
-        print(json.dumps({"ready": found.ready, "why": found.why}) if args.json else found.why or "ready")
-        return 0 if found.ready else 1
-    found_status = collect.status(args.run_dir)
-    print(json.dumps(found_status, indent=2) if args.json else "\n".join(lines(found_status)))
-    return 1 if found_status["problem"] else 0
+        ready = collect.readiness(boot, 0) if boot else collect.Readiness(False, f"no pod was booted in {args.run_dir}")
+        print(json.dumps({"ready": ready.ready, "why": ready.why}) if args.json else ready.why or "ready")
+        return 0 if ready.ready else 1
+    if args.watch:
+        return _watch(args)
+    found = collect.status(args.run_dir)
+    print(json.dumps(found, indent=2) if args.json else "\n".join(lines(found)))
+    return 1 if found["problem"] else 0
+
+
+def _watch(args: argparse.Namespace) -> int:
+    """Show the state again and again; with --json one document a line."""
+    from hearmeman.status import collect
+
+    redraws = sys.stdout.isatty() and not args.json
+    try:
+        while True:
+            found = collect.status(args.run_dir)
+            text = json.dumps(found) if args.json else "\n".join(lines(found))
+            # To the corner, each line's rest and all below it wiped: a screen that is cleared first flickers.
+            print("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J" if redraws else text, flush=True)
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0
 
 
 def lines(found: Mapping[str, Any], now: float | None = None) -> list[str]:
     """Render the state for a person, at `now` (Unix seconds; the present by default)."""
-    return terminal.pairs(_rows(found, time.time() if now is None else now))
+    shown = []
+    color = ""
+    for line in terminal.pairs(_rows(found, time.time() if now is None else now)):
+        # A line that goes on has no name, and the colour of the one before.
+        if line[:1] not in ("", " "):
+            color = next((color for start, color in _COLORS.items() if " ".join(line.split()).startswith(start)), "")
+            color = "red" if "UNSOUND" in line or "does not work" in line or " died" in line else color
+        shown.append(terminal.colored(line, color) if color else line)
+    return shown
 
 
 def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
@@ -49,7 +81,12 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
         yield "image", f"tier {image.get('tier')}, ComfyUI {str(image.get('comfyui_rev'))[:12]}"
         arguments = " ".join(tuning.get("arguments", []))
         yield "memory", ", ".join(filter(None, (tuning.get("tier"), tuning.get("memory_mode"), arguments)))
-        yield "phases", ", ".join(f"{name} {seconds} s" for name, seconds in found["phases"].items())
+        yield (
+            "phases",
+            ", ".join(
+                f"{_PHASES.get(name, name)} {terminal.duration(seconds)}" for name, seconds in found["phases"].items()
+            ),
+        )
         yield "ready", "yes" if found["ready"] else f"no: {found['ready_why']}"
         for words in boot.get("doors", []):
             yield "door", words

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hearmeman.settings import Settings
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.free import Sweeper
+    from hearmeman.sync.prompts import Prompts
+    from hearmeman.sync.provenance import Provenance
     from hearmeman.sync.report import Report
     from hearmeman.workspace.watch import Watch
 
@@ -124,7 +126,8 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
         ) from error
     report = Report(state / "sync.json", bucket=bucket.name, endpoint=bucket.endpoint, folder=str(root))
     prompts = Prompts(environ.get("COMFYUI_URL") or f"http://127.0.0.1:{settings.comfyui_port}")
-    uploader = Uploader(bucket, settings.r2_prefix, root.resolve(), journal, prompts.of)
+    recorder = _recorder(settings, prompts)
+    uploader = Uploader(bucket, settings.r2_prefix, root.resolve(), journal, prompts.of, recorder)
     daemon = Daemon(
         uploader, wanted, journal, report, settings.sync_drain_seconds, settings.sync_uploads, settings.sync_watch
     )
@@ -139,6 +142,20 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
     # An upload that is still under way would hold the interpreter's own end up.
     sys.stdout.flush()
     os._exit(0 if everything else 3)
+
+
+def _recorder(settings: Settings, prompts: Prompts) -> Callable[[str], Provenance | None]:
+    from hearmeman.image import IMAGE_FILE
+    from hearmeman.models.store import Store
+    from hearmeman.state_file import read_json
+    from hearmeman.sync.provenance import Recorder, image_facts
+
+    if not settings.sync_provenance:
+        return lambda prompt_id: None
+    models = Path(settings.models_path)
+    image = image_facts(read_json(IMAGE_FILE), settings.image_digest)
+    inputs = Path(settings.comfyui_dir) / "input"
+    return Recorder(prompts.graph_of, Store(models).read_records, models, inputs, image).of
 
 
 def _beside(settings: Settings, bucket: Bucket, report: Report) -> Iterator[Watch | Sweeper]:

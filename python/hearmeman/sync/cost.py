@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -57,6 +59,31 @@ def price(objects: int, stored: int, usage: Mapping[str, Mapping[str, int]], pri
         dollars = (a * prices["class_a_million"] + b * prices["class_b_million"]) / 1e6
         months.append(Month(month, counts.get("bytes", 0), a, b, dollars))
     return Cost(objects, stored, stored / 1e9 * prices["storage_gb_month"], tuple(months))
+
+
+class Pricer:
+    """Prices what a journal knows for the sync's report, now and then: it reads all of the journal."""
+
+    SECONDS = 60.0
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._prices = journal, read_prices()
+        self._at = float("-inf")
+        self._found: dict[str, float] = {}
+
+    def look(self, now: float) -> dict[str, float]:
+        """Give objects, bytes and dollars a month at clock `now`; what was given last where the journal cannot be read."""
+        if now - self._at >= self.SECONDS:
+            self._at = now
+            with contextlib.suppress(sqlite3.Error):
+                found = price(*self._journal.stored(), self._journal.usage(), self._prices)
+                self._found = {
+                    "objects": found.objects,
+                    "stored_bytes": found.stored_bytes,
+                    "storage_dollars_month": found.storage_dollars_month,
+                    "requests_dollars_month": found.months[-1].dollars if found.months else 0.0,
+                }
+        return self._found
 
 
 @dataclass(frozen=True)

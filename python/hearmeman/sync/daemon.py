@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hearmeman.log import log
 from hearmeman.sync.backlog import Backlog
+from hearmeman.sync.cost import Pricer
 from hearmeman.sync.failures import classify
 from hearmeman.sync.finished import Writer, form_of
 from hearmeman.sync.journal import Journal, OpenUpload
@@ -83,7 +84,7 @@ class Daemon:
         self.results: list[Result] = []
         self.workers = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self.writing, self.write_at = False, 0.0
+        self.writing, self.write_at, self.pricer = False, 0.0, Pricer(journal)
         self.busy = self.busy_large = 0
         self.large: deque[str] = deque()
         self.changed_at, self.all_at, self.usage_at = 0.0, 0.0, USAGE_SECONDS
@@ -287,10 +288,11 @@ class Daemon:
         self.once.say_while("journal_unwritable", problem, file=self.journal.path, why=problem)
 
     def _flush(self) -> None:
-        ok = self.journal.flush()
-        self._call(lambda: self._written(ok))
+        ok, cost = self.journal.flush(), self.pricer.look(time.monotonic())
+        self._call(lambda: self._written(ok, cost))
 
-    def _written(self, ok: bool) -> None:
+    def _written(self, ok: bool, cost: dict[str, float]) -> None:
+        self.report.note(cost=cost)
         self.writing = False
         self.write_at = 0.0 if ok else time.monotonic() + WRITE_PAUSE
 

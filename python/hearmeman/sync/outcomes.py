@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from hearmeman.log import log
@@ -49,6 +50,7 @@ class Outcomes:
         self._succeeded_at = 0.0
         self._failed_last = ""
         self._said: dict[str, set[str]] = {}
+        self._kinds: Counter[str] = Counter()
 
     def take(self, result: Result, now: float, stopping: bool) -> Record | None:
         """Take one in; a record if the file is in the bucket as it is."""
@@ -91,6 +93,7 @@ class Outcomes:
         failure = failure or Failure("changed", "each time it is read it holds other bytes", False)
         # Where other files have arrived since this one failed, what fails is about this file alone.
         everywhere = failure.everywhere and not (entry.failure is not None and self._succeeded_at > entry.failed_at)
+        self._kinds[failure.kind] += 1
         # A pause of its own for this file too: it may be its connection alone, and others come next.
         again_at = now + pause_after(entry.attempts + 1, stopping)
         self.backlog.failed(result.path, again_at, failure, now)
@@ -130,7 +133,11 @@ class Outcomes:
             for path, entry in sorted(failing.items())[:NAMED]
             if entry.failure is not None
         ]
+        oldest = min((entry.still_since for entry in self.backlog.waiting.values()), default=None)
         return {
+            # Since when the file waits that waits longest.
+            "waiting_since": None if oldest is None else round(self._unix + oldest, 1),
+            "failures_by_kind": dict(self._kinds),
             "uploaded_files": self.uploaded_files,
             "uploaded_bytes": self.uploaded_bytes,
             "failing_files": len(failing),

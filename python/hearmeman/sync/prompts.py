@@ -22,6 +22,8 @@ _HISTORY = 16
 """How many finished prompts are asked for."""
 _KNOWN = 10_000
 """Files whose prompts are remembered."""
+_GRAPHS = 100
+"""Prompts whose graphs are remembered."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an id looks like; another could not be sent in a header."""
@@ -38,6 +40,11 @@ class Prompts:
         self._asked = 0.0
         self._known: dict[str, str] = {}
         self._running: tuple[str, tuple[str, ...]] = "", ()
+        self._graphs: dict[str, dict[str, Any]] = {}
+
+    def graph_of(self, prompt_id: str) -> dict[str, Any] | None:
+        """Give the graph of a prompt whose id was given a while ago; None where it is not known any more."""
+        return self._graphs.get(prompt_id)
 
     def of(self, relative: str, mtime_ns: int) -> str:
         """Give the id of the prompt that wrote the output `relative`, last at `mtime_ns`; empty if nobody knows.
@@ -69,6 +76,7 @@ class Prompts:
         for prompt_id, entry in self._get(f"/history?max_items={_HISTORY}").items():
             if not _PLAIN.fullmatch(str(prompt_id)):
                 continue
+            self._note(str(prompt_id), entry.get("prompt"))
             for output in entry.get("outputs", {}).values():
                 for found in _named_files(output):
                     yield found, str(prompt_id)
@@ -78,8 +86,15 @@ class Prompts:
         if len(running) != 1 or not _PLAIN.fullmatch(str(running[0][1])):
             return "", ()
         _, prompt_id, graph = running[0][:3]
+        self._note(str(prompt_id), running[0])
         starts = (str(node.get("inputs", {}).get("filename_prefix") or "") for node in graph.values())
         return str(prompt_id), tuple(start for start in starts if start)
+
+    def _note(self, prompt_id: str, row: Any) -> None:
+        """Keep the graph in a row of the queue or the history."""
+        if isinstance(row, list) and len(row) > 2 and isinstance(row[2], dict):
+            graphs = {**self._graphs, prompt_id: row[2]}
+            self._graphs = dict(list(graphs.items())[-_GRAPHS:])
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=_TIMEOUT) as reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from hearmeman.sync.bucket import AllKeysTakenError, Bucket, TakenError
 from hearmeman.sync.journal import Journal
 from hearmeman.sync.keys import object_key, with_content
 from hearmeman.sync.multipart import BLOCK, MULTIPART_ABOVE, Content, FileChangedError, Parts, Slice, part_size
+from hearmeman.sync.provenance import METADATA, Provenance, key_of
 from hearmeman.sync.tree import Seen, seen
 
 IN_MEMORY = 8 * 1024**2
@@ -40,6 +42,10 @@ def _no_prompt(relative: str, mtime_ns: int) -> str:
     return ""
 
 
+def _no_record(prompt_id: str) -> Provenance | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Uploader:
     """What every upload of one folder has in common; safe from any thread."""
@@ -54,6 +60,10 @@ class Uploader:
     """Where half-sent files are kept; None: they are given up."""
     prompt_of: Callable[[str, int], str] = _no_prompt
     """Gives the id of the ComfyUI prompt that made a file, changed then, or nothing."""
+    record_of: Callable[[str], Provenance | None] = _no_record
+    """Gives the record of how a prompt makes its files, if it is known."""
+    stored: set[str] = field(default_factory=set)
+    """Records that are in the bucket."""
     part_workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
     )
@@ -113,6 +123,10 @@ class Uploader:
         metadata = {"sha256": content.sha256, "mtime": f"{seconds}.{nanoseconds:09}"}
         if prompt := self.prompt_of(relative, expected.mtime_ns):
             metadata["prompt-id"] = prompt
+            if record := self.record_of(prompt):
+                # First, so that no object names a record that is not there.
+                self._store(record)
+                metadata[METADATA] = record.sha256
         plain = object_key(self.prefix, relative, expected.mtime_ns)
         for key in (plain, with_content(plain, content.sha256), with_content(plain, content.sha256, 64)):
             there = None if self.bucket.is_free(key) and not content.is_large else self.bucket.head(key)
@@ -129,6 +143,12 @@ class Uploader:
             # A token that may not read is not told what lies at a key; this one is named by the whole content.
             return Sent(key, content.sha256, content.size, True)
         raise AllKeysTakenError(key)
+
+    def _store(self, record: Provenance) -> None:
+        if record.sha256 not in self.stored:
+            with contextlib.suppress(TakenError):  # The same content: its name is its hash.
+                self.bucket.put(key_of(self.prefix, record.sha256), record.body, {"sha256": record.sha256})
+            self.stored.add(record.sha256)
 
     def _send(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     memory = machine.gather(settings.models_path)
     floor = image.read_image(image.IMAGE_FILE).cuda_floor if image.IMAGE_FILE.exists() else ""
     chosen = tuner.tune(
-        memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings), cuda_floor=floor
+        memory, known, settings.gpu_tier, settings.gpu_memory_mode, own, voices(settings, own), cuda_floor=floor
     )
     chosen = dataclasses.replace(chosen, warnings=(*dropped, *chosen.warnings))
     if args.models:
@@ -70,9 +70,14 @@ def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
     return 1 if any(fit.verdict == "too large" for fit in found) else 0
 
 
-def voices(settings: Any) -> tuple[str, ...]:
-    """Name the voice engines that are enabled."""
-    return tuple(name for name in tuner.VOICE_GB if getattr(settings, f"enable_{name.lower()}"))
+def voices(settings: Any, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name the voice engines that hold memory of ComfyUI's GPU; `own` are a person's arguments, which may choose it."""
+    comfyui = flags.value_of(tuple(own), "--cuda-device") or flags.value_of(tuple(own), "--default-device") or "0"
+    if str(int(settings.voice_gpu or "0")) != comfyui.split(",")[0]:
+        return ()
+    wanted = [name for name in tuner.VOICE_GB if getattr(settings, f"enable_{name.lower()}")]
+    # Without its terms accepted XTTS does not start.
+    return tuple(name for name in wanted if name != "XTTS" or settings.coqui_tos_agreed)
 
 
 def machine_lines(memory: machine.Memory) -> list[str]:

@@ -68,7 +68,7 @@ def main(names: list[str]) -> int:
     say("import")
     began = time.monotonic()
     try:
-        import torch  # type: ignore[import-not-found]
+        import torch
     except Exception as error:
         say("import", ok=False, what=f"{type(error).__name__}: {error}")
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from hearmeman.errors import HearmemanError, UsageError
-from hearmeman.workflows.client import Client, NotReachableError, Progress, Result, RunFailedError, put_files
+from hearmeman.workflows.answers import (
+    AccessError,
+    NotReachableError,
+    Progress,
+    Result,
+    RunFailedError,
+    TimedOutError,
+)
+from hearmeman.workflows.client import Client, new_id, put_files
 from hearmeman.workflows.library import Graph
 
 JOURNAL = "batch.jsonl"
@@ -48,28 +57,55 @@ class Journal:
     """Row -> its last event."""
     _file: IO[str] | None = None
 
-    def read(self) -> None:
-        """Read what an earlier run wrote; a last line that is half written counts as not written."""
+    def open(self) -> None:
+        """Read what an earlier run wrote, and keep others out; a last line that is half written is taken away.
+
+        Raises:
+            BatchError: another batch is at work in the folder, or the folder cannot be written.
+        """
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+", encoding="utf-8")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BatchError(
+                f"another batch is at work in {self.path.parent}: wait for it, or give another --out"
+            ) from None
+        except OSError as error:
+            raise BatchError(f"{self.path.parent} cannot be used for a batch: {error.strerror}") from error
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            # The next line would be joined to it, and lost with it.
+            self._file.truncate(len(whole))
+        _sync_folder(self.path.parent)
+        for line in whole.decode(errors="replace").splitlines():
             try:
                 event = json.loads(line)
                 self.events[int(event["row"])] = event
             except (ValueError, KeyError, TypeError):
                 continue
 
+    def close(self) -> None:
+        """Let others in."""
+        if self._file is not None:
+            self._file.close()
+
     def write(self, event: dict[str, Any]) -> None:
         """Append one event, durably."""
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8")
+        assert self._file is not None, "it is opened first"
         self._file.write(json.dumps(event) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.events[event["row"]] = event
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_rows(path: Path) -> list[tuple[str, ...]]:
@@ -145,48 +181,79 @@ class Outcome:
     """Row -> why."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How a batch goes."""
+
+    at_once: int
+    """Rows that ComfyUI is given at one time."""
+    timeout: float
+    """Seconds for a row."""
+    resume: bool = False
+    """Whether what is in the folder is gone on with."""
+
+
+Say = Callable[[int, str, Any], None]
+"""Called with a row's number, its state (sent, done, failed, before), and its prompt's id, its files or why."""
+Explain = Callable[[int, HearmemanError], str]
+"""Gives what is said of a row's error."""
+
+
 async def run(
-    url: str,
+    client: Client,
     rows: Sequence[Row],
     folder: Path,
-    at_once: int,
-    timeout: float,
-    say: Callable[[int, str], None],
-    resume: bool = False,
+    limits: Limits,
+    say: Say,
+    explain: Explain = lambda row, error: str(error),
 ) -> Outcome:
-    """Run every row that is not done, at most `at_once` at a time, and save each row's files in `folder`.
+    """Run every row that is not done, some at a time, and save each row's files in `folder`.
 
     Raises:
-        BatchError: `folder` holds a batch already, and `resume` is not set.
-        NotReachableError: ComfyUI went away; a resumed run goes on.
+        BatchError: `folder` holds a batch already, and `resume` is not set; or another is at work there.
+        LostError: ComfyUI went away; a resumed run goes on.
     """
     journal = Journal(folder / JOURNAL)
-    journal.read()
-    if journal.events and not resume:
-        raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
-    left = [row for row in rows if not _is_done(row, journal, folder)]
+    journal.open()
+    try:
+        if journal.events and not limits.resume:
+            raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
+        return await _run(client, rows, journal, limits, say, explain)
+    finally:
+        journal.close()
+
+
+async def _run(
+    client: Client, rows: Sequence[Row], journal: Journal, limits: Limits, say: Say, explain: Explain
+) -> Outcome:
+    left = [row for row in rows if not _is_done(row, journal)]
+    waiting = {row.number for row in left}
     for row in rows:
-        if row not in left:
-            say(row.number, "done before")
-    places = asyncio.Semaphore(at_once)
+        if row.number not in waiting:
+            say(row.number, "before", journal.events[row.number]["files"])
+    places = asyncio.Semaphore(limits.at_once)
     failed: dict[int, str] = {}
 
-    async def one(client: Client, row: Row) -> None:
+    async def one(row: Row) -> None:
         async with places:
             try:
-                files = await _one(client, row, journal, folder, timeout)
-                say(row.number, ", ".join(path.name for path in files) or "done, without files")
+                files = await _one(client, row, journal, limits.timeout, say)
+                say(row.number, "done", [path.name for path in files])
             except LostError:
                 raise
-            except HearmemanError as error:
+            except TimedOutError as error:
+                # It was not stopped: its record stays, and a resumed run finds what it made.
                 failed[row.number] = str(error)
-                journal.write({"row": row.number, "key": row.key, "state": "failed", "why": str(error)})
-                say(row.number, f"failed: {error}")
+                say(row.number, "failed", str(error))
+            except HearmemanError as error:
+                why = failed[row.number] = explain(row.number, error)
+                journal.write({"row": row.number, "key": row.key, "state": "failed", "why": why})
+                say(row.number, "failed", why)
 
     try:
-        async with Client(url) as client, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for row in left:
-                group.create_task(one(client, row))
+                group.create_task(one(row))
     except* LostError as lost:
         raise lost.exceptions[0] from None
     return Outcome(len(rows) - len(failed), failed)
@@ -196,45 +263,41 @@ class LostError(HearmemanError):
     """ComfyUI went away in the middle of a batch."""
 
 
-def _is_done(row: Row, journal: Journal, folder: Path) -> bool:
+def _is_done(row: Row, journal: Journal) -> bool:
     event = journal.events.get(row.number, {})
     if event.get("state") != "done" or event.get("key") != row.key:
         return False
-    return all((folder / name).is_file() for name in event["files"])
+    return all((journal.path.parent / name).is_file() for name in event["files"])
 
 
-async def _one(client: Client, row: Row, journal: Journal, folder: Path, timeout: float) -> list[Path]:
-    sent = ""
-
-    def queued(prompt_id: str) -> None:
-        nonlocal sent
-        sent = prompt_id
-        journal.write({"row": row.number, "key": row.key, "state": "sent", "prompt_id": prompt_id})
-
+async def _one(client: Client, row: Row, journal: Journal, timeout: float, say: Say) -> list[Path]:
+    folder = journal.path.parent
     try:
         result = await _earlier(client, row, journal, timeout)
         if result is None:
             await put_files(client, row.graph, row.files)
-            result = await client.run(row.graph, timeout, _silent, queued)
+            # Written down before it is sent: whatever ends this process, the next one looks for this id first.
+            prompt_id = new_id()
+            journal.write({"row": row.number, "key": row.key, "state": "sent", "prompt_id": prompt_id})
+
+            def queued(sent: str) -> None:
+                say(row.number, "sent", sent)
+
+            result = await client.run(row.graph, timeout, _silent, queued, prompt_id)
         saved = []
         for number, output in enumerate(result.outputs, start=1):
             path = folder / f"row-{row.number:04}-{number}-{Path(output.filename).name}"
             await client.download(output, path)
             saved.append(path)
-    except NotReachableError as error:
+    except (NotReachableError, AccessError) as error:
         raise LostError(f"{error}. Rows that were done are kept: the same command with --resume goes on") from error
-    except asyncio.CancelledError:
-        if sent:
-            # Ctrl-C: what waits or runs for this batch is not wanted any more.
-            await asyncio.shield(client.stop(sent))
-        raise
     files = [path.name for path in saved]
     journal.write({"row": row.number, "key": row.key, "state": "done", "files": files})
     return saved
 
 
 async def _earlier(client: Client, row: Row, journal: Journal, timeout: float) -> Result | None:
-    """What a run that was ended had sent for this row: ComfyUI may have done it, or forgotten it."""
+    """What a run that was ended had sent for this row: ComfyUI may have done it, or never got it, or forgotten it."""
     event = journal.events.get(row.number, {})
     if event.get("state") != "sent" or event.get("key") != row.key:
         return None

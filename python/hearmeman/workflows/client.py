@@ -4,129 +4,76 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
-from hearmeman.errors import HearmemanError
+from hearmeman.log import log
+from hearmeman.workflows.answers import (
+    AccessError,
+    NotReachableError,
+    Output,
+    Progress,
+    RefusedError,
+    Report,
+    Result,
+    RunFailedError,
+    TimedOutError,
+    refusal,
+    result_of,
+    unknown_class,
+)
 from hearmeman.workflows.library import Graph
 
-
-class NotReachableError(HearmemanError):
-    """Nothing answers at the address, or what answers is no ComfyUI."""
-
-
-class RefusedError(HearmemanError):
-    """ComfyUI did not take the prompt."""
-
-
-class RunFailedError(HearmemanError):
-    """ComfyUI took the prompt and did not finish it."""
-
-
-class TimedOutError(HearmemanError):
-    """The prompt did not end in the time given."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file that ComfyUI reports."""
-
-    node: str
-    kind: str
-    """The key it stands under: images, audio, gifs, …"""
-    filename: str
-    subfolder: str
-    type: str
-    """output, temp or input: the folder of ComfyUI it lies in."""
-
-    @property
-    def path(self) -> str:
-        """Path below that folder."""
-        return f"{self.subfolder}/{self.filename}" if self.subfolder else self.filename
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished prompt."""
-
-    prompt_id: str
-    outputs: tuple[Output, ...]
-    from_cache: bool
-    """True when ComfyUI ran no node, since an earlier prompt was the same: the files are that prompt's."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a prompt is: the node that runs, and its steps where it tells them."""
-
-    node: str
-    class_type: str
-    value: float | None = None
-    max: float | None = None
-
-
-Report = Callable[[Progress], None]
 POLL_SECONDS = 0.5
+"""How often the history is asked where no event says when."""
 SILENCE_SECONDS = 5.0
 """How often the history is asked while events are awaited."""
+PATIENCE_SECONDS = 30.0
+"""For how long a ComfyUI that does not answer any more may come back."""
+STOP_SECONDS = 10.0
+"""How long a prompt is tried to be stopped after Ctrl-C."""
+GONE_SECONDS = 2.0
+"""How long a prompt may be neither in the queue nor in the history: one that was sent last may still be checked."""
+_FIRST_LOOK = 0.02
 
 
-def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
-    """Every file in a history entry: whatever key it stands under, an item with a `filename` is a file."""
-    found = []
-    for node, parts in entry.get("outputs", {}).items():
-        for kind, items in parts.items():
-            for item in items if isinstance(items, list) else []:
-                if isinstance(item, dict) and isinstance(item.get("filename"), str):
-                    place = str(item.get("subfolder") or ""), str(item.get("type") or "output")
-                    found.append(Output(str(node), str(kind), item["filename"], *place))
-    return tuple(found)
+@dataclass
+class _Ear:
+    """What is known from a websocket."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by an event that says that the prompt is over."""
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is open, or cannot be opened."""
+    connected: bool = False
 
 
-def refusal(body: Mapping[str, Any], graph: Graph) -> str:
-    """What a 400 answer says, in sentences that name node, class and input."""
-    error = body.get("error")
-    if isinstance(error, str):
-        return error
-    error = error if isinstance(error, dict) else {}
-    extra = error.get("extra_info") or {}
-    if error.get("type") == "missing_node_type":
-        node, name = extra.get("node_id"), extra.get("class_type")
-        return f"node {node} is a {name}, which this ComfyUI does not have: use an image that carries it"
-    lines = [
-        _sentence(node, entry, problem, graph)
-        for node, entry in (body.get("node_errors") or {}).items()
-        for problem in entry.get("errors", [])
-    ]
-    return "; ".join(lines) or f"{error.get('message', 'no reason given')} {error.get('details', '')}".strip()
-
-
-def _sentence(node: str, entry: Mapping[str, Any], problem: Mapping[str, Any], graph: Graph) -> str:
-    name = (problem.get("extra_info") or {}).get("input_name")
-    kind = entry.get("class_type") or graph.get(node, {}).get("class_type")
-    message = str(problem.get("message", ""))
-    details = str(problem.get("details") or "")
-    said = message if details in ("", name) else f"{message} ({details})"
-    return f"node {node} ({kind}){f', input {name}' if name else ''}: {said}"
+def new_id() -> str:
+    """Choose a prompt's id: ComfyUI takes the client's, so that it can be written down before the prompt is sent."""
+    return str(uuid.uuid4())
 
 
 class Client:
-    """One ComfyUI at `url`; use it with `async with`."""
+    """One ComfyUI at `url`, which may stand behind a gate that wants `token`; use it with `async with`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "", patience: float = PATIENCE_SECONDS) -> None:
         self.url = url.rstrip("/")
+        self._token, self._patience = token, patience
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60))
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        self._session = aiohttp.ClientSession(timeout=limits, headers=headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -137,7 +84,9 @@ class Client:
     async def _call(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None
         try:
-            async with self._session.request(method, self.url + path, **more) as response:
+            # A redirect would lead the token, or the prompt, to another place than the one that was given.
+            async with self._session.request(method, self.url + path, allow_redirects=False, **more) as response:
+                self._check(response)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
@@ -146,27 +95,54 @@ class Client:
                 "address: look at `hearmeman status`, or give its address with --url"
             ) from error
 
-    async def _json(self, path: str) -> dict[str, Any]:
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        # 403 is also ComfyUI's answer to a file that lies elsewhere.
+        if response.status == 401 or (response.status == 403 and not response.url.path.endswith("/view")):
+            meaning = "does not take this ACCESS_TOKEN" if self._token else "wants a token"
+            raise AccessError(f"{self.url} {meaning}: put the pod's into the variable ACCESS_TOKEN")
+        if 300 <= response.status < 400:
+            place = response.headers.get("Location", "another address")
+            raise NotReachableError(f"{self.url} leads to {place}: give ComfyUI's own address with --url")
+        if response.status in (502, 503, 504, 524) or "X-Hearmeman-State" in response.headers:
+            raise NotReachableError(f"ComfyUI at {self.url} is starting or gone ({response.status}): try again soon")
+
+    async def get(self, path: str) -> Any:
+        """What ComfyUI answers at `path`, from its JSON.
+
+        Raises:
+            AccessError, NotReachableError: it does not, or not as ComfyUI does.
+        """
         async with self._call("GET", path) as response:
             text = await response.text(errors="replace")
             try:
                 body = json.loads(text) if response.status == 200 else None
             except ValueError:
                 body = None
-        if not isinstance(body, dict):
+        if not isinstance(body, dict | list):
             raise NotReachableError(
                 f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address in --url"
             )
         return body
 
-    async def submit(self, graph: Graph, client_id: str) -> str:
-        """Queue `graph`; returns its prompt id. ComfyUI sends its events to `client_id`.
+    async def _json(self, path: str) -> dict[str, Any]:
+        body = await self.get(path)
+        if not isinstance(body, dict):
+            raise NotReachableError(f"{self.url}{path} does not answer as ComfyUI does: check the address in --url")
+        return body
+
+    async def object_info(self) -> dict[str, Any]:
+        """Give every node class that this ComfyUI has, as /object_info does."""
+        return await self._json("/object_info")
+
+    async def submit(self, graph: Graph, client_id: str, prompt_id: str = "") -> str:
+        """Queue `graph` as `prompt_id`; returns its id. ComfyUI sends its events to `client_id`.
 
         Raises:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI refused it; says node, class and input.
         """
-        async with self._call("POST", "/prompt", json={"prompt": graph, "client_id": client_id}) as response:
+        sent = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id or new_id()}
+        async with self._call("POST", "/prompt", json=sent) as response:
             text = await response.text(errors="replace")
         try:
             body = json.loads(text)
@@ -180,7 +156,7 @@ class Client:
                 raise RefusedError(f"ComfyUI refused a part of the workflow: {refusal(body, graph)}")
             return str(body["prompt_id"])
         if response.status == 400 and body:
-            raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}")
+            raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}", unknown_class(body))
         raise RefusedError(f"ComfyUI answered {response.status} to the workflow, so it does not run: {text[:200]}")
 
     async def upload(self, path: Path) -> str:
@@ -207,91 +183,153 @@ class Client:
 
     async def stop(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it if it runs."""
+        # In this order: one that begins to run in between is interrupted.
         async with self._call("POST", "/queue", json={"delete": [prompt_id]}):
             pass
         async with self._call("POST", "/interrupt", json={"prompt_id": prompt_id}):
             pass
 
     async def run(
-        self, graph: Graph, timeout: float, report: Report, queued: Callable[[str], None] = lambda prompt_id: None
+        self,
+        graph: Graph,
+        timeout: float,
+        report: Report,
+        queued: Callable[[str], None] = lambda prompt_id: None,
+        prompt_id: str = "",
     ) -> Result:
         """Submit `graph`, report its progress, and return what it made, at the latest after `timeout` seconds.
 
-        `queued` is told the prompt's id as soon as ComfyUI has it.
+        `queued` is called with the prompt's id as soon as ComfyUI has it. Who is cancelled (Ctrl-C) takes the prompt
+        out of ComfyUI's queue, or interrupts it; after `timeout` seconds it goes on.
 
         Raises:
-            NotReachableError, RefusedError, RunFailedError, TimedOutError.
+            AccessError, NotReachableError, RefusedError, RunFailedError, TimedOutError.
         """
-        assert self._session is not None
-        prompt_id = None
+        prompt_id, state = prompt_id or new_id(), "it was not queued"
         # One for each run: ComfyUI sends events to the newest socket of an id alone.
         client_id = uuid.uuid4().hex
-        try:
-            async with asyncio.timeout(timeout):
-                # Listening before submitting: a quick prompt is over before a later listener hears of it.
-                socket = None
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    address = f"{self.url}/ws?clientId={client_id}"
-                    socket = await self._session.ws_connect(address, heartbeat=20, max_msg_size=0)
-                try:
-                    prompt_id = await self.submit(graph, client_id)
-                    queued(prompt_id)
-                    if socket is not None:
-                        await self._until_over(_listen(socket, prompt_id, graph, report), prompt_id)
-                finally:
-                    if socket is not None:
-                        await socket.close()
-                return _result(prompt_id, await self._history(prompt_id), graph)
-        except TimeoutError:
-            place = f"its id is {prompt_id}; it was not stopped" if prompt_id else "it was not queued"
-            raise TimedOutError(
-                f"the workflow did not end within {timeout:g} s: {place}; give more time with --timeout"
-            ) from None
+        posting: asyncio.Task[str] | None = None
+        early: list[Progress] | None = []
 
-    async def _until_over(self, listening: Coroutine[Any, Any, None], prompt_id: str) -> None:
-        """Listen; an end that no event told of is found in the history. A long silent step is no end."""
-        task = asyncio.create_task(listening)
+        def in_order(progress: Progress) -> None:
+            # The first events may overtake the answer to the prompt.
+            report(progress) if early is None else early.append(progress)
+
         try:
-            while not (await asyncio.wait([task], timeout=SILENCE_SECONDS))[0]:
-                if prompt_id in await self._json(f"/history/{prompt_id}"):
-                    return
-            await task
-        finally:
-            task.cancel()
+            async with asyncio.timeout(timeout), self._events(client_id, prompt_id, graph, in_order) as ear:
+                posting = asyncio.create_task(self.submit(graph, client_id, prompt_id))
+                prompt_id = await asyncio.shield(posting)
+                state = f"its id is {prompt_id}; it was not stopped"
+                queued(prompt_id)
+                waiting, early = early, None
+                for progress in waiting or ():
+                    report(progress)
+                return result_of(prompt_id, await self._history(prompt_id, ear), graph)
+        except TimeoutError:
+            if posting is not None and not posting.done():
+                posting.cancel()
+                state = f"its id is {prompt_id}; ComfyUI did not say whether it took it"
+            raise TimedOutError(
+                f"the workflow did not end within {timeout:g} s: {state}; give more time with --timeout"
+            ) from None
+        except asyncio.CancelledError:
+            if posting is not None:
+                await self._give_up(prompt_id, posting)
+            raise
+
+    async def _give_up(self, prompt_id: str, posting: asyncio.Task[str]) -> None:
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                # What was sent may be queued after it was looked for: the answer is waited for.
+                with contextlib.suppress(RefusedError, NotReachableError):
+                    await posting
+                await self.stop(prompt_id)
+            log("workflow_stopped", prompt_id=prompt_id)
+        except (NotReachableError, AccessError, TimeoutError) as error:
+            log("workflow_not_stopped", prompt_id=prompt_id, reason=str(error) or "ComfyUI does not answer")
 
     async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
         """Wait for a prompt that was submitted before, by whomever, and return what it made.
 
         Raises:
-            NotReachableError, RunFailedError, TimedOutError.
+            AccessError, NotReachableError, RunFailedError, TimedOutError.
         """
         try:
             async with asyncio.timeout(timeout):
-                return _result(prompt_id, await self._history(prompt_id), graph)
+                return result_of(prompt_id, await self._history(prompt_id, _Ear()), graph)
         except TimeoutError:
             raise TimedOutError(f"prompt {prompt_id} did not end within {timeout:g} s; it was not stopped") from None
 
-    async def _history(self, prompt_id: str) -> dict[str, Any]:
-        absent = 0
-        while True:
-            entry = (await self._json(f"/history/{prompt_id}")).get(prompt_id)
-            if isinstance(entry, dict):
-                return entry
-            queue = await self._json("/queue")
-            rows = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-            # It leaves the queue a moment before it enters the history.
-            absent = 0 if any(prompt_id in row[1:2] for row in rows) else absent + 1
-            if absent > 3:
-                raise RunFailedError(
-                    f"ComfyUI no longer knows prompt {prompt_id}: it was removed from the queue or ComfyUI was "
-                    "restarted; run the workflow again"
-                )
-            await asyncio.sleep(POLL_SECONDS)
+    @contextlib.asynccontextmanager
+    async def _events(self, client_id: str, prompt_id: str, graph: Graph, report: Report) -> AsyncIterator[_Ear]:
+        """Report progress meanwhile, and note when an event says that the prompt is over."""
+        ear = _Ear()
+        task = asyncio.create_task(self._listen(client_id, prompt_id, graph, report, ear))
+        try:
+            # Listening before submitting: a quick prompt is over before a later listener learns of it.
+            await ear.tried.wait()
+            yield ear
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
-    async def download(self, output: Output, target: Path) -> None:
+    async def _listen(self, client_id: str, prompt_id: str, graph: Graph, report: Report, ear: _Ear) -> None:
+        assert self._session is not None
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
+                address = f"{self.url}/ws?clientId={client_id}"
+                async with self._session.ws_connect(address, heartbeat=20, max_msg_size=0) as socket:
+                    ear.connected = True
+                    ear.tried.set()
+                    async for message in socket:
+                        # Binary messages are previews.
+                        if message.type == aiohttp.WSMsgType.TEXT and _read(message.data, prompt_id, graph, report):
+                            ear.over.set()
+                            return
+            ear.connected = False
+            ear.tried.set()
+            # Proxies end long connections: it comes back under the same id.
+            await asyncio.sleep(2 * POLL_SECONDS)
+
+    async def _history(self, prompt_id: str, ear: _Ear) -> dict[str, Any]:
+        """Wait for a prompt's entry. An end that no event told is found, and a long silent step is no end."""
+        answered, known, pause = time.monotonic(), time.monotonic(), _FIRST_LOOK
+        while True:
+            try:
+                entry = (await self._json(f"/history/{prompt_id}")).get(prompt_id)
+                if isinstance(entry, dict):
+                    return entry
+                if await self._is_queued(prompt_id):
+                    known = time.monotonic()
+                answered = time.monotonic()
+            except NotReachableError:
+                if time.monotonic() - answered > self._patience:
+                    raise
+                known = time.monotonic()
+            if time.monotonic() - known > GONE_SECONDS:
+                raise RunFailedError(
+                    f"ComfyUI no longer knows prompt {prompt_id}: it was taken out of the queue, or ComfyUI was "
+                    "restarted, as when memory runs out; look at its log and run the workflow again"
+                )
+            if ear.over.is_set():
+                # It enters the history a moment after it says so.
+                await asyncio.sleep(_FIRST_LOOK)
+            else:
+                is_silent = ear.connected and time.monotonic() - known < POLL_SECONDS
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ear.over.wait(), SILENCE_SECONDS if is_silent else pause)
+                pause = min(2 * pause, POLL_SECONDS)
+
+    async def _is_queued(self, prompt_id: str) -> bool:
+        queue = await self._json("/queue")
+        rows = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
+        return any(prompt_id in row[1:2] for row in rows)
+
+    async def download(self, output: Output, target: Path, replace: bool = True) -> None:
         """Write one output's bytes to `target`, complete or not at all.
 
         Raises:
+            FileExistsError: something is there, and `replace` is false.
             NotReachableError: ComfyUI went away.
             RunFailedError: it does not hand the file out.
         """
@@ -305,92 +343,44 @@ class Client:
                 with part.open("wb") as file:
                     async for piece in response.content.iter_chunked(1 << 20):
                         file.write(piece)
-            part.rename(target)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if replace:
+                part.rename(target)
+            else:
+                _rename_new(part, target)
         finally:
             part.unlink(missing_ok=True)
 
 
-async def _listen(socket: aiohttp.ClientWebSocketResponse, prompt_id: str, graph: Graph, report: Report) -> None:
-    """Report progress until the prompt ends or the socket does; the history then tells how it ended."""
-    async for message in socket:
-        if message.type != aiohttp.WSMsgType.TEXT:
-            continue  # Binary messages are previews.
-        event = json.loads(message.data)
-        kind, data = event.get("type"), event.get("data") or {}
-        if data.get("prompt_id") != prompt_id:
-            continue
-        if kind in ("execution_success", "execution_error", "execution_interrupted"):
-            return
-        node = data.get("node")
-        if kind == "executing" and node is None:
-            return
-        if kind in ("executing", "progress") and node is not None:
-            name = str(graph.get(str(node), {}).get("class_type", node))
-            report(Progress(str(node), name, data.get("value"), data.get("max")))
+def _rename_new(part: Path, target: Path) -> None:
+    """Give a file its name unless something has it, also when another process is at the same moment."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        part.rename(target)
 
 
-def _result(prompt_id: str, entry: Mapping[str, Any], graph: Graph) -> Result:
-    status = entry.get("status") or {}
-    events: list[tuple[str, dict[str, Any]]] = [(str(m[0]), m[1]) for m in status.get("messages", [])]
-    for kind, data in events:
-        node = f"node {data.get('node_id')} ({data.get('node_type')})"
-        if kind == "execution_error":
-            reason = f"{data.get('exception_type')}: {str(data.get('exception_message', '')).strip()}"
-            raise RunFailedError(f"{node} failed with {reason}. ComfyUI's log has the whole traceback")
-        if kind == "execution_interrupted":
-            raise RunFailedError(f"the workflow was interrupted at {node}; run it again if that was not meant")
-    if status and not status.get("completed", True):
-        raise RunFailedError(f"ComfyUI ended prompt {prompt_id} with status {status.get('status_str')}; see its log")
-    cached = {str(node) for kind, data in events if kind == "execution_cached" for node in data.get("nodes", [])}
-    return Result(prompt_id, outputs(entry), bool(graph) and cached >= set(graph))
-
-
-def target(folder: Path, output: Output, prompt_id: str) -> Path:
-    """Where an output is saved under `folder`: its own path, or beside it with the prompt's id if that is taken.
-
-    Raises:
-        RunFailedError: the reported path leads out of the folder.
-    """
-    path = PurePosixPath(output.path)
-    if path.is_absolute() or ".." in path.parts or not output.filename:
-        raise RunFailedError(f"ComfyUI reports the file {output.path!r}, which leads out of the folder; not saved")
-    wanted = folder / path
-    return wanted.with_name(f"{wanted.stem}.{prompt_id[:8]}{wanted.suffix}") if wanted.exists() else wanted
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A run as the command tells it."""
-
-    result: Result
-    saved: tuple[Path, ...]
-    seconds: float
-
-
-async def run(
-    url: str,
-    graph: Graph,
-    timeout: float,
-    save: Path | None,
-    report: Report,
-    files: Mapping[tuple[str, str], Path] | None = None,
-) -> Ran:
-    """Run `graph` at `url` and, with `save`, download its outputs into that folder.
-
-    `files` are uploaded first: (node, input) -> the file whose name goes there.
-    """
-    started = time.monotonic()
-    async with Client(url) as client:
-        await put_files(client, graph, files or {})
-        result = await client.run(graph, timeout, report)
-        seconds = time.monotonic() - started
-        saved = []
-        for output in result.outputs if save is not None else ():
-            assert save is not None
-            path = target(save, output, result.prompt_id)
-            await client.download(output, path)
-            saved.append(path)
-    return Ran(result, tuple(saved), seconds)
+def _read(text: str, prompt_id: str, graph: Graph, report: Report) -> bool:
+    """Report what an event says; tells whether the prompt is over."""
+    event = json.loads(text)
+    kind, data = event.get("type"), event.get("data") or {}
+    if data.get("prompt_id") != prompt_id:
+        return False
+    node = data.get("node")
+    if kind in ("execution_success", "execution_error", "execution_interrupted"):
+        return True
+    if kind == "executing" and node is None:
+        return True
+    if kind in ("executing", "progress") and node is not None:
+        name = str(graph.get(str(node), {}).get("class_type", node))
+        report(Progress(str(node), name, data.get("value"), data.get("max")))
+    return False
 
 
 async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:

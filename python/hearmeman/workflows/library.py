@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import json
 import re
@@ -86,6 +87,8 @@ class Workflow:
     """Name for --set -> a choice among whole changes."""
     about: str = ""
     """A sentence or two: what it is for, and what to mind."""
+    is_own: bool = False
+    """Whether it is a file of the user's and no entry of the index."""
 
     def needs(self, chosen: Mapping[str, str]) -> tuple[str, ...]:
         """Catalogue ids of the models that it needs with these choices."""
@@ -178,6 +181,27 @@ def find(workflows: Mapping[str, Workflow], name: str) -> Workflow:
     raise UnknownWorkflowError(f"no workflow is named {name}{_nearest(name, workflows)}")
 
 
+def own(path: Path) -> Workflow:
+    """A graph of one's own, by the path of its file: every value in it can be set as NODE.INPUT.
+
+    Raises:
+        LibraryError: there is no such file, or it is not in API format.
+    """
+    workflow = Workflow(path.name, path.stem, path, (), {}, {}, is_own=True)
+    inputs = {
+        f"{node}.{name}": Parameter(((node, name),), f"{entry['class_type']}'s")
+        for node, entry in graph(workflow).items()
+        for name, value in entry["inputs"].items()
+        if not isinstance(value, list | dict)
+    }
+    return dataclasses.replace(workflow, inputs=inputs)
+
+
+def is_path(name: str) -> bool:
+    """Tell whether `name` is a path and not a workflow's name."""
+    return "/" in name or name.lower().endswith(".json")
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
@@ -193,16 +217,14 @@ def graph(workflow: Workflow) -> Graph:
         LibraryError: the file is missing, not JSON, or an input of the index names what the graph lacks.
     """
     try:
-        loaded = json.loads(workflow.file.read_text(encoding="utf-8"))
+        loaded: Graph = json.loads(workflow.file.read_text(encoding="utf-8"))
     except OSError as error:
         raise LibraryError(f"workflow {workflow.name}: cannot read {workflow.file} ({error.strerror})") from error
     except ValueError as error:
         raise LibraryError(f"workflow {workflow.name}: {workflow.file} is not JSON: {error}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(n, dict) and "class_type" in n for n in loaded.values()):
-        message = (
-            f"workflow {workflow.name}: {workflow.file} is not in API format: save it with Export (API) in ComfyUI"
-        )
-        raise LibraryError(message)
+    wrong = _not_api(loaded)
+    if wrong:
+        raise LibraryError(f"workflow {workflow.name}: {workflow.file} {wrong}")
     for key, parameter in workflow.inputs.items():
         for node, name in parameter.places:
             if node not in loaded or name not in loaded[node].get("inputs", {}):
@@ -210,6 +232,25 @@ def graph(workflow: Workflow) -> Graph:
                     f"workflow {workflow.name}: input {key} names {name} of node {node}, which is not in it"
                 )
     return loaded
+
+
+def _not_api(loaded: object) -> str:
+    """Say why something is no graph in API format; empty if it is one."""
+    way = "in ComfyUI open it and choose Workflow > Export (API), which saves another file, and give that one"
+    if not isinstance(loaded, dict):
+        return f"is no workflow: {way}"
+    if isinstance(loaded.get("nodes"), list):
+        return f"is in the format of ComfyUI's editor, which ComfyUI itself cannot run: {way}"
+    if set(loaded) == {"prompt"} or isinstance(loaded.get("prompt"), dict):
+        return 'is a request with the graph in it: give the graph alone, which is what stands under "prompt"'
+    if not loaded:
+        return "is empty"
+    for node, entry in loaded.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
+            return f"is not in API format, since {node!r} is no node with a class_type: {way}"
+        if not isinstance(entry.get("inputs"), dict):
+            return f"is not in API format, since node {node} has no inputs: {way}"
+    return ""
 
 
 def chosen(workflow: Workflow, settings: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -239,6 +280,17 @@ def choose(graph: Graph, workflow: Workflow, options: Mapping[str, str]) -> Grap
     return result
 
 
+_FORMATS = {
+    "mp4": "video/h264-mp4",
+    "h264-mp4": "video/h264-mp4",
+    "video/mp4": "video/h264-mp4",
+    "webm": "video/webm",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+"""What people call a film's format -> what VHS_VideoCombine calls it."""
+
+
 def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
     """A copy of `graph` with each `key=value` put where the index says; a value takes the type of the one it replaces.
 
@@ -255,7 +307,9 @@ def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
                 f"{workflow.name} has no input {key}{_nearest(key, [*workflow.inputs, *workflow.choices])}"
             )
         for node, name in workflow.inputs[key].places:
-            result[node]["inputs"][name] = _parse(key, text, result[node]["inputs"][name])
+            old = result[node]["inputs"][name]
+            is_film = key == "format" and isinstance(old, str) and "/" in old
+            result[node]["inputs"][name] = _parse(key, _FORMATS.get(text.lower(), text) if is_film else text, old)
     return result
 
 

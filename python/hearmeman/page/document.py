@@ -1,0 +1,100 @@
+"""The page as one HTML document, which says all that it knows without a script too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hearmeman.page import sections, work
+from hearmeman.page.html import Html, tag
+
+SECTIONS: dict[str, Callable[[sections.Found], Html]] = {
+    "top": sections.top,
+    "problems": sections.problems,
+    "comfyui": work.comfyui,
+    "models": work.models,
+    "sync": work.sync,
+    "voices": work.voices,
+    "start": sections.start,
+    "machine": sections.machine,
+    "doors": sections.doors,
+    "processes": sections.processes,
+    "logs": sections.logs,
+    "about": sections.about,
+}
+"""Every part of the page by its id, in the order in which it is read."""
+_COLUMNS = (
+    ("comfyui",),
+    ("models", "sync", "voices", "start"),
+    ("machine", "doors", "processes"),
+    ("logs",),
+    ("about",),
+)
+"""Sections that stand below each other; the two long lists stand side by side where there is room."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store, no-transform",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+STATIC = Path(__file__).with_name("static")
+REFRESH_SECONDS = 10
+"""How often a browser without a script loads the page again."""
+
+
+def render(found: sections.Found) -> dict[str, Html]:
+    """Render every section."""
+    return {name: make(found) for name, make in SECTIONS.items()}
+
+
+def document(parts: dict[str, Html], found: sections.Found, mark: str, acts: bool) -> str:
+    """Put the page together; `mark` is where the stream goes on, `acts` whether this visitor may start something."""
+    grid = [tag("div", *(parts[name] for name in names), class_="column") for names in _COLUMNS]
+    state = found["state"]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{state['headline']} · {found['boot'].get('pod') or 'pod'} · hearmeman"),
+        tag("link", rel="icon", href="/static/icon.svg", type="image/svg+xml"),
+        tag("link", rel="stylesheet", href="/static/page.css"),
+        tag("script", "", src="/static/page.js", defer=True),
+        tag("noscript", tag("meta", http_equiv="refresh", content=str(REFRESH_SECONDS))),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the state", href="#main", class_="skip"),
+        parts["top"],
+        tag("p", "", id="connection", role="status", hidden=True),
+        tag("main", parts["problems"], tag("div", *grid, class_="grid"), id="main", tabindex="-1"),
+        tag("footer", tag("p", _footer(acts))),
+        class_="acts" if acts else "looks",
+        data_mark=mark,
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}"
+
+
+def _footer(acts: bool) -> str:
+    if acts:
+        return "This page looks and does not count as use: a pod that is idle stays idle."
+    return "This page only shows: restarting and speaking need ACCESS_TOKEN, or a visitor on the pod itself."
+
+
+def note(title: str, text: str) -> str:
+    """Render a small page that says one thing."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("title", title),
+        tag("link", rel="stylesheet", href="/static/page.css"),
+    )
+    content = tag("main", tag("h1", title), tag("p", text), tag("p", tag("a", "Back to the pod's page", href="/")))
+    return f"<!doctype html>\n{tag('html', head, tag('body', content, class_='small'), lang='en')}"

@@ -1,0 +1,117 @@
+// Keeps the page fresh: takes sections from the stream, or asks for them where a proxy holds the stream back.
+"use strict";
+(() => {
+  const SILENCE = 20000, POLL = 3000, BACK = 60000;
+  let mark = document.body.dataset.mark, source = null, heard = 0, polling = false, since = 0;
+
+  // Changes `old` into `fresh` where they differ, so that focus, open details and what is typed stay.
+  function morph(old, fresh) {
+    if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) { old.replaceWith(fresh); return; }
+    if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
+    if (old.nodeType !== Node.ELEMENT_NODE || old.hasAttribute("data-keep")) return;
+    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
+    }
+    const keyed = new Map([...old.children].filter(c => c.dataset.key).map(c => [c.dataset.key, c]));
+    let place = old.firstChild;
+    for (const next of [...fresh.childNodes]) {
+      const same = next.nodeType === Node.ELEMENT_NODE && next.dataset.key ? keyed.get(next.dataset.key) : null;
+      if (same) {
+        keyed.delete(next.dataset.key);
+        if (same === place) place = place.nextSibling; else old.insertBefore(same, place);
+        morph(same, next);
+      } else if (place && !(place.dataset && place.dataset.key) && !(next.dataset && next.dataset.key)) {
+        const now = place;
+        place = place.nextSibling;
+        morph(now, next);
+      } else old.insertBefore(next, place);
+    }
+    while (place) { const gone = place; place = place.nextSibling; gone.remove(); }
+  }
+
+  function take(parts) {
+    for (const [id, html] of Object.entries(parts)) {
+      const old = document.getElementById(id);
+      const fresh = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
+      if (!old || !fresh) continue;
+      const log = old.querySelector(".tall");
+      const follows = log && log.scrollTop + log.clientHeight > log.scrollHeight - 30;
+      morph(old, fresh);
+      if (follows) log.scrollTop = log.scrollHeight;
+      if (id === "top") document.title = document.querySelector("h1").textContent + " · " + document.querySelector(".pod").textContent + " · hearmeman";
+    }
+  }
+
+  function say(text) {
+    const line = document.getElementById("connection");
+    if (line.textContent !== text) line.textContent = text;
+    line.hidden = !text;
+  }
+
+  function listen() {
+    if (source) source.close();
+    heard = Date.now();
+    source = new EventSource("/events?since=" + encodeURIComponent(mark));
+    source.addEventListener("sections", event => {
+      heard = Date.now(); mark = event.lastEventId; polling = false; say(""); take(JSON.parse(event.data));
+    });
+    source.addEventListener("ping", () => { heard = Date.now(); polling = false; say(""); });
+    // The browser goes on by itself while readyState is CONNECTING; a refusal ends it.
+    source.onerror = () => { if (source && source.readyState === EventSource.CLOSED) fall(); };
+  }
+
+  function fall() {
+    if (source) source.close();
+    source = null;
+    if (!polling) { polling = true; since = Date.now(); poll(); }
+  }
+
+  async function poll() {
+    if (!polling || document.hidden) { polling = false; return; }
+    try {
+      const answer = await fetch("/sections?since=" + encodeURIComponent(mark), { headers: { Accept: "application/json" } });
+      if (answer.status === 401) { location.reload(); return; }
+      if (!answer.ok) throw new Error(String(answer.status));
+      const found = await answer.json();
+      mark = found.mark; take(found.sections); say("");
+    } catch { say("The pod does not answer. This page goes on asking."); }
+    if (Date.now() - since > BACK) { polling = false; listen(); return; }
+    setTimeout(poll, POLL);
+  }
+
+  setInterval(() => { if (source && Date.now() - heard > SILENCE) fall(); }, 2000);
+  // A tab that nobody sees asks for nothing.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { if (source) source.close(); source = null; polling = false; } else if (!source && !polling) listen();
+  });
+  addEventListener("pagehide", () => { if (source) source.close(); source = null; });
+  addEventListener("pageshow", event => { if (event.persisted) listen(); });
+
+  document.addEventListener("submit", async event => {
+    const form = event.target, button = form.querySelector("button[type=submit]");
+    if (!form.action.includes("/actions/")) return;
+    event.preventDefault();
+    if (button.dataset.confirm && !confirm(button.dataset.confirm)) return;
+    const told = form.querySelector(".answer");
+    button.disabled = true;
+    if (told) told.textContent = "One moment …";
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" } });
+      if ((answer.headers.get("Content-Type") || "").startsWith("audio/")) {
+        const sound = document.createElement("audio");
+        sound.controls = true;
+        sound.src = URL.createObjectURL(await answer.blob());
+        told.replaceChildren(sound);
+        sound.play().catch(() => {});
+      } else {
+        const said = await answer.json();
+        if (told) told.textContent = said.message; else if (!said.ok) alert(said.message);
+      }
+    } catch { if (told) told.textContent = "The pod did not answer."; } finally { button.disabled = false; }
+  });
+
+  const log = document.querySelector(".tall");
+  if (log) log.scrollTop = log.scrollHeight;
+  if (!document.hidden) listen();
+})();

@@ -1,0 +1,137 @@
+"""Sends the page's changes to any number of tabs: one reader looks at the pod, every tab takes what it has not yet seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from hearmeman.log import log
+from hearmeman.page import document
+from hearmeman.page.html import Html
+
+TICK_SECONDS = 1.0
+PING_SECONDS = 10.0
+"""Well within the 100 seconds after which proxies cut what is silent, and the 20 after which the page asks by itself."""
+STUCK_SECONDS = 30.0
+"""A tab that takes nothing for so long is cut off; it comes back by itself."""
+MOST_STREAMS = 200
+PADDING = ":" + " " * 2048 + "\n"
+"""Some proxies and browsers hold back the first bytes of an answer."""
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Hub:
+    """What the page shows now, and which part changed when."""
+
+    def __init__(self, look: Callable[[], dict[str, Any]]) -> None:
+        self._look = look
+        self.found: dict[str, Any] = {}
+        self.parts: dict[str, Html] = {}
+        self._changed: dict[str, int] = {}
+        self._number = 0
+        self._epoch = secrets.token_hex(4)
+        self._at = float("-inf")
+        self._lock = asyncio.Lock()
+        self._news = asyncio.Condition()
+        self.streams = 0
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def mark(self) -> str:
+        """What a tab that has seen all of this gives back to go on from here."""
+        return f"{self._epoch}-{self._number}"
+
+    async def fresh(self) -> None:
+        """Look at the pod unless that was done a moment ago."""
+        async with self._lock:
+            if time.monotonic() - self._at >= TICK_SECONDS / 2:
+                await self._read()
+
+    async def _read(self) -> None:
+        found = await asyncio.to_thread(self._look)
+        parts = document.render(found)
+        self._at = time.monotonic()
+        changed = [name for name, html in parts.items() if self.parts.get(name) != html]
+        self.found, self.parts = found, parts
+        if changed:
+            self._number += 1
+            self._changed.update(dict.fromkeys(changed, self._number))
+            async with self._news:
+                self._news.notify_all()
+
+    def since(self, mark: str) -> dict[str, Html]:
+        """Give the sections that changed after `mark`; all of them where that is not of this process."""
+        epoch, _, number = mark.partition("-")
+        seen = int(number) if epoch == self._epoch and number.isdigit() else -1
+        return {name: html for name, html in self.parts.items() if self._changed.get(name, 0) > seen}
+
+    async def _keep_reading(self) -> None:
+        while self.streams:
+            try:
+                await self.fresh()
+            except Exception as error:  # One look that fails must not freeze every tab for good.
+                log("page.look_failed", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(TICK_SECONDS)
+        self._reading = None
+
+    async def close(self, app: web.Application) -> None:
+        """Look no more."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def poll(self, request: web.Request) -> web.Response:
+        """Answer what changed, for tabs that no stream reaches."""
+        await self.fresh()
+        found = {"mark": self.mark, "sections": self.since(request.query.get("since", ""))}
+        return web.json_response(found, headers={"Cache-Control": "no-store"})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Stream the changes until the tab goes."""
+        if self.streams >= MOST_STREAMS:
+            return web.json_response(
+                {"error": "too many tabs look at this pod"}, status=503, headers={"Retry-After": "30"}
+            )
+        answer = web.StreamResponse(headers=HEADERS)
+        # A slow tab holds back one change and no more: what it has not taken yet is sent as it is by then.
+        answer.enable_chunked_encoding()
+        await answer.prepare(request)
+        self.streams += 1
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._keep_reading())
+        mark = request.headers.get("Last-Event-ID") or request.query.get("since", "")
+        try:
+            await self._send(answer, f"{PADDING}retry: 3000\n\n")
+            while True:
+                async with self._news:
+                    if not self.since(mark):
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._news.wait(), PING_SECONDS)
+                parts, mark_now = self.since(mark), self.mark
+                if parts:
+                    await self._send(answer, f"id: {mark_now}\nevent: sections\ndata: {json.dumps(parts)}\n\n")
+                    mark = mark_now
+                else:
+                    await self._send(answer, "event: ping\ndata: {}\n\n")
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self.streams -= 1
+        return answer
+
+    @staticmethod
+    async def _send(answer: web.StreamResponse, text: str) -> None:
+        async with asyncio.timeout(STUCK_SECONDS):
+            await answer.write(text.encode())

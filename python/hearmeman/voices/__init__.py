@@ -1,0 +1,1 @@
+"""The voices that a person adds to the voice APIs, as a command."""

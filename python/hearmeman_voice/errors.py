@@ -1,0 +1,144 @@
+"""What an API answers when it cannot do what it is asked: OpenAI's error shape, and headers that say when to try again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 30.0
+"""Seconds that Retry-After names at most: OpenAI's client gives up at once when it is asked to wait for long."""
+
+
+class ApiError(HTTPException):
+    """An answer that is an error; FastAPI lets it pass wherever it is raised, since it is one of its own kind.
+
+    Its body is `{"error": {message, type, param, code}}`, source: OpenAI's API reference, "Error codes".
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        useless: bool = False,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+        """Seconds after which it is worth another try."""
+        self.useless = useless
+        """Whether the same request will fail again however often it is sent, though its status suggests otherwise."""
+
+    def body(self) -> dict[str, Any]:
+        """Give OpenAI's error object, and `detail` for clients of other servers."""
+        return {"error": self.error(), "detail": self.message}
+
+    def error(self) -> dict[str, Any]:
+        """Give what stands under `error`."""
+        return {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
+
+    def advice(self) -> dict[str, str]:
+        """Give the headers that OpenAI's client and others obey."""
+        found: dict[str, str] = {}
+        if self.retry_after is not None:
+            wait = min(max(self.retry_after, 0.1), LONGEST_WAIT)
+            found |= {"Retry-After": str(math.ceil(wait)), "Retry-After-Ms": str(round(wait * 1000))}
+        if self.useless:
+            found["X-Should-Retry"] = "false"
+        return found
+
+
+def _kind(status: int) -> str:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def disk_error(problem: OSError) -> ApiError:
+    """Say why a file could not be written."""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ApiError(
+            507, "the pod's disk is full: delete files or voices, then try again", code="disk_full", useless=True
+        )
+    if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ApiError(507, f"the folder cannot be written: {problem.strerror}", code="read_only", useless=True)
+    return ApiError(500, f"the disk failed: {problem.strerror or problem}", code="disk_failed")
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app an answer of this shape."""
+
+    async def own(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return JSONResponse(error.body(), error.status, error.advice())
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        found = _from_validation(error)
+        return JSONResponse(found.body(), found.status)
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        found = ApiError(error.status_code, _sentence(error), code=_code(error.status_code))
+        return JSONResponse(found.body(), found.status, error.headers)
+
+    async def disk(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, OSError)
+        found = disk_error(error)
+        log.error("%s", found.message)
+        return JSONResponse(found.body(), found.status, found.advice())
+
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        found = ApiError(500, "an error of this server; its log says more", code="internal_error")
+        return JSONResponse(found.body(), found.status)
+
+    app.add_exception_handler(ApiError, own)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(OSError, disk)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _from_validation(error: RequestValidationError) -> ApiError:
+    first: Mapping[str, Any] = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header", "openai", "devnen")]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        return ApiError(
+            400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
+    if first["type"] == "missing" and not where:
+        return ApiError(400, "a JSON body is missing; send it with Content-Type: application/json", code="missing_body")
+    name = ".".join(where) or None
+    code = {"missing": "missing_required_parameter"}.get(first["type"], "invalid_value")
+    return ApiError(400, f"{name}: {message}" if name else message, param=name, code=code)
+
+
+def _sentence(error: HTTPException) -> str:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return "there is no such address here; /docs lists them"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"this address does not take that method; it takes {allowed}"
+    return str(error.detail)
+
+
+def _code(status: int) -> str:
+    return HTTPStatus(status).phrase.lower().replace(" ", "_")

@@ -1,0 +1,59 @@
+"""Names of voices: what one may be called, where its file lies, and OpenAI's names for those that are always there."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from hearmeman_voice.refusals import VoiceError
+
+OPENAI = {
+    "alloy": "female",
+    "ash": "male",
+    "ballad": "male",
+    "cedar": "male",
+    "coral": "female",
+    "echo": "male",
+    "fable": "male",
+    "marin": "female",
+    "nova": "female",
+    "onyx": "male",
+    "sage": "calm_female",
+    "shimmer": "calm_female",
+    "verse": "male",
+}
+"""The names that OpenAI's clients ask for, and the voice of the image that answers to each."""
+
+_NAME = re.compile(r"\w[\w .@()'-]{0,79}")
+
+
+class BadName(VoiceError):
+    """No voice can be called that."""
+
+
+def check_name(name: str) -> str:
+    """The name in its composed form. Raises: BadName."""
+    composed = unicodedata.normalize("NFC", name).strip()
+    if not _NAME.fullmatch(composed) or composed.endswith(".") or composed.lower() == "default":
+        raise BadName(
+            f"no voice can be called {name[:60]!r}: up to 80 letters, digits, blanks and . _ - @ ( ) ', "
+            "beginning with a letter or digit; default is the name of the voice that is chosen as such"
+        )
+    return composed
+
+
+def safe_child(base: Path, name: str) -> Path:
+    """The path of a file called `name` that lies in `base` itself, wherever a link of that name would lead.
+
+    Raises: BadName when it would be elsewhere, or no file system could hold it.
+    """
+    if not name or name in {".", ".."} or any(sign in name for sign in "/\\\0"):
+        raise BadName(f"{name[:60]!r} is no name of a file")
+    try:
+        if len(name.encode()) > 200:
+            raise BadName(f"{name[:60]!r}… is too long for the name of a file")
+    except UnicodeEncodeError as problem:
+        raise BadName(f"{name[:60]!r} is no name of a file") from problem
+    path = base / name
+    if path.is_symlink():
+        raise BadName(f"{name[:60]!r} is a link, which may lead anywhere")
+    return path

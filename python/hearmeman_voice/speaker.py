@@ -1,0 +1,282 @@
+"""One engine, one bounded queue, one worker: who waits, who speaks, who is sent away, and when the memory goes back."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hearmeman_voice import text
+from hearmeman_voice.audio import Edges
+from hearmeman_voice.engine import Request, Samples, Spec, check_values, language_of
+from hearmeman_voice.process import Process
+from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused, VoiceError
+
+__all__ = ["Broken", "Failed", "Full", "NotReady", "Refused", "Speaker"]
+
+log = logging.getLogger(__name__)
+
+JOB_SECONDS = 900.0
+"""How long one request may be spoken, from when its turn comes."""
+
+
+@dataclass
+class _Job:
+    """A request in the queue, and what becomes of it."""
+
+    request: Request
+    chunks: list[str]
+    loop: asyncio.AbstractEventLoop
+    out: asyncio.Queue[Samples | Exception | None] = field(default_factory=asyncio.Queue)
+    left: threading.Event = field(default_factory=threading.Event)
+    samples: int = 0
+    """How much of it is made."""
+
+    def put(self, item: Samples | Exception | None) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
+        except RuntimeError:
+            # The loop is closed: nobody listens any more.
+            self.left.set()
+
+
+class Speaker:
+    """Speaks what it is asked for, one request after another, in the engine's own process."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        queue_length: int = 16,
+        idle_unload_seconds: float = 0.0,
+        job_seconds: float = JOB_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = spec.make()
+        """What it can do; it is never loaded in this process."""
+        self._spec, self._length, self._idle, self._limit, self._clock = (
+            spec,
+            queue_length,
+            idle_unload_seconds,
+            job_seconds,
+            clock,
+        )
+        self._jobs: deque[_Job] = deque()
+        self._change = threading.Condition()
+        self._process: Process | None = None
+        self._speaking: _Job | None = None
+        self._loading_since: float | None = None
+        self._was_loaded = False
+        self._is_closed = False
+        self._broken: str | None = None
+        self._last = 1.0
+        self._weights: str | None = None
+        self._thread = threading.Thread(target=self._work, name="speaker", daemon=True)
+        self.measured: Callable[[float, float], None] = lambda work, sound: None
+        """Told, after each request, the seconds of work and the seconds of sound."""
+        self.broken = threading.Event()
+        """Set when the engine cannot go on: the server should end, and be started again."""
+
+    def start(self) -> None:
+        """Load the engine, and begin to work, beside the caller."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop what is being spoken, end the engine's process, and wait for both."""
+        with self._change:
+            self._is_closed = True
+            if self._speaking:
+                self._speaking.left.set()
+            self._change.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def state(self) -> dict[str, Any]:
+        """How it is, for /health and measures. Asking is no use of the engine."""
+        process = self._process
+        if process:
+            self._weights = process.about.weights or self._weights
+        loading = self._loading_since
+        return {
+            "name": self.engine.name,
+            "version": self.engine.version,
+            "weights": self._weights,
+            "loaded": process is not None and loading is None,
+            "loading": not self._was_loaded and self._broken is None,
+            "progress": self._progress(),
+            "broken": self._broken,
+            "queue": self._length,
+            "waiting": len(self._jobs),
+            "in_flight": int(self._speaking is not None),
+            "vram": process.about.vram if process else 0,
+            "pid": process.pid if process and loading is None else None,
+        }
+
+    async def speak(self, request: Request) -> AsyncGenerator[Samples, None]:
+        """Speak a text of any length: blocks of shape (samples,) at the engine's rate. Leaving it stops the engine.
+
+        The first sentence is given while the second is made. Raises: Full, NotReady, Broken, Failed, Refused.
+        """
+        job = self._enter(self.check(request))
+        try:
+            while (item := await job.out.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._leave(job)
+
+    def check(self, request: Request) -> Request:
+        """The request as the engine takes it: clean text, its own language code. Raises: Refused."""
+        check_values(request)
+        cleaned = text.clean(request.text)
+        if not text.speakable(cleaned):
+            raise Refused("input", "there is nothing in this text that can be spoken", "nothing_to_speak")
+        return replace(request, text=cleaned, language=language_of(self.engine, request.language))
+
+    def _enter(self, request: Request) -> _Job:
+        if self._broken:
+            raise Broken(self._broken)
+        if not self._was_loaded:
+            missing = self.engine.missing()
+            raise NotReady(f"{self.engine.name} cannot speak yet: {self._progress()}", self._progress(), bool(missing))
+        chunks = text.split(request.text, self.engine.limit(request.language), request.language)
+        job = _Job(request, chunks, asyncio.get_running_loop())
+        with self._change:
+            # Who speaks has left the queue, who could speak at once does not count as waiting.
+            room = self._length + (self._speaking is None)
+            if len(self._jobs) >= room:
+                wait = min(max(self._last * len(self._jobs) / 2, 1.0), 20.0)
+                raise Full(
+                    f"{len(self._jobs)} requests wait already, the most that may; try again in a moment", round(wait)
+                )
+            self._jobs.append(job)
+            self._change.notify_all()
+        return job
+
+    def _leave(self, job: _Job) -> None:
+        job.left.set()
+        with self._change:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+    def _progress(self) -> str:
+        if self._broken:
+            return self._broken
+        if not self._was_loaded and (missing := self.engine.missing()):
+            return missing
+        since = self._loading_since
+        if since is not None:
+            return f"the model is being loaded, since {self._clock() - since:.0f} s"
+        return "ready" if self._was_loaded else "the model will be loaded next"
+
+    def _work(self) -> None:
+        try:
+            if not self._await_files():
+                return
+            self._load(lambda: self._is_closed)
+            while job := self._next():
+                self._do(job)
+                with self._change:
+                    self._speaking = None
+        except VoiceError as problem:
+            self._break(problem)
+        except Exception as problem:
+            log.exception("the worker failed")
+            self._break(problem)
+        finally:
+            self._unload()
+
+    def _await_files(self) -> bool:
+        """Wait until the weights are there, which another process fetches; False once closed."""
+        while self.engine.missing():
+            with self._change:
+                if self._change.wait_for(lambda: self._is_closed, timeout=2.0):
+                    return False
+        return not self._is_closed
+
+    def _load(self, left: Callable[[], bool]) -> None:
+        self._loading_since = self._clock()
+        self._process = Process(self._spec)
+        self._process.start()
+        self._process.load(left)
+        self._loading_since = None
+        self._was_loaded = True
+        log.info("%s %s is loaded, %.1f s", self.engine.name, self.engine.version, self._process.about.load_seconds)
+
+    def _unload(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            self._weights = process.about.weights or self._weights
+            process.end()
+
+    def _next(self) -> _Job | None:
+        """Wait for a job; meanwhile take in what the process says, and end it when it is idle for long. None: closed."""
+        since = self._clock()
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._is_closed or self._jobs, timeout=0.5)
+                if self._is_closed:
+                    return None
+                if self._jobs:
+                    self._speaking = self._jobs.popleft()
+                    return self._speaking
+            if self._process:
+                self._process.listen()
+                if self._idle and self._clock() - since >= self._idle:
+                    log.info("%s was idle for %.0f s: its memory goes back", self.engine.name, self._idle)
+                    self._unload()
+
+    def _do(self, job: _Job) -> None:
+        began = self._clock()
+        until = began + self._limit
+
+        def over() -> bool:
+            return job.left.is_set() or self._is_closed or self._clock() > until
+
+        try:
+            if self._process is None:
+                self._load(lambda: self._is_closed)
+                until += self._clock() - began
+            self._speak(job, over)
+            if not job.left.is_set() and over():
+                raise Failed(f"this took longer than {self._limit:.0f} s and was stopped; send the text in parts")
+        except Broken as problem:
+            job.put(problem)
+            raise
+        except VoiceError as problem:
+            job.put(problem)
+        else:
+            job.put(None)
+            self._last = self._clock() - began
+            self.measured(self._last, job.samples / self.engine.rate)
+
+    def _speak(self, job: _Job, over: Callable[[], bool]) -> None:
+        assert self._process
+        for chunk in job.chunks:
+            edges = Edges(self.engine.rate)
+            for block in self._process.speak(replace(job.request, text=chunk), over):
+                job.samples += len(block)
+                if len(ready := edges.write(block)):
+                    job.put(ready)
+            if over():
+                return
+            if len(rest := edges.finish()):
+                job.put(rest)
+        if not job.samples:
+            raise Refused(
+                "input", f"{self.engine.name} finds nothing in this text that it can speak", "nothing_to_speak"
+            )
+
+    def _break(self, problem: Exception) -> None:
+        with self._change:
+            self._broken = str(problem)
+            jobs = [*self._jobs, *([self._speaking] if self._speaking else [])]
+            self._jobs.clear()
+            self._speaking = None
+        for job in jobs:
+            job.put(Broken(self._broken))
+        log.error("%s: %s", self.engine.name, self._broken)
+        self.broken.set()

@@ -1,0 +1,251 @@
+"""`xtts-vo-gen`: lines of a script to WAV files, spoken by a pod's voice API."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hearmeman_voice.remote import Remote, RemoteError, UnreachableError
+
+SOUND = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm"}
+"""Names that end so are recordings and no speakers."""
+_UNKNOWN = 0x7FFFFFF0
+"""From here on a length in a WAV's header means that it was not known."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file of a batch."""
+
+    file: str
+    text: str
+    status: str
+    """made, kept (it was there) or failed."""
+    error: str = ""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command."""
+    made = argparse.ArgumentParser(
+        prog="xtts-vo-gen",
+        description="Speaks text or a script through a pod's XTTS or Chatterbox API and writes WAV files.",
+        epilog="ACCESS_TOKEN in the environment opens the gate of a pod that has one. Exit codes: 0 all made, 1 nothing made, "
+        "2 wrong usage, 3 some lines failed; the same command goes on where it stopped.",
+        allow_abbrev=False,
+    )
+    made.add_argument("text", metavar="TEXT", nargs="?", help="text to speak")
+    made.add_argument("-f", "--file", type=Path, help="script: each line that is not empty becomes a file; - is stdin")
+    made.add_argument("-o", "--output", type=Path, help="WAV to write (output.wav)")
+    made.add_argument("-d", "--output-dir", type=Path, help="folder for a script's files (vo-output)")
+    made.add_argument("-s", "--speaker", default="female", help="a speaker's name, or a recording to upload (female)")
+    made.add_argument("-l", "--language", default="en", help="language code (en)")
+    made.add_argument("-p", "--prefix", default="line", help="how a script's files begin: PREFIX_001.wav (line)")
+    made.add_argument("--stream", action="store_true", help="write the WAV to stdout while it is spoken")
+    made.add_argument("--list-speakers", action="store_true", help="print the server's speakers")
+    made.add_argument("--list-languages", action="store_true", help="print the server's languages")
+    made.add_argument("--url", help="the API's address (VOICE_URL, or http://127.0.0.1:8020)")
+    made.add_argument("--force", action="store_true", help="with --file: make again what is there")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the command; its exit code."""
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    _check(arguments, args)
+    url = args.url or environ.get("VOICE_URL") or "http://127.0.0.1:8020"
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        arguments.error(f"--url {url}: it must be an address such as http://127.0.0.1:8020")
+    remote = Remote(url.rstrip("/"), environ.get("ACCESS_TOKEN", "").strip(), say=_note)
+    try:
+        return _run(args, remote)
+    except RemoteError as error:
+        print(f"xtts-vo-gen: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The player was closed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        print(f"xtts-vo-gen: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("xtts-vo-gen: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 1
+
+
+def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    chosen = [
+        name
+        for name, given in (
+            ("TEXT", args.text is not None),
+            ("--file", args.file is not None),
+            ("--list-speakers", args.list_speakers),
+            ("--list-languages", args.list_languages),
+        )
+        if given
+    ]
+    if len(chosen) != 1:
+        arguments.error("give one of TEXT, --file, --list-speakers and --list-languages" + _found(chosen))
+    if args.stream and (args.text is None or args.output or args.json):
+        arguments.error("--stream writes the sound of TEXT to stdout: it goes with no --file, --output and --json")
+    if args.text is not None and args.output_dir:
+        arguments.error("--output-dir is for --file: say --output for one text")
+    if args.file is not None and args.output:
+        arguments.error("--output is for one text: say --output-dir with --file")
+    if args.text is not None and not args.text.strip():
+        arguments.error("TEXT is empty")
+    if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
+        arguments.error(f"--prefix {args.prefix}: it is the beginning of a file's name and no path")
+    if _is_recording(args.speaker) and not Path(args.speaker).is_file():
+        arguments.error(f"--speaker {args.speaker}: there is no such recording")
+    if args.file is not None and str(args.file) != "-" and not args.file.is_file():
+        arguments.error(f"--file {args.file}: there is no such file")
+
+
+def _found(chosen: Sequence[str]) -> str:
+    return f", not {' and '.join(chosen)} at once" if chosen else ""
+
+
+def _is_recording(speaker: str) -> bool:
+    return "/" in speaker or Path(speaker).suffix.lower() in SOUND
+
+
+def _run(args: argparse.Namespace, remote: Remote) -> int:
+    if args.list_speakers:
+        return _list(args.json, "speakers", {name: name for name in remote.speakers()})
+    if args.list_languages:
+        return _list(args.json, "languages", remote.languages())
+    speaker = args.speaker
+    if _is_recording(speaker):
+        speaker = remote.upload(Path(speaker), args.language)
+        _note(f"{args.speaker} is the speaker {speaker}")
+    if args.file is not None:
+        return _batch(args, remote, speaker)
+    if args.stream:
+        for piece in remote.speak(args.text, speaker, args.language, stream=True):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return 0
+    output = args.output or Path("output.wav")
+    seconds = _write(output, remote.speak(args.text, speaker, args.language))
+    if args.json:
+        print(json.dumps({"file": str(output), "seconds": seconds, "speaker": speaker}))
+    else:
+        print(f"{output}: {seconds:g} s")
+    return 0
+
+
+def _list(as_json: bool, name: str, found: Mapping[str, str]) -> int:
+    if as_json:
+        print(json.dumps({name: list(found) if name == "speakers" else dict(found)}, ensure_ascii=False))
+    else:
+        print("\n".join(key if key == code else f"{code:8} {key}" for key, code in found.items()))
+    return 0
+
+
+def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
+    """Make one file of each line; what is there of the same text, speaker and language is kept."""
+    text = sys.stdin.read() if str(args.file) == "-" else args.file.read_text(encoding="utf-8-sig")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise RemoteError(f"{args.file} holds no line that is not empty: nothing was made")
+    folder = args.output_dir or Path("vo-output")
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = folder / f".{args.prefix}.json"
+    known = _read(notes)
+    width = max(3, len(str(len(lines))))
+    outputs: list[Output] = []
+    lost = ""
+    for number, line in enumerate(lines, 1):
+        file = folder / f"{args.prefix}_{number:0{width}}.wav"
+        mark = hashlib.sha256("\0".join((line, speaker, args.language)).encode()).hexdigest()
+        if not args.force and known.get(file.name) == mark and file.is_file():
+            outputs.append(Output(str(file), line, "kept"))
+            _note(f"[{number}/{len(lines)}] {file.name}: it is there")
+            continue
+        if lost:
+            outputs.append(Output(str(file), line, "failed", lost))
+            continue
+        try:
+            seconds = _write(file, remote.speak(line, speaker, args.language))
+        except RemoteError as error:
+            lost = str(error) if isinstance(error, UnreachableError) else ""
+            outputs.append(Output(str(file), line, "failed", str(error)))
+            _note(f"[{number}/{len(lines)}] {file.name}: FAILED: {error}")
+            continue
+        known[file.name] = mark
+        _replace(notes, [json.dumps(known, indent=1).encode()])
+        outputs.append(Output(str(file), line, "made"))
+        _note(f"[{number}/{len(lines)}] {file.name}: {seconds:g} s")
+    failed = [output for output in outputs if output.status == "failed"]
+    if args.json:
+        print(json.dumps({"speaker": speaker, "outputs": [asdict(output) for output in outputs]}, ensure_ascii=False))
+    else:
+        made, kept = (sum(output.status == status for output in outputs) for status in ("made", "kept"))
+        print(f"{made} made, {kept} kept, {len(failed)} failed, in {folder}")
+    if not failed:
+        return 0
+    return 1 if len(failed) == len(outputs) else 3
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> float:
+    """Write a WAV whole, its lengths true; its seconds.
+
+    Raises:
+        RemoteError: what came is no WAV, or less of one than it says.
+    """
+    data = b"".join(pieces)
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE" or b"data" not in data[:4096]:
+        raise RemoteError("the server sent no WAV: check --url")
+    at = data.index(b"data") + 8
+    stated, there = struct.unpack("<I", data[at - 4 : at])[0], len(data) - at
+    if 0 < stated < _UNKNOWN and stated > there:
+        raise RemoteError(f"the sound broke off: {there} of {stated} bytes came")
+    if not 0 < stated < _UNKNOWN:
+        data = data[:4] + struct.pack("<I", len(data) - 8) + data[8 : at - 4] + struct.pack("<I", there) + data[at:]
+    rate = int.from_bytes(data[28:32], "little")
+    if not there or not rate:
+        raise RemoteError("the server sent a WAV without sound")
+    _replace(path, [data])
+    return round(there / rate, 2)
+
+
+def _replace(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write beside, then rename: a stopped run leaves no half file under a name that counts."""
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _read(notes: Path) -> dict[str, str]:
+    try:
+        found = json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""XTTS' API: the addresses of xtts-api-server, which SillyTavern's XTTS provider knows, and OpenAI's beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, FastAPI, Query
+from fastapi import Request as HttpRequest
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp
+
+from hearmeman_voice import reply, served
+from hearmeman_voice.engine import Request
+from hearmeman_voice.errors import ApiError
+from hearmeman_voice.metrics import Metrics
+from hearmeman_voice.openai import Lenient, Manner, Text, voice_of_file
+from hearmeman_voice.saved import Saved, inside, sweep
+from hearmeman_voice.served import AUDIO, REFUSALS, Served
+from hearmeman_voice.speaker import Speaker
+from hearmeman_voice.voices import VoiceStore
+from hearmeman_voice.voices_api import library
+
+MOST = 10_000
+"""Characters of one text: xtts-api-server knows no bound, and a long chapter is sent in one piece."""
+
+LANGUAGES = {
+    "Arabic": "ar", "Brazilian Portuguese": "pt", "Chinese": "zh-cn", "Czech": "cs", "Dutch": "nl", "English": "en",
+    "French": "fr", "German": "de", "Hindi": "hi", "Hungarian": "hu", "Italian": "it", "Japanese": "ja", "Korean": "ko",
+    "Polish": "pl", "Russian": "ru", "Spanish": "es", "Turkish": "tr",
+}  # fmt: skip
+"""XTTS v2's languages, by the names that xtts-api-server gives them."""
+
+_ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses; a slash at their end does no harm.
+
+    curl -X POST http://localhost:8020/tts_to_audio/ -H "Content-Type: application/json" \\
+      -d '{"text":"Hello world","speaker_wav":"female","language":"en"}' -o output.wav
+"""
+
+
+class Asked(Lenient):
+    """What xtts-api-server is asked for."""
+
+    text: Text = Field(description=f"what is to be spoken: 1 to {MOST} characters", examples=["Hello world"])
+    speaker_wav: str = Field("female", description="a speaker of /speakers_list", examples=["female"])
+    language: str = Field("en", description="a code of /languages", examples=["en"])
+    save_path: str | None = Field(None, description="taken, and not followed: /tts_to_file saves")
+
+
+class AskedFile(Asked):
+    """The same, for a file."""
+
+    file_name_or_path: str = Field(
+        "output.wav", description="a name in the output folder; its suffix says the format", examples=["hello.wav"]
+    )
+
+
+class TtsSettings(Lenient):
+    """How everything is spoken from now on; what is absent stays. Numbers may come as strings, as sliders send them."""
+
+    temperature: float = Field(0.75, ge=0.01, le=5.0, description="below 0.05 it is taken as 0.05")
+    speed: float = Field(1.0, ge=0.25, le=4.0)
+    length_penalty: float = Field(1.0, ge=0.0, le=10.0)
+    repetition_penalty: float = Field(5.0, ge=0.1, le=20.0)
+    top_p: float = Field(0.85, ge=0.0, le=1.0)
+    top_k: int = Field(50, ge=0, le=1000)
+    enable_text_splitting: bool = Field(True, description="taken; long text is always split")
+    stream_chunk_size: int = Field(100, ge=1, le=1000, description="taken; blocks leave as they are made")
+
+
+class Folder(BaseModel):
+    """Where speakers are."""
+
+    speaker_folder: str
+
+
+class Output(BaseModel):
+    """Where files go."""
+
+    output_folder: str
+
+
+class Model(BaseModel):
+    """Which model."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+
+
+def app(speaker: Speaker, store: VoiceStore, output: Path, models: Path, origins: Sequence[str] = ()) -> ASGIApp:
+    """Make the API; files go into `output`, models are in `models`, and `origins` are web pages elsewhere that may use it."""
+    sweep(output, time.time())
+    names = tuple(dict.fromkeys(("xtts", "xtts_v2", "main", speaker.engine.name)))
+    here = Served("xtts", names, speaker, store, Metrics("xtts", speaker.state))
+    made = FastAPI(title="XTTS", description=_ABOUT, version=speaker.engine.version, redirect_slashes=False)
+    router = APIRouter()
+    router.include_router(served.common(here))
+    router.include_router(library(here))
+    router.include_router(_own(here, output, models))
+
+    @made.get("/", tags=["state"])
+    def root() -> dict[str, str]:
+        """That something is here."""
+        return {"service": "XTTS", "engine": speaker.engine.name, "docs": "/docs", "health": "/health"}
+
+    return served.finish(made, here, router, ("/voices",), origins)
+
+
+class _Spoken:
+    """How an XTTS request is answered, with the settings of the moment."""
+
+    def __init__(self, here: Served, output: Path) -> None:
+        self.here, self.settings, self.base, self.output = here, TtsSettings.model_validate({}), output, output
+
+    def request(self, asked: Asked) -> Request:
+        if len(asked.text) > MOST:
+            raise ApiError(
+                400,
+                f"text: {len(asked.text)} characters are more than {MOST}, the most of one request; send them in parts",
+                param="text",
+                code="string_above_max_length",
+            )
+        voice = self.here.voice(voice_of_file(asked.speaker_wav), "speaker_wav")
+        now = self.settings
+        manner = Manner.model_construct(
+            temperature=max(now.temperature, 0.05),
+            repetition_penalty=max(now.repetition_penalty, 1.0),
+            length_penalty=now.length_penalty,
+            top_p=now.top_p or None,
+            top_k=now.top_k or None,
+        )
+        return self.here.request(asked.text, voice, asked.language, manner, now.speed, "text")
+
+    def answer(self, asked: Asked, out: reply.Out) -> reply.Spoken:
+        rate = self.here.speaker.engine.rate
+        blocks = self.here.speaker.speak(self.request(asked))
+        return reply.Spoken(blocks, out, self.here.metrics, len(asked.text), rate, "text")
+
+    def audio(self, asked: Asked, whole: bool) -> reply.Spoken:
+        return self.answer(asked, reply.Audio("wav", self.here.speaker.engine.rate, whole))
+
+
+def _own(here: Served, output: Path, models: Path) -> APIRouter:
+    router = APIRouter()
+    spoken = _Spoken(here, output)
+    answers: dict[str, Any] = {"response_class": Response, "responses": {**AUDIO, **REFUSALS}, "tags": ["speech"]}
+
+    @router.post("/tts_to_audio", **answers)
+    def tts_to_audio(asked: Asked) -> Response:
+        """Speak a text and answer with the whole file; one that takes over a minute begins before its end."""
+        return spoken.audio(asked, whole=True)
+
+    @router.post("/tts_stream", **answers)
+    def post_stream(asked: Asked) -> Response:
+        """Speak a text as it is made."""
+        return spoken.audio(asked, whole=False)
+
+    @router.get("/tts_stream", **answers)
+    def get_stream(asked: Annotated[Asked, Query()]) -> Response:
+        """The same by an address that an audio element can play."""
+        return spoken.audio(asked, whole=False)
+
+    @router.post("/tts_to_file", tags=["speech"], responses=REFUSALS)
+    def tts_to_file(asked: AskedFile) -> Any:
+        """Speak a text into a file of the output folder. A file that is there stays: the new one gets a number."""
+        target = inside(spoken.output, asked.file_name_or_path)
+        return spoken.answer(asked, Saved(target, here.speaker.engine.rate))
+
+    @router.get("/speakers_list", tags=["voices"])
+    def speakers_list() -> list[str]:
+        """The names of the speakers."""
+        return [voice.id for voice in here.store.list()]
+
+    @router.get("/speakers", tags=["voices"])
+    def speakers(request: HttpRequest) -> list[dict[str, str]]:
+        """The speakers, as SillyTavern asks for them."""
+        base = str(request.base_url).rstrip("/")
+        return [
+            {"name": voice.id, "voice_id": voice.id, "preview_url": f"{base}/sample/{voice.id}.wav"}
+            for voice in here.store.list()
+        ]
+
+    @router.get("/sample/{file:path}", tags=["voices"], response_class=FileResponse, responses={404: REFUSALS[400]})
+    def sample(file: str) -> Response:
+        """A speaker's recording."""
+        try:
+            voice = here.voice(voice_of_file(file))
+        except ApiError:
+            voice = None
+        if voice is None or voice.clip is None:
+            raise ApiError(404, f"there is no recording {file[:100]!r}; /speakers names them", code="not_found")
+        return FileResponse(voice.clip, media_type="audio/wav")
+
+    @router.get("/languages", tags=["models"])
+    def languages() -> dict[str, dict[str, str]]:
+        """The languages of the loaded model: their names and codes."""
+        known = here.speaker.engine.languages
+        return {
+            "languages": {
+                name: code for name, code in LANGUAGES.items() if code in known or code.partition("-")[0] in known
+            }
+        }
+
+    @router.get("/get_folders", tags=["settings"])
+    def get_folders() -> dict[str, str]:
+        """Where speakers are and files go."""
+        return {
+            "speaker_folder": str(here.store.folder),
+            "output_folder": str(spoken.output),
+            "model_folder": str(models),
+        }
+
+    @router.post("/set_output", tags=["settings"], responses={400: REFUSALS[400]})
+    def set_output(asked: Output) -> dict[str, str]:
+        """Save into a folder inside the output folder from now on."""
+        spoken.output = _folder(spoken.base, asked.output_folder, "output_folder")
+        return {"message": f"Output folder set to {asked.output_folder}"}
+
+    @router.post("/set_speaker_folder", tags=["settings"], responses={400: REFUSALS[400]})
+    def set_speaker_folder(asked: Folder) -> dict[str, str]:
+        """Confirm the folder of the speakers; it is one for both APIs and is not moved while they run."""
+        if _folder(here.store.folder, asked.speaker_folder, "speaker_folder") != here.store.folder.resolve():
+            raise ApiError(
+                400,
+                f"speaker_folder: speakers are in {here.store.folder}; upload others with POST /voices",
+                param="speaker_folder",
+                code="invalid_value",
+            )
+        return {"message": f"Speaker folder set to {asked.speaker_folder}"}
+
+    @router.get("/get_models_list", tags=["models"])
+    def models_list() -> list[str]:
+        """The names of the loaded model."""
+        return list(here.models)
+
+    @router.post("/switch_model", tags=["models"], responses={400: REFUSALS[400]})
+    def switch_model(asked: Model) -> dict[str, str]:
+        """Confirm the loaded model; there is one a process."""
+        if asked.model_name not in here.models:
+            raise ApiError(
+                400,
+                f"model_name: {asked.model_name[:100]!r} is not here; there is {', '.join(here.models)}",
+                param="model_name",
+                code="model_not_found",
+            )
+        return {"message": f"Model switched to {asked.model_name}"}
+
+    @router.get("/get_tts_settings", tags=["settings"])
+    def get_settings() -> TtsSettings:
+        """How everything is spoken."""
+        return spoken.settings
+
+    @router.post("/set_tts_settings", tags=["settings"], responses={400: REFUSALS[400]})
+    def set_settings(asked: Annotated[TtsSettings, Body()]) -> dict[str, str]:
+        """Change it, until the process ends."""
+        given = {name: getattr(asked, name) for name in asked.model_fields_set}
+        spoken.settings = spoken.settings.model_copy(update=given)
+        return {"message": "Settings successfully applied"}
+
+    return router
+
+
+def _folder(base: Path, name: str, param: str) -> Path:
+    """Give a folder inside `base`, or `base` itself, named from there or in full.
+
+    Raises:
+        ApiError: it is elsewhere, or there is none.
+    """
+    try:
+        found = (base / name).resolve()
+        if found.is_relative_to(base.resolve()) and found.is_dir():
+            return found
+    except (OSError, ValueError):
+        pass
+    raise ApiError(400, f"{param}: name a folder that is inside {base}", param=param, code="invalid_value")

@@ -1,0 +1,166 @@
+"""The real image with both voice APIs on the small engine: behind the gate, under ComfyUI's user, with the pod's commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+import wave
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hearmeman.users import COMFYUI
+from hearmeman_build.build import build_image, prefetch_tier
+from support.pod import Pod
+from support.ports import free_port
+
+TOKEN = "the-token-of-the-voices"
+NAMES = ("COMFYUI", "COMFYUI_INNER", "STATUS", "XTTS", "XTTS_INNER", "CHATTERBOX", "CHATTERBOX_INNER")
+APIS = ("XTTS", "CHATTERBOX")
+
+
+class VoicePod(Pod):
+    """A pod of smoke-voice; `ports` are what it is reached at."""
+
+    def __init__(self, folder: Path) -> None:
+        prefetch_tier("smoke-voice")
+        super().__init__(build_image("smoke-voice"), folder)
+        self.ports = {name: free_port() for name in NAMES}
+
+    def url(self, name: str, path: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}{path}"
+
+
+def ask(url: str, body: Any = None, token: str = TOKEN) -> tuple[int, bytes, Message]:
+    """GET, or POST of JSON: status, body, headers."""
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), error.headers
+    except OSError:
+        return 0, b"", Message()
+
+
+def seconds(sound: bytes) -> float:
+    """How long a WAV is."""
+    with wave.open(io.BytesIO(sound)) as file:
+        return float(file.getnframes() / file.getframerate())
+
+
+def inside(pod: Pod, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the pod."""
+    given = [f"{name}={value}" for name, value in environ.items()]
+    return subprocess.run(pod.inside("env", *given, *words), capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoicePod]:
+    folder = tmp_path_factory.mktemp("voices") / "volume"
+    folder.mkdir(mode=0o755)
+    made = VoicePod(folder)
+    made.start(
+        {
+            **{f"{name}_PORT": str(port) for name, port in made.ports.items()},
+            **{f"{name}_HOST": "127.0.0.1" for name in ("COMFYUI", "STATUS")},
+            "ACCESS_TOKEN": TOKEN,
+            "ENABLE_XTTS": "true",
+            "ENABLE_CHATTERBOX": "true",
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "HF_TOKEN": "hf_planted-secret",
+            "MODELS": "",
+        }
+    )
+    try:
+        for name in APIS:
+            made.wait_for(lambda name=name: ask(made.url(name, "/ready"))[0] == 200, f"{name} is ready", 120)  # type: ignore[misc]
+        yield made
+    finally:
+        made.stop()
+
+
+def test_the_plan_starts_both_as_comfyuis_user(pod: VoicePod) -> None:
+    assert "NOT WORKING" not in pod.log()
+    for name in ("xtts", "chatterbox"):
+        assert f"process    {name}: as comfyui" in pod.log()
+        keep = json.loads((Path(f"/proc/{pod.init}/root/run/hearmeman/keep") / f"{name}.json").read_text())
+        status = inside(pod, "cat", f"/proc/{keep['pid']}/status").stdout
+        if os.geteuid() == 0:
+            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            assert set(fields["Uid"].split()) == {str(COMFYUI.uid)}
+            assert int(fields["CapBnd"].strip(), 16) == 0
+        given = inside(pod, "cat", f"/proc/{keep['pid']}/environ").stdout
+        assert TOKEN not in given
+        assert "hf_planted-secret" not in given
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_token_opens_the_gate_as_openais_client_sends_it(pod: VoicePod, name: str) -> None:
+    speech = {"model": "tts-1", "input": "The pod speaks.", "voice": "alloy", "response_format": "wav"}
+    refused, text, _ = ask(pod.url(name, "/v1/audio/speech"), speech, token="")
+    assert (refused, text[:4] == b"RIFF") == (401, False)
+    assert ask(pod.url(name, "/v1/audio/speech"), speech, token="another-token-1")[0] == 401
+    status, sound, headers = ask(pod.url(name, "/v1/audio/speech"), speech)
+    assert (status, headers["Content-Type"]) == (200, "audio/wav")
+    assert 0.5 < seconds(sound) < 10
+
+
+def test_what_is_saved_on_the_server_lies_among_the_outputs(pod: VoicePod) -> None:
+    body = {"text": "Saved.", "speaker_wav": "male", "language": "en", "file_name_or_path": "said.wav"}
+    status, text, _ = ask(pod.url("XTTS", "/tts_to_file"), body)
+    assert status == 200, text
+    assert seconds((pod.volume / "ComfyUI/output/voice/said.wav").read_bytes()) > 0.2
+
+
+def test_the_images_voices_are_there_and_a_persons_are_kept_on_the_volume(pod: VoicePod) -> None:
+    listed = json.loads(inside(pod, "hearmeman", "voices", "list", "--json").stdout)
+    assert {"male", "female", "calm_female"} <= {voice["name"] for voice in listed["voices"] if voice["builtin"]}
+    clip = "/opt/hearmeman/voices/male.wav"
+    added = inside(pod, "hearmeman", "voices", "add", clip, "--name", "Über me", "--language", "de")
+    assert added.returncode == 0, added.stderr
+    assert (pod.volume / "voices/Über me.wav").is_file()
+    assert "Über me" in inside(pod, "hearmeman", "voices", "list").stdout
+    for name in APIS:
+        assert (
+            b"\\u00dcber me" in ask(pod.url(name, "/voices"))[1]
+            or "Über me".encode() in ask(pod.url(name, "/voices"))[1]
+        )
+    again = inside(pod, "hearmeman", "voices", "add", clip, "--name", "Über me")
+    assert again.returncode == 1
+    assert "there is a voice called" in again.stderr
+    assert inside(pod, "hearmeman", "voices", "add", clip, "--name", "Über me", "--replace").returncode == 0
+    assert inside(pod, "hearmeman", "voices", "remove", "Über me").returncode == 0
+    assert not (pod.volume / "voices/Über me.wav").exists()
+    assert inside(pod, "hearmeman", "voices", "remove", "male").returncode == 1
+    refused = inside(pod, "hearmeman", "voices", "add", "/etc/passwd", "--name", "me")
+    assert (refused.returncode, (pod.volume / "voices/me.wav").exists()) == (1, False)
+    assert inside(pod, "hearmeman", "voices", "add", "/nowhere.wav").returncode == 2
+
+
+def test_the_pods_own_generator_writes_files(pod: VoicePod) -> None:
+    (pod.volume / "script.txt").write_text("First line.\n\nSecond line.\n")
+    words = ["/xtts-vo-gen.py", "-f", "/workspace/script.txt", "-d", "/workspace/vo", "-p", "scene", "-s", "male"]
+    url = pod.url("XTTS", "")
+    without = inside(pod, *words, "--url", url)
+    assert without.returncode == 1
+    assert "ACCESS_TOKEN" in without.stderr
+    done = inside(pod, *words, "--url", url, ACCESS_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (pod.volume / "vo").glob("*.wav")) == ["scene_001.wav", "scene_002.wav"]
+
+
+def test_status_and_restart_know_the_voices(pod: VoicePod) -> None:
+    done = inside(pod, "hearmeman", "status", "--json")
+    names = {process["name"]: process for process in json.loads(done.stdout)["processes"]}
+    assert {"xtts", "chatterbox"} <= set(names)
+    assert inside(pod, "hearmeman", "restart", "xtts").returncode == 0
+    pod.wait_for(lambda: ask(pod.url("XTTS", "/ready"))[0] == 200, "XTTS is ready again", 120)

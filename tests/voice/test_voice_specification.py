@@ -1,0 +1,118 @@
+"""Every curl example of the user's specification, letter for letter, against the servers; its ports lead to theirs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import imageio_ffmpeg  # type: ignore[import-untyped]
+import pytest
+
+from support.voice import tone
+
+# In the order of the specification: the last one speaks with the voice that the one before it uploads.
+EXAMPLES = {
+    "xtts, generate audio": """curl -X POST http://localhost:8020/tts_to_audio/ \\
+  -H "Content-Type: application/json" \\
+  -d '{"text":"Hello world","speaker_wav":"female","language":"en"}' \\
+  -o output.wav""",
+    "xtts, stream audio": """curl -X POST http://localhost:8020/tts_stream \\
+  -H "Content-Type: application/json" \\
+  -d '{"text":"Streaming test","speaker_wav":"female","language":"en"}' \\
+  | ffplay -autoexit -i -""",
+    "chatterbox, health check": """curl -sS http://localhost:8000/health | jq .""",
+    "chatterbox, basic TTS": """curl -X POST http://localhost:8000/v1/audio/speech \\
+  -H "Content-Type: application/json" \\
+  -d '{"model":"chatterbox","input":"Hello world","voice":"default"}' \\
+  -o cb.wav""",
+    "chatterbox, upload voice": """curl -X POST http://localhost:8000/voices \\
+  -F "voice_file=@./myvoice.wav" \\
+  -F "voice_name=my-voice" \\
+  -F "language=en\"""",
+    "chatterbox, SSE streaming": """curl -N -X POST http://localhost:8000/audio/speech \\
+  -H "Content-Type: application/json" \\
+  -d '{"input":"SSE streaming test","voice":"my-voice","stream_format":"sse"}'""",
+}
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, chatterbox: str, xtts: str) -> Path:
+    """A folder to run the examples in, and in `bin` a curl for which the ports are these servers', and players."""
+    folder = tmp_path_factory.mktemp("examples")
+    tone(folder / "myvoice.wav")
+    curl = shutil.which("curl")
+    assert curl is not None
+    there = [
+        f"--connect-to localhost:{port}:127.0.0.1:{urlsplit(url).port}"
+        for port, url in ((8020, xtts), (8000, chatterbox))
+    ]
+    ffmpeg = shlex.quote(imageio_ffmpeg.get_ffmpeg_exe())
+    commands = {
+        "curl": f'exec {curl} --fail-with-body {" ".join(there)} "$@"',
+        # A player without a loudspeaker.
+        "ffplay": f'test "$*" = "-autoexit -i -" && exec {ffmpeg} -v error -i - -f s16le played.pcm',
+        "jq": f'test "$*" = . && exec {shlex.quote(sys.executable)} -m json.tool',
+    }
+    (folder / "bin").mkdir()
+    for name, command in commands.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{command}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+def run(shell: Path, example: str) -> bytes:
+    """Run an example; give what it prints."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", EXAMPLES[example]],
+        cwd=shell,
+        env={"PATH": f"{shell / 'bin'}:/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    return done.stdout
+
+
+def seconds(path: Path) -> float:
+    """Read a WAV's length from its own header, as any program does."""
+    with wave.open(str(path)) as file:
+        return float(file.getnframes() / file.getframerate())
+
+
+def test_xtts_makes_a_file_of_the_right_length(shell: Path) -> None:
+    run(shell, "xtts, generate audio")
+    assert 0.5 < seconds(shell / "output.wav") < 5
+
+
+def test_xtts_streams_what_a_player_plays(shell: Path) -> None:
+    run(shell, "xtts, stream audio")
+    assert 0.5 * 48000 < (shell / "played.pcm").stat().st_size < 5 * 48000
+
+
+def test_chatterbox_tells_its_health(shell: Path) -> None:
+    health = json.loads(run(shell, "chatterbox, health check"))
+    assert health["status"] == "ready"
+    assert health["engine"] == "hibari"
+    assert health["version"]
+    assert len(health["weights"]) == 64
+
+
+def test_chatterbox_makes_a_file_of_the_right_length(shell: Path) -> None:
+    run(shell, "chatterbox, basic TTS")
+    assert 0.5 < seconds(shell / "cb.wav") < 5
+
+
+def test_chatterbox_takes_a_voice_and_speaks_with_it_in_events(shell: Path) -> None:
+    run(shell, "chatterbox, upload voice")
+    events = [line for line in run(shell, "chatterbox, SSE streaming").decode().splitlines() if line]
+    assert events[-1] == "data: [DONE]"
+    kinds = [json.loads(line.removeprefix("data: "))["type"] for line in events[:-1]]
+    assert kinds[-1] == "speech.audio.done"
+    assert set(kinds[:-1]) == {"speech.audio.delta"}
