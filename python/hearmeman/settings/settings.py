@@ -24,7 +24,7 @@ class Settings(
 ):
     """The pod's settings; one field is one environment variable of the same name in capitals."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=False)
 
     @field_validator("*", mode="before")
     @classmethod
