@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from hearmeman_voice.engine import Engine, Request, Samples, Spec
-from hearmeman_voice.refusals import Refused
+from hearmeman_voice.refusals import Failed, Refused
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ class Voicebox:
                     self._sound(block)
         except Refused as problem:
             self._send(kind="refused", param=problem.param, message=problem.message, code=problem.code)
+        except Failed as problem:
+            self._send(kind="failed", message=problem.message)
         except Exception as problem:
             log.exception("%s failed", self._engine.name)
             broken = is_fatal(problem)

@@ -90,17 +90,20 @@ def _too_large(largest: int) -> ApiError:
     return ApiError(413, f"the request is larger than {size}, the most that is taken here", code="too_large")
 
 
-def may_ask(origin: str, host: str, allowed: Sequence[str]) -> bool:
-    """Say whether a page of `origin` may use a server that it addresses as `host`.
+def may_read(origin: str, host: str, allowed: Sequence[str]) -> bool:
+    """Say whether a page of `origin` may read what a server answers that it addresses as `host`.
 
-    A browser names the page that asks. Pages of the person's own machine may, such as SillyTavern's, and the server's
-    own; any other page of the web may not, or it could speak and upload through a tunnel that somebody has open.
+    Pages of the person's own machine may, such as SillyTavern's, the server's own, and those that were named.
     """
     return "*" in allowed or origin in allowed or bool(_OWN_PAGES.fullmatch(origin)) or urlsplit(origin).netloc == host
 
 
 class Pages:
-    """Lets through what pages of the person's own machine ask, and what comes from no page; answers preflights."""
+    """Knows the pages that ask, by what browsers say of them, and answers their preflights.
+
+    Any page of the web could speak and upload through a tunnel that somebody has open: it is refused where the server is
+    addressed as the person's own machine. Elsewhere the gate knows who may come in, and proxies change the names.
+    """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str] = ()) -> None:
         self._app, self._allowed = app, tuple(allowed)
@@ -109,12 +112,18 @@ class Pages:
         """Pass a request on, or refuse it."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         origin = headers.get("origin")
+        host = headers.get("host", "")
         if origin is None:
             await self._app(scope, receive, send)
             return
-        if not may_ask(origin, headers.get("host", ""), self._allowed):
+        if not may_read(origin, host, self._allowed):
+            if not _OWN_PAGES.fullmatch(f"http://{host}"):
+                await self._app(scope, receive, send)
+                return
             error = ApiError(
-                403, f"pages of {origin} may not use this server: start it with --origin to let them", code="origin"
+                403,
+                f"pages of {origin[:100]} may not use this server: start it with --origin to let them",
+                code="origin",
             )
             await JSONResponse(error.body(), error.status)(scope, receive, send)
             return

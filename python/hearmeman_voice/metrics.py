@@ -59,12 +59,15 @@ class Metrics:
     def _gauge(self, name: str, words: str) -> Gauge:
         return Gauge(name, words, registry=self._registry)
 
-    def spoke(self, characters: int, seconds: float, work: float | None = None) -> None:
-        """Note a text that was spoken to its end, `work` being the engine's own time for it in seconds."""
+    def spoke(self, characters: int, seconds: float) -> None:
+        """Note a text that was spoken to its end."""
         self.characters.inc(characters)
         self.audio.inc(seconds)
-        if work is not None and seconds > 0:
-            self.realtime.observe(work / seconds)
+
+    def measured(self, work: float, sound: float) -> None:
+        """Note the engine's own seconds for some seconds of sound."""
+        if sound > 0:
+            self.realtime.observe(work / sound)
 
     def refused(self, error: ApiError) -> None:
         """Note what was not spoken, or not to its end."""

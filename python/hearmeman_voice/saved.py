@@ -112,6 +112,7 @@ class Saved:
             try:
                 # Unlike a rename it never replaces.
                 path.hardlink_to(beside)
+                beside.unlink()
                 return path
             except FileExistsError:
                 continue

@@ -259,6 +259,7 @@ def longest(request: Request) -> int:
 def finish(app: FastAPI, served: Served, router: APIRouter, uploads: Sequence[str], origins: Sequence[str]) -> ASGIApp:
     """Put the addresses into the app, each under /v1 too, and what every request passes before it."""
     errors.install(app)
+    served.speaker.measured = served.metrics.measured
     describe = app.openapi
 
     def described() -> dict[str, Any]:

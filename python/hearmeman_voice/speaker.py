@@ -32,6 +32,8 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     out: asyncio.Queue[Samples | Exception | None] = field(default_factory=asyncio.Queue)
     left: threading.Event = field(default_factory=threading.Event)
+    samples: int = 0
+    """How much of it is made."""
 
     def put(self, item: Samples | Exception | None) -> None:
         try:
@@ -72,6 +74,8 @@ class Speaker:
         self._last = 1.0
         self._weights: str | None = None
         self._thread = threading.Thread(target=self._work, name="speaker", daemon=True)
+        self.measured: Callable[[float, float], None] = lambda work, sound: None
+        """Told, after each request, the seconds of work and the seconds of sound."""
         self.broken = threading.Event()
         """Set when the engine cannot go on: the server should end, and be started again."""
 
@@ -247,21 +251,21 @@ class Speaker:
         else:
             job.put(None)
             self._last = self._clock() - began
+            self.measured(self._last, job.samples / self.engine.rate)
 
     def _speak(self, job: _Job, over: Callable[[], bool]) -> None:
         assert self._process
-        samples = 0
         for chunk in job.chunks:
             edges = Edges(self.engine.rate)
             for block in self._process.speak(replace(job.request, text=chunk), over):
-                samples += len(block)
+                job.samples += len(block)
                 if len(ready := edges.write(block)):
                     job.put(ready)
             if over():
                 return
             if len(rest := edges.finish()):
                 job.put(rest)
-        if not samples:
+        if not job.samples:
             raise Refused(
                 "input", f"{self.engine.name} finds nothing in this text that it can speak", "nothing_to_speak"
             )

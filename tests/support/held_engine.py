@@ -19,12 +19,15 @@ ENGINE = "support.held_engine:HeldEngine"
 """What the engine is called where one is chosen by name."""
 
 
+BLOCKS = 3
+
+
 def _never() -> bool:
     return False
 
 
 class HeldEngine:
-    """Every chunk of text is `blocks` blocks of a tenth of a second; it fails at block `fails_at`, counted from 0."""
+    """Every chunk of text is `BLOCKS` blocks of a tenth of a second."""
 
     name = "held"
     rate = RATE
@@ -34,8 +37,8 @@ class HeldEngine:
     version = "1"
     weights: str | None = None
 
-    def __init__(self, models: Path, blocks: int = 3, fails_at: int | None = None) -> None:
-        self._hand, self._blocks, self._fails_at = Hand(models), blocks, fails_at
+    def __init__(self, models: Path) -> None:
+        self._hand = Hand(models)
 
     def limit(self, language: str) -> int:
         """Give the most characters of a chunk."""
@@ -57,7 +60,7 @@ class HeldEngine:
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = _never) -> Iterator[NDArray[np.float32]]:
         """Make a block for each that is allowed."""
-        for _ in range(self._blocks):
+        for _ in range(BLOCKS):
             number = len(self._hand.made())
             until = time.monotonic() + PATIENCE
             while self._hand.count() <= number:
@@ -65,7 +68,7 @@ class HeldEngine:
                     return
                 assert time.monotonic() < until
                 time.sleep(0.005)
-            if number == self._fails_at:
+            if number == self._hand.fails_at():
                 raise RuntimeError("the sampler has no mind to go on")
             self._hand.note(request)
             yield np.full(self.rate // 10, 0.25, np.float32)
@@ -90,6 +93,20 @@ class Hand:
         """Let it make so many more blocks."""
         with (self.folder / "allowed").open("ab") as file:
             file.write(b"." * blocks)
+
+    def fail_at(self, block: int) -> None:
+        """Let it fail at this block, counted from 0."""
+        (self.folder / "fails-at").write_text(str(block))
+
+    def fails_at(self) -> int | None:
+        """At which block it fails."""
+        path = self.folder / "fails-at"
+        return int(path.read_text()) if path.exists() else None
+
+    def begin_anew(self) -> None:
+        """Forget all that was allowed and made; the engine is idle."""
+        for name in ("allowed", "made", "fails-at"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def count(self) -> int:
         """How many blocks it may make in all."""

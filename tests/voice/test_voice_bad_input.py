@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from support.voice import tone
+from support.voice import CLIENT, tone
 
 SPEECH: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "empty": ({"input": ""}, 400, "input"),
@@ -62,7 +62,7 @@ def nothing_is_left(served: Path, request: pytest.FixtureRequest) -> Iterator[No
     yield
     assert kept(served) == before
     for url in urls:
-        assert httpx2.get(f"{url}/health").json()["status"] == "ready"
+        assert CLIENT.get(f"{url}/health").json()["status"] == "ready"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +70,7 @@ def all_speak_at_the_end(chatterbox: str, xtts: str) -> Iterator[None]:
     """Ask both to speak when all is over."""
     yield
     for url in (chatterbox, xtts):
-        assert httpx2.post(f"{url}/v1/audio/speech", json={"input": "Well."}, timeout=120).content[:4] == b"RIFF"
+        assert CLIENT.post(f"{url}/v1/audio/speech", json={"input": "Well."}).content[:4] == b"RIFF"
 
 
 def kept(folder: Path) -> dict[Path, int]:
@@ -89,7 +89,7 @@ def test_speech_that_cannot_be_is_refused(chatterbox: str, xtts: str, name: str)
         f"{xtts}/v1/audio/speech",
     ):
         # As text, since JSON of httpx has no NUL in it and no half.
-        answer = httpx2.post(url, content=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=120)
+        answer = CLIENT.post(url, content=json.dumps(body), headers={"Content-Type": "application/json"})
         is_error(answer, status, param)
 
 
@@ -109,8 +109,8 @@ def test_speech_that_cannot_be_is_refused(chatterbox: str, xtts: str, name: str)
 def test_xtts_speech_that_cannot_be_is_refused(xtts: str, field: str, value: str) -> None:
     body = {"text": "Hi.", "speaker_wav": "female", "language": "en", field: value}
     for path in ("/tts_to_audio/", "/tts_stream", "/tts_to_file"):
-        is_error(httpx2.post(xtts + path, json={**body, "file_name_or_path": "x.wav"}, timeout=120), 400, field)
-    is_error(httpx2.get(f"{xtts}/tts_stream", params=body, timeout=120), 400, field)
+        is_error(CLIENT.post(xtts + path, json={**body, "file_name_or_path": "x.wav"}), 400, field)
+    is_error(CLIENT.get(f"{xtts}/tts_stream", params=body), 400, field)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_xtts_speech_that_cannot_be_is_refused(xtts: str, field: str, value: str
 )
 def test_a_file_goes_into_its_folder_or_nowhere(xtts: str, name: str) -> None:
     body = json.dumps({"text": "Hi.", "speaker_wav": "female", "language": "en", "file_name_or_path": name})
-    answer = httpx2.post(f"{xtts}/tts_to_file", content=body, headers={"Content-Type": "application/json"}, timeout=120)
+    answer = CLIENT.post(f"{xtts}/tts_to_file", content=body, headers={"Content-Type": "application/json"})
     is_error(answer, 400, "file_name_or_path")
 
 
@@ -140,7 +140,7 @@ def test_a_file_goes_into_its_folder_or_nowhere(xtts: str, name: str) -> None:
     "name", ["../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "/etc/passwd", "x%00.wav", "v" * 300]
 )
 def test_a_sample_is_a_speaker_s_recording_and_nothing_else(xtts: str, name: str) -> None:
-    is_error(httpx2.get(f"{xtts}/sample/{name}"), 404)
+    is_error(CLIENT.get(f"{xtts}/sample/{name}"), 404)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_sample_is_a_speaker_s_recording_and_nothing_else(xtts: str, name: str
 )
 def test_folders_stay_where_they_are(xtts: str, folder: str) -> None:
     for path, key in (("/set_output", "output_folder"), ("/set_speaker_folder", "speaker_folder")):
-        answer = httpx2.post(
+        answer = CLIENT.post(
             xtts + path, content=json.dumps({key: folder}), headers={"Content-Type": "application/json"}
         )
         is_error(answer, 400, key)
@@ -158,7 +158,7 @@ def test_a_text_is_never_a_path(xtts: str, served: Path) -> None:
     secret = served.parent / "secret.txt"
     secret.write_text("One two three four five six seven eight nine ten. " * 20)
     body = {"text": str(secret), "speaker_wav": "female", "language": "en"}
-    spoken = httpx2.post(f"{xtts}/tts_to_audio", json=body, timeout=120)
+    spoken = CLIENT.post(f"{xtts}/tts_to_audio", json=body)
     assert len(spoken.content) < 15 * 48000, "it has read the file out"
 
 
@@ -167,16 +167,16 @@ def test_a_text_is_never_a_path(xtts: str, served: Path) -> None:
 )
 def test_half_a_json_is_refused(chatterbox: str, body: bytes) -> None:
     for path in ("/v1/audio/speech", "/tts"):
-        is_error(httpx2.post(chatterbox + path, content=body, headers={"Content-Type": "application/json"}), 400)
+        is_error(CLIENT.post(chatterbox + path, content=body, headers={"Content-Type": "application/json"}), 400)
 
 
 def test_a_json_of_megabytes_is_refused(chatterbox: str) -> None:
-    is_error(httpx2.post(f"{chatterbox}/v1/audio/speech", json={"input": "Hi.", "instructions": "x" * (2 << 20)}), 413)
+    is_error(CLIENT.post(f"{chatterbox}/v1/audio/speech", json={"input": "Hi.", "instructions": "x" * (2 << 20)}), 413)
 
 
 def upload(url: str, name: str, data: bytes, file: str = "voice.wav") -> httpx2.Response:
     """Upload a voice."""
-    return httpx2.post(f"{url}/voices", files={"voice_file": (file, data)}, data={"voice_name": name}, timeout=120)
+    return CLIENT.post(f"{url}/voices", files={"voice_file": (file, data)}, data={"voice_name": name})
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_upload_of_200_mb_is_refused_with_and_without_a_length(chatterbox: st
             "voice_name=big",
             f"{chatterbox}/voices",
         ]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, check=True)
         assert json.loads(done.stdout)["error"]["code"] == "too_large"
 
 
@@ -225,9 +225,9 @@ def test_a_voice_cannot_be_called_anything(chatterbox: str, tmp_path: Path, name
 
 
 def test_an_upload_without_its_fields_is_refused(chatterbox: str) -> None:
-    is_error(httpx2.post(f"{chatterbox}/voices", data={"voice_name": "x"}), 400, "voice_file")
+    is_error(CLIENT.post(f"{chatterbox}/voices", data={"voice_name": "x"}), 400, "voice_file")
     is_error(
-        httpx2.post(
+        CLIENT.post(
             f"{chatterbox}/voices",
             content=b"--b\r\nnonsense",
             headers={"Content-Type": "multipart/form-data; boundary=b"},
@@ -243,24 +243,24 @@ def test_of_two_uploads_of_one_name_one_is_kept(chatterbox: str, tmp_path: Path)
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
     refused = next(answer for answer in answers if answer.status_code == 409)
     assert refused.headers["x-should-retry"] == "false"
-    kept = httpx2.get(f"{chatterbox}/voices/twin/download").content
+    kept = CLIENT.get(f"{chatterbox}/voices/twin/download").content
     assert len(kept) in {len(clip) for clip in clips}
-    assert httpx2.delete(f"{chatterbox}/voices/twin").status_code == 200
-    is_error(httpx2.get(f"{chatterbox}/voices/twin"), 404)
+    assert CLIENT.delete(f"{chatterbox}/voices/twin").status_code == 200
+    is_error(CLIENT.get(f"{chatterbox}/voices/twin"), 404)
 
 
 def test_the_image_s_voices_stay(chatterbox: str, tmp_path: Path) -> None:
-    is_error(httpx2.delete(f"{chatterbox}/voices/female"), 403)
+    is_error(CLIENT.delete(f"{chatterbox}/voices/female"), 403)
     clip = tone(tmp_path / "v.wav").read_bytes()
-    is_error(httpx2.put(f"{chatterbox}/voices/female", files={"voice_file": ("v.wav", clip)}), 403)
-    is_error(httpx2.delete(f"{chatterbox}/voices/nobody"), 404)
+    is_error(CLIENT.put(f"{chatterbox}/voices/female", files={"voice_file": ("v.wav", clip)}), 403)
+    is_error(CLIENT.delete(f"{chatterbox}/voices/nobody"), 404)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v2/audio/speech", "/..%2f..%2fetc/passwd", "//"])
 def test_an_unknown_address_is_an_error_of_this_shape(chatterbox: str, path: str) -> None:
-    answer = httpx2.get(chatterbox + path)
+    answer = CLIENT.get(chatterbox + path)
     assert answer.status_code == 200 if path == "//" else answer.json()["error"]["code"] == "not_found"
 
 
 def test_another_method_is_an_error_of_this_shape(chatterbox: str) -> None:
-    is_error(httpx2.get(f"{chatterbox}/v1/audio/speech"), 405)
+    is_error(CLIENT.get(f"{chatterbox}/v1/audio/speech"), 405)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.voice import CLIENT
 
 CLIENTS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("clients.json").read_text())
 
@@ -22,8 +24,8 @@ MAGIC = {
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client["client"])
 def test_a_client_is_understood(client: dict[str, Any], request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(client["api"])
-    answer = httpx2.request(
-        client["method"], url + client["path"], json=client.get("json"), headers=client.get("headers"), timeout=120
+    answer = CLIENT.request(
+        client["method"], url + client["path"], json=client.get("json"), headers=client.get("headers")
     )
     assert answer.status_code == 200, answer.text
     kind = answer.headers.get("content-type", "").partition(";")[0]
@@ -54,21 +56,21 @@ def test_a_client_is_understood(client: dict[str, Any], request: pytest.FixtureR
     ],
 )
 def test_a_slash_and_v1_make_no_difference(xtts: str, path: str) -> None:
-    assert httpx2.get(xtts + path, timeout=120).status_code == 200
+    assert CLIENT.get(xtts + path).status_code == 200
 
 
 def test_the_three_speakers_are_there(xtts: str) -> None:
-    assert {"male", "female", "calm_female"} <= set(httpx2.get(f"{xtts}/speakers_list").json())
+    assert {"male", "female", "calm_female"} <= set(CLIENT.get(f"{xtts}/speakers_list").json())
 
 
 def test_a_preview_can_be_fetched(xtts: str) -> None:
-    for speaker in httpx2.get(f"{xtts}/speakers").json():
+    for speaker in CLIENT.get(f"{xtts}/speakers").json():
         if speaker["name"] in ("male", "female", "calm_female"):
-            assert httpx2.get(speaker["preview_url"]).content[:4] == b"RIFF"
+            assert CLIENT.get(speaker["preview_url"]).content[:4] == b"RIFF"
 
 
 def test_openais_names_are_there(chatterbox: str) -> None:
-    names = {voice["id"] for voice in httpx2.get(f"{chatterbox}/audio/voices").json()["voices"]}
+    names = {voice["id"] for voice in CLIENT.get(f"{chatterbox}/audio/voices").json()["voices"]}
     assert {
         "default",
         "alloy",
@@ -98,21 +100,60 @@ def test_openais_names_are_there(chatterbox: str) -> None:
     ],
 )
 def test_pages_of_the_own_machine_may_ask_and_others_not(xtts: str, origin: str, status: int) -> None:
-    answer = httpx2.get(f"{xtts}/speakers", headers={"Origin": origin})
+    answer = CLIENT.get(f"{xtts}/speakers", headers={"Origin": origin})
     assert answer.status_code == status
     assert (answer.headers.get("access-control-allow-origin") == origin) == (status == 200)
 
 
+def test_a_proxy_that_changes_the_host_shuts_nobody_out_and_lets_no_page_read(xtts: str) -> None:
+    headers = {"Host": "100.65.1.2:60123", "Origin": "https://pod-8020.proxy.runpod.net"}
+    answer = CLIENT.get(f"{xtts}/speakers", headers=headers)
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_preflight_is_answered(xtts: str) -> None:
+    headers = {
+        "Origin": "http://127.0.0.1:8001",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,cache-control",
+    }
+    answer = CLIENT.options(f"{xtts}/tts_to_audio/", headers=headers)
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == "http://127.0.0.1:8001"
+    assert answer.headers["access-control-allow-headers"] == "content-type,cache-control"
+
+
+def test_measures_are_prometheus_and_grow(chatterbox: str) -> None:
+    def read() -> dict[str, float]:
+        families = text_string_to_metric_families(CLIENT.get(f"{chatterbox}/metrics").text)
+        return {
+            sample.name: sample.value for family in families for sample in family.samples if len(sample.labels) == 0
+        }
+
+    before = read()
+    assert CLIENT.post(f"{chatterbox}/v1/audio/speech", json={"input": "Count this, please."}).status_code == 200
+    after = read()
+    assert after["voice_characters_total"] - before["voice_characters_total"] == len("Count this, please.")
+    assert after["voice_audio_seconds_total"] > before["voice_audio_seconds_total"] + 0.5
+    for name in ("voice_first_byte_seconds_count", "voice_realtime_factor_count"):
+        assert after[name] == before[name] + 1
+    assert after["voice_realtime_factor_sum"] > before["voice_realtime_factor_sum"]
+    assert {"voice_waiting", "voice_in_flight", "voice_queue", "voice_loaded", "process_resident_memory_bytes"} <= set(
+        after
+    )
+
+
 def test_every_example_of_the_docs_runs(chatterbox: str, xtts: str) -> None:
     for url in (chatterbox, xtts):
-        assert "swagger" in httpx2.get(f"{url}/docs").text
-        described = httpx2.get(f"{url}/openapi.json").json()
+        assert "swagger" in CLIENT.get(f"{url}/docs").text
+        described = CLIENT.get(f"{url}/openapi.json").json()
         ran = 0
         for path, operations in described["paths"].items():
             for method, operation in operations.items():
                 content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
                 for example in content.get("examples", {}).values():
-                    answer = httpx2.request(method, url + path, json=example["value"], timeout=120)
+                    answer = CLIENT.request(method, url + path, json=example["value"])
                     assert answer.status_code == 200, (path, example, answer.text)
                     ran += 1
         assert ran >= 6

@@ -223,6 +223,10 @@ def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str
         )
     parts = {"STATUS_PORT": "status page", "SSH_PORT": "sshd", "JUPYTER_PORT": "jupyter"}
     parts |= {f"{name}{port}": name.lower() for name in ("XTTS", "CHATTERBOX") for port in ("_PORT", "_INNER_PORT")}
+    if settings.enable_worker and not image.worker_python:
+        found["worker"] = (
+            f"this image (tier {image.tier}) does not carry RunPod's SDK: it takes no jobs; use another image"
+        )
     for listen in machine.listens:
         if listen.problem and not listen.essential:
             why = "another process listens there" if listen.problem == "taken" else listen.problem

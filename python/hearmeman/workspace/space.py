@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from hearmeman.settings import Settings
-from hearmeman.state_file import write_json
+from hearmeman.state_file import read_json, write_json
 from hearmeman.sync.bucket import Bucket
 from hearmeman.workspace import added
 from hearmeman.workspace.contents import FORMAT, Node, Save, SaveError, parse
@@ -76,10 +76,10 @@ class Space:
     def known(self) -> Save:
         """Read what was here when this pod last saved or restored; the empty save if it never did, or did it elsewhere."""
         try:
-            raw = json.loads((self.state / "workspace.json").read_text(encoding="utf-8"))
+            raw = read_json(self.state / "workspace.json")
             if raw["of"] == self._of():
                 return parse(json.dumps(raw["save"]).encode(), "workspace.json")
-        except (OSError, ValueError, KeyError, TypeError, SaveError):
+        except (ValueError, KeyError, TypeError, SaveError):
             pass  # Then nothing counts as removed here, and all files are read once more.
         return Save()
 

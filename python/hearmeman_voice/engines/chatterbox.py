@@ -15,7 +15,7 @@ from hearmeman_voice import tail
 from hearmeman_voice.audio import stretch
 from hearmeman_voice.cache import Conditionals
 from hearmeman_voice.engine import Request, Samples, Voice, never
-from hearmeman_voice.refusals import Refused
+from hearmeman_voice.refusals import Failed, Refused
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ PAUSE = 0.12
 """Seconds of silence after a chunk, whose own end was trimmed."""
 _TOKENS_A_SECOND = 25
 _MOST_TOKENS = 1000
+_SOUNDS = 6561
+"""Tokens below stand for sounds (chatterbox/models/s3tokenizer, SPEECH_VOCAB_SIZE)."""
 _KNOBS = ("temperature", "repetition_penalty", "top_p", "min_p")
 
 
@@ -132,7 +134,12 @@ class Chatterbox:
         inference = tts.t3.inference
 
         def bounded(**arguments: Any) -> Any:
-            return inference(**{**arguments, "max_new_tokens": self._most})
+            tokens = inference(**{**arguments, "max_new_tokens": self._most})
+            # The multilingual model passes on tokens that stand for no sound, which is a failed assertion on a GPU.
+            sounds = tokens[tokens < _SOUNDS]
+            if not len(sounds):
+                raise Failed("the engine found no sound for this text; try again, or write it out in words")
+            return sounds.unsqueeze(0)
 
         # `generate` always allows 40 s, and has no argument for less.
         tts.t3.inference = bounded
