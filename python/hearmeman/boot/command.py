@@ -99,6 +99,8 @@ def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> dict[str, Any]:
     """Make what the door and `hearmeman status` know of this boot."""
+    from hearmeman.boot import voices
+
     status = next((door for door in plan.doors if door.variable == "STATUS_PORT"), None)
     listens = [(host, status.port) for host in status.hosts] if status and not settings.gated else []
     pod = settings.runpod_pod_id
@@ -121,11 +123,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
         "gated": settings.gated,
-        "voices": {
-            name: f"http://127.0.0.1:{getattr(settings, f'{name}_inner_port' if settings.gated else f'{name}_port')}"
-            for name in ("xtts", "chatterbox")
-            if any(process.name == name for process in plan.processes)
-        },
+        "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,
         "warnings": plan.warnings,
         "state_dir": settings.state_path,

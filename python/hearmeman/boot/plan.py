@@ -160,7 +160,7 @@ def make_plan(
         withheld=tuple(sorted(hidden - given)),
         warnings=(*_warnings(settings, machine, tuning, environ, image), *_left_out(left_out)),
         doors=tuple(door for door in door_table.doors(settings) if _is_open(door, machine, not_started)),
-        shell=base,
+        shell={**base, **voices.shell(settings, {process.name for process in processes})},
         unset=tuple(sorted({*hidden, *(alias for process in processes for alias in process.secrets.values())})),
         failed=not_started,
         authorized_keys=settings.authorized_keys,
@@ -244,7 +244,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     base, own = settings.comfyui_dir, settings.own_path
     theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
     theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
-    if settings.enable_xtts or settings.enable_chatterbox:
+    if settings.enable_xtts or settings.enable_chatterbox or settings.sync_workspace:
         theirs.append(settings.voices_path)
     theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]
     theirs += _node_folders(settings, image).values()
