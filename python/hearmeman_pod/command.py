@@ -47,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = verb(name, help, example)
         _wishes(sub)
+        sub.add_argument(
+            "--workflow",
+            dest="workflows",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="with the models that this workflow needs",
+        )
         if name == "plan":
             sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
         else:

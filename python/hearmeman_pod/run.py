@@ -205,7 +205,6 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
         token = secrets.token_urlsafe(24)
     given = _variables(args.set)
     wanted = {
-        "MODELS": ",".join(dict.fromkeys([*filter(None, given.get("MODELS", "").split(",")), *needs])),
         "ENABLE_CONTROLNET": given.get("ENABLE_CONTROLNET", "false"),
         # Ready then means that the workflow can run.
         "WAIT_FOR_MODELS": "true",
@@ -215,7 +214,7 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
     if not args.keep:
         longest = math.ceil(args.minutes + args.timeout / 60) + SPARE_MINUTES
         wanted["MAX_MINUTES"] = given.get("MAX_MINUTES", str(longest))
-    args.set = [f"{name}={value}" for name, value in {**given, **wanted}.items() if value]
+    args.set = [f"{name}={value}" for name, value in {**verbs.with_models(given, needs), **wanted}.items()]
     made = verbs.planned(args, world, api, ends_itself=not args.keep)
     if not own:
         # Made for this pod, and of no use after it.

@@ -62,6 +62,14 @@ def test_models_and_memory_follow_from_the_workflow(ready: Operator, runpod: Run
     assert "wan" in pod.body["env"]["MODELS"] and pod.body["mounts"]["persistent"]["size"] > 40, err
 
 
+def test_a_plan_by_workflow_names_its_models(ready: Operator) -> None:
+    code, out, err = ready("plan", "--workflow", "wan22-i2v", "--set", "MODELS=zimage-turbo", "--json")
+    assert code == 0, err
+    models = json.loads(out)["body"]["env"]["MODELS"].split(",")
+    assert models[0] == "zimage-turbo" and any("wan22" in model for model in models)
+    assert ready("plan", "--workflow", "wan22-i2w")[0] == 2
+
+
 def test_events_and_the_bill_are_json_lines(ready: Operator, tmp_path: Path) -> None:
     code, out, _ = ready(*words(tmp_path / "out", "--json"))
     events = [json.loads(line) for line in out.splitlines()]
