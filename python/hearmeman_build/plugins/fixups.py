@@ -15,6 +15,7 @@ USERS = {
     "hearmeman-fetch": 992,
     "comfyui": 993,
     "hearmeman-jupyter": 994,
+    "hearmeman-idle": 995,
 }
 """System users for ComfyUI and for the processes that hold secrets: name -> uid and gid."""
 
