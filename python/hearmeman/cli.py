@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "worker": ("hearmeman.worker.command", "boot as a worker of RunPod Serverless"),
     "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
@@ -48,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN = frozenset({"complete"})
 """Commands that nobody types."""
 
-_WITHOUT_IMAGE = {"complete", "as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
+_WITHOUT_IMAGE = {"complete", "as-comfyui", "boot", "keep", "door", "overlay", "sshd", "worker"}
 _PROCESS = {
     "models": "models",
     "sync": "sync",

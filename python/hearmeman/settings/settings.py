@@ -18,12 +18,13 @@ class Settings(
     groups.Voices,
     groups.Models,
     groups.Sync,
+    groups.Worker,
     groups.Stop,
     groups.Given,
 ):
     """The pod's settings; one field is one environment variable of the same name in capitals."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=False)
 
     @field_validator("*", mode="before")
     @classmethod
