@@ -77,7 +77,7 @@ class Watch:
             verdict = self.step()
             if verdict.due and self._end(verdict):
                 break
-            if self._world.sleep(LOOK_SECONDS):
+            if self._world.sleep(min(LOOK_SECONDS, max(1.0, verdict.seconds_left))):
                 break
         self._clear()
 
