@@ -14,7 +14,7 @@ export HEARMEMAN_SOURCES := $(SOURCES)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket
+demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket
 	@./setup.sh demo
 	@$(python) tests/demo.py
 

@@ -258,6 +258,23 @@ class Sync(_Group):
         return value
 
 
+class Worker(_Group):
+    """The serverless worker."""
+
+    enable_worker: bool = var(False, "take jobs from RunPod Serverless; the container's command `worker` sets it")
+    worker_warmup: str = var(
+        "", "workflow of the image that is run before the first job, so that its models are loaded"
+    )
+    worker_input_mb: float = var(200, "MB that one file of a job may have (1 MB is a million bytes)", gt=0)
+    worker_input_seconds: Seconds = var(120, "seconds that fetching one file of a job may take", ge=1, le=_DAY)
+    worker_private_urls: bool = var(
+        False, "let jobs name addresses of private networks, such as a bucket of your own beside the worker"
+    )
+    worker_public_url: Url = var(
+        "", "address under which R2_BUCKET is open to all; empty means addresses that are signed for seven days"
+    )
+
+
 class Stop(_Group):
     """Stopping, and what cannot start."""
 
@@ -265,6 +282,16 @@ class Stop(_Group):
         "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
     )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
+    idle_stop_minutes: float = var(
+        0,
+        "minutes without a job, speech, session, fetch or upload after which the pod ends itself; 0: never",
+        ge=0,
+        le=100_000,
+    )
+    max_minutes: float = var(0, "minutes after which the pod ends itself, used or not; 0: never", ge=0, le=100_000)
+    idle_action: Literal["stop", "terminate"] = var(
+        "stop", "how it ends itself: stop keeps the pod's disk, which is paid for; terminate deletes the pod"
+    )
 
 
 class Given(_Group):
@@ -276,7 +303,10 @@ class Given(_Group):
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
-    runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+    runpod_api_key: SecretStr | None = var(
+        None, "the pod's own key for RunPod's API; only the process that ends the pod is given it", given=True
+    )
+    runpod_api_url: Url = var("https://api.runpod.io", "address of RunPod's API", given=True)
 
     @field_validator("runpod_pod_id")
     @classmethod
@@ -303,7 +333,7 @@ def prefix_problem(prefix: str) -> str:
     return ""
 
 
-ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)
+ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Worker, Stop, Given)
 """The groups, in the order in which they are shown."""
 
 

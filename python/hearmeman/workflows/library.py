@@ -222,7 +222,7 @@ def graph(workflow: Workflow) -> Graph:
         raise LibraryError(f"workflow {workflow.name}: cannot read {workflow.file} ({error.strerror})") from error
     except ValueError as error:
         raise LibraryError(f"workflow {workflow.name}: {workflow.file} is not JSON: {error}") from error
-    wrong = _not_api(loaded)
+    wrong = not_api(loaded)
     if wrong:
         raise LibraryError(f"workflow {workflow.name}: {workflow.file} {wrong}")
     for key, parameter in workflow.inputs.items():
@@ -234,7 +234,7 @@ def graph(workflow: Workflow) -> Graph:
     return loaded
 
 
-def _not_api(loaded: object) -> str:
+def not_api(loaded: object) -> str:
     """Say why something is no graph in API format; empty if it is one."""
     way = "in ComfyUI open it and choose Workflow > Export (API), which saves another file, and give that one"
     if not isinstance(loaded, dict):

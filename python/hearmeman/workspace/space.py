@@ -16,6 +16,7 @@ from hearmeman.sync.bucket import Bucket
 from hearmeman.workspace import added
 from hearmeman.workspace.contents import FORMAT, Node, Save, SaveError, parse
 from hearmeman.workspace.store import Store
+from hearmeman.workspace.tops import Tops
 
 CONNECTIONS = 12
 ADDED = "workspace-added.json"
@@ -30,6 +31,8 @@ class Space:
     """Where it lies in the bucket."""
     comfyui: Path
     """ComfyUI's base directory."""
+    volume: Path
+    """The volume, where the voices lie."""
     overlays: Path
     """Where the packages lie that were added to ComfyUI."""
     state: Path
@@ -47,6 +50,7 @@ class Space:
         return cls(
             Store(bucket or Bucket(settings, CONNECTIONS), f"{settings.r2_prefix}/workspace"),
             Path(settings.comfyui_dir),
+            Path(settings.volume_dir),
             Path(settings.own_path) / "overlays",
             Path(settings.state_path),
             settings.runpod_pod_id,
@@ -56,6 +60,14 @@ class Space:
     def address(self) -> str:
         """The workspace's place in the bucket, for people."""
         return f"s3://{self.store.bucket.name}/{self.store.prefix}"
+
+    def tops(self) -> Tops:
+        """Open the folders that are saved.
+
+        Raises:
+            OSError: the volume is not there.
+        """
+        return Tops(self.comfyui, self.volume)
 
     def added(self) -> tuple[Mapping[str, Node], Mapping[str, str]]:
         """Read which nodes and packages were added."""
