@@ -124,6 +124,23 @@ def test_what_others_made_is_shipped_with_their_licences(pod: VoicePod) -> None:
     assert (folder / "NOTICE").read_text().strip()
 
 
+def test_the_engine_works_with_all_formats_in_its_environment_alone(pod: VoicePod) -> None:
+    script = pod.volume / "late.py"
+    shutil.copy(ROOT / "tests/late/small_voice.py", script)
+    command = pod.command("/opt/env/voice/bin/python", "/workspace/late.py", variables={"HOME": "/tmp"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hibari 0.2.1 ")
+
+
+def test_speaking_leaves_nothing_in_the_users_home(pod: VoicePod) -> None:
+    """onnxruntime 1.27 and later keep what they report there."""
+    ask(pod.url("XTTS", "/v1/audio/speech"), {"model": "tts-1", "input": "Nothing is kept.", "voice": "nova"})
+    home = pod.volume / ".hearmeman/comfyui/home"
+    assert home.is_dir()
+    assert [str(path) for path in home.rglob("*")] == []
+
+
 def test_what_is_saved_on_the_server_lies_among_the_outputs(pod: VoicePod) -> None:
     body = {"text": "Saved.", "speaker_wav": "male", "language": "en", "file_name_or_path": "said.wav"}
     status, text, _ = ask(pod.url("XTTS", "/tts_to_file"), body)
