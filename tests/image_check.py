@@ -31,6 +31,7 @@ LATE = {
     "traps": "comfyui",
     "xtts": "xtts",
     "chatterbox": "chatterbox",
+    "small_voice": "voice",
 }
 """Script of tests/late -> the environment that runs it."""
 
