@@ -54,7 +54,7 @@ class World:
 def plan(args: argparse.Namespace, world: World) -> int:
     """Show what would be created."""
     has_key = bool(find_key(world.environ, world.home))
-    made = _plan(args, world, world.api() if has_key else None)
+    made = planned(args, world, world.api() if has_key else None)
     if args.form:
         print(FORMATS[args.form](made.body))
     elif args.json:
@@ -67,7 +67,7 @@ def plan(args: argparse.Namespace, world: World) -> int:
 def create(args: argparse.Namespace, world: World) -> int:
     """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
     api = world.api()
-    made = _plan(args, world, api)
+    made = planned(args, world, api)
     say = _say
     for note in made.notes:
         say(f"note: {note}")
@@ -234,7 +234,7 @@ def cost(args: argparse.Namespace, world: World) -> int:
 def template(args: argparse.Namespace, world: World) -> int:
     """Create the template, or update the one of this name."""
     api = world.api()
-    made = _plan(args, world, api)
+    made = planned(args, world, api)
     kept = ("name", "image", "disk", "ports", "env", "startSsh", "registry")
     body: dict[str, Any] = {key: made.body[key] for key in kept if key in made.body}
     body |= {"public": args.public, "startJupyter": False}
@@ -252,7 +252,8 @@ def template(args: argparse.Namespace, world: World) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
+def planned(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
+    """Plan a pod from the options."""
     floor = _floor(world)
     lock = world.root / "images.lock.json"
     image = images.from_reference(args.image, floor) if args.image else images.from_lock(lock, args.tier)
@@ -271,8 +272,8 @@ def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
         known = gpus.from_catalogue(api.get("/v2/catalog/gpus", "list the GPUs", **filters)["gpus"], cloud)
     wishes = Wishes(
         name=args.name or time.strftime("hearmeman-%H%M", time.localtime(world.time())),
-        variables=dict(_pair(text, "--set") for text in args.set),
-        secrets=dict(_pair(text, "--secret", optional=True) for text in args.secret),
+        variables=dict(pair(text, "--set") for text in args.set),
+        secrets=dict(pair(text, "--secret", optional=True) for text in args.secret),
         gpus=tuple(args.gpu),
         gpu_count=args.gpu_count,
         cloud=cloud,
@@ -288,7 +289,8 @@ def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
     return make_plan(wishes, image, catalogues.read(path), known)
 
 
-def _pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
+def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
+    """Read VARIABLE=VALUE."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not (equals or optional):
         raise UsageError(f"{option} takes VARIABLE=VALUE")
