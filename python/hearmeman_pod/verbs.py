@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hearmeman.models import catalogue as catalogues
+from hearmeman.workflows import library
 from hearmeman_pod import create as creation
 from hearmeman_pod import gpus, images, ready, schema, show
 from hearmeman_pod.api import BASE, Api, pod_path
@@ -252,8 +253,8 @@ def template(args: argparse.Namespace, world: World) -> int:
     return 0
 
 
-def planned(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
-    """Plan a pod from the options."""
+def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself: bool = False) -> Plan:
+    """Plan the pod that the options describe; without `api` nothing of RunPod is known."""
     floor = _floor(world)
     lock = world.root / "images.lock.json"
     image = images.from_reference(args.image, floor) if args.image else images.from_lock(lock, args.tier)
@@ -272,7 +273,7 @@ def planned(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
         known = gpus.from_catalogue(api.get("/v2/catalog/gpus", "list the GPUs", **filters)["gpus"], cloud)
     wishes = Wishes(
         name=args.name or time.strftime("hearmeman-%H%M", time.localtime(world.time())),
-        variables=dict(pair(text, "--set") for text in args.set),
+        variables=with_models(dict(pair(text, "--set") for text in args.set), _needs(args, world)),
         secrets=dict(pair(text, "--secret", optional=True) for text in args.secret),
         gpus=tuple(args.gpu),
         gpu_count=args.gpu_count,
@@ -283,14 +284,31 @@ def planned(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
         network_volume=_volume(api, args.network_volume) if api and args.network_volume else None,
         max_price=args.max_price,
         registry=args.registry,
+        ends_itself=ends_itself,
     )
     # The catalogue of the checkout that this runs from.
     path = Path(catalogues.__file__).with_name("catalogue.toml")
     return make_plan(wishes, image, catalogues.read(path), known)
 
 
+def _needs(args: argparse.Namespace, world: World) -> tuple[str, ...]:
+    """Models of the workflows that were named with --workflow."""
+    names: list[str] = getattr(args, "workflows", [])
+    if not names:
+        return ()
+    known, given = library.load(world.root / "workflows"), dict(pair(text, "--set") for text in args.set)
+    found = [library.find(known, name) for name in names]
+    return tuple(model for one in found for model in one.needs(library.chosen(one, (), given)))
+
+
+def with_models(variables: Mapping[str, str], needs: Sequence[str]) -> dict[str, str]:
+    """Add models to those that the variables ask for."""
+    models = dict.fromkeys([*filter(None, variables.get("MODELS", "").split(",")), *needs])
+    return {**variables, "MODELS": ",".join(models)} if models else {**variables}
+
+
 def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
-    """Read VARIABLE=VALUE."""
+    """Read VARIABLE=VALUE; with `optional` the value may be missing."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not (equals or optional):
         raise UsageError(f"{option} takes VARIABLE=VALUE")
