@@ -257,6 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
             times = {"startTime": "2026-11-24T00:00:00Z", "endTime": "2026-11-25T00:00:00Z"}
             records = [{**times, **amounts, "podId": "pod0"}] if words[1] == "pods" else []
             self._send(200, {"records": records, "metadata": {}})
+        elif words == ["network-volumes"]:
+            one = {"id": "vol1", "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
+            self._send(200, {"networkVolumes": [one]})
         elif words[0] == "serverless":
             self._serverless(method, words[1:], body)
         elif words[0] == "templates":
