@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "owners": ("hearmeman.boot.owners_command", "give ComfyUI what root or an older pod left in its folders"),
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
+    "idle": ("hearmeman.idle.command", "end a pod that nobody uses (used by boot)"),
     "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
     "complete": ("hearmeman.complete", "what bash offers when Tab is pressed (used by bash)"),
 }

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import verbs
+from hearmeman_pod import run, verbs
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 4 no GPU is free. "
+    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 3 some rows failed, 4 no GPU is free. "
     "The API key is RUNPOD_API_KEY, or what `runpodctl config` wrote."
 )
 
@@ -47,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = verb(name, help, example)
         _wishes(sub)
+        sub.add_argument(
+            "--workflow",
+            dest="workflows",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="with the models that this workflow needs",
+        )
         if name == "plan":
             sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
         else:
@@ -55,6 +63,21 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--keep", action="store_true", help="keep a pod that does not become ready, to look into it"
             )
+    for name, help, example in (
+        (
+            "run",
+            "make a pod, run one workflow in it, save its files here, end the pod",
+            "hearmeman-pod run z-image-turbo --set prompt='a red fox' --out pictures --max-price 0.80",
+        ),
+        (
+            "batch",
+            "the same for every row of a file, on one pod; --resume goes on with what an earlier one left",
+            "hearmeman-pod batch z-image-turbo prompts.csv --out pictures --max-price 0.80",
+        ),
+    ):
+        sub = verb(name, help, example)
+        run.add_arguments(sub, many=name == "batch")
+        _wishes(sub, "--variable")
     verb("list", "the account's pods", "hearmeman-pod list")
     for name, help in (
         ("status", "one pod: its state, price, ports, and what it says of itself"),
@@ -97,11 +120,13 @@ _FORCE = {
 }
 
 
-def _wishes(sub: argparse.ArgumentParser) -> None:
+def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument("--tier", default="consumer", help="which image of images.lock.json (consumer)")
     sub.add_argument("--image", metavar="REPOSITORY@sha256:…", help="an image of your own, by digest")
     sub.add_argument("--name", help="the pod's name (hearmeman-HHMM)")
-    sub.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod")
+    sub.add_argument(
+        variable, dest="set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod"
+    )
     sub.add_argument(
         "--secret",
         action="append",
@@ -136,7 +161,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     args = parser().parse_args(argv)
     environ = dict(os.environ if environ is None else environ)
     try:
-        code: int = verbs.VERBS[args.verb](args, _world(environ))
+        code: int = {**verbs.VERBS, "run": run.run, "batch": run.run}[args.verb](args, _world(environ))
         sys.stdout.flush()
         return code
     except (PodError, HearmemanError) as error:

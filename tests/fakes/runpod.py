@@ -9,6 +9,8 @@ import json
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,6 +77,8 @@ class RunPod:
     """Jobs in ComfyUI's queue."""
     gate: str = ""
     """ACCESS_TOKEN that the pods ask for; empty: none."""
+    comfyui: str = ""
+    """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
     logs: tuple[str, ...] = ("pulling image", "started")
     cut_logs: bool = False
     """Whether a log stream breaks after each line."""
@@ -189,15 +193,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, method: str) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         text = self.rfile.read(length)
-        body = json.loads(text) if text else None
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         fake = self.fake
+        if parts.path.startswith("/proxy/"):
+            with fake.lock:
+                fake.requests.append((method, parts.path, None))
+            self._inside(parts.path, method, text)
+            return
+        body = json.loads(text) if text else None
         with fake.lock:
             fake.requests.append((method, parts.path, body))
-        if parts.path.startswith("/proxy/"):
-            self._inside(parts.path)
-            return
         if self.headers.get("Authorization") != f"Bearer {fake.key}":
             self._problem(401, "Unauthorized", "the key is not valid")
             return
@@ -350,7 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"id: {when}\ndata: {data}\n\n".encode())
             self.wfile.flush()
 
-    def _inside(self, path: str) -> None:
+    def _inside(self, path: str, method: str, text: bytes) -> None:
         fake = self.fake
         _, _, pod_id, port, *rest = path.split("/")
         what = "/" + "/".join(rest)
@@ -358,10 +364,13 @@ class _Handler(BaseHTTPRequestHandler):
         if pod is None or pod.status != "RUNNING":
             self._raw(404, b"", "text/html")
             return
-        if fake.gate and what != "/healthz" and self.headers.get("Authorization") != f"Bearer {fake.gate}":
+        gate = fake.gate or pod.body["env"].get("ACCESS_TOKEN", "") * bool(fake.comfyui)
+        if gate and what != "/healthz" and self.headers.get("Authorization") != f"Bearer {gate}":
             self._send(401, {"detail": "token"})
             return
-        if port == "8188" and what == "/queue":
+        if port == "8188" and fake.comfyui:
+            self._pass_on(method, fake.comfyui + what, text)
+        elif port == "8188" and what == "/queue":
             jobs = [[number] for number in range(fake.queue)]
             self._send(200, {"queue_running": jobs[:1], "queue_pending": jobs[1:]})
         elif what == "/readyz":
@@ -371,6 +380,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {})
         else:
             self._send(200, {"ready": False, "models": {"done_bytes": 5, "total_bytes": 10}})
+
+    def _pass_on(self, method: str, url: str, text: bytes) -> None:
+        """Let the ComfyUI answer; without websockets, which RunPod's proxy may refuse as well."""
+        query = urlsplit(self.path).query
+        headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
+        request = urllib.request.Request(f"{url}?{query}", text or None, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                self._raw(answer.status, answer.read(), answer.headers.get("Content-Type", ""))
+        except urllib.error.HTTPError as error:
+            self._raw(error.code, error.read(), error.headers.get("Content-Type", ""))
+        except OSError:
+            self._raw(502, b"<h1>Bad gateway</h1>", "text/html")
 
     def _problem(
         self,

@@ -59,12 +59,13 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_it_ends_when_its_engine_is_gone_so_that_it_is_started_again(tmp_path: Path) -> None:
     with running("chatterbox", tmp_path) as (url, process):
+        engine = CLIENT.get(f"{url}/health").json()["pid"]
         with CLIENT.stream(
             "POST", f"{url}/audio/speech", json={"input": LONG[:2900], "stream_format": "sse"}
         ) as answer:
             lines = answer.iter_lines()
             assert "speech.audio.delta" in next(lines)
-            os.kill(CLIENT.get(f"{url}/health").json()["pid"], signal.SIGKILL)
+            os.kill(engine, signal.SIGKILL)
             said = "".join(lines)
         assert '"code":"engine_broken"' in said
         assert "[DONE]" not in said

@@ -202,6 +202,18 @@ def _theirs(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
     return {**places, **base, **user}
 
 
+def _never_ends(settings: Settings) -> tuple[str, ...]:
+    """Say why a pod that is to end itself will not."""
+    if not (settings.idle_stop_minutes or settings.max_minutes):
+        return ()
+    if not settings.ends_by_itself:
+        why = "RunPod gave this pod no RUNPOD_API_KEY and RUNPOD_POD_ID"
+        return (f"IDLE_STOP_MINUTES and MAX_MINUTES have no effect: {why}: end the pod yourself",)
+    if settings.runpod_volume_id and settings.idle_action == "stop":
+        return ("RunPod may not stop a pod with a network volume, only terminate it: set IDLE_ACTION=terminate",)
+    return ()
+
+
 def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
@@ -306,6 +318,7 @@ def _warnings(
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
+    found += _never_ends(settings)
     if settings.sync_workspace and not settings.enable_r2_sync:
         found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
     found += strangers(environ, {**NAMES, **ALIASES})

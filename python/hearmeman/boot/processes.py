@@ -11,7 +11,7 @@ from hearmeman.boot.facts import Machine
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
-from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKER, WORKSPACE, User
+from hearmeman.users import COMFYUI, DOOR, FETCH, IDLE, JUPYTER, ROOT, SYNC, WORKER, WORKSPACE, User
 
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
@@ -102,6 +102,8 @@ class Table:
         if self.settings.enable_worker and self.image.worker_python:
             yield self._worker()
         yield self._door()
+        if self.settings.ends_by_itself:
+            yield self._idle()
         if self.settings.gated:
             yield self._gate()
         if self.settings.authorized_keys and self._is_free("SSH_PORT"):
@@ -271,6 +273,19 @@ class Table:
             stop_stage=3,
             stop_seconds=_last_share(self.settings),
             user=DOOR,
+        )
+
+    def _idle(self) -> Process:
+        # JupyterLab tells of its sessions only to who knows its token.
+        jupyter = ("JUPYTER_PASSWORD",) if self.image.jupyter_python else ()
+        return Process(
+            name="idle",
+            argv=self._us("idle", "--run-dir", self.run_dir),
+            env=self.base,
+            secrets={name: name for name in ("RUNPOD_API_KEY", *jupyter)},
+            stop_stage=3,
+            stop_seconds=_last_share(self.settings),
+            user=IDLE,
         )
 
     def _gate(self) -> Process:

@@ -282,6 +282,16 @@ class Stop(_Group):
         "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
     )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
+    idle_stop_minutes: float = var(
+        0,
+        "minutes without a job, speech, session, fetch or upload after which the pod ends itself; 0: never",
+        ge=0,
+        le=100_000,
+    )
+    max_minutes: float = var(0, "minutes after which the pod ends itself, used or not; 0: never", ge=0, le=100_000)
+    idle_action: Literal["stop", "terminate"] = var(
+        "stop", "how it ends itself: stop keeps the pod's disk, which is paid for; terminate deletes the pod"
+    )
 
 
 class Given(_Group):
@@ -293,7 +303,10 @@ class Given(_Group):
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
-    runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+    runpod_api_key: SecretStr | None = var(
+        None, "the pod's own key for RunPod's API; only the process that ends the pod is given it", given=True
+    )
+    runpod_api_url: Url = var("https://api.runpod.io", "address of RunPod's API", given=True)
 
     @field_validator("runpod_pod_id")
     @classmethod

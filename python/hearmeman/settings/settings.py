@@ -61,6 +61,12 @@ class Settings(
         return self.access_token is not None
 
     @property
+    def ends_by_itself(self) -> bool:
+        """Whether the pod is to end itself, and can: RunPod gave it a name and a key."""
+        wanted = self.idle_stop_minutes > 0 or self.max_minutes > 0
+        return wanted and self.runpod_api_key is not None and self.runpod_pod_id != "local"
+
+    @property
     def comfyui_listens(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports that ComfyUI itself listens on."""
         if self.gated:
