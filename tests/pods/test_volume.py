@@ -103,7 +103,7 @@ def test_another_content_never_appears_on_the_volume(world: World) -> None:
 
 def test_bytes_that_are_not_what_the_source_states_are_refused_at_their_end(world: World) -> None:
     file = volume_fill.File.model_validate(
-        {"id": "a", "to": "vae/a.bin", "size": 3, "source": {"kind": "web", "url": "https://x.example/a"}}
+        {"id": "a", "to": "vae/a.bin", "size": 3, "source": {"kind": "url", "url": "https://x.example/a"}}
     )
     remote = volume_fill.Remote("https://x.example/a", sha256=hashlib.sha256(b"abc").hexdigest())
     for content, says in ((b"abd", "sha256"), (b"ab", "2 bytes")):
