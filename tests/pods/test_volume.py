@@ -16,7 +16,10 @@ from fakes import sigv4
 from fakes.hub import COMMIT, REPO, Hub, Repo, Stored, safetensors
 from fakes.r2 import R2
 from fakes.runpod import KEY, RunPod
+from hearmeman.models.catalogue import File
+from hearmeman.models.remote import Remote
 from hearmeman_pod import command, volume_fill
+from hearmeman_pod.errors import PodError
 
 CONTENT = safetensors(3 << 20, b"a model of three parts")
 TO = "ComfyUI/models/checkpoints/big.safetensors"
@@ -102,21 +105,21 @@ def test_another_content_never_appears_on_the_volume(world: World) -> None:
 
 
 def test_bytes_that_are_not_what_the_source_states_are_refused_at_their_end(world: World) -> None:
-    file = volume_fill.File.model_validate(
+    file = File.model_validate(
         {"id": "a", "to": "vae/a.bin", "size": 3, "source": {"kind": "url", "url": "https://x.example/a"}}
     )
-    remote = volume_fill.Remote("https://x.example/a", sha256=hashlib.sha256(b"abc").hexdigest())
+    remote = Remote("https://x.example/a", sha256=hashlib.sha256(b"abc").hexdigest())
     for content, says in ((b"abd", "sha256"), (b"ab", "2 bytes")):
         check = volume_fill._Check(file, remote, 3)
         assert b"".join(volume_fill._parts(iter([content]), check)) == content
-        with pytest.raises(volume_fill.PodError, match=says):
+        with pytest.raises(PodError, match=says):
             check.verdict()
 
 
 def test_what_a_killed_run_left_is_swept(world: World) -> None:
     import boto3
 
-    keys = {"aws_access_key_id": world.r2.access_key, "aws_secret_access_key": world.r2.secret_key}
+    keys: dict[str, Any] = {"aws_access_key_id": world.r2.access_key, "aws_secret_access_key": world.r2.secret_key}
     client = boto3.client("s3", endpoint_url=world.r2.url, region_name="us-ks-2", **keys)
     client.create_multipart_upload(Bucket="vol1", Key=TO)
     assert len(world.r2.uploads) == 1
