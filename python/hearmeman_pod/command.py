@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import run, verbs
+from hearmeman_pod import endpoint, run, verbs, volume
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
@@ -111,9 +111,18 @@ def parser() -> argparse.ArgumentParser:
     )
     _wishes(sub)
     sub.add_argument("--public", action="store_true", help="let others see it")
+    volume.add(
+        verb(
+            "volume",
+            "network volumes, filled before a GPU is paid for",
+            "hearmeman-pod volume fill ID --set WAN_480P=true",
+        )
+    )
+    endpoint.add(verb("endpoint", "Serverless: workers that RunPod starts when there are jobs", _ENDPOINT), _wishes)
     return top
 
 
+_ENDPOINT = "hearmeman-pod endpoint create --name films --network-volume ID --set WAN_480P=true"
 _FORCE = {
     "start": "start it though its host's CUDA is older than the image needs",
     "stop": "stop it though ComfyUI is working",
@@ -161,7 +170,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     args = parser().parse_args(argv)
     environ = dict(os.environ if environ is None else environ)
     try:
-        code: int = {**verbs.VERBS, "run": run.run, "batch": run.run}[args.verb](args, _world(environ))
+        known = {**verbs.VERBS, "run": run.run, "batch": run.run, "endpoint": endpoint.run, "volume": volume.run}
+        code: int = known[args.verb](args, _world(environ))
         sys.stdout.flush()
         return code
     except (PodError, HearmemanError) as error:

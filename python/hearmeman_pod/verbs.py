@@ -281,7 +281,7 @@ def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself
         data_center=args.datacenter,
         disk_gb=args.disk,
         volume_gb=args.volume,
-        network_volume=_volume(api, args.network_volume) if api and args.network_volume else None,
+        network_volume=volume(api, args.network_volume) if api and args.network_volume else None,
         max_price=args.max_price,
         registry=args.registry,
         ends_itself=ends_itself,
@@ -315,7 +315,8 @@ def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
     return name, value
 
 
-def _volume(api: Api, volume_id: str) -> Volume:
+def volume(api: Api, volume_id: str) -> Volume:
+    """Find a network volume."""
     found = api.get(f"/v2/network-volumes/{volume_id}", f"find the network volume {volume_id}")
     return Volume(found["id"], int(found["size"]), found["dataCenter"])
 

@@ -213,6 +213,7 @@ def test_a_voice_api_is_given_what_its_engine_looks_for_and_no_packages_of_a_per
     env = next(p.env for p in planned(environ, image=VOICES, memory=GPU).processes if p.name == "xtts")
     wanted = {
         "PYTHONPATH": "/opt/hearmeman/voice",
+        "PYTHONSAFEPATH": "1",
         "HF_HUB_OFFLINE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
         "CHATTERBOX_MODEL": "multilingual",

@@ -71,6 +71,8 @@ def inside(pod: Pod, *words: str, **environ: str) -> subprocess.CompletedProcess
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoicePod]:
     folder = tmp_path_factory.mktemp("voices") / "volume"
     folder.mkdir(mode=0o755)
+    # Whoever imports from the volume ends here.
+    (folder / "numpy.py").write_text("raise SystemExit('imported from the volume')\n")
     made = VoicePod(folder)
     made.start(
         {
@@ -127,7 +129,7 @@ def test_what_others_made_is_shipped_with_their_licences(pod: VoicePod) -> None:
 def test_the_engine_works_with_all_formats_in_its_environment_alone(pod: VoicePod) -> None:
     script = pod.volume / "late.py"
     shutil.copy(ROOT / "tests/late/small_voice.py", script)
-    command = pod.command("/opt/env/voice/bin/python", "/workspace/late.py", variables={"HOME": "/tmp"})
+    command = pod.command("/opt/env/voice/bin/python", "-P", "/workspace/late.py", variables={"HOME": "/tmp"})
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("hibari 0.2.1 ")

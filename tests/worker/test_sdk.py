@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,13 @@ def worker(platform: Serverless, server: ComfyUI, folder: Path, more: dict[str, 
     command = [sys.executable, "-P", "-m", "hearmeman.worker", "--workflows", str(ROOT / "workflows")]
     command += ["--report", str(folder / "worker.json"), *words]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environ, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         yield process
     finally:
-        process.kill()
+        # With the SDK's process that pings, which outlives a worker that is killed.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
 

@@ -63,6 +63,8 @@ def environment(theirs: Mapping[str, str], settings: Settings) -> dict[str, str]
     own = {
         # Not a person's: that would come before the engine's packages.
         "PYTHONPATH": str(VOICE_DIR),
+        # The engine's own process is started in the same folder, on the volume, which is no place to import from.
+        "PYTHONSAFEPATH": "1",
         # Weights come by `models fetch`, verified; an engine fetches and reports nothing by itself.
         "HF_HUB_OFFLINE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
