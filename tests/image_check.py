@@ -33,6 +33,7 @@ LATE = {
     "chatterbox": "chatterbox",
     "small_voice": "voice",
     "voice_xtts": "xtts",
+    "voice_chatterbox": "chatterbox",
 }
 """Script of tests/late -> the environment that runs it."""
 
