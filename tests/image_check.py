@@ -32,6 +32,7 @@ LATE = {
     "xtts": "xtts",
     "chatterbox": "chatterbox",
     "small_voice": "voice",
+    "voice_xtts": "xtts",
 }
 """Script of tests/late -> the environment that runs it."""
 
