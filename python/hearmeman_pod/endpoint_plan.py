@@ -72,8 +72,8 @@ def endpoint_body(pod: Mapping[str, Any], wishes: Serverless, volume: str = "") 
         body |= {"scaling": {"type": "REQUEST_COUNT", "requestCount": wishes.requests}, "ports": [f"{port}/http"]}
     else:
         body |= {"scaling": {"type": "QUEUE_DELAY", "queueDelay": wishes.delay_seconds}, "args": "worker"}
-        # Nobody but RunPod's queue speaks to a worker.
-        env.pop("ACCESS_TOKEN", None)
+    # RunPod asks for its own key before anybody gets here, and a gate would refuse its look at /ping.
+    env.pop("ACCESS_TOKEN", None)
     body["env"] = env
     for key in ("registry", "dataCenterIds"):
         if key in pod:

@@ -38,12 +38,12 @@ def test_a_plan_is_a_worker_behind_the_queue(operator: Operator) -> None:
 
 
 def test_a_voice_api_stands_behind_the_load_balancer(operator: Operator) -> None:
-    code, out, err = operator("endpoint", "plan", "--api", "chatterbox", "--requests", "2")
+    code, out, err = operator("endpoint", "plan", "--api", "chatterbox", "--secret", "ACCESS_TOKEN")
     assert code == 0, err
     body = json.loads(out)
     assert (body["type"], body["ports"]) == ("LOAD_BALANCER", ["8000/http"])
     assert body["env"]["CHATTERBOX_HOST"] == "0.0.0.0" and body["env"]["PORT_HEALTH"] == "8000"
-    assert "args" not in body
+    assert "args" not in body and "ACCESS_TOKEN" not in body["env"]
 
 
 @pytest.mark.parametrize(
