@@ -14,7 +14,7 @@ export HEARMEMAN_SOURCES := $(SOURCES)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: ## build the smoke image, boot it, run a workflow, find its output in the bucket; OPEN=1 keeps the pod and its page
+demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket; OPEN=1 keeps the pod and its page
 	@./setup.sh demo
 	@OPEN=$(OPEN) $(python) tests/demo.py
 
@@ -38,6 +38,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --tier $(TIER)
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
+	@$(python) tests/bench/voice.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
@@ -61,6 +62,7 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 
 acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
 	@./setup.sh test acceptance
+	@$(python) -m pytest tests/acceptance/voice_fuzz.py
 	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 

@@ -14,6 +14,7 @@ declare -A why=(
   [skopeo]="skopeo: an independent reader of the image, and the pusher"
   [ssh]="openssh-client: logs in to the pod"
   [git]="git: custom nodes are checkouts"
+  [curl]="curl: runs the specification's examples of the voice APIs"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"

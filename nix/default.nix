@@ -147,7 +147,17 @@ let
         "var/log/lastlog" = "/run/hearmeman/lastlog";
         "var/log/jupyter.log" = "/run/hearmeman/logs/jupyter.log";
         "var/log/r2_sync.log" = "/run/hearmeman/logs/sync.log";
-      };
+      }
+      // (
+        # The worker's process runs beside the SDK.
+        if elem "worker" tier.environments then
+          {
+            "opt/env/worker/lib/python3.11/site-packages/hearmeman" =
+              "/opt/env/runtime/lib/python3.11/site-packages/hearmeman";
+          }
+        else
+          { }
+      );
       texts = {
         "opt/env/runtime/bin/hearmeman" = readFile ./userland/hearmeman;
         "opt/hearmeman/image.json" = toJSON {
@@ -158,6 +168,7 @@ let
           inherit (tier) services;
           services_without_gpu = tier.servicesWithoutGpu;
           jupyter_python = if elem "jupyter" tier.environments then "/opt/env/jupyter/bin/python" else "";
+          worker_python = if elem "worker" tier.environments then "/opt/env/worker/bin/python" else "";
           cuda_floor = cudaFloor;
           env = tier.defaults;
           inherit (tier) recommended;

@@ -85,7 +85,8 @@ let
         wheels = map wheel (byName own);
         base_wheels = map wheel (byName below);
         created_by = "hearmeman environment ${name}";
-        level = 10;
+        # `make demo` waits for this one: a quarter of the time for a tenth more bytes.
+      level = if name == "voice" then 3 else 10;
       };
     };
 in

@@ -71,6 +71,7 @@ let
       "chatterbox"
       "voice"
       "jupyter"
+      "worker"
       "runtime"
     ];
     services = {
@@ -116,6 +117,14 @@ rec {
   smoke-jupyter = smoke // {
     environments = [
       "jupyter"
+      "runtime"
+    ];
+  };
+
+  # The same as a worker of RunPod Serverless.
+  smoke-worker = smoke // {
+    environments = [
+      "worker"
       "runtime"
     ];
   };

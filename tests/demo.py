@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -24,6 +25,7 @@ from hearmeman_build.host import WORK
 from support.pod import Pod, unpack
 from support.ports import free_port
 
+SENTENCE = "Everything works. This sentence was spoken by the pod."
 TESTS = Path(__file__).resolve().parent
 # A parent that dies by SIGKILL takes these children along.
 _LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -106,7 +108,8 @@ def sha256(path: Path) -> str:
 def copy_of(output: Path, bucket: Path) -> str | None:
     """The key of the object that holds the same bytes as `output`."""
     wanted = sha256(output)
-    return next((str(p.relative_to(bucket)) for p in bucket.rglob("*.png") if sha256(p) == wanted), None)
+    objects = bucket.rglob(f"*{output.suffix}")
+    return next((str(path.relative_to(bucket)) for path in objects if sha256(path) == wanted), None)
 
 
 def answers(url: str) -> bool:
@@ -118,24 +121,26 @@ def answers(url: str) -> bool:
         return False
 
 
-def demo() -> None:
+def demo(speaks: bool) -> None:
     """Run all phases and print the table."""
+    tier = "smoke-voice" if speaks else "smoke"
     phases = Phases()
     WORK.mkdir(exist_ok=True)
     begun = time.monotonic()
     with phases.phase("prefetch", "pinned packages and wheels into the Nix store, checked against the locks"):
-        prefetch_tier("smoke", note)
-    with phases.phase("build", "the smoke image: userland, Python environment, stand-in ComfyUI, hearmeman"):
-        image = build_image("smoke")
+        prefetch_tier(tier, note)
+    voice = ", a voice" if speaks else ""
+    with phases.phase("build", f"the smoke image: userland, Python environment, stand-in ComfyUI, hearmeman{voice}"):
+        image = build_image(tier)
         note(f"{image.digest}, {len(image.layers)} layers, {image.size / 1e6:.0f} MB")
     with phases.phase("unpack", "the image's layers into a root filesystem"):
         unpack(image)
-    key = run_pod(image, phases)
-    print_table(image, phases, key, time.monotonic() - begun)
+    keys = run_pod(image, phases, speaks)
+    print_table(image, phases, keys, time.monotonic() - begun)
 
 
-def run_pod(image: Image, phases: Phases) -> str:
-    """Boot the image against a Hub and a bucket on loopback, run one workflow, stop; the output's key."""
+def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
+    """Boot the image against a Hub and a bucket on loopback, make a picture and a sentence, stop; the outputs' keys."""
     with contextlib.ExitStack() as stack:
         folder = WORK / f"demo-{os.getpid()}"
         # Before it is made, so that no moment is left in which it is nobody's.
@@ -144,7 +149,7 @@ def run_pod(image: Image, phases: Phases) -> str:
         volume.mkdir(parents=True)
         bucket.mkdir(parents=True)
         access, secret = secrets.token_hex(8), secrets.token_hex(16)
-        port, page_port, s3_port = free_port(), free_port(), free_port()
+        port, page_port, s3_port, voice_port = free_port(), free_port(), free_port(), free_port()
         with phases.phase("servers", "a Hugging Face Hub and an S3 server (rclone) on loopback"):
             rclone = Path(sysconfig.get_path("scripts")) / "rclone"
             s3_command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{s3_port}", str(bucket.parent)]
@@ -167,6 +172,8 @@ def run_pod(image: Image, phases: Phases) -> str:
                     "STATUS_HOST": "127.0.0.1",
                     "COMFYUI_PORT": str(port),
                     "STATUS_PORT": str(page_port),
+                    "ENABLE_XTTS": str(speaks).lower(),
+                    "XTTS_PORT": str(voice_port),
                     "HF_ENDPOINT": f"http://127.0.0.1:{hub_port}",
                     "ENABLE_R2_SYNC": "true",
                     "R2_ENDPOINT": f"http://127.0.0.1:{s3_port}",
@@ -193,11 +200,16 @@ def run_pod(image: Image, phases: Phases) -> str:
             )
             if subprocess.run([*_LINKED, *command], stdin=subprocess.DEVNULL).returncode != 0:
                 raise BuildError("the workflow failed: its message is above")
-        with phases.phase("bucket", "the output in the bucket"):
-            output = next((volume / "ComfyUI/output").rglob("*.png"))
-            pod.wait_for(lambda: copy_of(output, bucket) is not None, "the output in the bucket")
-            key = str(copy_of(output, bucket))
-            note(f"s3://runpod/{key}")
+        outputs = [next((volume / "ComfyUI/output").rglob("*.png"))]
+        if speaks:
+            with phases.phase("voice", f"xtts-vo-gen {SENTENCE!r}"):
+                outputs.append(say(pod, voice_port))
+        with phases.phase("bucket", "the outputs in the bucket"):
+            keys = []
+            for output in outputs:
+                pod.wait_for(lambda made=output: copy_of(made, bucket) is not None, f"{output.name} in the bucket")  # type: ignore[misc]
+                keys.append(f"s3://runpod/{copy_of(output, bucket)}")
+                note(keys[-1])
         with phases.phase("page", "the pod's own page"):
             page = f"http://127.0.0.1:{page_port}/"
             pod.wait_for(lambda: answers(page), "the page")
@@ -210,7 +222,7 @@ def run_pod(image: Image, phases: Phases) -> str:
                 raise BuildError(f"the pod ended with {code} instead of 0")
         # All is done but the clearing up, which an interrupt would only leave half done.
         no_interrupts()
-    return key
+    return keys
 
 
 def keep_open(pod: Pod, page: str, comfyui: str) -> None:
@@ -232,14 +244,26 @@ def keep_open(pod: Pod, page: str, comfyui: str) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
+def say(pod: Pod, port: int) -> Path:
+    """Let the pod's voice API speak one sentence into the output folder; the file."""
+    url = f"http://127.0.0.1:{port}"
+    pod.wait_for(lambda: answers(f"{url}/ready"), "the voice API")
+    file = "ComfyUI/output/voice/hello.wav"
+    (pod.volume / file).parent.mkdir(parents=True, exist_ok=True)
+    command = pod.command("/xtts-vo-gen.py", SENTENCE, "-o", f"/workspace/{file}", "--url", url)
+    if subprocess.run([*_LINKED, *command], stdin=subprocess.DEVNULL).returncode != 0:
+        raise BuildError("the voice API did not speak: its message is above")
+    return pod.volume / file
+
+
+def print_table(image: Image, phases: Phases, keys: list[str], total: float) -> None:
     """The figures at the end."""
     rows = [
         ("digest", image.digest),
         ("image", f"{image.size / 1e6:.1f} MB in {len(image.layers)} layers"),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in phases.seconds.items())),
         ("total", f"{total:.1f} s"),
-        ("output", f"s3://runpod/{key}"),
+        *(("output", key) for key in keys),
         ("layout", str(image.layout)),
         ("its page", "make demo OPEN=1 keeps the pod until Ctrl-C and shows the address"),
         ("for a GPU pod", "nix build .#image-consumer"),
@@ -252,10 +276,13 @@ def print_table(image: Image, phases: Phases, key: str, total: float) -> None:
 
 def main() -> int:
     """Run the demo; 130 on Ctrl-C, with everything that it started ended."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--silent", action="store_true", help="leave the voice out, which is a third of the time")
+    args = arguments.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
-        demo()
+        demo(not args.silent)
     except KeyboardInterrupt:
         print("\nstopped; nothing is left running", file=sys.stderr)
         return 130

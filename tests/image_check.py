@@ -31,6 +31,9 @@ LATE = {
     "traps": "comfyui",
     "xtts": "xtts",
     "chatterbox": "chatterbox",
+    "small_voice": "voice",
+    "voice_xtts": "xtts",
+    "voice_chatterbox": "chatterbox",
 }
 """Script of tests/late -> the environment that runs it."""
 

@@ -29,9 +29,9 @@ def _left(mark: str) -> list[str]:
     return found
 
 
-def _start(mark: str) -> subprocess.Popen[str]:
+def _start(mark: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "tests/demo.py"],
+        [sys.executable, "tests/demo.py", *words],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "python:tests", "HEARMEMAN_DEMO_MARK": mark},
         stdin=subprocess.DEVNULL,
@@ -44,14 +44,14 @@ def _start(mark: str) -> subprocess.Popen[str]:
 
 def test_interrupted_at_random_moments(image: Image) -> None:
     begun = time.monotonic()
-    whole = _start(f"whole-{uuid.uuid4()}")
+    whole = _start(f"whole-{uuid.uuid4()}", "--silent")
     text = whole.communicate(timeout=200)[0]
     assert whole.returncode == 0, text
     length = time.monotonic() - begun
     chance = random.Random(20261123)
     for _ in range(MOMENTS):
         mark = str(uuid.uuid4())
-        run = _start(mark)
+        run = _start(mark, "--silent")
         moment = chance.uniform(0.3, length)
         time.sleep(moment)
         # What a terminal does: SIGINT to the whole foreground group.
@@ -64,5 +64,6 @@ def test_interrupted_at_random_moments(image: Image) -> None:
         assert _left(mark) == [], f"after {moment:.2f} s"
     assert not list(WORK.glob("demo-*"))
     last = _start(f"last-{uuid.uuid4()}")
-    text = last.communicate(timeout=200)[0]
+    text = last.communicate(timeout=300)[0]
     assert last.returncode == 0, text
+    assert text.count("s3://runpod/outputs/") == 4, "a picture and a sentence, each when it comes and in the table"

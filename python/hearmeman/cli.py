@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "worker": ("hearmeman.worker.command", "boot as a worker of RunPod Serverless"),
     "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "owners": ("hearmeman.boot.owners_command", "give ComfyUI what root or an older pod left in its folders"),
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
+    "idle": ("hearmeman.idle.command", "end a pod that nobody uses (used by boot)"),
     "sshd": ("hearmeman.boot.sshd", "make host keys and become sshd (used by boot)"),
     "complete": ("hearmeman.complete", "what bash offers when Tab is pressed (used by bash)"),
 }
@@ -47,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN = frozenset({"complete"})
 """Commands that nobody types."""
 
-_WITHOUT_IMAGE = {"complete", "as-comfyui", "boot", "keep", "door", "overlay", "sshd"}
+_WITHOUT_IMAGE = {"complete", "as-comfyui", "boot", "keep", "door", "overlay", "sshd", "worker"}
 _PROCESS = {
     "models": "models",
     "sync": "sync",

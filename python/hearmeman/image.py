@@ -51,6 +51,8 @@ class Image:
     """Variables that a template for the tier sets besides: what is worth its download on such a GPU."""
     jupyter_python: str = ""
     """The interpreter that runs JupyterLab; empty where the image carries none."""
+    worker_python: str = ""
+    """The interpreter that has RunPod's SDK; empty where the image carries none."""
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Voice API (xtts, chatterbox) -> its command; boot fills in what stands in braces: host, port, folders, queue."""
     services_without_gpu: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -95,7 +97,7 @@ def read_image(path: Path) -> Image:
             wrong.append(name)
     lists = {name: raw.get(name, []) for name in ("silent_nodes", "comfyui_arguments", "node_folders")}
     wrong += [name for name, words in lists.items() if not _is_words(words)]
-    extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "models_dir")}
+    extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "worker_python", "models_dir")}
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
         raise ImageError(f"{path} lacks or misstates {', '.join(wrong)}. {mend}")

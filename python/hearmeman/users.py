@@ -42,9 +42,13 @@ FETCH = User("hearmeman-fetch", 992, COMFYUI.gid, groups=(SYNC.gid,), umask=0o00
 """Its files are ComfyUI's by their group; it shares the state folder with the sync."""
 JUPYTER = User("hearmeman-jupyter", 994, COMFYUI.gid, keeps=("kill", "setgid", "setpcap", "setuid"), umask=0o002)
 """JupyterLab's server, which knows its token; it starts notebooks and terminals as ComfyUI's user, and ends them."""
+IDLE = User("hearmeman-idle", 996, 996)
+"""It has the key that can end the pod, and writes nowhere but in its own folder."""
+WORKER = User("hearmeman-worker", 995, 995, groups=(SYNC.gid,))
+"""It takes RunPod's jobs, and holds the keys for that and for the bucket; it keeps its report in the state folder."""
 STATE_GID = SYNC.gid
 """The group that may write in the pod's state folder: the sync's and the fetch's."""
-USERS = (DOOR, SYNC, FETCH, COMFYUI, JUPYTER)
+USERS = (DOOR, SYNC, FETCH, COMFYUI, JUPYTER, WORKER, IDLE)
 """Those that have a line in the image's /etc/passwd."""
 
 SETPRIV = "/usr/bin/setpriv"

@@ -71,9 +71,9 @@ def choose(
     ranked: list[tuple[tuple[int, ...], str, Mapping[str, Any]]] = []
     wheels = list(wheels)
     if not wheels and sdist is not None:
-        ranked = [((0,), str(sdist.get("name") or sdist["url"].rpartition("/")[2]), sdist)]
+        ranked = [((0,), _file_name(sdist), sdist)]
     for item in wheels:
-        file = str(item.get("name") or item["url"].rpartition("/")[2])
+        file = _file_name(item)
         level = rank(file)
         if level is not None:
             ranked.append((level, file, item))
@@ -81,6 +81,11 @@ def choose(
         raise BuildError(f"{name} {version} has no wheel for CPython 3.11 on linux x86_64: pin another version")
     _, file, item = max(ranked, key=lambda r: (r[0], r[1]))
     return {"name": name, "version": version, "file": file, "sha256": item["hashes"]["sha256"], "size": item["size"]}
+
+
+def _file_name(item: Mapping[str, Any]) -> str:
+    # By its address: uv's own `name` is in small letters, and the index knows InquirerPy-0.3.4 by its capitals alone.
+    return str(item["url"].rpartition("/")[2] if "url" in item else item["name"])
 
 
 def combined(base: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import verbs
+from hearmeman_pod import endpoint, run, verbs, volume
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 4 no GPU is free. "
+    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 3 some rows failed, 4 no GPU is free. "
     "The API key is RUNPOD_API_KEY, or what `runpodctl config` wrote."
 )
 
@@ -47,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = verb(name, help, example)
         _wishes(sub)
+        sub.add_argument(
+            "--workflow",
+            dest="workflows",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="with the models that this workflow needs",
+        )
         if name == "plan":
             sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
         else:
@@ -55,6 +63,21 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--keep", action="store_true", help="keep a pod that does not become ready, to look into it"
             )
+    for name, help, example in (
+        (
+            "run",
+            "make a pod, run one workflow in it, save its files here, end the pod",
+            "hearmeman-pod run z-image-turbo --set prompt='a red fox' --out pictures --max-price 0.80",
+        ),
+        (
+            "batch",
+            "the same for every row of a file, on one pod; --resume goes on with what an earlier one left",
+            "hearmeman-pod batch z-image-turbo prompts.csv --out pictures --max-price 0.80",
+        ),
+    ):
+        sub = verb(name, help, example)
+        run.add_arguments(sub, many=name == "batch")
+        _wishes(sub, "--variable")
     verb("list", "the account's pods", "hearmeman-pod list")
     for name, help in (
         ("status", "one pod: its state, price, ports, and what it says of itself"),
@@ -88,20 +111,31 @@ def parser() -> argparse.ArgumentParser:
     )
     _wishes(sub)
     sub.add_argument("--public", action="store_true", help="let others see it")
+    volume.add(
+        verb(
+            "volume",
+            "network volumes, filled before a GPU is paid for",
+            "hearmeman-pod volume fill ID --set WAN_480P=true",
+        )
+    )
+    endpoint.add(verb("endpoint", "Serverless: workers that RunPod starts when there are jobs", _ENDPOINT), _wishes)
     return top
 
 
+_ENDPOINT = "hearmeman-pod endpoint create --name films --network-volume ID --set WAN_480P=true"
 _FORCE = {
     "start": "start it though its host's CUDA is older than the image needs",
     "stop": "stop it though ComfyUI is working",
 }
 
 
-def _wishes(sub: argparse.ArgumentParser) -> None:
+def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument("--tier", default="consumer", help="which image of images.lock.json (consumer)")
     sub.add_argument("--image", metavar="REPOSITORY@sha256:…", help="an image of your own, by digest")
     sub.add_argument("--name", help="the pod's name (hearmeman-HHMM)")
-    sub.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod")
+    sub.add_argument(
+        variable, dest="set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod"
+    )
     sub.add_argument(
         "--secret",
         action="append",
@@ -136,7 +170,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     args = parser().parse_args(argv)
     environ = dict(os.environ if environ is None else environ)
     try:
-        code: int = verbs.VERBS[args.verb](args, _world(environ))
+        known = {**verbs.VERBS, "run": run.run, "batch": run.run, "endpoint": endpoint.run, "volume": volume.run}
+        code: int = known[args.verb](args, _world(environ))
         sys.stdout.flush()
         return code
     except (PodError, HearmemanError) as error:

@@ -68,6 +68,8 @@ class Wishes:
     """Dollars an hour that the pod may cost at most."""
     registry: str = ""
     """RunPod's id of the registry's credentials, for a private image."""
+    ends_itself: bool = False
+    """Whether the command that makes the pod fetches its files and ends it."""
 
 
 @dataclass(frozen=True)
@@ -280,8 +282,8 @@ def _notes(
     unknown = [file.id for file in catalogue.files if not file.expected and any(file.id in m.files for m in models)]
     if unknown:
         notes.append(f"of unknown size, so the volume may be too small: {', '.join(unknown)}")
-    if not wishes.network_volume and wishes.volume_gb != 0:
+    if not wishes.network_volume and wishes.volume_gb != 0 and not wishes.ends_itself:
         notes.append("the pod's volume is on one machine and goes with it; a stopped pod still pays for it")
-    if "ENABLE_R2_SYNC" not in {name.upper() for name in wishes.variables}:
+    if not wishes.ends_itself and "ENABLE_R2_SYNC" not in {name.upper() for name in wishes.variables}:
         notes.append("outputs stay on the pod: --set ENABLE_R2_SYNC=true and R2_ENDPOINT bring them to your bucket")
     return tuple(notes)

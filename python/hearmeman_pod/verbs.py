@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hearmeman.models import catalogue as catalogues
+from hearmeman.workflows import library
 from hearmeman_pod import create as creation
 from hearmeman_pod import gpus, images, ready, schema, show
 from hearmeman_pod.api import BASE, Api, pod_path
@@ -54,7 +55,7 @@ class World:
 def plan(args: argparse.Namespace, world: World) -> int:
     """Show what would be created."""
     has_key = bool(find_key(world.environ, world.home))
-    made = _plan(args, world, world.api() if has_key else None)
+    made = planned(args, world, world.api() if has_key else None)
     if args.form:
         print(FORMATS[args.form](made.body))
     elif args.json:
@@ -67,7 +68,7 @@ def plan(args: argparse.Namespace, world: World) -> int:
 def create(args: argparse.Namespace, world: World) -> int:
     """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
     api = world.api()
-    made = _plan(args, world, api)
+    made = planned(args, world, api)
     say = _say
     for note in made.notes:
         say(f"note: {note}")
@@ -234,7 +235,7 @@ def cost(args: argparse.Namespace, world: World) -> int:
 def template(args: argparse.Namespace, world: World) -> int:
     """Create the template, or update the one of this name."""
     api = world.api()
-    made = _plan(args, world, api)
+    made = planned(args, world, api)
     kept = ("name", "image", "disk", "ports", "env", "startSsh", "registry")
     body: dict[str, Any] = {key: made.body[key] for key in kept if key in made.body}
     body |= {"public": args.public, "startJupyter": False}
@@ -252,7 +253,8 @@ def template(args: argparse.Namespace, world: World) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
+def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself: bool = False) -> Plan:
+    """Plan the pod that the options describe; without `api` nothing of RunPod is known."""
     floor = _floor(world)
     lock = world.root / "images.lock.json"
     image = images.from_reference(args.image, floor) if args.image else images.from_lock(lock, args.tier)
@@ -271,31 +273,50 @@ def _plan(args: argparse.Namespace, world: World, api: Api | None) -> Plan:
         known = gpus.from_catalogue(api.get("/v2/catalog/gpus", "list the GPUs", **filters)["gpus"], cloud)
     wishes = Wishes(
         name=args.name or time.strftime("hearmeman-%H%M", time.localtime(world.time())),
-        variables=dict(_pair(text, "--set") for text in args.set),
-        secrets=dict(_pair(text, "--secret", optional=True) for text in args.secret),
+        variables=with_models(dict(pair(text, "--set") for text in args.set), _needs(args, world)),
+        secrets=dict(pair(text, "--secret", optional=True) for text in args.secret),
         gpus=tuple(args.gpu),
         gpu_count=args.gpu_count,
         cloud=cloud,
         data_center=args.datacenter,
         disk_gb=args.disk,
         volume_gb=args.volume,
-        network_volume=_volume(api, args.network_volume) if api and args.network_volume else None,
+        network_volume=volume(api, args.network_volume) if api and args.network_volume else None,
         max_price=args.max_price,
         registry=args.registry,
+        ends_itself=ends_itself,
     )
     # The catalogue of the checkout that this runs from.
     path = Path(catalogues.__file__).with_name("catalogue.toml")
     return make_plan(wishes, image, catalogues.read(path), known)
 
 
-def _pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
+def _needs(args: argparse.Namespace, world: World) -> tuple[str, ...]:
+    """Models of the workflows that were named with --workflow."""
+    names: list[str] = getattr(args, "workflows", [])
+    if not names:
+        return ()
+    known, given = library.load(world.root / "workflows"), dict(pair(text, "--set") for text in args.set)
+    found = [library.find(known, name) for name in names]
+    return tuple(model for one in found for model in one.needs(library.chosen(one, (), given)))
+
+
+def with_models(variables: Mapping[str, str], needs: Sequence[str]) -> dict[str, str]:
+    """Add models to those that the variables ask for."""
+    models = dict.fromkeys([*filter(None, variables.get("MODELS", "").split(",")), *needs])
+    return {**variables, "MODELS": ",".join(models)} if models else {**variables}
+
+
+def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
+    """Read VARIABLE=VALUE; with `optional` the value may be missing."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not (equals or optional):
         raise UsageError(f"{option} takes VARIABLE=VALUE")
     return name, value
 
 
-def _volume(api: Api, volume_id: str) -> Volume:
+def volume(api: Api, volume_id: str) -> Volume:
+    """Find a network volume."""
     found = api.get(f"/v2/network-volumes/{volume_id}", f"find the network volume {volume_id}")
     return Volume(found["id"], int(found["size"]), found["dataCenter"])
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
+import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +22,22 @@ if TYPE_CHECKING:
 
     from hearmeman_voice.speaker import Speaker
 
+log = logging.getLogger("hearmeman_voice")
+
 CHATTERBOX_MODELS = ("multilingual", "english")
 """Values of CHATTERBOX_MODEL."""
 
 PORTS = {"xtts": 8020, "chatterbox": 8000}
 """The port of each API, as the specification has it."""
+
+
+def _within(least: int, most: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: it is no whole number from {least} to {most}")
+        return int(text)
+
+    return whole
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("api", choices=sorted(PORTS), help="which API")
     made.add_argument("--engine", help="what speaks; without it, the engine that the API is named after")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    made.add_argument("--port", type=int, help="port to listen on (xtts 8020, chatterbox 8000)")
+    made.add_argument("--port", type=_within(1, 65535), help="port to listen on (xtts 8020, chatterbox 8000)")
     made.add_argument(
         "--voices", type=Path, default=Path("voices"), help="folder that uploaded voices are kept in (./voices)"
     )
@@ -44,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", type=Path, default=Path("output"), help="folder that /tts_to_file saves in (./output)"
     )
-    made.add_argument("--queue", type=int, default=16, help="requests that may wait (16)")
+    made.add_argument("--queue", type=_within(0, 1000), default=16, help="requests that may wait (16)")
     made.add_argument(
         "--origin",
         action="append",
@@ -61,10 +75,21 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         spec = spec_of(args, environ)
-        idle = float(environ.get("VOICE_IDLE_UNLOAD_SECONDS") or 0)
+        idle = _seconds(environ, "VOICE_IDLE_UNLOAD_SECONDS")
     except ValueError as problem:
         arguments.error(str(problem))
     return _serve(args, spec, idle)
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float:
+    text = environ.get(name) or "0"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{name}={text}: it is no number of seconds")
+    return seconds
 
 
 def spec_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Spec:
@@ -91,6 +116,13 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
     from hearmeman_voice.speaker import Speaker
     from hearmeman_voice.voices import VoiceStore
 
+    port = PORTS[args.api] if args.port is None else args.port
+    try:
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        listener = socket.create_server((args.host, port), family=family, backlog=2048)
+    except OSError as problem:
+        print(f"port {port} of {args.host}: {problem.strerror}: set another --host or --port", file=sys.stderr)
+        return 1
     speaker = Speaker(spec, queue_length=args.queue, idle_unload_seconds=idle)
     store = VoiceStore(args.voices, args.builtin_voices, speaker.engine.voices)
     if args.api == "xtts":
@@ -100,8 +132,6 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=args.host,
-            port=PORTS[args.api] if args.port is None else args.port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -109,14 +139,18 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
             timeout_graceful_shutdown=3,
         )
     )
+    log.info("the %s API is at http://%s:%d, its page at /docs", args.api, args.host, port)
     # It listens while the model is loaded, so that who asks is answered how far it is.
     speaker.start()
     threading.Thread(target=_end_when_broken, args=(speaker, server), daemon=True).start()
+    # uvicorn raises a signal again when it has ended, which would kill this process before the engine's is ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     try:
-        server.run()
+        server.run(sockets=[listener])
     finally:
         speaker.close()
-    return 1 if speaker.broken.is_set() or not server.started else 0
+    return 1 if speaker.broken.is_set() else 0
 
 
 def _end_when_broken(speaker: Speaker, server: uvicorn.Server) -> None:

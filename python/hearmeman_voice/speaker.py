@@ -1,11 +1,12 @@
-"""One engine, one bounded queue, one worker: who waits, who speaks, who is sent away, and when the memory goes back."""
+"""One engine, one bounded queue, one worker or a few: who waits, who speaks, who is sent away, when the memory goes back."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,9 @@ from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused, Vo
 __all__ = ["Broken", "Failed", "Full", "NotReady", "Refused", "Speaker"]
 
 log = logging.getLogger(__name__)
+
+HELPER_SECONDS = 60.0
+"""How long a second process of an engine stays with nothing to do."""
 
 JOB_SECONDS = 900.0
 """How long one request may be spoken, from when its turn comes."""
@@ -43,8 +47,18 @@ class _Job:
             self.left.set()
 
 
+@dataclass
+class _Lane:
+    """A worker with a process of its own. The first lives as long as the server; others come and go with the queue."""
+
+    is_first: bool
+    process: Process | None = None
+    speaking: _Job | None = None
+    is_loading: bool = False
+
+
 class Speaker:
-    """Speaks what it is asked for, one request after another, in the engine's own process."""
+    """Speaks what it is asked for in the engine's own process: one request after another, or a few where there is room."""
 
     def __init__(
         self,
@@ -65,15 +79,20 @@ class Speaker:
         )
         self._jobs: deque[_Job] = deque()
         self._change = threading.Condition()
-        self._process: Process | None = None
-        self._speaking: _Job | None = None
+        # What computes on the GPU does one thing at a time; a small engine speaks on as many cores as it says.
+        self._lanes = [_Lane(is_first=number == 0) for number in range(getattr(self.engine, "parallel", 1))]
         self._loading_since: float | None = None
         self._was_loaded = False
         self._is_closed = False
         self._broken: str | None = None
         self._last = 1.0
         self._weights: str | None = None
-        self._thread = threading.Thread(target=self._work, name="speaker", daemon=True)
+        self._threads = [
+            threading.Thread(
+                target=self._work if lane.is_first else self._help, args=(lane,), name="speaker", daemon=True
+            )
+            for lane in self._lanes
+        ]
         self.measured: Callable[[float, float], None] = lambda work, sound: None
         """Told, after each request, the seconds of work and the seconds of sound."""
         self.broken = threading.Event()
@@ -81,21 +100,25 @@ class Speaker:
 
     def start(self) -> None:
         """Load the engine, and begin to work, beside the caller."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop what is being spoken, end the engine's process, and wait for both."""
         with self._change:
             self._is_closed = True
-            if self._speaking:
-                self._speaking.left.set()
+            for lane in self._lanes:
+                if lane.speaking:
+                    lane.speaking.left.set()
             self._change.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def state(self) -> dict[str, Any]:
         """How it is, for /health and measures. Asking is no use of the engine."""
-        process = self._process
+        processes = [lane.process for lane in self._lanes]
+        process = processes[0]
         if process:
             self._weights = process.about.weights or self._weights
         loading = self._loading_since
@@ -109,8 +132,8 @@ class Speaker:
             "broken": self._broken,
             "queue": self._length,
             "waiting": len(self._jobs),
-            "in_flight": int(self._speaking is not None),
-            "vram": process.about.vram if process else 0,
+            "in_flight": sum(lane.speaking is not None for lane in self._lanes),
+            "vram": sum(one.about.vram for one in processes if one),
             "pid": process.pid if process and loading is None else None,
         }
 
@@ -146,7 +169,7 @@ class Speaker:
         job = _Job(request, chunks, asyncio.get_running_loop())
         with self._change:
             # Who speaks has left the queue, who could speak at once does not count as waiting.
-            room = self._length + (self._speaking is None)
+            room = self._length + sum(lane.speaking is None for lane in self._lanes)
             if len(self._jobs) >= room:
                 wait = min(max(self._last * len(self._jobs) / 2, 1.0), 20.0)
                 raise Full(
@@ -172,22 +195,31 @@ class Speaker:
             return f"the model is being loaded, since {self._clock() - since:.0f} s"
         return "ready" if self._was_loaded else "the model will be loaded next"
 
-    def _work(self) -> None:
+    def _work(self, lane: _Lane) -> None:
+        """Load the engine as soon as its files are there, and speak."""
+        with self._watched(lane):
+            if self._await_files():
+                self._load(lane)
+                while job := self._next(lane):
+                    self._do(lane, job)
+
+    def _help(self, lane: _Lane) -> None:
+        """Speak beside the first while more is waiting."""
+        with self._watched(lane):
+            while job := self._next(lane):
+                self._do(lane, job)
+
+    @contextlib.contextmanager
+    def _watched(self, lane: _Lane) -> Iterator[None]:
         try:
-            if not self._await_files():
-                return
-            self._load(lambda: self._is_closed)
-            while job := self._next():
-                self._do(job)
-                with self._change:
-                    self._speaking = None
+            yield
         except VoiceError as problem:
             self._break(problem)
         except Exception as problem:
             log.exception("the worker failed")
             self._break(problem)
         finally:
-            self._unload()
+            self._unload(lane)
 
     def _await_files(self) -> bool:
         """Wait until the weights are there, which another process fetches; False once closed."""
@@ -197,39 +229,62 @@ class Speaker:
                     return False
         return not self._is_closed
 
-    def _load(self, left: Callable[[], bool]) -> None:
-        self._loading_since = self._clock()
-        self._process = Process(self._spec)
-        self._process.start()
-        self._process.load(left)
-        self._loading_since = None
-        self._was_loaded = True
-        log.info("%s %s is loaded, %.1f s", self.engine.name, self.engine.version, self._process.about.load_seconds)
+    def _load(self, lane: _Lane) -> None:
+        if lane.is_first:
+            self._loading_since = self._clock()
+        process = lane.process = Process(self._spec)
+        process.start()
+        process.load(lambda: self._is_closed)
+        if lane.is_first:
+            self._loading_since = None
+            self._was_loaded = True
+        log.info("%s %s is loaded, %.1f s", self.engine.name, self.engine.version, process.about.load_seconds)
 
-    def _unload(self) -> None:
-        process, self._process = self._process, None
+    def _unload(self, lane: _Lane) -> None:
+        process, lane.process = lane.process, None
         if process:
             self._weights = process.about.weights or self._weights
             process.end()
 
-    def _next(self) -> _Job | None:
+    def _next(self, lane: _Lane) -> _Job | None:
         """Wait for a job; meanwhile take in what the process says, and end it when it is idle for long. None: closed."""
         since = self._clock()
+        idle = self._idle if lane.is_first else min(self._idle or HELPER_SECONDS, HELPER_SECONDS)
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._is_closed or self._jobs, timeout=0.5)
-                if self._is_closed:
+                self._change.wait_for(lambda: self._is_over() or self._is_turn(lane), timeout=0.5)
+                if self._is_over():
                     return None
-                if self._jobs:
-                    self._speaking = self._jobs.popleft()
-                    return self._speaking
-            if self._process:
-                self._process.listen()
-                if self._idle and self._clock() - since >= self._idle:
-                    log.info("%s was idle for %.0f s: its memory goes back", self.engine.name, self._idle)
-                    self._unload()
+                is_turn = self._is_turn(lane)
+                if is_turn and (lane.process or lane.is_first):
+                    lane.speaking = self._jobs.popleft()
+                    # It is another's turn now, if somebody waits.
+                    self._change.notify_all()
+                    return lane.speaking
+                lane.is_loading = is_turn
+            if is_turn:
+                # Without a job: by the time it is loaded, another may be free sooner.
+                self._load(lane)
+                lane.is_loading = False
+            elif lane.process:
+                lane.process.listen()
+                if idle and self._clock() - since >= idle:
+                    log.info("%s was idle for %.0f s: its memory goes back", self.engine.name, idle)
+                    self._unload(lane)
 
-    def _do(self, job: _Job) -> None:
+    def _is_over(self) -> bool:
+        return self._is_closed or self._broken is not None
+
+    def _is_turn(self, lane: _Lane) -> bool:
+        """Whether a lane should take what waits: the first at once, the others when all before them speak."""
+        if lane.is_first:
+            return bool(self._jobs)
+        ready = [other for other in self._lanes if other is not lane and (other.process or other.is_first)]
+        before = [other for other in ready if not lane.process or other.is_first]
+        coming = sum(other.is_loading for other in self._lanes)
+        return len(self._jobs) > (0 if lane.process else coming) and all(other.speaking for other in before)
+
+    def _do(self, lane: _Lane, job: _Job) -> None:
         began = self._clock()
         until = began + self._limit
 
@@ -237,14 +292,14 @@ class Speaker:
             return job.left.is_set() or self._is_closed or self._clock() > until
 
         try:
-            if self._process is None:
-                self._load(lambda: self._is_closed)
+            if lane.process is None:
+                self._load(lane)
                 until += self._clock() - began
-            self._speak(job, over)
+            self._speak(lane, job, over)
             if not job.left.is_set() and over():
                 raise Failed(f"this took longer than {self._limit:.0f} s and was stopped; send the text in parts")
-        except Broken as problem:
-            job.put(problem)
+        except Broken:
+            # Everybody who waits learns of it at once, this one included.
             raise
         except VoiceError as problem:
             job.put(problem)
@@ -252,12 +307,14 @@ class Speaker:
             job.put(None)
             self._last = self._clock() - began
             self.measured(self._last, job.samples / self.engine.rate)
+        with self._change:
+            lane.speaking = None
 
-    def _speak(self, job: _Job, over: Callable[[], bool]) -> None:
-        assert self._process
+    def _speak(self, lane: _Lane, job: _Job, over: Callable[[], bool]) -> None:
+        assert lane.process
         for chunk in job.chunks:
             edges = Edges(self.engine.rate)
-            for block in self._process.speak(replace(job.request, text=chunk), over):
+            for block in lane.process.speak(replace(job.request, text=chunk), over):
                 job.samples += len(block)
                 if len(ready := edges.write(block)):
                     job.put(ready)
@@ -273,10 +330,12 @@ class Speaker:
     def _break(self, problem: Exception) -> None:
         with self._change:
             self._broken = str(problem)
-            jobs = [*self._jobs, *([self._speaking] if self._speaking else [])]
+            jobs = [*self._jobs, *(lane.speaking for lane in self._lanes if lane.speaking)]
             self._jobs.clear()
-            self._speaking = None
+            for lane in self._lanes:
+                lane.speaking = None
+            self._change.notify_all()
+        self.broken.set()
+        log.error("%s: %s", self.engine.name, self._broken)
         for job in jobs:
             job.put(Broken(self._broken))
-        log.error("%s: %s", self.engine.name, self._broken)
-        self.broken.set()

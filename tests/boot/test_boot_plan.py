@@ -22,7 +22,7 @@ from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.image import Image
 from hearmeman.tune.machine import Gpu, Memory
-from hearmeman.users import COMFYUI
+from hearmeman.users import COMFYUI, IDLE
 from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
 
 
@@ -60,6 +60,24 @@ def test_secrets_go_only_where_they_are_needed() -> None:
     }
     assert "secret" not in str([process.env for process in made.processes])
     assert made.withheld == ("COPY_OF_IT", "RUNPOD_API_KEY")
+
+
+def test_only_what_ends_the_pod_is_given_the_key_that_can() -> None:
+    wanted = {**SECRET, "RUNPOD_POD_ID": "p1", "IDLE_STOP_MINUTES": "30", "JUPYTER_PASSWORD": "j" * 12}
+    made = planned(wanted, image=dataclasses.replace(IMAGE, jupyter_python="/j"))
+    assert [process.name for process in made.processes if "RUNPOD_API_KEY" in process.secrets] == ["idle"]
+    idle = next(process for process in made.processes if process.name == "idle")
+    assert idle.user is IDLE
+    assert set(idle.secrets) == {"RUNPOD_API_KEY", "JUPYTER_PASSWORD"}
+    assert "RUNPOD_API_KEY" in made.unset
+
+
+def test_a_pod_that_cannot_end_itself_says_so() -> None:
+    assert any("have no effect" in warning for warning in planned({"MAX_MINUTES": "60"}).warnings)
+    wanted = {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "rp-secret", "MAX_MINUTES": "60"}
+    assert not any("MAX_MINUTES" in warning for warning in planned(wanted).warnings)
+    found = planned({**wanted, "RUNPOD_VOLUME_ID": "v"}).warnings
+    assert any("IDLE_ACTION=terminate" in warning for warning in found)
 
 
 def test_a_cache_of_models_in_the_bucket_gives_the_fetch_its_keys() -> None:
@@ -195,6 +213,7 @@ def test_a_voice_api_is_given_what_its_engine_looks_for_and_no_packages_of_a_per
     env = next(p.env for p in planned(environ, image=VOICES, memory=GPU).processes if p.name == "xtts")
     wanted = {
         "PYTHONPATH": "/opt/hearmeman/voice",
+        "PYTHONSAFEPATH": "1",
         "HF_HUB_OFFLINE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
         "CHATTERBOX_MODEL": "multilingual",

@@ -31,10 +31,12 @@ def test_a_process_started_as_comfyui_is_finds_no_secret(jupyter_image: Image, t
     probe = pod.volume / "probe"
     try:
         sync = {"ENABLE_R2_SYNC": "true", "R2_ENDPOINT": "http://127.0.0.1:9"}
-        pod.start({**pod.variables, **PLANTED, **sync})
+        ends = {"IDLE_STOP_MINUTES": "600", "RUNPOD_POD_ID": "p1", "RUNPOD_API_URL": "http://127.0.0.1:9"}
+        pod.start({**pod.variables, **PLANTED, **sync, **ends})
         pod.wait_for((probe / "argv").exists, "the prober")
         pod.wait_line("Jupyter Server")
         pod.wait_line("sshd exec")
+        pod.wait_line("idle.watches")
         time.sleep(1)
         # In hex, so that the list of what to look for is not found itself.
         needles = {name: value.encode().hex() for name, value in PLANTED.items()}

@@ -94,6 +94,14 @@ def test_a_package_without_a_wheel_is_locked_by_its_source() -> None:
         choose("toy", "1.0", [other], source)
 
 
+def test_a_file_has_the_name_by_which_the_index_knows_it() -> None:
+    shown = {"name": "toypy-1.0-py3-none-any.whl", "url": "https://index.example/a/b/ToyPy-1.0-py3-none-any.whl"}
+    assert (
+        choose("toypy", "1.0", [{**shown, "hashes": {"sha256": "a"}, "size": 3}])["file"]
+        == "ToyPy-1.0-py3-none-any.whl"
+    )
+
+
 def test_a_source_package_builds_the_same_wheel_twice() -> None:
     """In the sandbox, with the locked setuptools: docopt, which publishes no wheel."""
     locked = json.loads((ROOT / "nix/environments/lock.json").read_text())

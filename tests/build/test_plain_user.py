@@ -34,7 +34,7 @@ def blob_of(image: Image, name: str) -> Path:
 
 
 def test_the_demo_and_a_push_work_and_give_the_digest_that_root_gets(image: Image, user: PlainUser) -> None:
-    demo = user.run("tests/demo.py")
+    demo = user.run("tests/demo.py", "--silent")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert image.digest in demo.stdout
     assert (user.home / ".local/share/hearmeman/store/nix/store").is_dir()

@@ -9,6 +9,8 @@ import json
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,6 +77,8 @@ class RunPod:
     """Jobs in ComfyUI's queue."""
     gate: str = ""
     """ACCESS_TOKEN that the pods ask for; empty: none."""
+    comfyui: str = ""
+    """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
     logs: tuple[str, ...] = ("pulling image", "started")
     cut_logs: bool = False
     """Whether a log stream breaks after each line."""
@@ -83,6 +87,10 @@ class RunPod:
     def __post_init__(self) -> None:
         self.pods: dict[str, FakePod] = {}
         self.templates: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.lost: deque[str] = deque()
+        """What happens to the next answers about jobs: drop-after, expired."""
         self.requests: list[tuple[str, str, Any]] = []
         self.invalid: list[str] = []
         """Requests and answers that broke RunPod's schema."""
@@ -189,17 +197,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, method: str) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         text = self.rfile.read(length)
-        body = json.loads(text) if text else None
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         fake = self.fake
+        if parts.path.startswith("/proxy/"):
+            with fake.lock:
+                fake.requests.append((method, parts.path, None))
+            self._inside(parts.path, method, text)
+            return
+        body = json.loads(text) if text else None
         with fake.lock:
             fake.requests.append((method, parts.path, body))
-        if parts.path.startswith("/proxy/"):
-            self._inside(parts.path)
-            return
         if self.headers.get("Authorization") != f"Bearer {fake.key}":
             self._problem(401, "Unauthorized", "the key is not valid")
+            return
+        if parts.path.split("/")[2] in fake.endpoints:
+            self._job(method, parts.path.split("/")[2:], body, length)
             return
         operation = _operation(method, parts.path)
         if operation is None:
@@ -244,6 +257,11 @@ class _Handler(BaseHTTPRequestHandler):
             times = {"startTime": "2026-11-24T00:00:00Z", "endTime": "2026-11-25T00:00:00Z"}
             records = [{**times, **amounts, "podId": "pod0"}] if words[1] == "pods" else []
             self._send(200, {"records": records, "metadata": {}})
+        elif words == ["network-volumes"]:
+            one = {"id": "vol1", "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
+            self._send(200, {"networkVolumes": [one]})
+        elif words[0] == "serverless":
+            self._serverless(method, words[1:], body)
         elif words[0] == "templates":
             self._templates(method, words[1:], body)
         else:
@@ -332,6 +350,78 @@ class _Handler(BaseHTTPRequestHandler):
         fake.templates[template_id] = {**fake.templates.get(template_id, {}), **body, "id": template_id}
         self._send(201 if method == "POST" else 200, fake.templates[template_id])
 
+    def _serverless(self, method: str, words: list[str], body: Any) -> None:
+        fake = self.fake
+        if method == "POST":
+            made_id = f"ep{len(fake.endpoints)}"
+            kept = {key: value for key, value in body.items() if key != "ports"}
+            defaults = {"dataCenterIds": [], "networkVolumes": [], "createdAt": "2026-11-25T12:00:00Z"}
+            name = body["name"] + (" -fb" if body["flashboot"] != "OFF" else "")
+            gpu = {"allowedCudaVersions": [], "minCudaVersion": None, **body["gpu"]}
+            made = {**defaults, **kept, "gpu": gpu, "id": made_id, "name": name}
+            fake.invalid += [f"answer Endpoint: {text}" for text in schema.problems("Endpoint", made)]
+            fake.endpoints[made_id] = made
+            if fake.creates and fake.creates.popleft() == "drop-after":
+                self.close_connection = True
+                self.connection.close()
+            else:
+                self._send(201, made)
+        elif not words:
+            self._send(200, {"endpoints": [*fake.endpoints.values()]})
+        elif words[0] not in fake.endpoints:
+            self._problem(404, "Not Found", "endpoint not found")
+        elif words[1:] == ["workers"]:
+            states = ("running", "idle", "initializing", "throttled", "unhealthy", "total")
+            answer = {"workers": [], "summary": dict.fromkeys(states, 0)}
+            fake.invalid += schema.problems("ListEndpointWorkersResponse", answer)
+            self._send(200, answer)
+        elif method == "DELETE" and fake.endpoints[words[0]]["workers"]["max"]:
+            self._problem(409, "Conflict", "the endpoint has workers")
+        elif method == "DELETE":
+            del fake.endpoints[words[0]]
+            self.send_response(204)
+            self.end_headers()
+        else:
+            fake.endpoints[words[0]] |= body or {}
+            self._send(200, fake.endpoints[words[0]])
+
+    def _job(self, method: str, words: list[str], body: Any, length: int) -> None:
+        """The queue of an endpoint: /run, /status/ID, /cancel/ID, /health; a job is done at the second look."""
+        fake = self.fake
+        what = fake.lost.popleft() if fake.lost else ""
+        if (method, words[1:]) == ("POST", ["run"]):
+            if not isinstance(body, dict) or not isinstance(body.get("input"), dict) or length > 10_000_000:
+                self._problem(400, "Bad Request", "a job is an object with an input, of at most 10 MB")
+                return
+            job = f"job{len(fake.jobs)}"
+            fake.jobs[job] = {"id": job, "status": "IN_QUEUE", "input": body["input"]}
+            if what == "drop-after":
+                self.close_connection = True
+                self.connection.close()
+            else:
+                self._send(200, {"id": job, "status": "IN_QUEUE"})
+        elif (method, words[1:]) == ("GET", ["health"]):
+            self._send(200, {"jobs": {"inQueue": 0, "completed": len(fake.jobs)}, "workers": {"idle": 1}})
+        elif len(words) != 3 or words[2] not in fake.jobs or what == "expired":
+            self._problem(404, "Not Found", "job not found")
+        elif (method, words[1]) == ("POST", "cancel"):
+            fake.jobs[words[2]]["status"] = "CANCELLED"
+            self._send(200, {"id": words[2], "status": "CANCELLED"})
+        elif (method, words[1]) == ("GET", "status"):
+            self._state(fake.jobs[words[2]])
+        else:
+            self._problem(404, "Not Found", "no such route")
+
+    def _state(self, job: dict[str, Any]) -> None:
+        if job["status"] == "IN_QUEUE":
+            job["status"] = "IN_PROGRESS"
+        elif job["status"] == "IN_PROGRESS" and job["input"].get("set", {}).get("prompt") == "fail":
+            job |= {"status": "FAILED", "error": "node 3: out of memory", "executionTime": 1000}
+        elif job["status"] == "IN_PROGRESS":
+            file = {"filename": "../a.png", "type": "base64", "data": "cGljdHVyZQ=="}
+            job |= {"status": "COMPLETED", "executionTime": 2500, "output": {"images": [file, file], "texts": []}}
+        self._send(200, {key: value for key, value in job.items() if key != "input"})
+
     def _logs(self) -> None:
         fake = self.fake
         seen = self.headers.get("Last-Event-ID", "")
@@ -350,7 +440,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"id: {when}\ndata: {data}\n\n".encode())
             self.wfile.flush()
 
-    def _inside(self, path: str) -> None:
+    def _inside(self, path: str, method: str, text: bytes) -> None:
         fake = self.fake
         _, _, pod_id, port, *rest = path.split("/")
         what = "/" + "/".join(rest)
@@ -358,10 +448,13 @@ class _Handler(BaseHTTPRequestHandler):
         if pod is None or pod.status != "RUNNING":
             self._raw(404, b"", "text/html")
             return
-        if fake.gate and what != "/healthz" and self.headers.get("Authorization") != f"Bearer {fake.gate}":
+        gate = fake.gate or pod.body["env"].get("ACCESS_TOKEN", "") * bool(fake.comfyui)
+        if gate and what != "/healthz" and self.headers.get("Authorization") != f"Bearer {gate}":
             self._send(401, {"detail": "token"})
             return
-        if port == "8188" and what == "/queue":
+        if port == "8188" and fake.comfyui:
+            self._pass_on(method, fake.comfyui + what, text)
+        elif port == "8188" and what == "/queue":
             jobs = [[number] for number in range(fake.queue)]
             self._send(200, {"queue_running": jobs[:1], "queue_pending": jobs[1:]})
         elif what == "/readyz":
@@ -371,6 +464,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {})
         else:
             self._send(200, {"ready": False, "models": {"done_bytes": 5, "total_bytes": 10}})
+
+    def _pass_on(self, method: str, url: str, text: bytes) -> None:
+        """Let the ComfyUI answer; without websockets, which RunPod's proxy may refuse as well."""
+        query = urlsplit(self.path).query
+        headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
+        request = urllib.request.Request(f"{url}?{query}", text or None, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                self._raw(answer.status, answer.read(), answer.headers.get("Content-Type", ""))
+        except urllib.error.HTTPError as error:
+            self._raw(error.code, error.read(), error.headers.get("Content-Type", ""))
+        except OSError:
+            self._raw(502, b"<h1>Bad gateway</h1>", "text/html")
 
     def _problem(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.runpod import KEY, RunPod
-from hearmeman_pod import command, create, ready
+from hearmeman_pod import command, create, endpoint, endpoint_batch, jobs, ready
 from support.repository import ROOT
 
 REFERENCE = "ghcr.io/someone/hearmeman@sha256:" + "a" * 64
@@ -41,6 +41,7 @@ class Operator:
             "HOME": str(self.root),
             "HEARMEMAN_ROOT": str(self.root),
             "RUNPOD_API_URL": self.runpod.url,
+            "RUNPOD_JOBS_URL": self.runpod.url,
             "HEARMEMAN_PROXY": self.runpod.proxy,
             "ACCESS_TOKEN": self.token,
         } | ({"RUNPOD_API_KEY": KEY} if self.has_key else {})
@@ -70,4 +71,7 @@ def operator(
     # Real pauses, shorter.
     monkeypatch.setattr(create, "_LOOK_PAUSE", 0.1)
     monkeypatch.setattr(ready, "_PAUSE", 0.02)
+    monkeypatch.setattr(endpoint, "_LOOK_PAUSE", 0.02)
+    monkeypatch.setattr(endpoint_batch, "PAUSE", 0.02)
+    monkeypatch.setattr(jobs, "PAUSE", 0.02)
     return Operator(runpod, tmp_path, capsys)

@@ -82,15 +82,17 @@ class Server:
         sent = form.get("image")
         if not isinstance(sent, web.FileField):
             return web.Response(status=400)
-        folder = self.folders["input"]
+        below = str(form.get("subfolder", ""))
+        folder = self.folders["input"] / below
         folder.mkdir(parents=True, exist_ok=True)
         data, name, number = sent.file.read(), Path(sent.filename), 1
         # As ComfyUI does: the same content keeps its name, another gets a number.
-        while (folder / name).exists() and (folder / name).read_bytes() != data:
+        replaced = form.get("overwrite") in ("true", "1")
+        while not replaced and (folder / name).exists() and (folder / name).read_bytes() != data:
             name = Path(f"{Path(sent.filename).stem} ({number}){Path(sent.filename).suffix}")
             number += 1
         (folder / name).write_bytes(data)
-        return web.json_response({"name": str(name), "subfolder": "", "type": "input"})
+        return web.json_response({"name": str(name), "subfolder": below, "type": "input"})
 
     async def page(self, request: web.Request) -> web.Response:
         text = (

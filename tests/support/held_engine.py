@@ -45,7 +45,9 @@ class HeldEngine:
         return 300
 
     def missing(self) -> str | None:
-        """Nothing."""
+        """What the test says."""
+        path = self._hand.missing
+        return path.read_text() if path.exists() else None
 
     def weight_files(self) -> tuple[Path, ...]:
         """None."""
@@ -84,6 +86,11 @@ class Hand:
     def may_load(self) -> Path:
         """Exists when loading may end."""
         return self.folder / "may-load"
+
+    @property
+    def missing(self) -> Path:
+        """Says, when it exists, what the engine lacks."""
+        return self.folder / "missing"
 
     def let_load(self) -> None:
         """Let loading end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,43 +63,42 @@ def answers(url: str, status: int = 200) -> bool:
 
 
 @contextlib.contextmanager
-def voice_process(api: str, folder: Path, *arguments: str) -> Iterator[str]:
-    """Run `python -m hearmeman_voice` with hibari in `folder`; give its address once it is ready."""
+def voice_process(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[str]:
+    """Run `python -m hearmeman_voice` with hibari in `folder`; give its address once it is ready.
+
+    `within` is a command that runs another, such as bwrap's.
+    """
+    with running(api, folder, within) as (url, process):
+        yield url
+        assert process.poll() is None, f"the server has ended:\n{(folder / f'{api}.log').read_text()}"
+
+
+@contextlib.contextmanager
+def running(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Do the same for a test that ends it; give its process too."""
     builtin = folder / "builtin"
     builtin.mkdir(parents=True, exist_ok=True)
     for name in SPEAKERS:
         tone(builtin / f"{name}.wav")
     port = free_port()
-    command = [sys.executable, "-m", "hearmeman_voice", api, "--engine", "hibari", "--port", str(port)]
-    command += [
-        "--voices",
-        str(folder / "voices"),
-        "--builtin-voices",
-        str(builtin),
-        "--models",
-        str(folder / "models"),
-    ]
-    if api == "xtts":
-        command += ["--output", str(folder / "output")]
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT / "python"),
-        "HOME": str(folder),
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-    log = folder / f"{api}.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen([*command, *arguments], env=env, stdout=out, stderr=out, cwd=folder) as process,
+    command = [*within, sys.executable, "-m", "hearmeman_voice", api, "--engine", "hibari", "--port", str(port)]
+    for name, place in (
+        ("voices", "voices"),
+        ("builtin-voices", "builtin"),
+        ("models", "models"),
+        ("output", "output"),
     ):
+        command += [f"--{name}", str(folder / place)]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder)}
+    log = folder / f"{api}.log"
+    with log.open("wb") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=folder) as process:
         url = f"http://127.0.0.1:{port}"
         try:
             wait_for(lambda: process.poll() is not None or answers(f"{url}/ready"), f"{api} is ready")
             assert process.poll() is None, log.read_text()
-            yield url
-            assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
+            yield url, process
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:

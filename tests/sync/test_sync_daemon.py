@@ -15,7 +15,7 @@ from fakes.s3 import S3
 from hearmeman.sync.finished import BLIND_SETTLE
 from hearmeman.sync.keys import utc_date
 from support.outputs import png
-from support.sync_process import Sync
+from support.sync_process import Sync, as_sync_user
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +230,26 @@ def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
         finally:
             gate.set()
             daemon.kill()
+
+
+def test_a_disk_full_at_the_first_start_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with R2() as r2:
+        _full_at_first(r2, Sync(tmp_path, r2.environ()))
+
+
+def _full_at_first(r2: R2, daemon: Sync) -> None:
+    (daemon.output / "a.png").write_bytes(png(b"a"))
+    fill = 'dd if=/dev/zero of="$0/fill" bs=4k 2>/dev/null; chmod 777 "$0"; exec "$@"'
+    inside = ["bwrap", "--dev-bind", "/", "/", *(["--cap-add", "ALL"] if os.geteuid() == 0 else [])]
+    inside += ["--size", str(1 << 20), "--tmpfs", str(daemon.state), "--", "sh", "-c", fill, str(daemon.state)]
+    daemon.start(before=[*inside, *as_sync_user([])])
+    assert daemon.process.wait(60) == 1
+    daemon.wait_for(lambda: "nothing was uploaded" in daemon.log(), "the reason")
+    assert "free some space" in daemon.log()
+    assert str(daemon.state) in daemon.log()
+    assert "Traceback" not in daemon.log()
+    assert r2.objects == {}
+    # The advice followed: with space it works.
+    daemon.start()
+    daemon.wait_for(lambda: len(r2.objects) == 1, "the picture")
+    daemon.stop()

@@ -65,7 +65,8 @@ def nothing_is_left(served: Path, request: pytest.FixtureRequest) -> Iterator[No
         assert CLIENT.get(f"{url}/health").json()["status"] == "ready"
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Of the session, as the servers are: what is of a module goes to a worker of its own, which would start others.
+@pytest.fixture(scope="session", autouse=True)
 def all_speak_at_the_end(chatterbox: str, xtts: str) -> Iterator[None]:
     """Ask both to speak when all is over."""
     yield

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,6 +23,7 @@ from hearmeman.users import COMFYUI
 from hearmeman_build.build import build_image, prefetch_tier
 from support.pod import Pod
 from support.ports import free_port
+from support.repository import ROOT
 
 TOKEN = "the-token-of-the-voices"
 NAMES = ("COMFYUI", "COMFYUI_INNER", "STATUS", "XTTS", "XTTS_INNER", "CHATTERBOX", "CHATTERBOX_INNER")
@@ -67,6 +71,8 @@ def inside(pod: Pod, *words: str, **environ: str) -> subprocess.CompletedProcess
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoicePod]:
     folder = tmp_path_factory.mktemp("voices") / "volume"
     folder.mkdir(mode=0o755)
+    # Whoever imports from the volume ends here.
+    (folder / "numpy.py").write_text("raise SystemExit('imported from the volume')\n")
     made = VoicePod(folder)
     made.start(
         {
@@ -114,6 +120,29 @@ def test_a_token_opens_the_gate_as_openais_client_sends_it(pod: VoicePod, name: 
     assert 0.5 < seconds(sound) < 10
 
 
+def test_what_others_made_is_shipped_with_their_licences(pod: VoicePod) -> None:
+    [folder] = (pod.root / "opt/env/voice").rglob("hibari_tts-*.dist-info/licenses")
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    assert (folder / "NOTICE").read_text().strip()
+
+
+def test_the_engine_works_with_all_formats_in_its_environment_alone(pod: VoicePod) -> None:
+    script = pod.volume / "late.py"
+    shutil.copy(ROOT / "tests/late/small_voice.py", script)
+    command = pod.command("/opt/env/voice/bin/python", "-P", "/workspace/late.py", variables={"HOME": "/tmp"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hibari 0.2.1 ")
+
+
+def test_speaking_leaves_nothing_in_the_users_home(pod: VoicePod) -> None:
+    """onnxruntime 1.27 and later keep what they report there."""
+    ask(pod.url("XTTS", "/v1/audio/speech"), {"model": "tts-1", "input": "Nothing is kept.", "voice": "nova"})
+    home = pod.volume / ".hearmeman/comfyui/home"
+    assert home.is_dir()
+    assert [str(path) for path in home.rglob("*")] == []
+
+
 def test_what_is_saved_on_the_server_lies_among_the_outputs(pod: VoicePod) -> None:
     body = {"text": "Saved.", "speaker_wav": "male", "language": "en", "file_name_or_path": "said.wav"}
     status, text, _ = ask(pod.url("XTTS", "/tts_to_file"), body)
@@ -144,6 +173,46 @@ def test_the_images_voices_are_there_and_a_persons_are_kept_on_the_volume(pod: V
     refused = inside(pod, "hearmeman", "voices", "add", "/etc/passwd", "--name", "me")
     assert (refused.returncode, (pod.volume / "voices/me.wav").exists()) == (1, False)
     assert inside(pod, "hearmeman", "voices", "add", "/nowhere.wav").returncode == 2
+
+
+def commands(where: str) -> list[str]:
+    """The commands of docs/voice.md that are marked for this place."""
+    text = (ROOT / "docs/voice.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"<!-- commands: {where} -->\n```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def test_every_command_of_the_page_works_in_a_shell_of_the_pod(pod: VoicePod) -> None:
+    own = pod.volume / "own"
+    own.mkdir()
+    shutil.copy(ROOT / "voices/male.wav", own / "me.wav")
+    (own / "script.txt").write_text("The first line.\nThe second line.\n")
+    found = commands("in the pod")
+    assert len(found) == 10
+    for command in found:
+        done = inside(pod, "/bin/bash", "-c", f". /run/hearmeman/shell.env; cd /workspace/own; {command}")
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    made = {str(path.relative_to(own)) for path in own.rglob("*.wav")} - {"me.wav"}
+    assert made == {"hello.wav", "mine.wav", "stream.wav", "vo-output/scene_001.wav", "vo-output/scene_002.wav"}
+
+
+def test_every_command_of_the_page_works_on_the_host(pod: VoicePod, tmp_path: Path) -> None:
+    found = commands("on the host")
+    assert len(found) == 2
+    for command in found:
+        words = shlex.split(command.replace("http://127.0.0.1:8020", pod.url("XTTS", "")))
+        assert words[:4] == ["nix", "run", ".#xtts-vo-gen", "--"]
+        done = subprocess.run(
+            [str(ROOT / "nix/apps/xtts-vo-gen"), *words[4:]],
+            cwd=tmp_path,
+            env={**os.environ, "ACCESS_TOKEN": TOKEN, "HEARMEMAN_ROOT": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert seconds((tmp_path / "hello.wav").read_bytes()) > 0.3
 
 
 def test_the_pods_own_generator_writes_files(pod: VoicePod) -> None:

@@ -41,7 +41,7 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory, chatterbox: str, xtts: str) -> Path:
     """A folder to run the examples in, and in `bin` a curl for which the ports are these servers', and players."""
     folder = tmp_path_factory.mktemp("examples")

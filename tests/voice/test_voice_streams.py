@@ -235,6 +235,21 @@ def test_while_it_loads_it_lives_and_is_not_ready(tmp_path: Path) -> None:
         assert CLIENT.get(f"{api.url}/ready").json()["status"] == "ready"
 
 
+def test_what_somebody_has_to_do_first_is_said_and_not_asked_for_again(tmp_path: Path) -> None:
+    hand = Hand(tmp_path)
+    hand.missing.write_text("the weights are not there: hearmeman models fetch held")
+    with held("chatterbox", tmp_path, loaded=False) as api:
+        answer = CLIENT.post(f"{api.url}/v1/audio/speech", json={"input": "Hello."})
+        assert answer.status_code == 503
+        assert "hearmeman models fetch held" in answer.json()["error"]["message"]
+        assert answer.headers["x-should-retry"] == "false"
+        assert CLIENT.get(f"{api.url}/health").status_code == 200
+        assert CLIENT.get(f"{api.url}/ping").status_code == 204
+        hand.missing.unlink()
+        hand.let_load()
+        wait_for(lambda: CLIENT.get(f"{api.url}/ping").status_code == 200, "it is ready once they are there")
+
+
 def test_an_engine_that_fails_before_the_first_byte_is_an_error(chatter: Held) -> None:
     chatter.hand.fail_at(0)
     chatter.hand.allow(1)

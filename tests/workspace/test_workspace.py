@@ -77,8 +77,8 @@ class VolumeOfPod:
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
-    def json(self, *words: str) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.run(*words, "--json").stdout)
+    def json(self, *words: str, code: int = 0) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.run(*words, "--json", code=code).stdout)
         return found
 
 
@@ -114,6 +114,26 @@ def test_what_one_pod_saved_is_back_on_the_next(tmp_path: Path, kind: type[R2] |
             assert {p.stat().st_uid for p in second.comfyui.rglob("*")} == {COMFYUI.uid}
         rows = second.json("list")["saves"]
         assert [(row["number"], row["pod"], row["files"]) for row in rows] == [(1, "one", 6)]  # type: ignore[attr-defined]
+
+
+def test_voices_beside_comfyui_come_back_with_their_names(r2: R2, tmp_path: Path) -> None:
+    first, second = VolumeOfPod(tmp_path, r2, "one"), VolumeOfPod(tmp_path, r2, "two")
+    for pod in (first, second):
+        (pod.volume / "voices").mkdir()
+        give_to_comfyui(pod.volume / "voices")
+    (first.volume / "voices/me.wav").write_bytes(b"sound")
+    (first.volume / "voices/.voices.json").write_text("{}")
+    (first.volume / "voices/.voices.lock").write_text("")
+    (first.volume / "elsewhere.txt").write_text("not ours")
+    (first.volume / "voices/leak.wav").symlink_to(first.volume / "elsewhere.txt")
+    first.run("save", code=3)
+    (second.volume / "voices/.voices.json").write_text("its own")
+    second.run("restore", "--only", "voices")
+    found = {path.name: path.read_text() for path in (second.volume / "voices").iterdir()}
+    assert found == {"me.wav": "sound", ".voices.json": "its own"}
+    assert not (second.comfyui / "voices").exists()
+    (first.volume / "voices/me.wav").unlink()
+    assert first.json("save", code=3)["removed"] == ["voices/me.wav"]
 
 
 def test_what_is_there_is_never_overwritten(r2: R2, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from hearmeman.image import IMAGE_FILE, NODES_DIR, RUN_DIR, Image, read_image
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman boot`."""
+    parser.add_argument(
+        "role", nargs="?", choices=["worker"], help="worker: take jobs from RunPod Serverless; else be a pod"
+    )
     parser.add_argument("--plan", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--json", action="store_true", help="with --plan: print JSON")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for what lasts until the pod stops")
@@ -27,6 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
+    if args.role == "worker":
+        environ = {**_of_a_worker(Path("/runpod-volume").is_dir()), **environ, "ENABLE_WORKER": "true"}
     try:
         return _boot(args, environ)
     except HearmemanError as error:
@@ -35,6 +40,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if args.plan or not hold.is_wanted(environ):
             raise
         return hold.hold(error, environ, args.run_dir, sys.executable)
+
+
+def _of_a_worker(has_volume: bool) -> dict[str, str]:
+    """Give what a worker does unless it is set otherwise: nobody looks at it, and one that cannot start is to end."""
+    found = {"COMFYUI_HOST": "127.0.0.1", "HOLD_ON_ERROR": "false"}
+    return {**found, "VOLUME_DIR": "/runpod-volume"} if has_volume else found
 
 
 def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -88,6 +99,8 @@ def _boot(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> dict[str, Any]:
     """Make what the door and `hearmeman status` know of this boot."""
+    from hearmeman.boot import voices
+
     status = next((door for door in plan.doors if door.variable == "STATUS_PORT"), None)
     listens = [(host, status.port) for host in status.hosts] if status and not settings.gated else []
     pod = settings.runpod_pod_id
@@ -110,11 +123,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
         "gated": settings.gated,
-        "voices": {
-            name: f"http://127.0.0.1:{getattr(settings, f'{name}_inner_port' if settings.gated else f'{name}_port')}"
-            for name in ("xtts", "chatterbox")
-            if any(process.name == name for process in plan.processes)
-        },
+        "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,
         "warnings": plan.warnings,
         "state_dir": settings.state_path,

@@ -16,7 +16,7 @@ from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.door.nginx import gate_conf
 from hearmeman.log import log
 from hearmeman.state_file import write_json
-from hearmeman.users import DOOR, JUPYTER, ROOT
+from hearmeman.users import DOOR, IDLE, JUPYTER, ROOT
 
 _SUPERVISOR_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 _SSHD_DIR = Path("/run/sshd")
@@ -36,6 +36,7 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
             (run_dir / name).mkdir(parents=True, mode=0o700 if name in ("env", "gate", "jupyter") else 0o755)
             if plan.separate and owner is not ROOT:
                 os.chown(run_dir / name, owner.uid, owner.gid)
+        _idle(plan, run_dir / "idle")
         _links(plan, run_dir)
         if plan.state:
             # It speaks of the GPU that was there then.
@@ -64,6 +65,17 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
             "free some space or mount a writable volume"
         ) from error
     return config
+
+
+def _idle(plan: BootPlan, folder: Path) -> None:
+    """Keep the count of a container that is merely started again; it goes with the container when the pod is stopped."""
+    if not any(process.name == "idle" for process in plan.processes):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    (folder / "idle.json").unlink(missing_ok=True)
+    if plan.separate:
+        os.chown(folder, IDLE.uid, IDLE.gid)
 
 
 def _volume(plan: BootPlan) -> None:

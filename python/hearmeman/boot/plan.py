@@ -160,7 +160,7 @@ def make_plan(
         withheld=tuple(sorted(hidden - given)),
         warnings=(*_warnings(settings, machine, tuning, environ, image), *_left_out(left_out)),
         doors=tuple(door for door in door_table.doors(settings) if _is_open(door, machine, not_started)),
-        shell=base,
+        shell={**base, **voices.shell(settings, {process.name for process in processes})},
         unset=tuple(sorted({*hidden, *(alias for process in processes for alias in process.secrets.values())})),
         failed=not_started,
         authorized_keys=settings.authorized_keys,
@@ -202,6 +202,18 @@ def _theirs(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
     return {**places, **base, **user}
 
 
+def _never_ends(settings: Settings) -> tuple[str, ...]:
+    """Say why a pod that is to end itself will not."""
+    if not (settings.idle_stop_minutes or settings.max_minutes):
+        return ()
+    if not settings.ends_by_itself:
+        why = "RunPod gave this pod no RUNPOD_API_KEY and RUNPOD_POD_ID"
+        return (f"IDLE_STOP_MINUTES and MAX_MINUTES have no effect: {why}: end the pod yourself",)
+    if settings.runpod_volume_id and settings.idle_action == "stop":
+        return ("RunPod may not stop a pod with a network volume, only terminate it: set IDLE_ACTION=terminate",)
+    return ()
+
+
 def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
@@ -223,6 +235,10 @@ def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str
         )
     parts = {"STATUS_PORT": "status page", "SSH_PORT": "sshd", "JUPYTER_PORT": "jupyter"}
     parts |= {f"{name}{port}": name.lower() for name in ("XTTS", "CHATTERBOX") for port in ("_PORT", "_INNER_PORT")}
+    if settings.enable_worker and not image.worker_python:
+        found["worker"] = (
+            f"this image (tier {image.tier}) does not carry RunPod's SDK: it takes no jobs; use another image"
+        )
     for listen in machine.listens:
         if listen.problem and not listen.essential:
             why = "another process listens there" if listen.problem == "taken" else listen.problem
@@ -240,7 +256,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     base, own = settings.comfyui_dir, settings.own_path
     theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
     theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
-    if settings.enable_xtts or settings.enable_chatterbox:
+    if settings.enable_xtts or settings.enable_chatterbox or settings.sync_workspace:
         theirs.append(settings.voices_path)
     theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]
     theirs += _node_folders(settings, image).values()
@@ -302,6 +318,7 @@ def _warnings(
         found.append(
             "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
         )
+    found += _never_ends(settings)
     if settings.sync_workspace and not settings.enable_r2_sync:
         found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
     found += strangers(environ, {**NAMES, **ALIASES})

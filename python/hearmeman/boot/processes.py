@@ -11,10 +11,16 @@ from hearmeman.boot.facts import Machine
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
-from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, WORKSPACE, User
+from hearmeman.users import COMFYUI, DOOR, FETCH, IDLE, JUPYTER, ROOT, SYNC, WORKER, WORKSPACE, User
 
 _LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+_WORKER_KEYS = (
+    "RUNPOD_AI_API_KEY",
+    # They may repeat the key.
+    *(f"RUNPOD_WEBHOOK_{name}" for name in ("GET_JOB", "POST_OUTPUT", "POST_STREAM", "PING")),
+    *("BUCKET_ENDPOINT_URL", "BUCKET_NAME", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"),
+)
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
 _DAY = 86400.0
@@ -93,7 +99,11 @@ class Table:
                 yield from self._workspace()
         if self.settings.update_nodes_on_start and self.machine.volume_repositories:
             yield self._nodes()
+        if self.settings.enable_worker and self.image.worker_python:
+            yield self._worker()
         yield self._door()
+        if self.settings.ends_by_itself:
+            yield self._idle()
         if self.settings.gated:
             yield self._gate()
         if self.settings.authorized_keys and self._is_free("SSH_PORT"):
@@ -177,6 +187,23 @@ class Table:
             first=self._us(*words, "--then") if self._has_owners else (),
         )
 
+    def _worker(self) -> Process:
+        settings = self.settings
+        argv = (self.image.worker_python, "-P", "-m", "hearmeman.worker", "--python", self.python)
+        defaults = {"RUNPOD_LOG_LEVEL": "INFO", "RUNPOD_MIN_CUDA_VERSION": self.image.cuda_floor}
+        return Process(
+            name="worker",
+            argv=(*argv, "--report", f"{settings.state_path}/worker.json"),
+            # The SDK and boto3 read a configuration from the home; root's is not its own.
+            env={**defaults, **self.base, "HOME": "/nonexistent"},
+            secrets={name: name for name in (*_WORKER_KEYS, *_BUCKET_KEYS)},
+            # Before ComfyUI, which the job that runs still needs.
+            stop_stage=0,
+            stop_seconds=worker_share(settings),
+            after=("models",),
+            user=WORKER,
+        )
+
     def _check(self) -> Process:
         # As the fetch: it writes in the models folder, to learn how fast that is, and a report in the state folder.
         return Process(
@@ -246,6 +273,19 @@ class Table:
             stop_stage=3,
             stop_seconds=_last_share(self.settings),
             user=DOOR,
+        )
+
+    def _idle(self) -> Process:
+        # JupyterLab tells of its sessions only to who knows its token.
+        jupyter = ("JUPYTER_PASSWORD",) if self.image.jupyter_python else ()
+        return Process(
+            name="idle",
+            argv=self._us("idle", "--run-dir", self.run_dir),
+            env=self.base,
+            secrets={name: name for name in ("RUNPOD_API_KEY", *jupyter)},
+            stop_stage=3,
+            stop_seconds=_last_share(self.settings),
+            user=IDLE,
         )
 
     def _gate(self) -> Process:
@@ -356,12 +396,17 @@ def stop_shares(settings: Settings) -> tuple[float, float]:
 
     The doors close last and need a second; a margin stays for supervisord's own loop.
     """
-    total = settings.stop_seconds
+    total = settings.stop_seconds - worker_share(settings)
     usable = total - min(_MARGIN_SECONDS, total / 5) - _last_share(settings)
     if not settings.enable_r2_sync:
         return usable, 0.0
     comfyui = max(usable - settings.sync_drain_seconds - 1, min(5.0, usable * 0.3))
     return comfyui, usable - comfyui
+
+
+def worker_share(settings: Settings) -> float:
+    """Give the worker's part of STOP_SECONDS: for the job that runs."""
+    return settings.stop_seconds / 2 if settings.enable_worker else 0.0
 
 
 def _last_share(settings: Settings) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hearmeman.boot.facts import Machine
 from hearmeman.image import VOICE_DIR, Image
@@ -63,6 +63,8 @@ def environment(theirs: Mapping[str, str], settings: Settings) -> dict[str, str]
     own = {
         # Not a person's: that would come before the engine's packages.
         "PYTHONPATH": str(VOICE_DIR),
+        # The engine's own process is started in the same folder, on the volume, which is no place to import from.
+        "PYTHONSAFEPATH": "1",
         # Weights come by `models fetch`, verified; an engine fetches and reports nothing by itself.
         "HF_HUB_OFFLINE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
@@ -75,6 +77,18 @@ def environment(theirs: Mapping[str, str], settings: Settings) -> dict[str, str]
         # In the one spelling that the engine knows.
         own["COQUI_TOS_AGREED"] = "1"
     return {**{key: value for key, value in theirs.items() if key != "PYTHONHOME"}, **own}
+
+
+def urls(settings: Settings, running: Collection[str]) -> dict[str, str]:
+    """Give where the running voice APIs answer inside the pod, past the gate."""
+    ports = {name: f"{name}_inner_port" if settings.gated else f"{name}_port" for name in NAMES if name in running}
+    return {name: f"http://127.0.0.1:{getattr(settings, port)}" for name, port in ports.items()}
+
+
+def shell(settings: Settings, running: Collection[str]) -> dict[str, str]:
+    """Give what a shell in the pod needs so that xtts-vo-gen finds an API."""
+    found = urls(settings, running)
+    return {"VOICE_URL": next(iter(found.values()))} if found else {}
 
 
 def warnings(settings: Settings, machine: Machine, image: Image) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from hearmeman.models.statements import Statements
 from hearmeman.models.store import Store
 from hearmeman.models.tools import Tools
 from hearmeman.settings import Settings
+from hearmeman.state_file import read_json
 
 STALL_SECONDS = 30.0
 """A connection that brings nothing for so long is cut and made again, sooner where DOWNLOAD_TIMEOUT is short."""
@@ -135,8 +135,8 @@ class Waiting:
         """Say so when something changed."""
         self.waited = True
         percent = ""
-        with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
-            state = json.loads(self.file.read_text(encoding="utf-8"))
+        with contextlib.suppress(KeyError, TypeError, ZeroDivisionError):
+            state = read_json(self.file)
             percent = str(int(100 * state["bytes_done"] / state["bytes_total"]) // STEP_PERCENT * STEP_PERCENT)
         percent = percent or "0"
         if percent != self._said:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from pathlib import Path
 
-from hearmeman.state_file import write_json
+from hearmeman.state_file import read_json, write_json
 
 INTERVAL = 0.5
 """Seconds between two notes."""
@@ -32,8 +31,8 @@ class Journal:
 
     def read(self, staged_size: int) -> list[tuple[int, int]] | None:
         """Give the ranges still missing; None when nothing of this content is there."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = read_json(self.path)
             same_hash = bool(self.sha256) and found["sha256"] == self.sha256
             same_tag = not self.sha256 and bool(found["etag"]) and not found["sha256"]
             if self.size and found["size"] == self.size == staged_size and (same_hash or same_tag):
@@ -46,8 +45,8 @@ class Journal:
 
     def recall(self) -> int:
         """Give the size that the note states, for a source that states none before it sends."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = read_json(self.path)
             if found["etag"] and not found["sha256"]:
                 return int(found["size"])
         return 0

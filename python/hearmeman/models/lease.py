@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from hearmeman.models.errors import LeaseLostError
+from hearmeman.state_file import read_json
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 60.0
@@ -44,7 +45,7 @@ class Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         seen, since = "", time.monotonic()
         while not self._take():
-            words = _read(self.path)
+            words = read_json(self.path)
             text = json.dumps(words)
             if text != seen:
                 seen, since = text, time.monotonic()
@@ -101,7 +102,7 @@ class Lease:
             # One at a time, where the filesystem has locks: a late one would move the next holder's lease.
             with contextlib.suppress(OSError):
                 fcntl.flock(guard, fcntl.LOCK_EX)
-            if _read(self.path) == words:
+            if read_json(self.path) == words:
                 self._move_aside(words)
         finally:
             os.close(guard)
@@ -110,7 +111,7 @@ class Lease:
         aside = self.path.with_name(f".dead-{os.getpid()}-{time.monotonic_ns()}")
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
-            if _read(aside) != words:
+            if read_json(aside) != words:
                 with contextlib.suppress(OSError):
                     os.link(aside, self.path)
             aside.unlink()
@@ -131,14 +132,6 @@ class Lease:
 
     def _text(self, beat: int) -> bytes:
         return json.dumps({**self.words, "beat": f"{beat:010d}"}).encode()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def _began(pid: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from hearmeman.log import log
 from hearmeman.models.catalogue import Catalogue, File, Listing, Snapshot, parts
 from hearmeman.models.lock import Locked
 from hearmeman.models.plan import Disk, Found, Record
-from hearmeman.state_file import write_json
+from hearmeman.state_file import read_json, write_json
 
 BAKED = MODELS_DIR
 """Where an image has models baked in; boot links them into the models folder."""
@@ -61,8 +60,8 @@ class Store:
                 found[file.to] = Found(seen.st_size, seen.st_mtime_ns)
                 if file.sha256 and self._is_baked(file):
                     records[file.to] = Record(seen.st_size, seen.st_mtime_ns, file.sha256)
-            with contextlib.suppress(OSError, ValueError):
-                partial[file.id] = int(str(_read_json(self.journal(file))["done"]))
+            with contextlib.suppress(KeyError, ValueError):
+                partial[file.id] = int(str(read_json(self.journal(file))["done"]))
         free = self.free_bytes()
         if quota and volume is not None:
             free = min(free, max(0, quota - used_bytes(volume)))
@@ -167,8 +166,8 @@ class Store:
         """Give what was verified, by destination."""
         records = {}
         for path in self.records.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                records[unquote(path.stem)] = Record(**json.loads(path.read_text(encoding="utf-8")))
+            with contextlib.suppress(TypeError):
+                records[unquote(path.stem)] = Record(**read_json(path))
         return records
 
     def _set_aside(self, target: Path, file: File) -> None:
@@ -226,13 +225,6 @@ def _sizes(folder: Path) -> Iterator[int]:
                 yield entry.stat(follow_symlinks=False).st_blocks * 512
                 if entry.is_dir(follow_symlinks=False):
                     yield from _sizes(Path(entry.path))
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return found
 
 
 def fsync(path: Path) -> None:

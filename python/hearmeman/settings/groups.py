@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
 
 from hearmeman.image import CATALOGUE_FILE
 from hearmeman.settings.declare import var
@@ -31,7 +31,13 @@ Seconds = Annotated[float, Unit("seconds")]
 _DAY = 86400
 
 
-class Places(BaseModel):
+class _Group(BaseModel):
+    """Variables of one kind; only the settings as a whole are ever validated."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Places(_Group):
     """Where things are kept."""
 
     volume_dir: Folder = var("/workspace", "where the volume is mounted; /runpod-volume on serverless")
@@ -43,7 +49,7 @@ class Places(BaseModel):
     state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
 
-class ComfyUI(BaseModel):
+class ComfyUI(_Group):
     """ComfyUI."""
 
     comfyui_host: Hosts = var(("0.0.0.0",), "addresses that ComfyUI's port is open on")
@@ -59,7 +65,7 @@ class ComfyUI(BaseModel):
     comfyui_commit: str = var("", "the image's ComfyUI commit; set by the image", given=True)
 
 
-class Memory(BaseModel):
+class Memory(_Group):
     """Memory."""
 
     gpu_tier: Literal["auto", "consumer", "prosumer", "datacenter"] = var("auto", "GPU tier; auto detects it")
@@ -73,7 +79,7 @@ class Memory(BaseModel):
     )
 
 
-class Doors(BaseModel):
+class Doors(_Group):
     """Doors: who may come in, and where."""
 
     access_token: SecretStr | None = var(
@@ -115,7 +121,7 @@ class Doors(BaseModel):
         return value
 
 
-class Voices(BaseModel):
+class Voices(_Group):
     """Voice APIs."""
 
     enable_xtts: bool = var(False, "fetch XTTS v2 and run its API")
@@ -142,7 +148,7 @@ class Voices(BaseModel):
     )
 
 
-class Models(BaseModel):
+class Models(_Group):
     """Models: what is fetched, and from where."""
 
     model_catalogue: str = var(str(CATALOGUE_FILE), "the file that lists what can be fetched")
@@ -211,7 +217,7 @@ class Models(BaseModel):
     hf_endpoint: Url = var("https://huggingface.co", "address of the Hugging Face Hub")
 
 
-class Sync(BaseModel):
+class Sync(_Group):
     """Outputs: where they are uploaded."""
 
     enable_r2_sync: bool = var(False, "upload outputs to the bucket as they appear")
@@ -265,16 +271,43 @@ class Sync(BaseModel):
         return value
 
 
-class Stop(BaseModel):
+class Worker(_Group):
+    """The serverless worker."""
+
+    enable_worker: bool = var(False, "take jobs from RunPod Serverless; the container's command `worker` sets it")
+    worker_warmup: str = var(
+        "", "workflow of the image that is run before the first job, so that its models are loaded"
+    )
+    worker_input_mb: float = var(200, "MB that one file of a job may have (1 MB is a million bytes)", gt=0)
+    worker_input_seconds: Seconds = var(120, "seconds that fetching one file of a job may take", ge=1, le=_DAY)
+    worker_private_urls: bool = var(
+        False, "let jobs name addresses of private networks, such as a bucket of your own beside the worker"
+    )
+    worker_public_url: Url = var(
+        "", "address under which R2_BUCKET is open to all; empty means addresses that are signed for seven days"
+    )
+
+
+class Stop(_Group):
     """Stopping, and what cannot start."""
 
     hold_on_error: Literal["auto", "true", "false"] = var(
         "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
     )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
+    idle_stop_minutes: float = var(
+        0,
+        "minutes without a job, speech, session, fetch or upload after which the pod ends itself; 0: never",
+        ge=0,
+        le=100_000,
+    )
+    max_minutes: float = var(0, "minutes after which the pod ends itself, used or not; 0: never", ge=0, le=100_000)
+    idle_action: Literal["stop", "terminate"] = var(
+        "stop", "how it ends itself: stop keeps the pod's disk, which is paid for; terminate deletes the pod"
+    )
 
 
-class Given(BaseModel):
+class Given(_Group):
     """Given by RunPod, or by boot."""
 
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
@@ -283,7 +316,10 @@ class Given(BaseModel):
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
-    runpod_api_key: SecretStr | None = var(None, "a key for RunPod's API; no process is given it", given=True)
+    runpod_api_key: SecretStr | None = var(
+        None, "the pod's own key for RunPod's API; only the process that ends the pod is given it", given=True
+    )
+    runpod_api_url: Url = var("https://api.runpod.io", "address of RunPod's API", given=True)
 
     @field_validator("runpod_pod_id")
     @classmethod
@@ -310,7 +346,7 @@ def prefix_problem(prefix: str) -> str:
     return ""
 
 
-ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Stop, Given)
+ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Worker, Stop, Given)
 """The groups, in the order in which they are shown."""
 
 

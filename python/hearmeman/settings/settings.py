@@ -18,12 +18,13 @@ class Settings(
     groups.Voices,
     groups.Models,
     groups.Sync,
+    groups.Worker,
     groups.Stop,
     groups.Given,
 ):
     """The pod's settings; one field is one environment variable of the same name in capitals."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -58,6 +59,12 @@ class Settings(
     def gated(self) -> bool:
         """Whether a gate stands before the pod's ports."""
         return self.access_token is not None
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether the pod is to end itself, and can: RunPod gave it a name and a key."""
+        wanted = self.idle_stop_minutes > 0 or self.max_minutes > 0
+        return wanted and self.runpod_api_key is not None and self.runpod_pod_id != "local"
 
     @property
     def comfyui_listens(self) -> tuple[tuple[str, int], ...]:

@@ -59,7 +59,8 @@ def status(run_dir: Path) -> dict[str, Any]:
         "processes": processes,
         "not_working": boot.get("failed", {}),
         "failed_nodes": failed_nodes(comfyui.get("notes", [])),
-        "warnings": [*boot.get("warnings", []), *filling(boot)],
+        "idle": (idle := read_json(run_dir / "idle" / "idle.json")) or None,
+        "warnings": [*boot.get("warnings", []), *filling(boot), *ending(idle, time.time())],
     }
 
 
@@ -94,6 +95,17 @@ def filling(boot: Mapping[str, Any]) -> list[str]:
         f"{path} is {used:.0%} full, {free:.1f} GB are free: outputs and models may not fit; "
         "delete files there, `hearmeman models prune` removes models that are not enabled"
     ]
+
+
+def ending(idle: Mapping[str, Any], now: float) -> list[str]:
+    """Warn that the pod ends itself soon, or cannot."""
+    if idle.get("problem"):
+        return [str(idle["problem"])]
+    if not idle.get("warns"):
+        return []
+    left = duration(max(0.0, float(idle.get("ends_at", now)) - now))
+    word = {"stop": "stopped", "terminate": "terminated"}.get(str(idle.get("action")), "ended")
+    return [f"the pod is {word} in {left}: {idle.get('why')}"]
 
 
 def end_of(keep: Mapping[str, Any]) -> str:

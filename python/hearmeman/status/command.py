@@ -99,6 +99,11 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     if boot:
         yield "fetch", _fetch(found["models"], now)
         yield "upload", _upload(found["sync"], now)
+    if idle := found.get("idle"):
+        uses = ", ".join(idle.get("uses", [])) or "nothing"
+        left = terminal.duration(max(0.0, float(idle.get("ends_at", now)) - now))
+        unless = " unless it is used" if idle.get("unless_used") else ", used or not"
+        yield "idle", f"in use: {uses}; {idle.get('action')} in {left}{unless}"
     for finding in (found["machine"] or {}).get("findings", []):
         words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
         yield "machine", f"{finding['name']} {words}: {finding['what']}"

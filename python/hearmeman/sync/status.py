@@ -11,6 +11,7 @@ from typing import Any
 
 from hearmeman.errors import HearmemanError
 from hearmeman.settings import Settings
+from hearmeman.state_file import read_json
 from hearmeman.terminal import age, count, size
 
 
@@ -25,11 +26,10 @@ def show(settings: Settings, as_json: bool) -> int:
         NoReportError: no sync has run here.
     """
     state = Path(settings.state_path)
-    try:
-        facts = json.loads((state / "sync.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    facts = read_json(state / "sync.json")
+    if not facts:
         why = "set ENABLE_R2_SYNC=true" if not settings.enable_r2_sync else "see the pod's log"
-        raise NoReportError(f"no sync has run here: {state}/sync.json cannot be read: {why}") from error
+        raise NoReportError(f"no sync has run here: {state}/sync.json cannot be read: {why}")
     facts["running"] = is_locked(state / "sync.lock")
     print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts, time.time())))
     wrong = any(facts.get(name) for name in ("problem", "failing_files", "workspace_problem"))

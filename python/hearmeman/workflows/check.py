@@ -11,7 +11,7 @@ from hearmeman.workflows import library
 from hearmeman.workflows.library import Workflow
 from hearmeman.workflows.schema import Schema, mistakes, reachable
 
-_VOICES = ("ENABLE_XTTS", "ENABLE_CHATTERBOX")
+_VOICES = ("ENABLE_XTTS", "ENABLE_CHATTERBOX", "COQUI_TOS_AGREED")
 """Toggles of what is no graph but a server."""
 
 

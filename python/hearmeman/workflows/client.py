@@ -134,14 +134,20 @@ class Client:
         """Give every node class that this ComfyUI has, as /object_info does."""
         return await self._json("/object_info")
 
-    async def submit(self, graph: Graph, client_id: str, prompt_id: str = "") -> str:
+    async def submit(
+        self, graph: Graph, client_id: str, prompt_id: str = "", extra: Mapping[str, str] | None = None
+    ) -> str:
         """Queue `graph` as `prompt_id`; returns its id. ComfyUI sends its events to `client_id`.
+
+        `extra` is what nodes are given beside the graph, such as the key with which they call Comfy.org.
 
         Raises:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI refused it; says node, class and input.
         """
-        sent = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id or new_id()}
+        sent: dict[str, Any] = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id or new_id()}
+        if extra:
+            sent["extra_data"] = dict(extra)
         async with self._call("POST", "/prompt", json=sent) as response:
             text = await response.text(errors="replace")
         try:
@@ -159,8 +165,10 @@ class Client:
             raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}", unknown_class(body))
         raise RefusedError(f"ComfyUI answered {response.status} to the workflow, so it does not run: {text[:200]}")
 
-    async def upload(self, path: Path) -> str:
+    async def upload(self, path: Path, name: str = "") -> str:
         """Bring a file into ComfyUI's input folder; the name under which nodes find it.
+
+        With `name`, which may have a folder before it, it gets that one, also where another file has it.
 
         Raises:
             NotReachableError: nothing answers.
@@ -169,8 +177,12 @@ class Client:
         # Quoted names would stay quoted: ComfyUI takes them as they come.
         form = aiohttp.FormData(quote_fields=False)
         with path.open("rb") as file:
-            form.add_field("image", file, filename=path.name)
+            folder, _, short = name.rpartition("/")
+            form.add_field("image", file, filename=short or path.name)
             form.add_field("type", "input")
+            if name:
+                form.add_field("subfolder", folder)
+                form.add_field("overwrite", "true")
             async with self._call("POST", "/upload/image", data=form) as response:
                 text = await response.text(errors="replace")
         if response.status == 413:
@@ -196,6 +208,7 @@ class Client:
         report: Report,
         queued: Callable[[str], None] = lambda prompt_id: None,
         prompt_id: str = "",
+        extra: Mapping[str, str] | None = None,
     ) -> Result:
         """Submit `graph`, report its progress, and return what it made, at the latest after `timeout` seconds.
 
@@ -217,7 +230,7 @@ class Client:
 
         try:
             async with asyncio.timeout(timeout), self._events(client_id, prompt_id, graph, in_order) as ear:
-                posting = asyncio.create_task(self.submit(graph, client_id, prompt_id))
+                posting = asyncio.create_task(self.submit(graph, client_id, prompt_id, extra))
                 prompt_id = await asyncio.shield(posting)
                 state = f"its id is {prompt_id}; it was not stopped"
                 queued(prompt_id)

@@ -222,7 +222,7 @@ def graph(workflow: Workflow) -> Graph:
         raise LibraryError(f"workflow {workflow.name}: cannot read {workflow.file} ({error.strerror})") from error
     except ValueError as error:
         raise LibraryError(f"workflow {workflow.name}: {workflow.file} is not JSON: {error}") from error
-    wrong = _not_api(loaded)
+    wrong = not_api(loaded)
     if wrong:
         raise LibraryError(f"workflow {workflow.name}: {workflow.file} {wrong}")
     for key, parameter in workflow.inputs.items():
@@ -234,7 +234,7 @@ def graph(workflow: Workflow) -> Graph:
     return loaded
 
 
-def _not_api(loaded: object) -> str:
+def not_api(loaded: object) -> str:
     """Say why something is no graph in API format; empty if it is one."""
     way = "in ComfyUI open it and choose Workflow > Export (API), which saves another file, and give that one"
     if not isinstance(loaded, dict):
@@ -280,6 +280,17 @@ def choose(graph: Graph, workflow: Workflow, options: Mapping[str, str]) -> Grap
     return result
 
 
+_FORMATS = {
+    "mp4": "video/h264-mp4",
+    "h264-mp4": "video/h264-mp4",
+    "video/mp4": "video/h264-mp4",
+    "webm": "video/webm",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+"""What people call a film's format -> what VHS_VideoCombine calls it."""
+
+
 def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
     """A copy of `graph` with each `key=value` put where the index says; a value takes the type of the one it replaces.
 
@@ -296,7 +307,9 @@ def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:
                 f"{workflow.name} has no input {key}{_nearest(key, [*workflow.inputs, *workflow.choices])}"
             )
         for node, name in workflow.inputs[key].places:
-            result[node]["inputs"][name] = _parse(key, text, result[node]["inputs"][name])
+            old = result[node]["inputs"][name]
+            is_film = key == "format" and isinstance(old, str) and "/" in old
+            result[node]["inputs"][name] = _parse(key, _FORMATS.get(text.lower(), text) if is_film else text, old)
     return result
 
 

@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     restoring.add_argument("--json", action="store_true", help="print JSON")
     restoring.add_argument("--from", type=int, metavar="N", dest="number", help="an earlier save; see `list`")
-    restoring.add_argument("--only", choices=("user", "input"), help="only this folder")
+    restoring.add_argument("--only", choices=("user", "input", "voices"), help="only this folder")
     restoring.add_argument(
         "--at-start",
         type=float,

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from hearmeman.errors import HearmemanError
 
-FOLDERS = ("user", "input")
-"""Folders of ComfyUI's base directory that are saved; workflows and settings are in the first."""
+FOLDERS = ("user", "input", "voices")
+"""Folders that are saved, see tops.py for where they lie; workflows and settings are in the first."""
 FORMAT = 1
 PARENTS = 40
 """Ids of earlier saves that each one names."""

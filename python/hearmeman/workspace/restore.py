@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from hearmeman.errors import HearmemanError
-from hearmeman.folder import Folder
 from hearmeman.sync.explain import BucketError, explained
 from hearmeman.terminal import size
 from hearmeman.workspace.contents import FOLDERS, Entry, Save, SaveError, is_safe
@@ -47,7 +46,7 @@ def plan(space: Space, found: Save, tops: tuple[str, ...] = FOLDERS, all_missing
     known = space.known()
     missing: dict[str, Entry] = {}
     there = removed = 0
-    with Folder(space.comfyui) as base:
+    with space.tops() as base:
         for path, entry in sorted(
             found.files.items(), key=lambda item: (FOLDERS.index(item[0].split("/")[0]), item[0])
         ):
@@ -77,7 +76,7 @@ def execute(space: Space, wanted: Plan, is_latest: bool, progress: Callable[[int
         )
     failed: dict[str, str] = {}
     restored: dict[str, Entry] = {}
-    with Folder(space.comfyui) as base, ThreadPoolExecutor(AT_ONCE) as pool:
+    with space.tops() as base, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def fetch(item: tuple[str, Entry]) -> None:
             path, entry = item

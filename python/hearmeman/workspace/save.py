@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman.folder import Folder
 from hearmeman.log import log
 from hearmeman.workspace.contents import FOLDERS, Entry, Save, SaveError, is_saved, merge, superseded
 from hearmeman.workspace.space import Space
+from hearmeman.workspace.tops import Tops
 
 SETTLE_SECONDS = 3.0
 """A file that was changed within so long may still be written to; it is saved the next time."""
@@ -135,7 +134,7 @@ def _take(
             {name: entry for name, entry in known.files.items() if name == path or name.startswith(f"{path}/")}
         )
 
-    with Folder(space.comfyui) as base, ThreadPoolExecutor(AT_ONCE) as pool:
+    with space.tops() as base, ThreadPoolExecutor(AT_ONCE) as pool:
         for top in FOLDERS:
             for path, status in base.files(top, is_saved, left_out):
                 before = known.files.get(path)
@@ -161,7 +160,7 @@ def _take(
 
 
 def _send(
-    space: Space, base: Folder, path: str, there: set[str], dry_run: bool, progress: Callable[[int], None]
+    space: Space, base: Tops, path: str, there: set[str], dry_run: bool, progress: Callable[[int], None]
 ) -> Entry | str:
     """Hash a file and send its content if the bucket lacks it; the answer is a text if it changed meanwhile."""
     with os.fdopen(base.open(path), "rb") as file:
@@ -190,9 +189,9 @@ def _changed(descriptor: int, before: os.stat_result) -> bool:
     return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
 
-def fingerprint(comfyui: Path) -> dict[str, tuple[int, int]]:
+def fingerprint(space: Space) -> dict[str, tuple[int, int]]:
     """Look at the workspace's files without reading them: path -> what changes with the content."""
-    with contextlib.suppress(OSError), Folder(comfyui) as base:
+    with contextlib.suppress(OSError), space.tops() as base:
         found = [item for top in FOLDERS for item in base.files(top, is_saved)]
         return {path: (status.st_size, status.st_mtime_ns) for path, status in found}
     return {}

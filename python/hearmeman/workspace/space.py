@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from hearmeman.settings import Settings
-from hearmeman.state_file import write_json
+from hearmeman.state_file import read_json, write_json
 from hearmeman.sync.bucket import Bucket
 from hearmeman.workspace import added
 from hearmeman.workspace.contents import FORMAT, Node, Save, SaveError, parse
 from hearmeman.workspace.store import Store
+from hearmeman.workspace.tops import Tops
 
 CONNECTIONS = 12
 ADDED = "workspace-added.json"
@@ -30,6 +31,8 @@ class Space:
     """Where it lies in the bucket."""
     comfyui: Path
     """ComfyUI's base directory."""
+    volume: Path
+    """The volume, where the voices lie."""
     overlays: Path
     """Where the packages lie that were added to ComfyUI."""
     state: Path
@@ -47,6 +50,7 @@ class Space:
         return cls(
             Store(bucket or Bucket(settings, CONNECTIONS), f"{settings.r2_prefix}/workspace"),
             Path(settings.comfyui_dir),
+            Path(settings.volume_dir),
             Path(settings.own_path) / "overlays",
             Path(settings.state_path),
             settings.runpod_pod_id,
@@ -57,6 +61,14 @@ class Space:
         """The workspace's place in the bucket, for people."""
         return f"s3://{self.store.bucket.name}/{self.store.prefix}"
 
+    def tops(self) -> Tops:
+        """Open the folders that are saved.
+
+        Raises:
+            OSError: the volume is not there.
+        """
+        return Tops(self.comfyui, self.volume)
+
     def added(self) -> tuple[Mapping[str, Node], Mapping[str, str]]:
         """Read which nodes and packages were added."""
         return added.nodes(self.comfyui), added.packages(self.overlays)
@@ -64,10 +76,10 @@ class Space:
     def known(self) -> Save:
         """Read what was here when this pod last saved or restored; the empty save if it never did, or did it elsewhere."""
         try:
-            raw = json.loads((self.state / "workspace.json").read_text(encoding="utf-8"))
+            raw = read_json(self.state / "workspace.json")
             if raw["of"] == self._of():
                 return parse(json.dumps(raw["save"]).encode(), "workspace.json")
-        except (OSError, ValueError, KeyError, TypeError, SaveError):
+        except (ValueError, KeyError, TypeError, SaveError):
             pass  # Then nothing counts as removed here, and all files are read once more.
         return Save()
 

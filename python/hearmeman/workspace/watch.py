@@ -55,7 +55,7 @@ class Watch(threading.Thread):
         wait = self.look_seconds
         while not self.asked_to_stop.wait(wait):
             began = time.monotonic()
-            seen = (fingerprint(self.space.comfyui), self._added(began))
+            seen = (fingerprint(self.space), self._added(began))
             wait = max(self.look_seconds, (time.monotonic() - began) / LOOK_SHARE)
             if seen != saved and seen == before and began >= again_at:
                 if self._try(self._save):

@@ -15,6 +15,8 @@ USERS = {
     "hearmeman-fetch": 992,
     "comfyui": 993,
     "hearmeman-jupyter": 994,
+    "hearmeman-worker": 995,
+    "hearmeman-idle": 996,
 }
 """System users for ComfyUI and for the processes that hold secrets: name -> uid and gid."""
 

@@ -25,6 +25,8 @@ class Hibari:
     languages = ("en",)
     voices = (Voice("heart", language="en", gender="female"),)
     clones = False
+    parallel = min(len(os.sched_getaffinity(0)), 4)
+    """Texts at once, each in a process of its own (110 MB): it computes on one core."""
 
     def __init__(self, models: Path) -> None:
         self._tts: Any = None

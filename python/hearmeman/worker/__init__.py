@@ -1,0 +1,1 @@
+"""The serverless worker: takes jobs from RunPod's queue with its SDK, and lets ComfyUI run them."""

@@ -1,0 +1,72 @@
+"""The worker's own process, in the environment that has RunPod's SDK: warms up, then takes jobs until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hearmeman import redact
+from hearmeman.errors import HearmemanError
+from hearmeman.image import RUN_DIR, WORKFLOWS_DIR
+from hearmeman.state_file import read_json
+from hearmeman.worker import config as configs
+from hearmeman.worker.phases import Phases
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run it; comes back when it is stopped. What it does not know of `argv` is the SDK's, such as --rp_serve_api."""
+    with redact.guarded_streams():
+        redact.learn(environ)
+        try:
+            return _run(argv, environ)
+        except HearmemanError as error:
+            print(f"hearmeman: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+
+
+def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    parser = argparse.ArgumentParser(prog="hearmeman.worker", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--workflows", type=Path, default=WORKFLOWS_DIR, help="folder of the image's workflows")
+    parser.add_argument("--report", type=Path, help="file in which the phases of the start are kept")
+    parser.add_argument("--python", default="", help="the interpreter that looks through the models")
+    args, theirs = parser.parse_known_args(argv)
+    config = configs.read(environ, args.workflows)
+    begun = read_json(RUN_DIR / "boot.json").get("started_boottime")
+    phases = Phases(begun if isinstance(begun, float) else time.clock_gettime(time.CLOCK_BOOTTIME), args.report)
+    # At its own default it prints every answer, with all that is in it.
+    os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+    import runpod.serverless as sdk
+
+    from hearmeman.worker import handler, start
+
+    phases.mark("sdk")
+    # Before jobs are taken: RunPod may keep the warm process and bring it back.
+    asyncio.run(start.warm_up(config, phases.mark))
+    if args.python:
+
+        def models_are_verified() -> None:
+            start.check_models(args.python, config)
+
+        sdk.register_fitness_check(models_are_verified)
+
+    async def handle(job: dict[str, Any]) -> dict[str, Any]:
+        phases.mark("first job taken")
+        try:
+            return await handler.handle(job, config, lambda job, what: sdk.progress_update(dict(job), dict(what)))
+        finally:
+            phases.mark("first job done")
+
+    phases.mark("ready")
+    sys.argv = [sys.argv[0], *theirs]
+    sdk.start({"handler": handle})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,74 @@
+"""Uploads outputs that are too large for an answer, and gives their addresses once they are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from hearmeman.errors import HearmemanError
+from hearmeman.worker.request import Bucket
+
+_WEEK = 7 * 86400
+"""Seconds; the longest that a signed address may last."""
+
+
+class UploadError(HearmemanError):
+    """An output could not be uploaded."""
+
+
+def upload(bucket: Bucket, key: str, path: Path, public: str = "") -> str:
+    """Upload a file as `key` and give its address: below `public`, else one that is signed for seven days.
+
+    Raises:
+        UploadError: it is not in the bucket whole.
+    """
+    size = path.stat().st_size
+    try:
+        client = _client(bucket)
+        client.upload_file(str(path), bucket.name, key)
+        # An address is given for what can be read back, and for nothing else.
+        there = int(client.head_object(Bucket=bucket.name, Key=key)["ContentLength"])
+        if there != size:
+            raise UploadError(
+                f"{key} has {there} of {size} bytes in the bucket {bucket.name}: it was not uploaded whole"
+            )
+        if public:
+            return f"{public.rstrip('/')}/{quote(key)}"
+        return str(client.generate_presigned_url("get_object", {"Bucket": bucket.name, "Key": key}, ExpiresIn=_WEEK))
+    except (BotoCoreError, ClientError, boto3.exceptions.Boto3Error, ValueError) as error:
+        raise UploadError(
+            f"{key} could not be uploaded to the bucket {bucket.name} at {bucket.endpoint}: {error}. Check the "
+            "endpoint, the bucket's name and the key's right to write"
+        ) from None
+
+
+def _client(bucket: Bucket) -> Any:
+    # R2 refuses the checksums that boto3 adds by itself.
+    config = Config(
+        region_name=region(bucket.endpoint),
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=10,
+        s3={"addressing_style": "path"},
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=bucket.endpoint,
+        aws_access_key_id=bucket.key_id,
+        aws_secret_access_key=bucket.secret,
+        config=config,
+    )
+
+
+def region(endpoint: str) -> str:
+    """Give the region that requests are signed for: R2 takes us-east-1 for its own, and Amazon's address names it."""
+    found = re.search(r"//s3[.-]([a-z]{2}-[a-z-]+-\d)\.amazonaws\.com", endpoint)
+    return found[1] if found else "us-east-1"

@@ -1,0 +1,34 @@
+"""How long each part of a worker's start took, printed and kept."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hearmeman.log import log
+from hearmeman.state_file import write_json
+
+
+@dataclass
+class Phases:
+    """Seconds since the container's start at which each part was done."""
+
+    started: float
+    """The container's start on CLOCK_BOOTTIME."""
+    report: Path | None = None
+    """Where they are kept."""
+    done: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, phase: str) -> None:
+        """Note that a part is done, print it, and keep what there is so far; each part is noted once."""
+        if phase in self.done:
+            return
+        before = max(self.done.values(), default=0.0)
+        now = round(time.clock_gettime(time.CLOCK_BOOTTIME) - self.started, 3)
+        self.done[phase] = now
+        log("worker_phase", phase=phase, seconds=now - before, since_start=now)
+        if self.report is not None:
+            with suppress(OSError):
+                write_json(self.report, {"seconds_since_start": self.done}, durable=False)

@@ -1,0 +1,186 @@
+"""What a job asks for, in worker-comfyui's shape or ours; pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from hearmeman.errors import UsageError
+from hearmeman.workflows import library
+from hearmeman.workflows.library import Graph
+
+_FIELDS = ("workflow", "set", "images", "files", "s3Config", *("comfy_org_api_key", "api_key_comfy_org"))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An S3 bucket and who may write to it."""
+
+    endpoint: str
+    name: str
+    key_id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        return f"Bucket({self.endpoint}, {self.name})"
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A file that comes with a job, by its content or by its address."""
+
+    name: str
+    """The name under which the graph's nodes find it."""
+    content: bytes | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job."""
+
+    name: str
+    """A workflow of the image; empty where the job brings its own graph."""
+    graph: Graph | None
+    """The job's own graph."""
+    settings: Mapping[str, str]
+    """What is set in a workflow of the image."""
+    uploads: Mapping[str, Attached]
+    """Settings that bring a file."""
+    attached: tuple[Attached, ...]
+    """Files for ComfyUI's input folder."""
+    api_key: str
+    """For nodes that call Comfy.org; empty if none is given."""
+    bucket: Bucket | None
+    """The request's own bucket."""
+
+
+def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
+    """Read a job; a file that it carries may have `most_bytes`.
+
+    Raises:
+        UsageError: says what is wrong with the request, before anything is done.
+    """
+    given = job.get("input")
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise UsageError("input is text, and no JSON") from None
+    if not isinstance(given, dict) or "workflow" not in given:
+        raise UsageError(
+            'input needs "workflow": a graph in API format (ComfyUI\'s Workflow > Export (API)), or the name of one of '
+            "the image's workflows"
+        )
+    unknown = sorted(set(given) - set(_FIELDS))
+    if unknown:
+        raise UsageError(f"input has no field {unknown[0]!r}; it takes {', '.join(_FIELDS)}")
+    workflow, settings = given["workflow"], given.get("set") or {}
+    if not isinstance(settings, dict):
+        raise UsageError('set takes an object, such as {"prompt": "a cat"}')
+    graph: Graph | None = None
+    if isinstance(workflow, str) and not workflow.lstrip().startswith("{"):
+        if library.is_path(workflow):
+            raise UsageError("workflow takes a name or a graph, and no path")
+    else:
+        graph = _graph(workflow)
+        if settings:
+            raise UsageError("set goes with the name of a workflow; change the values in your own graph itself")
+    values = {key: value for key, value in settings.items() if not _is_file(value)}
+    return Request(
+        name="" if graph is not None else workflow,
+        graph=graph,
+        settings={key: _text(key, value) for key, value in values.items()},
+        uploads={
+            key: _attached(f"set.{key}", {"name": "", "image": value}, most_bytes)
+            for key, value in settings.items()
+            if key not in values
+        },
+        attached=tuple(
+            _attached(f"{field}[{number}]", one, most_bytes)
+            for field in ("images", "files")
+            for number, one in enumerate(_list(field, given.get(field)))
+        ),
+        api_key=str(given.get("comfy_org_api_key") or given.get("api_key_comfy_org") or ""),
+        bucket=_bucket(job.get("s3Config") or given.get("s3Config")),
+    )
+
+
+def _graph(workflow: Any) -> Graph:
+    if isinstance(workflow, str):
+        try:
+            workflow = json.loads(workflow)
+        except ValueError as error:
+            raise UsageError(f"workflow is no JSON: {error}") from None
+    problem = library.not_api(workflow)
+    if problem:
+        raise UsageError(f"workflow {problem}")
+    graph: Graph = workflow
+    return graph
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("https://", "http://", "data:"))
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise UsageError(f"set.{key} takes a text, a number, true or false, or a file by its address or as a data URI")
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UsageError(f'{field} takes a list of {{"name": …, "image": …}}')
+    return value
+
+
+def _attached(what: str, given: Any, most_bytes: int) -> Attached:
+    source = (given.get("image") or given.get("data") or given.get("url")) if isinstance(given, dict) else None
+    if not isinstance(source, str) or not isinstance(given.get("name"), str):
+        raise UsageError(f'{what} needs "name" and "image": base64, a data URI, or an https address')
+    if source.startswith(("https://", "http://")):
+        name = given["name"] or PurePosixPath(unquote(urlsplit(source).path)).name or "input"
+        return Attached(_safe(what, name), url=source)
+    kind, comma, text = source.partition(",") if source.startswith("data:") else ("", ",", source)
+    if not comma or (kind and not kind.endswith(";base64")):
+        raise UsageError(f"{what}: the data URI is not in base64")
+    if len(text) * 3 // 4 > most_bytes + 3:
+        raise UsageError(f"{what} has more than {most_bytes / 1e6:g} MB: raise WORKER_INPUT_MB")
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError(f"{what} is no base64: nothing was run") from None
+    if not content:
+        raise UsageError(f"{what} is empty")
+    ending = kind.removeprefix("data:").removesuffix(";base64").partition("/")[2].partition("+")[0]
+    return Attached(_safe(what, given["name"] or f"input.{ending or 'bin'}"), content)
+
+
+def _safe(what: str, name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or not path.name:
+        raise UsageError(f"{what}: the name {name!r} would lead out of ComfyUI's input folder")
+    if len(name.encode(errors="replace")) > 200:
+        raise UsageError(f"{what}: its name is longer than 200 bytes")
+    return str(path)
+
+
+def _bucket(given: Any) -> Bucket | None:
+    if given is None:
+        return None
+    keys = ("endpointUrl", "bucketName", "accessId", "accessSecret")
+    if not isinstance(given, dict) or not all(isinstance(given.get(key), str) and given[key] for key in keys):
+        raise UsageError(f"s3Config needs {', '.join(keys)}")
+    return Bucket(*(given[key] for key in keys))

@@ -1,0 +1,139 @@
+"""Endpoints: what is asked of RunPod fits its schema, an endpoint is made once, a row is queued once and saved once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hearmeman_pod import schema
+from hearmeman_pod.endpoint_plan import POOLS
+
+from .conftest import Operator
+
+ROWS = [{"workflow": "z", "set": {"prompt": text}} for text in ("one", "fail", "three")]
+
+
+def created(operator: Operator, *words: str) -> str:
+    code, _, err = operator("endpoint", "create", "--name", "films", *words)
+    assert code == 0, err
+    return next(iter(operator.runpod.endpoints))
+
+
+def test_a_plan_is_a_worker_behind_the_queue(operator: Operator) -> None:
+    code, out, err = operator("endpoint", "plan", "--name", "films", "--set", "WAN_480P=true", "--secret", "HF_TOKEN")
+    assert code == 0, err
+    body = json.loads(out)
+    assert schema.problems("CreateEndpointRequest", body) == []
+    assert (body["type"], body["args"], body["scaling"]) == (
+        "QUEUE",
+        "worker",
+        {"type": "QUEUE_DELAY", "queueDelay": 4},
+    )
+    assert "@sha256:" in body["image"] and body["gpu"]["minCudaVersion"] == "12.8"
+    assert body["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
+    assert body["workers"] == {"min": 0, "max": 3, "idleTimeout": 10}
+    assert "fetches" in err
+
+
+def test_a_voice_api_stands_behind_the_load_balancer(operator: Operator) -> None:
+    code, out, err = operator("endpoint", "plan", "--api", "chatterbox", "--secret", "ACCESS_TOKEN")
+    assert code == 0, err
+    body = json.loads(out)
+    assert (body["type"], body["ports"]) == ("LOAD_BALANCER", ["8000/http"])
+    assert body["env"]["CHATTERBOX_HOST"] == "0.0.0.0" and body["env"]["PORT_HEALTH"] == "8000"
+    assert "args" not in body and "ACCESS_TOKEN" not in body["env"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--pool", "AMPERE_25"], ["--workers-max", "0"], ["--idle-seconds", "0"], [f"--pool={p}" for p in POOLS][:4]],
+)
+def test_what_runpod_would_refuse_is_not_sent(operator: Operator, words: list[str]) -> None:
+    flat = [word for text in words for word in text.split("=")]
+    code, _, _ = operator("endpoint", "create", "--name", "films", *flat)
+    assert code == 2
+    assert not operator.runpod.endpoints
+
+
+def test_an_answer_that_is_lost_makes_one_endpoint(operator: Operator) -> None:
+    operator.runpod.creates.append("drop-after")
+    created(operator)
+    assert len(operator.runpod.endpoints) == 1
+    code, _, err = operator("endpoint", "create", "--name", "films")
+    assert code == 2 and "exists" in err
+    assert len(operator.runpod.endpoints) == 1
+
+
+def test_status_shows_queue_and_workers_and_no_environment(operator: Operator) -> None:
+    created(operator)
+    code, out, _ = operator("endpoint", "status", "films")
+    assert code == 0 and "0 to 3 workers" in out and "0 inQueue" in out
+    code, out, _ = operator("endpoint", "list", "--json")
+    assert code == 0 and "env" not in json.loads(out)[0]
+
+
+def test_a_job_is_run_and_its_files_stay_in_their_folder(operator: Operator, tmp_path: Path) -> None:
+    made = created(operator)
+    code, out, err = operator("endpoint", "run", made, "z", "--set", "prompt=a cat", "--out", str(tmp_path / "o"))
+    assert code == 0, err
+    files = [tmp_path / "o/job0/a.png", tmp_path / "o/job0/a-2.png"]
+    assert out.split() == [str(path) for path in files]
+    assert [path.read_bytes() for path in files] == [b"picture"] * 2
+    code, _, err = operator("endpoint", "run", made, "z", "--set", "prompt=fail")
+    assert code == 1 and "out of memory" in err
+
+
+def batch(operator: Operator, tmp_path: Path, *words: str) -> tuple[int, dict[str, object], str]:
+    file = tmp_path / "jobs.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in ROWS))
+    code, out, err = operator("endpoint", "batch", "films", str(file), "--out", str(tmp_path / "o"), "--json", *words)
+    return code, json.loads(out) if out else {}, err
+
+
+def test_a_batch_runs_each_row_once_and_says_which_failed(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    code, found, err = batch(operator, tmp_path)
+    assert code == 3, err
+    assert (found["done"], found["failed"]) == (2, 1)
+    assert (tmp_path / "o/1/a.png").is_file() and (tmp_path / "o/3/a-2.png").is_file()
+    assert batch(operator, tmp_path)[0] == 3
+    assert len(operator.runpod.jobs) == 3
+    batch(operator, tmp_path, "--retry")
+    assert len(operator.runpod.jobs) == 4
+
+
+def test_a_batch_that_was_cut_off_goes_on_with_what_it_queued(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    batch(operator, tmp_path)
+    journal = tmp_path / "o/endpoint-batch.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if '"done"' not in line and '"failed"' not in line]
+    journal.write_text("\n".join(kept) + "\n")
+    code, found, _ = batch(operator, tmp_path)
+    assert (code, found["done"]) == (3, 2)
+    assert len(operator.runpod.jobs) == 3
+
+
+def test_a_row_whose_answer_is_lost_is_not_queued_twice(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    operator.runpod.lost.append("drop-after")
+    code, found, _ = batch(operator, tmp_path)
+    assert (code, found["failed"]) == (3, 2)
+    batch(operator, tmp_path)
+    assert len(operator.runpod.jobs) == 3
+
+
+def test_a_file_that_is_no_batch_sends_nothing(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    (tmp_path / "bad.jsonl").write_text('{"workflow": "z"}\nnot json\n')
+    code, _, err = operator("endpoint", "batch", "films", str(tmp_path / "bad.jsonl"))
+    assert code == 2 and "line 2" in err
+    assert not operator.runpod.jobs
+
+
+def test_an_endpoint_with_workers_is_emptied_and_deleted(operator: Operator) -> None:
+    made = created(operator)
+    assert operator("endpoint", "delete", made)[0] == 2
+    assert operator("endpoint", "delete", made, "--yes")[0] == 0
+    assert not operator.runpod.endpoints

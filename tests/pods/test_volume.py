@@ -1,0 +1,159 @@
+"""A network volume is filled over S3 with whole and verified models only, once, and nothing half sent is left on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import sigv4
+from fakes.hub import COMMIT, REPO, Hub, Repo, Stored, safetensors
+from fakes.r2 import R2
+from fakes.runpod import KEY, RunPod
+from hearmeman.models.catalogue import File
+from hearmeman.models.remote import Remote
+from hearmeman_pod import command, volume_fill
+from hearmeman_pod.errors import PodError
+
+CONTENT = safetensors(3 << 20, b"a model of three parts")
+TO = "ComfyUI/models/checkpoints/big.safetensors"
+
+
+@dataclass
+class World:
+    root: Path
+    hub: Hub
+    r2: R2
+    runpod: RunPod
+    capsys: pytest.CaptureFixture[str]
+
+    def catalogue(self, sha256: str = "", size: int = len(CONTENT)) -> None:
+        text = f"""
+[[file]]
+id = "big"
+to = "checkpoints/big.safetensors"
+size = {size}
+sha256 = "{sha256 or hashlib.sha256(CONTENT).hexdigest()}"
+
+[file.source]
+kind = "huggingface"
+repo = "{REPO}"
+revision = "{COMMIT}"
+path = "big.safetensors"
+
+[[model]]
+id = "big"
+title = "A model"
+files = ["big"]
+"""
+        (self.root / "catalogue.toml").write_text(text)
+
+    def fill(self, *words: str, **more: str) -> tuple[int, list[dict[str, Any]], str]:
+        environ = {
+            "HOME": str(self.root),
+            "RUNPOD_API_KEY": KEY,
+            "RUNPOD_API_URL": self.runpod.url,
+            "RUNPOD_S3_URL": self.r2.url,
+            "RUNPOD_S3_ACCESS_KEY": self.r2.access_key,
+            "RUNPOD_S3_SECRET_KEY": self.r2.secret_key,
+            "HF_ENDPOINT": self.hub.url,
+            "MODEL_CATALOGUE": str(self.root / "catalogue.toml"),
+        } | more
+        code = command.main(["volume", "fill", "vol1", "--set", "MODELS=big", "--json", *words], environ)
+        said = self.capsys.readouterr()
+        assert self.r2.secret_key not in said.out + said.err
+        return code, json.loads(said.out) if said.out else [], said.err
+
+
+@pytest.fixture
+def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(volume_fill, "PART_BYTES", 5 * 1024**2)
+    # A data centre of RunPod signs with its own name.
+    monkeypatch.setattr(sigv4, "REGIONS", ("us-ks-2",))
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    repos = {REPO: Repo({"big.safetensors": Stored(CONTENT)})}
+    with Hub(repos) as hub, R2("vol1") as r2, RunPod() as runpod:
+        made = World(tmp_path, hub, r2, runpod, capsys)
+        made.catalogue()
+        yield made
+        assert runpod.invalid == []
+        assert r2.uploads == {}, "what is half sent fills the volume and shows nowhere"
+
+
+def test_a_model_is_sent_in_parts_verified_and_not_sent_again(world: World) -> None:
+    code, found, err = world.fill()
+    assert code == 0, err
+    assert (found[0]["key"], found[0]["state"], found[0]["verified"]) == (TO, "filled", "sha256")
+    assert world.r2.contents() == {TO: CONTENT}
+    assert len(world.r2.operations("upload_part")) == 3
+    assert world.fill()[1][0]["state"] == "present"
+    assert len(world.r2.operations("upload_part")) == 3
+
+
+def test_another_content_never_appears_on_the_volume(world: World) -> None:
+    world.hub.repos = {REPO: Repo({"big.safetensors": Stored(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))})}
+    code, found, _ = world.fill()
+    assert code == 1 and found[0]["state"] == "failed"
+    assert world.r2.contents() == {}
+
+
+def test_bytes_that_are_not_what_the_source_states_are_refused_at_their_end(world: World) -> None:
+    file = File.model_validate(
+        {"id": "a", "to": "vae/a.bin", "size": 3, "source": {"kind": "url", "url": "https://x.example/a"}}
+    )
+    remote = Remote("https://x.example/a", sha256=hashlib.sha256(b"abc").hexdigest())
+    for content, says in ((b"abd", "sha256"), (b"ab", "2 bytes")):
+        check = volume_fill._Check(file, remote, 3)
+        assert b"".join(volume_fill._parts(iter([content]), check)) == content
+        with pytest.raises(PodError, match=says):
+            check.verdict()
+
+
+def test_what_a_killed_run_left_is_swept(world: World) -> None:
+    import boto3
+
+    keys: dict[str, Any] = {"aws_access_key_id": world.r2.access_key, "aws_secret_access_key": world.r2.secret_key}
+    client = boto3.client("s3", endpoint_url=world.r2.url, region_name="us-ks-2", **keys)
+    client.create_multipart_upload(Bucket="vol1", Key=TO)
+    assert len(world.r2.uploads) == 1
+    assert world.fill()[0] == 0
+
+
+def test_a_part_that_is_refused_ends_the_upload_and_the_next_run_sends_it(world: World) -> None:
+    world.r2.fail(403, "AccessDenied", operation="upload_part")
+    code, found, _ = world.fill()
+    assert code == 1 and "AccessDenied" in found[0]["why"]
+    assert world.fill()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "says"),
+    [
+        (["--set", "MODELS="], {}, "no model"),
+        ([], {"RUNPOD_S3_SECRET_KEY": ""}, "S3 API Keys"),
+    ],
+)
+def test_what_cannot_work_sends_nothing(world: World, words: list[str], more: dict[str, str], says: str) -> None:
+    code, _, err = world.fill(*words, **more)
+    assert code == 2 and says in err
+    assert world.r2.requests == []
+
+
+def test_models_that_do_not_fit_are_refused_before_anything_is_sent(world: World) -> None:
+    world.catalogue(size=200 * 10**9)
+    code, _, err = world.fill()
+    assert code == 2 and "enlarge" in err
+    assert world.r2.requests == []
+
+
+def test_volumes_are_listed(world: World) -> None:
+    environ = {"HOME": str(world.root), "RUNPOD_API_KEY": KEY, "RUNPOD_API_URL": world.runpod.url}
+    assert command.main(["volume", "list"], environ) == 0
+    assert "vol1  v  100 GB  US-KS-2" in world.capsys.readouterr().out

@@ -1,0 +1,49 @@
+"""A full disk is an error that says so; nothing half is left, and the server goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.voice import CLIENT, tone, voice_process
+
+ROOM = 200_000
+"""Bytes of the disk: four seconds of sound."""
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The XTTS API with next to no room for voices and for files."""
+    folder = tmp_path_factory.mktemp("full")
+    within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/"]
+    for name in ("voices", "output"):
+        (folder / name).mkdir()
+        within += ["--size", str(ROOM), "--tmpfs", str(folder / name)]
+    with voice_process("xtts", folder, within) as url:
+        yield url
+
+
+def test_an_upload_on_a_full_disk_is_refused_and_leaves_room_for_a_smaller_one(full: str, tmp_path: Path) -> None:
+    for seconds, status in ((9.0, 507), (2.0, 201)):
+        clip = tone(tmp_path / "clip.wav", seconds).read_bytes()
+        answer = CLIENT.post(f"{full}/voices", files={"voice_file": ("v.wav", clip)}, data={"voice_name": "ann"})
+        assert answer.status_code == status, answer.text
+        if status == 507:
+            assert answer.json()["error"]["code"] == "disk_full"
+            assert answer.headers["x-should-retry"] == "false"
+            assert "ann" not in CLIENT.get(f"{full}/speakers_list").json()
+    assert "ann" in CLIENT.get(f"{full}/speakers_list").json()
+
+
+def test_a_file_on_a_full_disk_is_refused_and_leaves_room_for_a_smaller_one(full: str) -> None:
+    long = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening. " * 3
+    for text, status in ((long, 507), ("Yes, please.", 200)):
+        body = {"text": text, "speaker_wav": "female", "language": "en", "file_name_or_path": "line.wav"}
+        answer = CLIENT.post(f"{full}/tts_to_file", json=body)
+        assert answer.status_code == status, answer.text
+        if status == 507:
+            assert answer.json()["error"]["code"] == "disk_full"
+    assert answer.json()["output_path"].endswith("/line.wav")
+    assert CLIENT.get(f"{full}/health").json()["status"] == "ready"

@@ -1,0 +1,38 @@
+"""What the fetch brings for a voice engine is what the engine reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hearmeman.models.catalogue import read
+from hearmeman_voice.engines import chatterbox, xtts
+from support.repository import ROOT
+
+CATALOGUE = read(ROOT / "python/hearmeman/models/catalogue.toml")
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "files"),
+    [
+        ("chatterbox-multilingual", "chatterbox", chatterbox.FILES["multilingual"]),
+        ("chatterbox", "chatterbox", chatterbox.FILES["english"]),
+        ("xtts-v2", "xtts/v2", (*xtts.FILES, "speakers_xtts.pth")),
+    ],
+)
+def test_the_catalogue_brings_what_the_engine_reads(model: str, folder: str, files: tuple[str, ...]) -> None:
+    places = {file.id: file.to for file in CATALOGUE.files}
+    wanted = next(one for one in CATALOGUE.models if one.id == model)
+    assert {places[name] for name in wanted.files} == {f"{folder}/{name}" for name in files}
+
+
+def test_an_engine_finds_its_files_where_the_fetch_puts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COQUI_TOS_AGREED", "1")
+    engines = (chatterbox.Chatterbox(tmp_path), chatterbox.Chatterbox(tmp_path, "english"), xtts.Xtts(tmp_path))
+    assert all(engine.missing() for engine in engines)
+    for file in CATALOGUE.files:
+        if file.to.split("/")[0] in ("chatterbox", "xtts"):
+            (tmp_path / file.to).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file.to).touch()
+    assert [engine.missing() for engine in engines] == [None, None, None]

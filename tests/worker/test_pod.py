@@ -1,0 +1,66 @@
+"""The worker in a booted image: its own user, the SDK's own environment, jobs from the platform, and its stop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.hub import Hub
+from fakes.serverless import KEY, Serverless, wait_until
+from hearmeman.users import WORKER
+from hearmeman_build.build import Image, build_image, prefetch_tier
+from support.pod import Pod
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    prefetch_tier("smoke-worker")
+    return build_image("smoke-worker")
+
+
+@pytest.fixture
+def pod(image: Image, tmp_path: Path) -> Iterator[Pod]:
+    made = Pod(image, tmp_path)
+    # As a container engine has both: the SDK shares memory with the process that pings, and is not root.
+    made.mount = ["--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp", *made.mount]
+    # What RunPod starts: the image's entrypoint with the endpoint's command.
+    made.entrypoint = [*made.entrypoint, "worker"]
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def test_a_booted_worker_runs_a_job_as_a_user_of_its_own_and_ends_when_told(pod: Pod) -> None:
+    with Serverless(poll=0.5) as platform, Hub() as hub:
+        skipped = {"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true", "RUNPOD_SKIP_GPU_CHECK": "true"}
+        pod.start(
+            {**platform.environ(), **skipped, "HF_ENDPOINT": hub.url, "COMFYUI_ARGS": "--cpu", "STOP_SECONDS": "60"}
+        )
+        pod.wait_for(lambda: platform.takes > 0, "the first poll", 60)
+        job = platform.submit({"workflow": "smoke-image", "set": {"width": 32, "height": 32}})
+        assert (pod.volume / "ComfyUI/models/checkpoints/tiny.safetensors").is_file(), (
+            "a job was taken before the models"
+        )
+        pod.wait_for(job.done.is_set, "the job", 120)
+        assert (job.status, job.error) == ("COMPLETED", "")
+        report = next(pod.volume.glob(".hearmeman/*/worker.json"))
+        wait_until("the report", lambda: "first job done" in json.loads(report.read_text())["seconds_since_start"])
+        assert report.stat().st_uid == WORKER.uid
+        # ComfyUI and its nodes are not given the key with which jobs are taken.
+        shown = subprocess.run(pod.inside("/bin/sh", "-c", OTHERS), capture_output=True, text=True, check=True).stdout
+        assert "comfyui" in shown and KEY not in shown
+        assert KEY not in pod.log()
+        assert pod.stop(90) == 0
+    assert not platform.problems
+
+
+OTHERS = """
+for p in /proc/[0-9]*; do
+  [ "$(stat -c %u $p)" = 993 ] && echo comfyui && tr '\\0' '\\n' < $p/environ
+done; true
+"""
