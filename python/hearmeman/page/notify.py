@@ -140,7 +140,7 @@ class Notifier:
     def __init__(self, url: str, pod: str, look: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         self._url, self._pod, self._look = url, pod, look
         self._news = News()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[bool]] = set()
 
     async def watch(self) -> None:
         """Watch for ever."""
