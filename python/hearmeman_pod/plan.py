@@ -186,7 +186,11 @@ def _environ(wishes: Wishes) -> dict[str, str]:
     if volume and "VOLUME_SIZE_GB" not in environ:
         # The quota of a network volume does not show in the filesystem.
         environ["VOLUME_SIZE_GB"] = str(volume.size)
-    return environ | {name: f"known-to-runpod-{name.lower()}" for name in sorted(secrets)}
+    return environ | {name: _STANDINS.get(name, f"known-to-runpod-{name.lower()}") for name in sorted(secrets)}
+
+
+_STANDINS = {"NOTIFY_URL": "https://known-to-runpod.example"}
+"""Stand-ins for secrets whose values have a form."""
 
 
 def _sizes(catalogue: Catalogue, models: Sequence[Model]) -> tuple[tuple[str, int], ...]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hearmeman.errors import HearmemanError
 from hearmeman.models import catalogue
 from hearmeman.settings import SECRETS, Settings
+from hearmeman.settings.settings import RUNPOD_SECRETS
 from hearmeman_pod import schema
 from hearmeman_pod.errors import NoCapacityError, PodError, UsageError
 from hearmeman_pod.formats import FORMATS
@@ -130,6 +131,11 @@ def test_the_sync_brings_its_two_keys_by_reference() -> None:
     body = planned(variables={"ENABLE_R2_SYNC": "true", "R2_ENDPOINT": "https://a.r2.example.com"}).body
     assert body["env"]["R2_ACCESS_KEY_ID"] == "{{ RUNPOD_SECRET_r2_access_key }}"
     assert body["env"]["R2_SECRET_ACCESS_KEY"] == "{{ RUNPOD_SECRET_r2_secret_key }}"
+
+
+@pytest.mark.parametrize("name", sorted(RUNPOD_SECRETS))
+def test_every_secret_can_be_given_by_its_name_alone(name: str) -> None:
+    assert planned(secrets={name: ""}).body["env"][name] == f"{{{{ RUNPOD_SECRET_{RUNPOD_SECRETS[name]} }}}}"
 
 
 def test_a_secret_may_have_a_name_of_its_own() -> None:

@@ -214,6 +214,7 @@ def test_a_template_names_secrets_as_the_documentation_does() -> None:
         "NOTIFY_URL": "notify_url",
     }
     environ = {name: f"a-value-of-{secret}" for name, secret in RUNPOD_SECRETS.items()}
+    environ["NOTIFY_URL"] = "https://hooks.example.com/secret"
     made = env_command.template(environ, {})
     assert made["env"] == {name: f"{{{{ RUNPOD_SECRET_{secret} }}}}" for name, secret in RUNPOD_SECRETS.items()}
     written = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
