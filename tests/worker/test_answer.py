@@ -1,0 +1,81 @@
+"""What a job is answered with: every kind of output, and nothing above what RunPod takes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fakes.r2 import R2
+from hearmeman.worker import answer, bucket, inputs
+from hearmeman.worker.request import Bucket
+from hearmeman.workflows.answers import Output, Result
+
+
+def result(
+    folder: Path, outputs: Sequence[Output], texts: tuple[tuple[str, str], ...] = ()
+) -> tuple[Result, answer.Saved]:
+    saved = []
+    for number, output in enumerate(outputs):
+        (folder / str(number)).write_bytes(f"content of {output.filename}".encode())
+        saved.append((output, folder / str(number)))
+    return Result("id", tuple(outputs), False, texts), saved
+
+
+def test_every_kind_of_output_is_in_the_answer(tmp_path: Path) -> None:
+    kinds = ("images", "gifs", "video", "audio", "3d", "error")
+    made, saved = result(tmp_path, [Output("9", kind, f"{kind}.bin", "", "output") for kind in kinds], (("7", "said"),))
+    found = answer.inline(made, saved)
+    # `error` is RunPod's own word for a failed job.
+    assert set(found) == {"images", "gifs", "video", "audio", "3d", "files", "texts"}
+    assert found["texts"] == [{"node": "7", "text": "said"}]
+    (video,) = found["video"]
+    assert (video["filename"], video["type"]) == ("video.bin", "base64")
+    assert base64.b64decode(video["data"]) == b"content of video.bin"
+
+
+def test_a_job_without_outputs_says_so_as_worker_comfyui_does(tmp_path: Path) -> None:
+    assert answer.inline(*result(tmp_path, [])) == {"images": [], "status": "success_no_images"}
+
+
+def test_previews_are_given_only_where_there_is_nothing_else() -> None:
+    preview, kept = Output("1", "images", "p.png", "", "temp"), Output("2", "images", "k.png", "", "output")
+    assert answer.wanted([preview, kept]) == [kept]
+    assert answer.wanted([preview]) == [preview]
+
+
+def test_the_estimate_is_never_above_what_is_sent(tmp_path: Path) -> None:
+    made, saved = result(tmp_path, [Output("9", "images", "ä.png", "", "output")])
+    assert answer.least(saved) < answer.size(answer.inline(made, saved))
+    assert (answer.limit("sync-1"), answer.limit("1")) == (20_000_000, 10_000_000)
+    assert "20.0 MB in an answer, and RunPod takes 10 MB from /run" in str(answer.too_large(10_000_000, 20_000_000))
+
+
+def test_an_address_is_given_for_what_lies_in_the_bucket(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    with R2() as r2:
+        environ = r2.environ()
+        own = Bucket(r2.url, r2.bucket, environ["R2_ACCESS_KEY_ID"], environ["R2_SECRET_ACCESS_KEY"])
+        signed = bucket.upload(own, "jobs/a b.png", tmp_path / "f")
+        assert r2.objects["jobs/a b.png"].content == b"content"
+        assert signed.startswith(r2.url) and "X-Amz-Expires=604800" in signed and own.secret not in signed
+        public = bucket.upload(own, "jobs/a b.png", tmp_path / "f", "https://cdn.example.com/")
+        assert public == "https://cdn.example.com/jobs/a%20b.png"
+        wrong = Bucket(r2.url, r2.bucket, own.key_id, "not-the-secret")
+        with pytest.raises(bucket.UploadError, match="the key's right to write") as caught:
+            bucket.upload(wrong, "jobs/c.png", tmp_path / "f")
+        assert wrong.secret not in str(caught.value)
+
+
+def test_a_jobs_bucket_may_not_lie_in_the_workers_network() -> None:
+    with pytest.raises(inputs.InputError, match="private network"):
+        inputs.check("http://169.254.169.254/latest")
+
+    async def look() -> None:
+        await inputs.Resolver().resolve("localhost")
+
+    with pytest.raises(inputs.InputError, match="private network"):
+        asyncio.run(look())

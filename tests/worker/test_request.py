@@ -1,0 +1,79 @@
+"""What jobs ask for: worker-comfyui's shape and ours are read, and what is wrong is said before anything is done."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from hearmeman.errors import UsageError
+from hearmeman.worker import request
+
+GRAPH = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}}, "2": {"class_type": "Load", "inputs": {}}}
+PICTURE = base64.b64encode(b"picture").decode()
+
+
+def parse(most: int = 1000, **given: Any) -> request.Request:
+    return request.parse({"id": "a", "input": given}, most)
+
+
+@pytest.mark.parametrize("key", ["comfy_org_api_key", "api_key_comfy_org"])
+def test_worker_comfyuis_request_is_read(key: str) -> None:
+    images = [
+        {"name": "a.png", "image": f"data:image/png;base64,{PICTURE}"},
+        {"name": "b/c.png", "image": PICTURE[:4] + "\n" + PICTURE[4:]},
+    ]
+    found = parse(workflow=GRAPH, images=images, **{key: "comfy-key"})
+    assert (found.graph, found.name, found.api_key) == (GRAPH, "", "comfy-key")
+    assert [(one.name, one.content) for one in found.attached] == [("a.png", b"picture"), ("b/c.png", b"picture")]
+
+
+def test_ours_is_read() -> None:
+    settings = {"prompt": "a fox", "steps": 4, "loop": True, "image": "https://example.com/a.png?key=secret"}
+    found = parse(workflow="z-image-turbo", set=settings)
+    assert (found.name, found.graph) == ("z-image-turbo", None)
+    assert found.settings == {"prompt": "a fox", "steps": "4", "loop": "true"}
+    assert found.uploads["image"].url.startswith("https://example.com/") and found.uploads["image"].name == "a.png"
+
+
+def test_a_graph_and_an_input_may_be_text() -> None:
+    assert request.parse({"input": '{"workflow": "z-image-turbo"}'}, 10).name == "z-image-turbo"
+    assert parse(workflow='{"1": {"class_type": "A", "inputs": {}}}').graph == {"1": {"class_type": "A", "inputs": {}}}
+
+
+def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
+    given = {"endpointUrl": "https://e", "bucketName": "b", "accessId": "key-id", "accessSecret": "key-secret"}
+    for job in ({"input": {"workflow": GRAPH}, "s3Config": given}, {"input": {"workflow": GRAPH, "s3Config": given}}):
+        found = request.parse(job, 10).bucket
+        assert found == request.Bucket("https://e", "b", "key-id", "key-secret")
+        assert "key-id" not in repr(found) and "key-secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "workflow"),
+        ({"workflow": "{"}, "no JSON"),
+        ({"workflow": {"nodes": [], "links": []}}, "workflow"),
+        ({"workflow": "../../etc/passwd.json"}, "no path"),
+        ({"workflow": GRAPH, "set": {"a": 1}}, "goes with the name"),
+        ({"workflow": "x", "set": ["a=1"]}, "takes an object"),
+        ({"workflow": "x", "set": {"a": [1]}}, "takes a text"),
+        ({"workflow": GRAPH, "imges": []}, "no field 'imges'"),
+        ({"workflow": GRAPH, "images": {}}, "takes a list"),
+        ({"workflow": GRAPH, "images": [{"name": "a.png"}]}, 'needs "name"'),
+        ({"workflow": GRAPH, "images": [{"name": "a.png", "image": "?!"}]}, "no base64"),
+        ({"workflow": GRAPH, "images": [{"name": "a.png", "image": "data:image/png,x"}]}, "not in base64"),
+        ({"workflow": GRAPH, "images": [{"name": "a.png", "image": "data:;base64,"}]}, "empty"),
+        ({"workflow": GRAPH, "images": [{"name": "a.png", "image": "A" * 2000}]}, "WORKER_INPUT_MB"),
+        ({"workflow": GRAPH, "s3Config": {"endpointUrl": "https://e"}}, "s3Config needs"),
+        *(
+            ({"workflow": GRAPH, "images": [{"name": name, "image": PICTURE}]}, "name")
+            for name in ("../a.png", "/etc/a", "a/../../b", "a\0b", "..\\a", "x" * 300, ".")
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse(**given)
