@@ -14,8 +14,8 @@ GRAPH = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}}, "2": 
 PICTURE = base64.b64encode(b"picture").decode()
 
 
-def parse(most: int = 1000, **given: Any) -> request.Request:
-    return request.parse({"id": "a", "input": given}, most)
+def parse(**given: Any) -> request.Request:
+    return request.parse({"id": "a", "input": given}, 1000)
 
 
 @pytest.mark.parametrize("key", ["comfy_org_api_key", "api_key_comfy_org"])
