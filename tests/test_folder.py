@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,20 @@ def test_a_new_file_belongs_to_the_owner_of_its_folder(base: Path) -> None:
         assert made.stat().st_uid == (COMFYUI.uid if os.geteuid() == 0 else os.geteuid())
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert names(path.parent) == ["b.json"]
+
+
+def test_folders_that_several_threads_make_belong_to_the_owner_too(base: Path) -> None:
+    with Folder(base) as folder, ThreadPoolExecutor(8) as pool:
+        for take in range(40):
+            start = threading.Barrier(8)
+
+            def add(number: int, take: int = take, start: threading.Barrier = start) -> bool:
+                start.wait(60)
+                return folder.add(f"user/{take}/b/c/{number}.json", lambda to: None, 10**18)
+
+            assert all(pool.map(add, range(8)))
+    owner = base.stat().st_uid
+    assert {path.stat().st_uid for path in base.rglob("*")} == {owner}
 
 
 def test_nothing_is_ever_replaced(base: Path, outside: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Folder:
         """
         self.path = path
         self.descriptor = os.open(path, _DIRECTORY)
+        self._making = threading.Lock()
 
     def __enter__(self) -> Folder:
         return self
@@ -155,7 +157,8 @@ class Folder:
         try:
             for name in folders:
                 if make:
-                    with contextlib.suppress(FileExistsError):
+                    # What another thread is making is not its owner's yet, and what is put into it would not be either.
+                    with self._making, contextlib.suppress(FileExistsError):
                         _make(current, name)
                 inner = os.open(name, _DIRECTORY, dir_fd=current)
                 os.close(current)

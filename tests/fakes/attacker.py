@@ -21,8 +21,8 @@ PWNED = OWN / "pwned"
 SEEN = OWN / "seen.json"
 RUN = Path("/run/hearmeman")
 STATE = VOLUME / ".hearmeman/local"
-THEIRS = (OWN, VOLUME / ".cache", VOLUME / ".hearmeman/comfyui")
-"""What is ComfyUI's, with all that is in it."""
+THEIRS = (OWN, VOLUME / ".cache", VOLUME / ".hearmeman/comfyui", VOLUME / "voices")
+"""What is ComfyUI's, with all that is in it: the voice servers run as its user."""
 
 NOTE = f"""
 import os, sys
