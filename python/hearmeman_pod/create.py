@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hearmeman_pod.api import Api, pod_path
@@ -51,67 +52,124 @@ def create(
                 f"a pod named {name} exists ({pod['id']}, {pod['status']}, ${pod['cost']:.2f} an hour): nothing was "
                 f"created. Give another --name, or end it: hearmeman-pod terminate {pod['id']}"
             )
-    order = order or uuid.uuid4().hex
-    refusals: list[str] = []
-    for gpu in plan.choices:
-        say(f"asking for {gpu.id}" + (f" at ${gpu.price * plan.body['gpu']['count']:.2f} an hour" if gpu.price else ""))
-        try:
-            made = _ask(api, plan, gpu, order, say, sleep)
-        except ApiError as error:
-            if error.status not in (400, 403):
-                raise
-            refusals.append(f"{gpu.id}: {error.detail or error.title}")
-            say(f"not available: {error.detail or error.title}")
-            continue
-        if made is not None:
-            return made
-        refusals.append(f"{gpu.id}: RunPod failed to make it")
-    raise NoCapacityError(
-        "RunPod placed the pod on none of these GPUs, nothing was created:\n"
-        + "\n".join(f"  {text}" for text in refusals)
-        + "\nIf all say the same, it is about the request; otherwise try again later, or allow more with --gpu"
-    )
-
-
-def _ask(
-    api: Api, plan: Plan, gpu: Gpu, order: str, say: Callable[[str], None], sleep: Callable[[float], None]
-) -> Pod | None:
-    """Ask once. Without an answer, look until it is known what came of it; None when nothing did."""
-    action = f"create the pod on {gpu.id}"
+    trial = _Trial(api, plan, order or uuid.uuid4().hex, say, sleep)
     try:
-        made: Pod = api.change("POST", "/v2/pods", action, plan.body_for(gpu, order))
-        return made
-    except UnknownOutcomeError as error:
-        say(f"{error}: looking whether it was created")
-        problem = error
-    except KeyboardInterrupt:
-        _end_ordered(api, order, say, sleep)
+        made = trial.run()
+    except BaseException as error:
+        if trial.doubt:
+            _end_doubtful(trial, _LOOKS if isinstance(error, KeyboardInterrupt) else 1)
         raise
-    for _ in range(_LOOKS):
+    if trial.unanswered:
+        sweep(api, trial.order, made["id"], say, sleep)
+    return made
+
+
+@dataclass
+class _Trial:
+    """One create, which asks for one GPU after the other."""
+
+    api: Api
+    plan: Plan
+    order: str
+    say: Callable[[str], None]
+    sleep: Callable[[float], None]
+    doubt: bool = False
+    """Whether a pod of this create may exist that nobody has the id of."""
+    unanswered: bool = False
+    """Whether RunPod left a request without an answer, and nothing was found: its pod may appear later."""
+
+    def run(self) -> Pod:
+        refusals: list[str] = []
+        count = self.plan.body["gpu"]["count"]
+        for gpu in self.plan.choices:
+            self.say(f"asking for {gpu.id}" + (f" at ${gpu.price * count:.2f} an hour" if gpu.price else ""))
+            try:
+                made = self._ask(gpu)
+            except ApiError as error:
+                self.doubt = self.unanswered
+                if error.status not in (400, 403):
+                    raise
+                refusals.append(f"{gpu.id}: {error.detail or error.title}")
+                self.say(f"not available: {error.detail or error.title}")
+                continue
+            if made is not None:
+                return made
+            self.unanswered = True
+            refusals.append(f"{gpu.id}: RunPod failed to make it")
+        raise NoCapacityError(
+            "RunPod placed the pod on none of these GPUs, nothing was created:\n"
+            + "\n".join(f"  {text}" for text in refusals)
+            + "\nIf all say the same, it is about the request; otherwise try again later, or allow more with --gpu"
+        )
+
+    def _ask(self, gpu: Gpu) -> Pod | None:
+        """Ask once. Without an answer, look until it is known what came of it; None when nothing did."""
+        action = f"create the pod on {gpu.id}"
+        self.doubt = True
         try:
-            found = ordered(api, order)
-        except PodError as error:
-            raise PodError(
-                f"{problem}, and the list of pods cannot be read ({error}). A pod named {plan.body['name']} may exist and "
-                "cost money: look in RunPod's console, or run `hearmeman-pod list` when the network is back"
-            ) from error
-        if found:
-            say(f"it was created: {found[0]['id']}")
-            for extra in found[1:]:
-                terminate(api, extra["id"], say, sleep)
-            return found[0]
-        sleep(_LOOK_PAUSE)
-    return None
+            made: Pod = self.api.change("POST", "/v2/pods", action, self.plan.body_for(gpu, self.order))
+            return made
+        except UnknownOutcomeError as error:
+            self.say(f"{error}: looking whether it was created")
+            problem = error
+        for _ in range(_LOOKS):
+            try:
+                found = ordered(self.api, self.order)
+            except PodError as error:
+                raise PodError(
+                    f"{problem}, and the list of pods cannot be read ({error}). A pod named {self.plan.body['name']} "
+                    "may exist and cost money: look in RunPod's console, or run `hearmeman-pod list` when the network is back"
+                ) from error
+            if found:
+                self.say(f"it was created: {found[0]['id']}")
+                for extra in found[1:]:
+                    terminate(self.api, extra["id"], self.say, self.sleep)
+                return found[0]
+            self.sleep(_LOOK_PAUSE)
+        return None
+
+
+def _end_doubtful(trial: _Trial, looks: int) -> None:
+    """End what a create may have made before it was interrupted or failed; RunPod may list it late."""
+    trial.say("looking whether a pod was created, to end it")
+    try:
+        for number in range(looks):
+            if number:
+                trial.sleep(_LOOK_PAUSE)
+            found = ordered(trial.api, trial.order)
+            for pod in found:
+                terminate(trial.api, pod["id"], trial.say, trial.sleep)
+            if found:
+                return
+    except BaseException:
+        trial.say(
+            f"A POD NAMED {trial.plan.body['name']} MAY STILL RUN AND COST MONEY: see `hearmeman-pod list`, and end it "
+            "with `hearmeman-pod terminate ID`"
+        )
+        raise
+
+
+def sweep(
+    api: Api, order: str, spare: str, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """End pods of one create that RunPod listed only after another had taken their place, but `spare`.
+
+    Raises:
+        PodError: one was found and could not be terminated.
+    """
+    try:
+        found = [pod["id"] for pod in ordered(api, order) if pod["id"] != spare]
+    except PodError as error:
+        say(f"whether RunPod made a second pod could not be looked up ({error}): see `hearmeman-pod list`")
+        return
+    for pod_id in found:
+        say(f"RunPod made {pod_id} too, after all")
+        terminate(api, pod_id, say, sleep)
 
 
 def ordered(api: Api, order: str) -> list[Pod]:
     """The pods that carry the mark of one create."""
     return [pod for pod in pods(api) if (pod.get("env") or {}).get(ORDER) == order]
-
-
-def _end_ordered(api: Api, order: str, say: Callable[[str], None], sleep: Callable[[float], None]) -> None:
-    for pod in ordered(api, order):
-        terminate(api, pod["id"], say, sleep)
 
 
 def terminate(api: Api, pod_id: str, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> None:

@@ -123,9 +123,10 @@ class _Run:
         """End whatever was created, and say what it cost."""
         if keep and self.pod is not None:
             _say(
-                f"--keep: pod {self.pod['id']} goes on and costs ${self.pod['cost']:.2f} an hour; "
-                f"end it: hearmeman-pod terminate {self.pod['id']}"
+                f"--keep: pod {self.pod['id']} goes on and costs ${self.pod['cost']:.2f} an hour until it has been idle for "
+                f"its IDLE_STOP_MINUTES; end it sooner: hearmeman-pod terminate {self.pod['id']}"
             )
+            creation.sweep(self.api, self.order, self.pod["id"], _say)
             self._bill("kept")
             return
         try:
@@ -133,6 +134,8 @@ class _Run:
             found = [self.pod["id"]] if self.pod else [pod["id"] for pod in creation.ordered(self.api, self.order)]
             for pod_id in found:
                 creation.terminate(self.api, pod_id, _say)
+            if self.pod:
+                creation.sweep(self.api, self.order, self.pod["id"], _say)
         except BaseException:
             which = f"pod {self.pod['id']}" if self.pod else f"a pod made by this command ({ORDER}={self.order})"
             _say(

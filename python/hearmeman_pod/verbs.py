@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,8 @@ def create(args: argparse.Namespace, world: World) -> int:
     say = _say
     for note in made.notes:
         say(f"note: {note}")
-    pod = creation.create(api, made, say)
+    order = uuid.uuid4().hex
+    pod = creation.create(api, made, say, order=order)
     say(f"pod {pod['id']} is created, ${pod['cost']:.2f} an hour")
     try:
         if not args.no_wait:
@@ -86,12 +88,14 @@ def create(args: argparse.Namespace, world: World) -> int:
             say(f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour")
         else:
             creation.terminate(api, pod["id"], say)
+        creation.sweep(api, order, pod["id"], say)
         raise
     except BaseException:
         say(
             f"pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod terminate {pod['id']}"
         )
         raise
+    creation.sweep(api, order, pod["id"], say)
     if args.json:
         print(json.dumps(show.pod_facts(pod, world.inside), indent=1))
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 import time
 import urllib.error
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qs, urlsplit
 
 from hearmeman_pod import schema
@@ -64,9 +65,10 @@ class RunPod:
     """The server. `creates` and `deletes` hold what happens to the next requests of that kind, in order."""
 
     creates: deque[str] = field(default_factory=deque)
-    """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, html"""
+    """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, overtaken, interrupted,
+    interrupted-later, html"""
     deletes: deque[str] = field(default_factory=deque)
-    """ok, 500-before, drop-after, 409"""
+    """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"
     """What a pod becomes after some polls."""
     cost: float = 0.69
@@ -96,6 +98,12 @@ class RunPod:
         """Requests and answers that broke RunPod's schema."""
         self.hidden: dict[str, float] = {}
         """Pods that the list does not show before this time."""
+        self.overtaken: set[str] = set()
+        """Pods that the list does not show before another one runs."""
+        self.unlisted: dict[str, int] = {}
+        """Pods that the next so many lists do not show."""
+        self.interrupt_list = False
+        """Whether Ctrl-C comes when the list is asked for next."""
         self.lock = threading.RLock()
         self.readiness: dict[str, int] = {}
 
@@ -292,7 +300,14 @@ class _Handler(BaseHTTPRequestHandler):
                 pod_id = fake.made(body)
                 if what == "late":
                     fake.hidden[pod_id] = time.monotonic() + 0.3
-            if what in ("500-after", "late"):
+                elif what == "overtaken":
+                    fake.overtaken.add(pod_id)
+                elif what.startswith("interrupted"):
+                    fake.unlisted[pod_id] = 2
+                    fake.interrupt_list = what == "interrupted-later"
+            if what == "interrupted":
+                self._interrupt()
+            elif what in ("500-after", "late", "overtaken", "interrupted-later"):
                 self._problem(500, "Internal Server Error", "upstream failed")
             elif what == "drop-after":
                 self.close_connection = True
@@ -300,14 +315,25 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(201, fake.shown(pod_id))
 
+    def _interrupt(self) -> None:
+        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread."""
+        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+        self.close_connection = True
+
     def _list(self) -> None:
         fake, now = self.fake, time.monotonic()
+        if fake.interrupt_list:
+            fake.interrupt_list = False
+            self._interrupt()
+            return
         with fake.lock:
+            unseen = fake.overtaken | {pod_id for pod_id, left in fake.unlisted.items() if left > 0}
             shown = [
                 fake.shown(pod_id)
                 for pod_id, pod in fake.pods.items()
-                if pod.status != "TERMINATED" and fake.hidden.get(pod_id, 0) <= now
+                if pod.status != "TERMINATED" and fake.hidden.get(pod_id, 0) <= now and pod_id not in unseen
             ]
+            fake.unlisted = {pod_id: left - 1 for pod_id, left in fake.unlisted.items()}
         self._send(200, {"pods": shown})
 
     def _poll(self, pod_id: str) -> None:
@@ -315,6 +341,8 @@ class _Handler(BaseHTTPRequestHandler):
         pod.polls += 1
         if pod.status in ("PROVISIONING", "STARTING"):
             pod.status = self.fake.ends_as if pod.polls > 1 else "STARTING"
+        if pod.status == "RUNNING":
+            self.fake.overtaken.clear()
         self._send(200, self.fake.shown(pod_id))
 
     def _action(self, pod_id: str, action: str) -> None:
@@ -329,6 +357,9 @@ class _Handler(BaseHTTPRequestHandler):
         what = self.fake.deletes.popleft() if self.fake.deletes else "ok"
         if what == "500-before":
             self._problem(500, "Internal Server Error", "upstream failed")
+            return
+        if what == "interrupted":
+            self._interrupt()
             return
         if what == "409":
             self._problem(409, "Conflict", "belongs to a cluster")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 
 import pytest
 
 from fakes.runpod import RunPod
 from hearmeman_pod import api, create
+from support.repository import ROOT
 
 from .conftest import REFERENCE, Operator
 
@@ -162,3 +164,24 @@ def test_json_is_the_only_thing_on_standard_output(operator: Operator) -> None:
     found = json.loads(out)
     assert (found["id"], found["status"]) == ("pod0", "RUNNING")
     assert "HEARMEMAN_ORDER" not in found["variables"]
+
+
+def test_a_pod_that_shows_up_after_its_successor_is_ended(operator: Operator, runpod: RunPod) -> None:
+    runpod.creates = deque(["overtaken"])
+    code, _, err = operator(*NAMED)
+    assert code == 0, err
+    assert (runpod.live, creates(runpod)) == (["pod1"], 2)
+    assert "pod0 is terminated" in err
+
+
+@pytest.mark.parametrize("when", ["interrupted", "interrupted-later"])
+@pytest.mark.parametrize("verb", [NAMED, ("run", "smoke-image", "--out", "pictures")])
+def test_ctrl_c_during_a_create_ends_a_pod_that_is_listed_late(
+    operator: Operator, runpod: RunPod, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], when: str
+) -> None:
+    shutil.copytree(ROOT / "workflows", operator.root / "workflows")
+    monkeypatch.chdir(operator.root)
+    runpod.creates = deque([when])
+    code, _, err = operator(*verb)
+    assert code == 130, err
+    assert (runpod.live, len(runpod.pods)) == ([], 1), err

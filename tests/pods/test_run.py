@@ -170,6 +170,23 @@ def test_a_pod_that_cannot_be_ended_is_shouted_about(
     assert code == 1 and "POD0 MAY STILL RUN AND COST MONEY" in err and "STILL COSTS MONEY" in err
 
 
+def test_ctrl_c_while_the_pod_is_ended_says_what_lives_and_how_to_end_it(
+    ready: Operator, runpod: RunPod, tmp_path: Path
+) -> None:
+    runpod.ends_as = "ERROR"
+    runpod.deletes.append("interrupted")
+    code, _, err = ready(*words(tmp_path / "out"))
+    assert code == 130 and "POD0 MAY STILL RUN AND COST MONEY" in err
+    assert "hearmeman-pod terminate" in err and "MAX_MINUTES" in err
+
+
+def test_a_run_ends_the_pod_that_shows_up_after_its_successor(ready: Operator, runpod: RunPod, tmp_path: Path) -> None:
+    runpod.creates.append("overtaken")
+    code, _, err = ready(*words(tmp_path / "out"))
+    assert code == 0, err
+    assert (runpod.live, len(runpod.pods)) == ([], 2), err
+
+
 def test_a_kept_pod_goes_on(ready: Operator, runpod: RunPod, tmp_path: Path) -> None:
     ready.token = runpod.gate = "the-secret-of-this-account"
     code, _, err = ready(*words(tmp_path / "out", "--keep", "--secret", "ACCESS_TOKEN"))
