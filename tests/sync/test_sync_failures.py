@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from hearmeman.sync.failures import classify
 from hearmeman.sync.journal import Journal, Record
 from hearmeman.sync.patience import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from support.outputs import png
-from support.sync_process import Sync, as_sync_user
+from support.sync_process import PYTHON, Sync, as_sync_user
 
 
 @pytest.fixture
@@ -289,3 +291,34 @@ def test_pauses_grow_to_a_minute_and_are_short_at_the_stop() -> None:
     assert pauses == sorted(pauses)
     assert max(pauses) == LONGEST_PAUSE
     assert pause_after(10, stopping=True) <= 1
+
+
+CLOSE_AT_WORK = """
+import sys, threading, time
+from pathlib import Path
+from hearmeman.sync.journal import Journal, Record
+
+for take in range(20):
+    journal, over = Journal(Path(sys.argv[1]) / f"{take}.db"), threading.Event()
+
+    def work(journal=journal, over=over):
+        while not over.is_set():
+            journal.record([Record("a", 1, 1, "hash", "key", 1.0)], {})
+            journal.flush()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    journal.close()
+    over.set()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_a_journal_is_closed_while_threads_are_at_work_in_it(tmp_path: Path) -> None:
+    # In a process of its own: SQLite's answer to a connection that is closed under it is SIGSEGV.
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHON}
+    done = subprocess.run([sys.executable, "-c", CLOSE_AT_WORK, str(tmp_path)], env=environ, capture_output=True)
+    assert done.returncode == 0, done.stderr

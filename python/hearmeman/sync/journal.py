@@ -312,6 +312,7 @@ class Journal:
             return []
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, once no thread is at work in it: SQLite does not survive that."""
         self.flush()
-        self._connection.close()
+        with self._connection_lock:
+            self._connection.close()
