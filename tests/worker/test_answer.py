@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fakes.r2 import R2
-from hearmeman.worker import answer, bucket, inputs
+from hearmeman.errors import UsageError
+from hearmeman.worker import answer, bucket, config, handler, inputs
 from hearmeman.worker.request import Bucket
 from hearmeman.workflows.answers import Output, Result
 
@@ -79,3 +80,28 @@ def test_a_jobs_bucket_may_not_lie_in_the_workers_network() -> None:
 
     with pytest.raises(inputs.InputError, match="private network"):
         asyncio.run(look())
+
+
+@pytest.mark.parametrize(
+    "url", ["host/bucket", "ftp://host/bucket", "https://host/a/b", "https://user:word@host/bucket", "https://host/"]
+)
+def test_a_bucket_address_of_the_endpoint_that_cannot_be_used_is_refused_unseen(url: str) -> None:
+    environ = {"BUCKET_ENDPOINT_URL": url, "BUCKET_ACCESS_KEY_ID": "a", "BUCKET_SECRET_ACCESS_KEY": "b"}
+    with pytest.raises(UsageError) as caught:
+        config.read(environ)
+    assert "word" not in str(caught.value).replace("password", "")
+
+
+def test_a_bucket_of_the_endpoint_is_read_as_worker_comfyui_does() -> None:
+    environ = {"BUCKET_ACCESS_KEY_ID": "a", "BUCKET_SECRET_ACCESS_KEY": "b"}
+    for url in ("https://s3.eu-west-1.amazonaws.com/mine", "https://mine.s3.eu-west-1.amazonaws.com"):
+        found = config.read({**environ, "BUCKET_ENDPOINT_URL": url}).always
+        assert found == Bucket("https://s3.eu-west-1.amazonaws.com", "mine", "a", "b")
+
+
+def test_a_jobs_bucket_in_a_private_network_is_refused_before_anything_runs() -> None:
+    own = {"endpointUrl": "http://127.0.0.1:9", "bucketName": "b", "accessId": "i", "accessSecret": "s"}
+    job = {"id": "a", "input": {"workflow": {"1": {"class_type": "A", "inputs": {}}}, "s3Config": own}}
+    # No ComfyUI answers there: it is not asked.
+    found = asyncio.run(handler.handle(job, config.read({"COMFYUI_URL": "http://127.0.0.1:9"}), lambda job, what: None))
+    assert "private network" in found["error"]

@@ -91,6 +91,7 @@ def fetch(url: str, target: Path, most: int = 1000, seconds: float = 60, private
         "::",
         "fe80::1%eth0",
         "fc00::1",
+        "fec0::1",
         "ff02::1",
         "::ffff:127.0.0.1",
         "::ffff:169.254.169.254",

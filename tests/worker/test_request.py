@@ -42,6 +42,10 @@ def test_a_graph_and_an_input_may_be_text() -> None:
     assert parse(workflow='{"1": {"class_type": "A", "inputs": {}}}').graph == {"1": {"class_type": "A", "inputs": {}}}
 
 
+def test_an_address_in_capitals_is_one() -> None:
+    assert parse(workflow="x", set={"image": "HTTPS://example.com/a.png"}).uploads["image"].url
+
+
 def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
     given = {"endpointUrl": "https://e", "bucketName": "b", "accessId": "key-id", "accessSecret": "key-secret"}
     for job in ({"input": {"workflow": GRAPH}, "s3Config": given}, {"input": {"workflow": GRAPH, "s3Config": given}}):
@@ -57,6 +61,10 @@ def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
         ({"workflow": "{"}, "no JSON"),
         ({"workflow": {"nodes": [], "links": []}}, "workflow"),
         ({"workflow": "../../etc/passwd.json"}, "no path"),
+        ({"workflow": "x", "set": {"image": "http://["}}, "cannot be read"),
+        ({"workflow": GRAPH, "images": [{"name": "a\r\nX: y", "image": PICTURE}]}, "characters"),
+        ({"workflow": GRAPH, "images": [{"name": "a\ud800", "image": PICTURE}]}, "characters"),
+        ({"workflow": '{"a":' * 100_000}, "no JSON"),
         ({"workflow": GRAPH, "set": {"a": 1}}, "goes with the name"),
         ({"workflow": "x", "set": ["a=1"]}, "takes an object"),
         ({"workflow": "x", "set": {"a": [1]}}, "takes a text"),

@@ -85,6 +85,11 @@ def _theirs(environ: Mapping[str, str]) -> Bucket | None:
     found = re.fullmatch(r"([a-z0-9.-]+)\.(s3[.-][a-z0-9.-]*amazonaws\.com)", host)
     if found:
         name, host = name or found[1], found[2]
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or "/" in name:
+        # Not shown: it may hold a password.
+        raise UsageError(
+            "BUCKET_ENDPOINT_URL is no address such as https://HOST/BUCKET, without a name or password in it"
+        )
     if not name:
         raise UsageError("BUCKET_ENDPOINT_URL names no bucket: set BUCKET_NAME too, or write https://HOST/BUCKET")
     return Bucket(f"{parts.scheme}://{host}", name, *keys.values())

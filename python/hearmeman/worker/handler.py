@@ -87,6 +87,8 @@ async def handle(job: Mapping[str, Any], config: Config, send: Send) -> dict[str
 
 
 async def _run(job: str, asked: Request, config: Config, steps: Steps, folder: Path) -> dict[str, Any]:
+    if asked.bucket is not None:  # Before the GPU works for an answer that could not be given.
+        await _check_bucket(asked.bucket, config)
     graph, files, workflow = await _prepared(asked, config, steps, folder)
     # Opened for each job: a worker that waits holds no connection to ComfyUI, which a restored snapshot would find dead.
     async with Client(config.comfyui) as client:
@@ -167,9 +169,6 @@ async def _answer(
         if config.overflow is None:
             raise answer.too_large(most, there)
         first = config.overflow
-    # The pod's own bucket may be in a private network; one that a job names may not.
-    if first is asked.bucket:
-        await _check_bucket(first, config)
     steps.say(state="uploading", files=len(saved))
     public = config.public if first is config.overflow else ""
     urls = []
@@ -184,6 +183,7 @@ async def _answer(
 
 
 async def _check_bucket(bucket: Bucket, config: Config) -> None:
+    """Refuse a bucket that a job names in a private network; the endpoint's own may be in one."""
     inputs.check(bucket.endpoint, config.private_urls)
     if not config.private_urls:
         resolver = inputs.Resolver()

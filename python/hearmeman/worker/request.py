@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -70,10 +71,7 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
     """
     given = job.get("input")
     if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError:
-            raise UsageError("input is text, and no JSON") from None
+        given = _json("input", given)
     if not isinstance(given, dict) or "workflow" not in given:
         raise UsageError(
             'input needs "workflow": a graph in API format (ComfyUI\'s Workflow > Export (API)), or the name of one of '
@@ -115,10 +113,7 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
 
 def _graph(workflow: Any) -> Graph:
     if isinstance(workflow, str):
-        try:
-            workflow = json.loads(workflow)
-        except ValueError as error:
-            raise UsageError(f"workflow is no JSON: {error}") from None
+        workflow = _json("workflow", workflow)
     problem = library.not_api(workflow)
     if problem:
         raise UsageError(f"workflow {problem}")
@@ -126,8 +121,19 @@ def _graph(workflow: Any) -> Graph:
     return graph
 
 
+def _json(what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is text, and no JSON that can be read: {error}") from None
+
+
+def _is_url(value: str) -> bool:
+    return value[:8].lower().startswith(("https://", "http://"))
+
+
 def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("https://", "http://", "data:"))
+    return isinstance(value, str) and (_is_url(value) or value[:5].lower() == "data:")
 
 
 def _text(key: str, value: Any) -> str:
@@ -150,10 +156,13 @@ def _attached(what: str, given: Any, most_bytes: int) -> Attached:
     source = (given.get("image") or given.get("data") or given.get("url")) if isinstance(given, dict) else None
     if not isinstance(source, str) or not isinstance(given.get("name"), str):
         raise UsageError(f'{what} needs "name" and "image": base64, a data URI, or an https address')
-    if source.startswith(("https://", "http://")):
-        name = given["name"] or PurePosixPath(unquote(urlsplit(source).path)).name or "input"
-        return Attached(_safe(what, name), url=source)
-    kind, comma, text = source.partition(",") if source.startswith("data:") else ("", ",", source)
+    if _is_url(source):
+        try:
+            path = urlsplit(source).path
+        except ValueError as error:
+            raise UsageError(f"{what}: its address cannot be read: {error}") from None
+        return Attached(_safe(what, given["name"] or PurePosixPath(unquote(path)).name or "input"), url=source)
+    kind, comma, text = source.partition(",") if source[:5].lower() == "data:" else ("", ",", source)
     if not comma or (kind and not kind.endswith(";base64")):
         raise UsageError(f"{what}: the data URI is not in base64")
     if len(text) * 3 // 4 > most_bytes + 3:
@@ -169,8 +178,10 @@ def _attached(what: str, given: Any, most_bytes: int) -> Attached:
 
 
 def _safe(what: str, name: str) -> str:
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise UsageError(f"{what}: the name {name!r} has characters that no file's name should have")
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or not path.name:
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:
         raise UsageError(f"{what}: the name {name!r} would lead out of ComfyUI's input folder")
     if len(name.encode(errors="replace")) > 200:
         raise UsageError(f"{what}: its name is longer than 200 bytes")
