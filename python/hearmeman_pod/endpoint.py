@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageE
 from hearmeman_pod.jobs import JOBS, Jobs, reason, save, wait
 from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
+from hearmeman_pod.say import say
 
 PARTLY = 3
 _LOOKS, _LOOK_PAUSE = 6, 5.0
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, world: verbs.World) -> int:
 def _plan(args: argparse.Namespace, world: verbs.World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     print(json.dumps({"body": body, "notes": said} if args.json else body, indent=1))
     return 0
 
@@ -66,7 +66,7 @@ def _create(args: argparse.Namespace, world: verbs.World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for known in _all(api):
         if known["name"].removesuffix(" -fb") == body["name"]:
             raise UsageError(
@@ -78,7 +78,7 @@ def _create(args: argparse.Namespace, world: verbs.World) -> int:
     try:
         found = api.change("POST", "/v2/serverless", "create the endpoint", body)
     except UnknownOutcomeError as error:
-        _say(f"{error}; looking whether it was made")
+        say(f"{error}; looking whether it was made")
         found = _find(api, order)
         if found is None:
             raise PodError(
@@ -154,12 +154,12 @@ def _run(args: argparse.Namespace, world: verbs.World) -> int:
     if chosen := dict(verbs.pair(text, "--set") for text in args.set):
         content["set"] = chosen
     job = jobs.submit(content)
-    _say(f"job {job} is queued")
+    say(f"job {job} is queued")
     try:
-        state = wait(jobs, job, _say, args.minutes * 60)
+        state = wait(jobs, job, say, args.minutes * 60)
     except KeyboardInterrupt:
         jobs.cancel(job)
-        _say(f"job {job} is cancelled")
+        say(f"job {job} is cancelled")
         raise
     if why := reason(state):
         raise PodError(f"job {job} is {state['status']}: {why}")
@@ -177,7 +177,7 @@ def _batch(args: argparse.Namespace, world: verbs.World) -> int:
     rows = endpoint_batch.read_rows(args.file)
     found = _one(world.api(), args.endpoint)
     with httpx2.Client(timeout=60.0) as client:
-        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, _say, args.retry)
+        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, say, args.retry)
     failed = [event for event in events if event["state"] != "done"]
     if args.json:
         print(json.dumps({"done": len(events) - len(failed), "failed": len(failed), "rows": events}, indent=1))
@@ -211,10 +211,6 @@ def _path(endpoint: str) -> str:
 
 def _jobs(world: verbs.World, endpoint: str) -> Jobs:
     return Jobs(Api(find_key(world.environ, world.home), world.environ.get("RUNPOD_JOBS_URL") or JOBS), endpoint)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def add(sub: argparse.ArgumentParser, wishes: Any) -> None:

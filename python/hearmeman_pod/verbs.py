@@ -25,6 +25,7 @@ from hearmeman_pod.key import find_key
 from hearmeman_pod.logs import follow
 from hearmeman_pod.plan import Plan, Volume, Wishes, make_plan
 from hearmeman_pod.ready import Inside, NotReadyError, TooDearError
+from hearmeman_pod.say import say
 
 COMFYUI_PORT = 8188
 
@@ -70,7 +71,6 @@ def create(args: argparse.Namespace, world: World) -> int:
     """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
     api = world.api()
     made = planned(args, world, api)
-    say = _say
     for note in made.notes:
         say(f"note: {note}")
     order = uuid.uuid4().hex
@@ -219,7 +219,7 @@ def terminate(args: argparse.Namespace, world: World) -> int:
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was done")
             return 1
-    creation.terminate(api, pod["id"], _say)
+    creation.terminate(api, pod["id"], say)
     if args.json:
         print(json.dumps({"id": pod["id"], "status": "TERMINATED"}))
     return 0
@@ -364,10 +364,6 @@ def _act(api: Api, pod: Mapping[str, Any], action: str, args: argparse.Namespace
         after = "; its volume stays, and is paid for" if action == "stop" else f", ${found['cost']:.2f} an hour"
         print(f"{pod['id']} is {found['status']}{after}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 VERBS: dict[str, Callable[[argparse.Namespace, World], int]] = {

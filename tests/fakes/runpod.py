@@ -66,7 +66,7 @@ class RunPod:
 
     creates: deque[str] = field(default_factory=deque)
     """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, overtaken, interrupted,
-    interrupted-later, html"""
+    interrupted-later, then-interrupted, html"""
     deletes: deque[str] = field(default_factory=deque)
     """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"
@@ -305,6 +305,8 @@ class _Handler(BaseHTTPRequestHandler):
                 elif what.startswith("interrupted"):
                     fake.unlisted[pod_id] = 2
                     fake.interrupt_list = what == "interrupted-later"
+                elif what == "then-interrupted":
+                    fake.interrupt_list = True
             if what == "interrupted":
                 self._interrupt()
             elif what in ("500-after", "late", "overtaken", "interrupted-later"):
