@@ -13,25 +13,27 @@ from urllib.parse import quote
 
 import httpx2
 
-from hearmeman_pod import endpoint_batch, verbs
+from hearmeman_pod import endpoint_batch
 from hearmeman_pod.api import Api
 from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.jobs import JOBS, Jobs, reason, save, wait
 from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
+from hearmeman_pod.planned import pair, planned
 from hearmeman_pod.say import say
+from hearmeman_pod.world import World
 
 PARTLY = 3
 _LOOKS, _LOOK_PAUSE = 6, 5.0
 
 
-def run(args: argparse.Namespace, world: verbs.World) -> int:
+def run(args: argparse.Namespace, world: World) -> int:
     """Run one of the actions."""
     return _ACTIONS[args.action](args, world)
 
 
-def _plan(args: argparse.Namespace, world: verbs.World) -> int:
+def _plan(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
     for note in said:
         say(f"note: {note}")
@@ -39,10 +41,10 @@ def _plan(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _body(args: argparse.Namespace, world: verbs.World, api: Api | None) -> tuple[dict[str, Any], list[str]]:
+def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict[str, Any], list[str]]:
     if args.volume is None and not args.network_volume:
         args.volume = 0  # A worker has no volume of its own: models lie on its disk.
-    made = verbs.planned(args, world, api)
+    made = planned(args, world, api)
     wishes = Serverless(
         api=args.api or "",
         pools=tuple(args.pool) or Serverless.pools,
@@ -62,7 +64,7 @@ def _body(args: argparse.Namespace, world: verbs.World, api: Api | None) -> tupl
     return body, notes(wishes, args.network_volume, sum(size for _, size in made.models))
 
 
-def _create(args: argparse.Namespace, world: verbs.World) -> int:
+def _create(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
     for note in said:
@@ -113,7 +115,7 @@ def _one(api: Api, wanted: str) -> Mapping[str, Any]:
     raise UsageError(f"there is no endpoint {wanted} in this account; `hearmeman-pod endpoint list` shows them")
 
 
-def _list(args: argparse.Namespace, world: verbs.World) -> int:
+def _list(args: argparse.Namespace, world: World) -> int:
     found = _all(world.api())
     if args.json:
         print(json.dumps([_facts(one) for one in found], indent=1))
@@ -132,7 +134,7 @@ def _workers(endpoint: Mapping[str, Any]) -> str:
     return f"{workers['min']} to {workers['max']} workers"
 
 
-def _status(args: argparse.Namespace, world: verbs.World) -> int:
+def _status(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     found = _one(api, args.endpoint)
     workers = api.get(_path(found["id"]) + "/workers", "list its workers")
@@ -147,11 +149,11 @@ def _status(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, world: verbs.World) -> int:
+def _run(args: argparse.Namespace, world: World) -> int:
     found = _one(world.api(), args.endpoint)
     jobs = _jobs(world, found["id"])
     content: dict[str, Any] = {"workflow": args.workflow}
-    if chosen := dict(verbs.pair(text, "--set") for text in args.set):
+    if chosen := dict(pair(text, "--set") for text in args.set):
         content["set"] = chosen
     job = jobs.submit(content)
     say(f"job {job} is queued")
@@ -173,7 +175,7 @@ def _run(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _batch(args: argparse.Namespace, world: verbs.World) -> int:
+def _batch(args: argparse.Namespace, world: World) -> int:
     rows = endpoint_batch.read_rows(args.file)
     found = _one(world.api(), args.endpoint)
     with httpx2.Client(timeout=60.0) as client:
@@ -188,7 +190,7 @@ def _batch(args: argparse.Namespace, world: verbs.World) -> int:
     return PARTLY if failed else 0
 
 
-def _delete(args: argparse.Namespace, world: verbs.World) -> int:
+def _delete(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     found = _one(api, args.endpoint)
     if not args.yes:
@@ -209,7 +211,7 @@ def _path(endpoint: str) -> str:
     return f"/v2/serverless/{quote(endpoint, safe='')}"
 
 
-def _jobs(world: verbs.World, endpoint: str) -> Jobs:
+def _jobs(world: World, endpoint: str) -> Jobs:
     return Jobs(Api(find_key(world.environ, world.home), world.environ.get("RUNPOD_JOBS_URL") or JOBS), endpoint)
 
 

@@ -17,14 +17,15 @@ from types import FrameType
 from hearmeman.workflows import batch, library, run_command
 from hearmeman.workflows.prepare import Files, picture_setting, prepared
 from hearmeman_pod import create as creation
-from hearmeman_pod import ready, verbs
+from hearmeman_pod import ready
 from hearmeman_pod.api import Api
 from hearmeman_pod.create import Pod
 from hearmeman_pod.errors import UsageError
 from hearmeman_pod.plan import Plan
+from hearmeman_pod.planned import pair, planned, with_models
 from hearmeman_pod.ready import Inside
 from hearmeman_pod.say import say
-from hearmeman_pod.verbs import World
+from hearmeman_pod.world import COMFYUI_PORT, World
 
 LARGEST_UPLOAD = 100 * 10**6
 """Bytes of a request that RunPod's proxy, which is Cloudflare's, lets through."""
@@ -106,7 +107,7 @@ class _Run:
         words = argparse.Namespace(
             settings=self.args.settings,
             image=self.args.picture,
-            url=self.inside.url(pod["id"], verbs.COMFYUI_PORT),
+            url=self.inside.url(pod["id"], COMFYUI_PORT),
             timeout=self.args.timeout,
             fetch=False,
             out=self.args.out,
@@ -207,8 +208,8 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
     if not args.keep:
         longest = math.ceil(args.minutes + args.timeout / 60) + SPARE_MINUTES
         wanted["MAX_MINUTES"] = given.get("MAX_MINUTES", str(longest))
-    args.set = [f"{name}={value}" for name, value in {**verbs.with_models(given, needs), **wanted}.items()]
-    made = verbs.planned(args, world, api, ends_itself=not args.keep)
+    args.set = [f"{name}={value}" for name, value in {**with_models(given, needs), **wanted}.items()]
+    made = planned(args, world, api, ends_itself=not args.keep)
     if not own:
         # Made for this pod, and of no use after it.
         made = dataclasses.replace(made, body={**made.body, "env": {**made.body["env"], "ACCESS_TOKEN": token}})
@@ -216,7 +217,7 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
 
 
 def _variables(pairs: Sequence[str]) -> dict[str, str]:
-    return dict(verbs.pair(text, "--variable") for text in pairs)
+    return dict(pair(text, "--variable") for text in pairs)
 
 
 def _names(pairs: Sequence[str]) -> set[str]:
