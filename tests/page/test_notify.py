@@ -63,8 +63,14 @@ def test_a_batch_is_over_when_nothing_ran_for_a_while() -> None:
 
 def test_an_idle_stop_is_said_once_before_it_comes() -> None:
     news = News()
-    idle = {**FOUND, "idle": {"stop_at": 1000.0}}
-    assert [events(news, idle, now) for now in (300, 405, 409, 413)] == [[], ["idle_stop"], [], []]
+    idle = {"ends_at": 1000, "action": "stop", "unless_used": True, "why": "nobody used it for 20 minutes"}
+    assert events(news, {**FOUND, "idle": {**idle, "warns": False}}, 300) == []
+    (message,) = news.look({**FOUND, "idle": {**idle, "warns": True}}, 700)
+    assert (message.event, message.text) == (
+        "idle_stop",
+        "p1 stops in 5 min unless it is used: nobody used it for 20 minutes.",
+    )
+    assert [events(news, {**FOUND, "idle": {**idle, "warns": True}}, now) for now in (704, 708)] == [[], []]
 
 
 def test_the_words_hold_no_secret_and_no_control_characters() -> None:

@@ -13,6 +13,7 @@ import aiohttp
 
 from hearmeman.log import log
 from hearmeman.redact import redact
+from hearmeman.status.collect import countdown
 from hearmeman.terminal import count, duration, plain
 
 BATCH_JOBS = 2
@@ -21,8 +22,6 @@ BATCH_SECONDS = 60.0
 """...or one that ran so long."""
 QUIET_SECONDS = 5.0
 """How long nothing may run before a batch is over: a script takes a moment to queue the next."""
-IDLE_SECONDS = 600.0
-"""How long before an idle stop it is said."""
 AGAIN_SECONDS = 600.0
 """How seldom the same is said: a part that fails again and again is said once."""
 _TRIES = (0.0, 2.0, 10.0, 60.0)
@@ -98,17 +97,14 @@ class News:
         return [Message("batch_done", f"{pod}: the queue is empty", f"{text}.", failed > 0)]
 
     def _idle(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
-        stop_at = (found.get("idle") or {}).get("stop_at")
-        if not isinstance(stop_at, int | float) or not 0 < stop_at - now <= IDLE_SECONDS:
+        idle = found.get("idle") or {}
+        if not idle.get("warns"):
             return []
         # The moment moves on with every use: what counts is that it was far away in between.
         said, self.idle_said = self.idle_said, now
         if now - said < 3 * QUIET_SECONDS:
             return []
-        left = duration(round((stop_at - now) / 60) * 60 or stop_at - now)
-        return [
-            Message("idle_stop", f"{pod} stops soon", f"{pod} is idle and stops in {left}; use it to keep it.", True)
-        ]
+        return [Message("idle_stop", f"{pod} ends soon", f"{pod} {countdown(idle, now)}: {idle.get('why')}.", True)]
 
 
 def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict[str, str], dict[str, Any]]:

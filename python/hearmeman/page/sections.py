@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hearmeman.page.html import Html, tag
+from hearmeman.status.collect import countdown
 from hearmeman.terminal import age, binary_size, duration, size
 
 Found = Mapping[str, Any]
@@ -71,11 +72,8 @@ def top(found: Found) -> Html:
     said = [f"up {duration(now - boot['started'])}"] if boot.get("started") else []
     gpus = (found["usage"] or {}).get("gpus") or (boot.get("machine") or {}).get("gpus") or []
     said.append(", ".join(gpu["name"] for gpu in gpus) or "no GPU")
-    idle = found.get("idle") or {}
-    if idle.get("dollars_per_hour"):
-        said.append(f"${idle['dollars_per_hour']:.2f} an hour")
-    if idle.get("stop_at"):
-        said.append(f"stops in {duration(max(0, idle['stop_at'] - now))} if it stays idle")
+    if ends := countdown(found.get("idle") or {}, now):
+        said.append(ends)
     words = [tag("p", sentence(state["detail"]), class_="detail")] if state["detail"] else []
     return tag(
         "header",
