@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from hearmeman_pod.jobs import JOBS, Jobs, reason, save, wait
 from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
 from hearmeman_pod.planned import pair, planned
+from hearmeman_pod.say import say
 from hearmeman_pod.world import World
 
 PARTLY = 3
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, world: World) -> int:
 def _plan(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     print(json.dumps({"body": body, "notes": said} if args.json else body, indent=1))
     return 0
 
@@ -68,7 +68,7 @@ def _create(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for known in _all(api):
         if known["name"].removesuffix(" -fb") == body["name"]:
             raise UsageError(
@@ -80,7 +80,7 @@ def _create(args: argparse.Namespace, world: World) -> int:
     try:
         found = api.change("POST", "/v2/serverless", "create the endpoint", body)
     except UnknownOutcomeError as error:
-        _say(f"{error}; looking whether it was made")
+        say(f"{error}; looking whether it was made")
         found = _find(api, order)
         if found is None:
             raise PodError(
@@ -156,12 +156,12 @@ def _run(args: argparse.Namespace, world: World) -> int:
     if chosen := dict(pair(text, "--set") for text in args.set):
         content["set"] = chosen
     job = jobs.submit(content)
-    _say(f"job {job} is queued")
+    say(f"job {job} is queued")
     try:
-        state = wait(jobs, job, _say, args.minutes * 60)
+        state = wait(jobs, job, say, args.minutes * 60)
     except KeyboardInterrupt:
         jobs.cancel(job)
-        _say(f"job {job} is cancelled")
+        say(f"job {job} is cancelled")
         raise
     if why := reason(state):
         raise PodError(f"job {job} is {state['status']}: {why}")
@@ -179,7 +179,7 @@ def _batch(args: argparse.Namespace, world: World) -> int:
     rows = endpoint_batch.read_rows(args.file)
     found = _one(world.api(), args.endpoint)
     with httpx2.Client(timeout=60.0) as client:
-        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, _say, args.retry)
+        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, say, args.retry)
     failed = [event for event in events if event["state"] != "done"]
     if args.json:
         print(json.dumps({"done": len(events) - len(failed), "failed": len(failed), "rows": events}, indent=1))
@@ -213,10 +213,6 @@ def _path(endpoint: str) -> str:
 
 def _jobs(world: World, endpoint: str) -> Jobs:
     return Jobs(Api(find_key(world.environ, world.home), world.environ.get("RUNPOD_JOBS_URL") or JOBS), endpoint)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def add(sub: argparse.ArgumentParser, wishes: Any) -> None:

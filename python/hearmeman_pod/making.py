@@ -12,7 +12,8 @@ from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.key import find_key
 from hearmeman_pod.planned import planned
 from hearmeman_pod.ready import NotReadyError, TooDearError
-from hearmeman_pod.world import World, say
+from hearmeman_pod.say import say
+from hearmeman_pod.world import World
 
 
 def plan(args: argparse.Namespace, world: World) -> int:

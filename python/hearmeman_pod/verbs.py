@@ -16,7 +16,8 @@ from hearmeman_pod.api import Api, pod_path
 from hearmeman_pod.errors import ApiError, PodError, UsageError
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
-from hearmeman_pod.world import COMFYUI_PORT, World, say
+from hearmeman_pod.say import say
+from hearmeman_pod.world import COMFYUI_PORT, World
 
 
 def list_pods(args: argparse.Namespace, world: World) -> int:

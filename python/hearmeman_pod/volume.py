@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from hearmeman.settings import Settings, load
 from hearmeman_pod.errors import UsageError
 from hearmeman_pod.planned import pair
 from hearmeman_pod.planned import volume as volume_of
+from hearmeman_pod.say import say
 from hearmeman_pod.volume_fill import Filler, Outcome
 from hearmeman_pod.world import World
 
@@ -81,12 +81,12 @@ def _fill(args: argparse.Namespace, world: World) -> int:
         raise UsageError(
             f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {found.id} has {found.size}: enlarge it, or fewer models"
         )
-    _say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
-    filler = Filler(_client(world, found.data_center), found.id, sources, _say)
+    say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
+    filler = Filler(_client(world, found.data_center), found.id, sources, say)
     outcomes = []
     for file in files:
         outcomes.append(filler.fill(file))
-        _say(_line(outcomes[-1]))
+        say(_line(outcomes[-1]))
     failed = [one for one in outcomes if one.state == "failed"]
     if args.json:
         print(json.dumps([dataclasses.asdict(one) for one in outcomes], indent=1))
@@ -151,10 +151,6 @@ def _client(world: World, data_center: str) -> S3Client:
         config=client_config(4).merge(patient),
     )
     return client
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def add(sub: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,3 @@ class World:
     def inside(self) -> Inside:
         """How pods themselves are asked."""
         return Inside(self.environ.get("ACCESS_TOKEN", ""), self.proxy)
-
-
-def say(line: str) -> None:
-    """Tell a person what goes on; standard output is for results."""
-    print(line, file=sys.stderr, flush=True)

@@ -53,7 +53,7 @@ class Account:
 
     creates: deque[str] = field(default_factory=deque)
     """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, overtaken, interrupted,
-    interrupted-later, html"""
+    interrupted-later, then-interrupted, html"""
     deletes: deque[str] = field(default_factory=deque)
     """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"

@@ -44,6 +44,8 @@ class Pods(Answers):
                 elif what.startswith("interrupted"):
                     fake.unlisted[pod_id] = 2
                     fake.interrupt_list = what == "interrupted-later"
+                elif what == "then-interrupted":
+                    fake.interrupt_list = True
             if what == "interrupted":
                 self._interrupt()
             elif what in ("500-after", "late", "overtaken", "interrupted-later"):
