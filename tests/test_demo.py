@@ -14,7 +14,7 @@ from pathlib import Path
 from hearmeman_build.build import Image
 from hearmeman_build.host import ROOT, WORK
 
-MOMENTS = 10
+MOMENTS = 6
 
 
 def _left(mark: str) -> list[str]:
