@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "ssh":
             sub.add_argument("command", nargs="*", help="a command to run there")
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
-    sub.add_argument("--days", type=int, default=30, help="how many days back (30)")
+    sub.add_argument("--days", type=_days, default=30, help="how many days back (30)")
     sub = verb(
         "template",
         "create or update a RunPod template, for deploying with a click",
@@ -157,6 +157,12 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument("--network-volume", default="", metavar="ID", help="a network volume in place of the pod's own")
     sub.add_argument("--max-price", type=_positive, metavar="DOLLARS", help="the most that the pod may cost an hour")
     sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 3650:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 3650")
+    return int(text)
 
 
 def _positive(text: str) -> float:

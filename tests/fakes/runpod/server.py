@@ -107,10 +107,7 @@ class _Handler(Pods, Serverless, Proxy):
         elif words[0] == "network-volumes" and len(words) == 2:
             self._send(200, {"id": words[1], "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"})
         elif words[0] == "billing":
-            amounts = {"totalAmount": 1.25, "gpuAmount": 1.0, "cpuAmount": 0, "diskAmount": 0.25}
-            times = {"startTime": "2026-11-24T00:00:00Z", "endTime": "2026-11-25T00:00:00Z"}
-            records = [{**times, **amounts, "podId": "pod0"}] if words[1] == "pods" else []
-            self._send(200, {"records": records, "metadata": {}})
+            self._bill(words[1], query)
         elif words == ["network-volumes"]:
             one = {"id": "vol1", "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
             self._send(200, {"networkVolumes": [one]})
@@ -120,6 +117,32 @@ class _Handler(Pods, Serverless, Proxy):
             self._templates(method, words[1:], body)
         else:
             self._problem(404, "Not Found", "the fake does not know this")
+
+    def _bill(self, kind: str, query: Mapping[str, str]) -> None:
+        """Two records of what was billed for each thing that there is, and one of a pod that is gone."""
+        key, answer, parts, ids = {
+            "pods": ("podId", "ListPodBillingResponse", ("gpu", "cpu", "disk"), ["gone", *self.fake.pods]),
+            "serverless": (
+                "serverlessId",
+                "ListServerlessBillingResponse",
+                ("gpu", "cpu", "disk", "fee"),
+                [*self.fake.endpoints],
+            ),
+            "network-volumes": (
+                "networkVolumeId",
+                "ListNetworkVolumeBillingResponse",
+                ("standard", "highPerformance"),
+                ["vol1"],
+            ),
+        }[kind]
+        times = {"startTime": "2026-11-24T00:00:00Z", "endTime": "2026-11-25T00:00:00Z"}
+        amounts = {f"{part}Amount": 0.5 for part in parts} | {"totalAmount": 0.5 * len(parts)}
+        records = [{**times, **amounts, key: one} for one in ids for _ in range(2)]
+        unique = f"unique{key[0].upper()}{key[1:-2]}Count"
+        meta = {"query": {**times, "bucketSize": query["bucketSize"]}, "recordCount": len(records), unique: len(ids)}
+        body = {"records": records, "metadata": {**meta, "totals": amounts}}
+        self.fake.invalid += [f"answer {answer}: {text}" for text in schema.problems(answer, body)]
+        self._send(200, body)
 
     def _templates(self, method: str, words: list[str], body: Any) -> None:
         fake = self.fake
