@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hearmeman.page import sections, work
+from hearmeman.page import processes, sections, work
+from hearmeman.page.blocks import Found
 from hearmeman.page.html import Html, tag
 
-SECTIONS: dict[str, Callable[[sections.Found], Html]] = {
+SECTIONS: dict[str, Callable[[Found], Html]] = {
     "top": sections.top,
     "problems": sections.problems,
     "comfyui": work.comfyui,
@@ -18,8 +19,8 @@ SECTIONS: dict[str, Callable[[sections.Found], Html]] = {
     "start": sections.start,
     "machine": sections.machine,
     "doors": sections.doors,
-    "processes": sections.processes,
-    "logs": sections.logs,
+    "processes": processes.processes,
+    "logs": processes.logs,
     "about": sections.about,
 }
 """Every part of the page by its id, in the order in which it is read."""
@@ -48,12 +49,12 @@ REFRESH_SECONDS = 10
 """How often a browser without a script loads the page again."""
 
 
-def render(found: sections.Found) -> dict[str, Html]:
+def render(found: Found) -> dict[str, Html]:
     """Render every section."""
     return {name: make(found) for name, make in SECTIONS.items()}
 
 
-def document(parts: dict[str, Html], found: sections.Found, mark: str, acts: bool) -> str:
+def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str:
     """Put the page together; `mark` is where the stream goes on, `acts` whether this visitor may start something."""
     grid = [tag("div", *(parts[name] for name in names), class_="column") for names in _COLUMNS]
     state = found["state"]

@@ -21,10 +21,8 @@ BATCH_SECONDS = 60.0
 """...or one that ran so long."""
 QUIET_SECONDS = 5.0
 """How long nothing may run before a batch is over: a script takes a moment to queue the next."""
-IDLE_SECONDS = 600.0
-"""How long before an idle stop it is said."""
 AGAIN_SECONDS = 600.0
-"""How seldom the same is said: a part that fails again and again is said once."""
+"""How seldom the same failure is said: a part that fails again and again is said once."""
 _TRIES = (0.0, 2.0, 10.0, 60.0)
 
 
@@ -54,17 +52,15 @@ class News:
     """Jobs that had ended by then."""
     failed_jobs: int = 0
     busy_at: float = 0.0
-    idle_said: float = 0.0
+    warned: bool = False
+    """Whether the pod's end was near at the last look."""
     said: dict[str, float] = field(default_factory=dict)
 
     def look(self, found: Mapping[str, Any], now: float) -> list[Message]:
         """Give what is to be said of `found` at `now` (Unix seconds)."""
         pod = found["boot"].get("pod") or "the pod"
-        messages = [*self._ready(found, pod), *self._failed(found, pod), *self._batch(found, pod, now)]
-        messages += self._idle(found, pod, now)
-        fresh = [message for message in messages if now - self.said.get(message.text, -1e18) > AGAIN_SECONDS]
-        self.said.update({message.text: now for message in fresh})
-        return fresh
+        messages = [*self._ready(found, pod), *self._failed(found, pod, now), *self._batch(found, pod, now)]
+        return [*messages, *self._idle(found, pod, now)]
 
     def _ready(self, found: Mapping[str, Any], pod: str) -> list[Message]:
         if self.was_ready or found["state"]["word"] != "ready":
@@ -74,10 +70,12 @@ class News:
         after = f" {duration(seconds)} after its start" if seconds else ""
         return [Message("ready", f"{pod} is ready", f"ComfyUI of {pod} can be used{after}.")]
 
-    def _failed(self, found: Mapping[str, Any], pod: str) -> list[Message]:
+    def _failed(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
         errors = {one["what"]: one["fix"] for one in found["problems"] if one["level"] == "error"}
         new = [what for what in errors if what not in self.failing]
+        new = [what for what in new if now - self.said.get(what, float("-inf")) > AGAIN_SECONDS]
         self.failing = frozenset(errors)
+        self.said.update(dict.fromkeys(new, now))
         return [Message("failed", f"{pod}: something failed", f"{w}. {errors[w]}".strip(), True) for w in new]
 
     def _batch(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
@@ -98,17 +96,16 @@ class News:
         return [Message("batch_done", f"{pod}: the queue is empty", f"{text}.", failed > 0)]
 
     def _idle(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
-        stop_at = (found.get("idle") or {}).get("stop_at")
-        if not isinstance(stop_at, int | float) or not 0 < stop_at - now <= IDLE_SECONDS:
+        idle = found.get("idle") or {}
+        before, self.warned = self.warned, bool(idle.get("warns"))
+        if before or not self.warned:
             return []
-        # The moment moves on with every use: what counts is that it was far away in between.
-        said, self.idle_said = self.idle_said, now
-        if now - said < 3 * QUIET_SECONDS:
-            return []
-        left = duration(round((stop_at - now) / 60) * 60 or stop_at - now)
-        return [
-            Message("idle_stop", f"{pod} stops soon", f"{pod} is idle and stops in {left}; use it to keep it.", True)
-        ]
+        word = "is terminated" if idle.get("action") == "terminate" else "stops"
+        seconds = max(0.0, float(idle.get("ends_at", now)) - now)
+        left = duration(round(seconds / 60) * 60 or seconds)
+        keep = "; use it to keep it" if idle.get("unless_used") else ""
+        text = f"{pod} {word} in {left}: {idle.get('why')}{keep}."
+        return [Message("idle_stop", f"{pod} {word} soon", text, True)]
 
 
 def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict[str, str], dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from hearmeman.page.comfyui import Facts, step_of
 from hearmeman.redact import redacted
-from hearmeman.state_file import read_json
 from hearmeman.status import collect, judge, logs
 from hearmeman.status.usage import Meter
 
@@ -49,7 +48,6 @@ class Snapshot:
             "voices": self._ask_voices(boot, found["processes"]),
             "logs": merged[-LOG_LINES:],
             "tails": {name: lines[-TAIL_LINES:] for name, lines in tails.items()},
-            "idle": read_json(self.run_dir / "idle.json"),
         }
         how = judge.state(found, now)
         found |= {"state": asdict(how), "problems": [asdict(one) for one in judge.problems(found, now)]}

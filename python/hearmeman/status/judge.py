@@ -14,7 +14,7 @@ SLOW_SECONDS = 30.0
 TRIES = 3
 """Starts after which a ComfyUI that never was ready counts as failing, though it may just be starting again."""
 _DO = (
-    "set|unset|use|remove|delete|name|attach|give|see|mount|edit|run|restart|free|put|raise|install|look|build|pull|stop|add|"
+    "set|unset|use|remove|delete|name|attach|give|see|mount|edit|run|restart|free|put|raise|install|look|build|pull|stop|add|correct|"
     "copy|lower|choose|check|try|wait|make|ask|accept|update|another"
 )
 _FIX = re.compile(rf"(?:[;:,.]) (?=(?:{_DO})\b)")
@@ -117,11 +117,10 @@ def _errors(found: Mapping[str, Any], now: float) -> Iterator[Problem]:
     files = ((found["models"] or {}).get("files") or {}).values()
     for row in files:
         if row.get("state") == "failed":
-            yield _split(
-                "error",
-                f"{row.get('to')} was not fetched: {row.get('problem')}",
-                "`hearmeman restart models` tries again",
-            )
+            place = str(row.get("to"))
+            # The reason begins with the place too.
+            why = str(row.get("problem")).removeprefix(f"{place}: ")
+            yield _split("error", f"{place} was not fetched: {why}", "`hearmeman restart models` tries again")
     sync = found["sync"] or {}
     if sync.get("problem"):
         yield _split(

@@ -9,10 +9,10 @@
     if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) { old.replaceWith(fresh); return; }
     if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
     if (old.nodeType !== Node.ELEMENT_NODE || old.hasAttribute("data-keep")) return;
-    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    for (const { name } of [...old.attributes]) {
-      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
-    }
+    // Whether details are open is the visitor's own choice from the moment they are there.
+    const theirs = name => name === "open" && old.nodeName === "DETAILS";
+    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value && !theirs(name)) old.setAttribute(name, value);
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !theirs(name)) old.removeAttribute(name);
     const keyed = new Map([...old.children].filter(c => c.dataset.key).map(c => [c.dataset.key, c]));
     let place = old.firstChild;
     for (const next of [...fresh.childNodes]) {
