@@ -40,6 +40,8 @@ class Seen:
     """The tab."""
     problems: list[str] = field(default_factory=list)
     """Console errors and warnings, exceptions, requests to elsewhere, dialogs."""
+    answers: bool = False
+    """Whether dialogs are expected, and answered with yes."""
 
     def expect_none(self, *allowed: str) -> None:
         """Fail if anything went wrong but what holds one of `allowed`."""
@@ -64,8 +66,10 @@ def tab(browser: Browser, width: int = 1280, dark: bool = False, script: bool = 
             seen.problems.append(f"console {message.type}: {message.text} ({message.location.get('url')})")
 
     def dialog(shown: Any) -> None:
+        if seen.answers:
+            return shown.accept()
         seen.problems.append(f"dialog: {shown.message}")
-        shown.dismiss()
+        return shown.dismiss()
 
     def request(asked: Any) -> None:
         if not asked.url.startswith(("http://127.0.0.1:", "blob:", "data:")):

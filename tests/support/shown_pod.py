@@ -30,12 +30,16 @@ _MODELS = {
     "vae/tiny-vae.safetensors": 16,
 }
 """Place in the models folder -> MiB of values."""
-_BROKEN = f"""import sys, time
+_MAINS = {
+    "slow": "import time\nprint('Loading 38 custom nodes', flush=True)\ntime.sleep(3600)\n",
+    "broken": f"""import sys
 print({ANSI!r}, flush=True)
 print("Traceback (most recent call last):", file=sys.stderr)
 print("ModuleNotFoundError: No module named 'torchsde'", file=sys.stderr)
 sys.exit(1)
-"""
+""",
+}
+"""What stands in ComfyUI's place in a pod that does not get ready."""
 
 
 @dataclass
@@ -92,23 +96,27 @@ class Shown:
 
 @contextlib.contextmanager
 def shown(
-    image: Image, folder: Path, gated: bool = False, failing: bool = False, models: bool = True, **variables: str
+    image: Image, folder: Path, gated: bool = False, main: str = "", rate: float = 0.0, **variables: str
 ) -> Iterator[Shown]:
-    """Boot a pod. `failing` breaks ComfyUI, a model and the bucket; without `models` none is asked for."""
+    """Boot a pod whose models come at `rate` bytes a second and connection (0: at once).
+
+    With `main`, ComfyUI is slow or broken; then a model is not where the catalogue says, and the bucket takes nothing.
+    """
+    broken = main == "broken"
     folder.mkdir(exist_ok=True)
     volume = folder / "volume"
     volume.mkdir()
     files = {path.partition("/")[2]: Stored(safetensors(mib << 18, path.encode())) for path, mib in _MODELS.items()}
-    (volume / "catalogue.toml").write_text(_catalogue(files, "gone-" if failing else ""))
+    (volume / "catalogue.toml").write_text(_catalogue(files, "gone-" if broken else ""))
     with Hub({REPO: Repo(files)}) as hub, R2() as r2:
-        r2.may_write = not failing
+        hub.rate, r2.may_write = rate, not broken
         pod = Pod(image, volume)
         # Its processor and memory are those of this machine's own group.
         pod.mount = ["--ro-bind", "/sys", "/sys", *pod.mount]
-        if failing:
-            (volume / "broken.py").write_text(_BROKEN)
+        if main:
+            (volume / "main.py").write_text(_MAINS[main])
             own = json.loads((pod.root / "opt/hearmeman/image.json").read_text())
-            (volume / "image.json").write_text(json.dumps(own | {"comfyui_main": "/workspace/broken.py"}))
+            (volume / "image.json").write_text(json.dumps(own | {"comfyui_main": "/workspace/main.py"}))
             pod.entrypoint = [*pod.entrypoint, "--image-file", "/workspace/image.json"]
         ports = {name: free_port() for name in ("COMFYUI", "STATUS", "XTTS")}
         made = Shown(pod, hub, r2, ports)
@@ -120,7 +128,7 @@ def shown(
                     "STATUS_HOST": "127.0.0.1",
                     "HF_ENDPOINT": hub.url,
                     "MODEL_CATALOGUE": "/workspace/catalogue.toml",
-                    "MODELS": "shown" if models else "",
+                    "MODELS": "shown",
                     **r2.environ(),
                     **({"ACCESS_TOKEN": TOKEN} if gated else {}),
                     **variables,
@@ -129,7 +137,8 @@ def shown(
             pod.wait_line("door")
             made.wait("the page", lambda found: found["boot"])
             yield made
-            assert pod.stop() == 0, pod.log()
+            # 3: what a broken bucket did not take is still on the volume.
+            assert pod.stop() == (3 if broken else 0), pod.log()
         finally:
             pod.kill()
 

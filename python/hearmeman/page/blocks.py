@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hearmeman.page.html import Html, tag
-from hearmeman.terminal import age, duration
+from hearmeman.terminal import age, duration, size
 
 Found = Mapping[str, Any]
 """What `snapshot.Snapshot.look` gives."""
@@ -76,7 +76,14 @@ def first(text: str) -> str:
 
 def calm(seconds: float) -> str:
     """Render a time span that goes on; after two minutes the seconds are left out, so that the page can rest."""
-    return duration(seconds if seconds < 120 else seconds // 60 * 60)
+    return duration(round(seconds) if seconds < 120 else seconds // 60 * 60)
+
+
+def part(done: float, whole: float) -> str:
+    """Render how much of something is there; one unit says enough."""
+    some, everything = size(done), size(whole)
+    number, _, unit = some.partition(" ")
+    return f"{number if everything.endswith(f' {unit}') else some} of {everything}"
 
 
 def ago(now: float, at: object) -> str:

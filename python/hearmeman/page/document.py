@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str
         tag("footer", tag("p", _footer(acts))),
         class_="acts" if acts else "looks",
         data_mark=mark,
+        data_at=f"{time.time():.3f}",
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}"
 

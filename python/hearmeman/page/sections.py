@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, restart, sentence
+from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, part, restart, sentence
 from hearmeman.page.html import Html, tag
 from hearmeman.terminal import binary_size, duration, size
 
@@ -35,7 +35,7 @@ def top(found: Found) -> Html:
         said.append(f"${boot['dollars_per_hour']:.2f} an hour")
     said += _ending(found.get("idle") or {}, now)
     # What fails stands with what to do about it, right below.
-    detail = state["detail"] if state["word"] != "failing" else ""
+    detail = (state["detail"] or _coming(found["models"] or {})) if state["word"] != "failing" else ""
     words = [tag("p", sentence(first(detail)), class_="detail")] if detail else []
     return tag(
         "header",
@@ -51,6 +51,14 @@ def top(found: Found) -> Html:
         id="top",
         class_=f"state-{state['word']}",
     )
+
+
+def _coming(models: Mapping[str, Any]) -> str:
+    if models.get("state") != "fetching":
+        return ""
+    left = models.get("seconds_left")
+    said = f"Models are on their way: {part(models.get('bytes_done', 0), models.get('bytes_total', 0))}"
+    return f"{said}, {calm(left)} left" if left is not None else said
 
 
 def _ending(idle: Mapping[str, Any], now: float) -> list[str]:
@@ -199,11 +207,11 @@ def about(found: Found) -> Html:
     if boot.get("digest"):
         rows.append(("Image", tag("code", boot["digest"])))
     if image.get("tier"):
-        rows.append(("Image's tier", image["tier"]))
+        rows.append(("Tier", image["tier"]))
     if image.get("comfyui_rev"):
         rows.append(("ComfyUI", tag("code", image["comfyui_rev"])))
     if tuning.get("memory_mode"):
-        rows.append(("Memory mode", f"{tuning.get('tier')}, {tuning['memory_mode']}"))
+        rows.append(("Memory", f"{tuning.get('tier')}, {tuning['memory_mode']}"))
         rows.append(("Arguments", tag("code", " ".join(tuning.get("arguments", [])) or "none")))
     volume = boot.get("volume", {})
     if volume.get("path"):

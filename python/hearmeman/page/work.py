@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from hearmeman.page.blocks import Found, ago, bar, card, facts, first, sentence
+from hearmeman.page.blocks import Found, ago, bar, calm, card, facts, first, part, sentence
 from hearmeman.page.html import Html, tag
-from hearmeman.terminal import count, duration, rate, size
+from hearmeman.terminal import count, rate, size
 
 SHOWN_OUTPUTS = 12
 SHOWN_FILES = 12
@@ -29,7 +30,7 @@ def comfyui(found: Found) -> Html:
         shown.append(tag("p", "Idle, the queue is empty", class_="quiet"))
     else:
         running, step = facts_["running"], facts_["step"]
-        text = f"Running for {duration(max(0, now - running['seen']))}, {count(running['nodes'], 'node')}"
+        text = f"Running for {calm(max(0, now - running['seen']))}, {count(running['nodes'], 'node')}"
         text += f"; {facts_['waiting']} more wait" if facts_["waiting"] else "; nothing waits"
         shown.append(tag("p", text))
         if step:
@@ -80,7 +81,9 @@ def _thumbnail(job: Mapping[str, Any], media: Mapping[str, Any], now: float) -> 
         inside = tag("span", "♪", class_="sign", aria_hidden="true")
     else:
         inside = tag("span", "▤", class_="sign", aria_hidden="true")
-    name = tag("span", media["filename"], class_="name")
+    # Where a long name may be broken.
+    pieces = re.split(r"(?<=[_.-])", media["filename"])
+    name = tag("span", *((piece, tag("wbr")) for piece in pieces), class_="name")
     when = tag("span", ago(now, job["at"]), class_="when")
     return tag("li", tag("a", inside, name, when, href=address, target="_blank", rel="noopener"), data_key=path)
 
@@ -93,11 +96,11 @@ def models(found: Found) -> Html:
     total, done = state.get("bytes_total", 0), state.get("bytes_done", 0)
     word = _FETCH.get(str(state.get("state")), first(str(state.get("state"))))
     note = f"{state.get('files_present', 0)} of {count(state.get('files_total', 0), 'file')}"
-    text = f"{size(done)} of {size(total)}"
+    text = part(done, total)
     left = state.get("seconds_left")
     if state.get("state") == "fetching":
         text += f", {rate(state.get('bytes_per_second', 0))}"
-        text += f", {duration(left)} left" if left is not None else ""
+        text += f", {calm(left)} left" if left is not None else ""
         word += f", seen {ago(now, state.get('updated'))}" if now - state.get("updated", now) > 10 else ""
     rows = list((state.get("files") or {}).items())
     order = {"failed": 0, "fetching": 1, "checking": 1, "verifying": 1, "waiting": 2, "present": 3}
@@ -116,14 +119,14 @@ def _file(key: str, row: Mapping[str, Any]) -> Html:
     name, state = PurePosixPath(str(row.get("to"))).name, str(row.get("state"))
     whole, done, speed = row.get("size") or 0, row.get("done") or 0, row.get("bytes_per_second") or 0
     if state in ("fetching", "checking", "verifying"):
-        text = f"{size(done)} of {size(whole)}" if whole else size(done)
+        text = part(done, whole) if whole else size(done)
         text += f", {rate(speed)}" if speed and state == "fetching" else "" if state == "fetching" else f", {state}"
-        text += f", {duration((whole - done) / speed)} left" if speed and whole > done and state == "fetching" else ""
+        text += f", {calm((whole - done) / speed)} left" if speed and whole > done and state == "fetching" else ""
         return tag("li", bar(name, done, whole or 1, text, "bar"), data_key=key)
     said = {"present": "fetched"}.get(state, state)
     # The reason begins with the place, which stands here already.
     why = str(row.get("problem") or "").removeprefix(f"{row.get('to')}: ")
-    problem = tag("span", sentence(first(why)), class_="error") if why else None
+    problem = tag("span", sentence(why), class_="error") if why else None
     return tag(
         "li",
         tag("span", name, class_="name"),

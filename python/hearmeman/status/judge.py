@@ -48,7 +48,8 @@ def state(found: Mapping[str, Any], now: float) -> State:
     """Judge what `collect.status` found, at `now` (Unix seconds)."""
     comfyui = next((p for p in found["processes"] if p["name"] == "comfyui"), None)
     why = str(found.get("ready_why") or "")
-    if found["ready"]:
+    # Who was ready may be gone, and nobody has looked since.
+    if found["ready"] and (comfyui is None or comfyui["keep"].get("pid") == found.get("ready_pid")):
         return State("ready", "Ready", "")
     if not found["boot"] or comfyui is None:
         return State("failing", "Not running", found["problem"] or why or "ComfyUI is not one of this pod's processes")
