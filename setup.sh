@@ -20,6 +20,7 @@ declare -A why=(
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"
   [wget]="wget: another"
   [flac]="flac: decodes the stand-in's sound"
+  [espeak-ng]="espeak-ng: a voice of the image"
   [flite]="flite: one of the voices that are compared with what is shipped"
   [dockerd]="docker.io: an engine that loads and runs the image"
   [docker-compose]="docker-compose: starts compose.yaml"
@@ -27,7 +28,7 @@ declare -A why=(
   [chromium]="chromium: the page is looked at in it"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite ssh git)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite espeak-ng ssh git)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
 [ "$more" = acceptance ] || [ "$more" = page ] && needed+=(chromium)

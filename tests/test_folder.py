@@ -55,7 +55,7 @@ def test_no_link_is_followed_when_reading(base: Path, outside: Path) -> None:
     os.mkfifo(base / "user/pipe")
     assert listed(base) == ["user/default/a.json"]
     with Folder(base) as folder:
-        for path in ("user/file", "user/folder/secret", "user/pipe"):
+        for path in ("user/file", "user/folder/secret", "user/pipe", "user/../../outside/secret", ".."):
             with pytest.raises(OSError):
                 os.close(folder.open(path))
     (base / "user").rename(base / "old")

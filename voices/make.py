@@ -3,8 +3,8 @@
 
     .venv/bin/python voices/make.py FOLDER
 
-needs the package hibari-tts (tests/test.lock) and Debian's flite. hibari's sound differs in its last bits from one kind of
-processor to another, so what is shipped was made once; tests/voice/test_samples.py makes it again and compares.
+needs the package hibari-tts (tests/test.lock) and Debian's flite. hibari's phases differ from one kind of processor
+to another, so what is shipped was made once; tests/voice/test_samples.py makes it again and compares what is heard.
 """
 
 from __future__ import annotations

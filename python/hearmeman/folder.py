@@ -151,8 +151,10 @@ class Folder:
         """Open a folder below this one, part by part, for as long as the context lasts; `make` makes what is missing.
 
         Raises:
-            OSError: it is not there, or one of its parts is a link.
+            OSError: it is not there, or one of its parts is a link or `..`.
         """
+        if ".." in folders:
+            raise OSError(errno.EPERM, "it leads out of its folder")
         current = os.dup(self.descriptor)
         try:
             for name in folders:

@@ -6,14 +6,15 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import endpoint, run, verbs, volume
+from hearmeman_pod import cost, endpoint, making, run, template, verbs, volume
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
+from hearmeman_pod.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODES = (
@@ -103,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "ssh":
             sub.add_argument("command", nargs="*", help="a command to run there")
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
-    sub.add_argument("--days", type=int, default=30, help="how many days back (30)")
+    sub.add_argument("--days", type=_days, default=30, help="how many days back (30)")
     sub = verb(
         "template",
         "create or update a RunPod template, for deploying with a click",
@@ -158,6 +159,12 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
 
 
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 3650:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 3650")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
@@ -170,8 +177,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     args = parser().parse_args(argv)
     environ = dict(os.environ if environ is None else environ)
     try:
-        known = {**verbs.VERBS, "run": run.run, "batch": run.run, "endpoint": endpoint.run, "volume": volume.run}
-        code: int = known[args.verb](args, _world(environ))
+        code = _VERBS[args.verb](args, _world(environ))
         sys.stdout.flush()
         return code
     except (PodError, HearmemanError) as error:
@@ -185,8 +191,28 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return 141
 
 
-def _world(environ: Mapping[str, str]) -> verbs.World:
-    return verbs.World(
+_VERBS: dict[str, Callable[[argparse.Namespace, World], int]] = {
+    "plan": making.plan,
+    "create": making.create,
+    "run": run.run,
+    "batch": run.run,
+    "list": verbs.list_pods,
+    "status": verbs.status,
+    "logs": verbs.logs,
+    "ssh": verbs.ssh,
+    "open": verbs.open_page,
+    "start": verbs.start,
+    "stop": verbs.stop,
+    "terminate": verbs.terminate,
+    "cost": cost.cost,
+    "template": template.template,
+    "volume": volume.run,
+    "endpoint": endpoint.run,
+}
+
+
+def _world(environ: Mapping[str, str]) -> World:
+    return World(
         environ=environ,
         home=Path(environ.get("HOME") or Path.home()),
         root=Path(environ.get("HEARMEMAN_ROOT") or ROOT),

@@ -55,12 +55,12 @@ def create(
     trial = _Trial(api, plan, order or uuid.uuid4().hex, say, sleep)
     try:
         made = trial.run()
+        if trial.unanswered:
+            sweep(api, trial.order, made["id"], say, sleep)
     except BaseException as error:
         if trial.doubt:
             _end_doubtful(trial, _LOOKS if isinstance(error, KeyboardInterrupt) else 1)
         raise
-    if trial.unanswered:
-        sweep(api, trial.order, made["id"], say, sleep)
     return made
 
 

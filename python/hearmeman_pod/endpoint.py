@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,35 +13,38 @@ from urllib.parse import quote
 
 import httpx2
 
-from hearmeman_pod import endpoint_batch, verbs
+from hearmeman_pod import endpoint_batch
 from hearmeman_pod.api import Api
 from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.jobs import JOBS, Jobs, reason, save, wait
 from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
+from hearmeman_pod.planned import pair, planned
+from hearmeman_pod.say import say
+from hearmeman_pod.world import World
 
 PARTLY = 3
 _LOOKS, _LOOK_PAUSE = 6, 5.0
 
 
-def run(args: argparse.Namespace, world: verbs.World) -> int:
+def run(args: argparse.Namespace, world: World) -> int:
     """Run one of the actions."""
     return _ACTIONS[args.action](args, world)
 
 
-def _plan(args: argparse.Namespace, world: verbs.World) -> int:
+def _plan(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     print(json.dumps({"body": body, "notes": said} if args.json else body, indent=1))
     return 0
 
 
-def _body(args: argparse.Namespace, world: verbs.World, api: Api | None) -> tuple[dict[str, Any], list[str]]:
+def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict[str, Any], list[str]]:
     if args.volume is None and not args.network_volume:
         args.volume = 0  # A worker has no volume of its own: models lie on its disk.
-    made = verbs.planned(args, world, api)
+    made = planned(args, world, api)
     wishes = Serverless(
         api=args.api or "",
         pools=tuple(args.pool) or Serverless.pools,
@@ -62,11 +64,11 @@ def _body(args: argparse.Namespace, world: verbs.World, api: Api | None) -> tupl
     return body, notes(wishes, args.network_volume, sum(size for _, size in made.models))
 
 
-def _create(args: argparse.Namespace, world: verbs.World) -> int:
+def _create(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
     for note in said:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for known in _all(api):
         if known["name"].removesuffix(" -fb") == body["name"]:
             raise UsageError(
@@ -78,7 +80,7 @@ def _create(args: argparse.Namespace, world: verbs.World) -> int:
     try:
         found = api.change("POST", "/v2/serverless", "create the endpoint", body)
     except UnknownOutcomeError as error:
-        _say(f"{error}; looking whether it was made")
+        say(f"{error}; looking whether it was made")
         found = _find(api, order)
         if found is None:
             raise PodError(
@@ -113,7 +115,7 @@ def _one(api: Api, wanted: str) -> Mapping[str, Any]:
     raise UsageError(f"there is no endpoint {wanted} in this account; `hearmeman-pod endpoint list` shows them")
 
 
-def _list(args: argparse.Namespace, world: verbs.World) -> int:
+def _list(args: argparse.Namespace, world: World) -> int:
     found = _all(world.api())
     if args.json:
         print(json.dumps([_facts(one) for one in found], indent=1))
@@ -132,7 +134,7 @@ def _workers(endpoint: Mapping[str, Any]) -> str:
     return f"{workers['min']} to {workers['max']} workers"
 
 
-def _status(args: argparse.Namespace, world: verbs.World) -> int:
+def _status(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     found = _one(api, args.endpoint)
     workers = api.get(_path(found["id"]) + "/workers", "list its workers")
@@ -147,19 +149,19 @@ def _status(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, world: verbs.World) -> int:
+def _run(args: argparse.Namespace, world: World) -> int:
     found = _one(world.api(), args.endpoint)
     jobs = _jobs(world, found["id"])
     content: dict[str, Any] = {"workflow": args.workflow}
-    if chosen := dict(verbs.pair(text, "--set") for text in args.set):
+    if chosen := dict(pair(text, "--set") for text in args.set):
         content["set"] = chosen
     job = jobs.submit(content)
-    _say(f"job {job} is queued")
+    say(f"job {job} is queued")
     try:
-        state = wait(jobs, job, _say, args.minutes * 60)
+        state = wait(jobs, job, say, args.minutes * 60)
     except KeyboardInterrupt:
         jobs.cancel(job)
-        _say(f"job {job} is cancelled")
+        say(f"job {job} is cancelled")
         raise
     if why := reason(state):
         raise PodError(f"job {job} is {state['status']}: {why}")
@@ -173,11 +175,11 @@ def _run(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _batch(args: argparse.Namespace, world: verbs.World) -> int:
+def _batch(args: argparse.Namespace, world: World) -> int:
     rows = endpoint_batch.read_rows(args.file)
     found = _one(world.api(), args.endpoint)
     with httpx2.Client(timeout=60.0) as client:
-        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, _say, args.retry)
+        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, say, args.retry)
     failed = [event for event in events if event["state"] != "done"]
     if args.json:
         print(json.dumps({"done": len(events) - len(failed), "failed": len(failed), "rows": events}, indent=1))
@@ -188,7 +190,7 @@ def _batch(args: argparse.Namespace, world: verbs.World) -> int:
     return PARTLY if failed else 0
 
 
-def _delete(args: argparse.Namespace, world: verbs.World) -> int:
+def _delete(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     found = _one(api, args.endpoint)
     if not args.yes:
@@ -209,12 +211,8 @@ def _path(endpoint: str) -> str:
     return f"/v2/serverless/{quote(endpoint, safe='')}"
 
 
-def _jobs(world: verbs.World, endpoint: str) -> Jobs:
+def _jobs(world: World, endpoint: str) -> Jobs:
     return Jobs(Api(find_key(world.environ, world.home), world.environ.get("RUNPOD_JOBS_URL") or JOBS), endpoint)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def add(sub: argparse.ArgumentParser, wishes: Any) -> None:

@@ -9,7 +9,6 @@ import json
 import math
 import secrets
 import signal
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ from types import FrameType
 from hearmeman.workflows import batch, library, run_command
 from hearmeman.workflows.prepare import Files, picture_setting, prepared
 from hearmeman_pod import create as creation
-from hearmeman_pod import ready, verbs
+from hearmeman_pod import ready
 from hearmeman_pod.api import Api
 from hearmeman_pod.create import Pod
 from hearmeman_pod.errors import UsageError
-from hearmeman_pod.plan import ORDER, Plan
+from hearmeman_pod.plan import Plan
+from hearmeman_pod.planned import pair, planned, with_models
 from hearmeman_pod.ready import Inside
-from hearmeman_pod.verbs import World
+from hearmeman_pod.say import say
+from hearmeman_pod.world import COMFYUI_PORT, World
 
 LARGEST_UPLOAD = 100 * 10**6
 """Bytes of a request that RunPod's proxy, which is Cloudflare's, lets through."""
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     made, token = _plan(args, world, api, needs)
     for note in made.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     with _signals():
         return _Run(args, world, api, Inside(token, world.proxy)).go(workflow, made, folder)
 
@@ -86,29 +87,27 @@ class _Run:
         self.args, self.world, self.api, self.inside = args, world, api, inside
         self.many = args.verb == "batch"
         self.order = uuid.uuid4().hex
-        self.pod: Pod | None = None
         self.began = 0.0
 
     def go(self, workflow: library.Workflow, made: Plan, folder: Path) -> int:
         """Do it all; the exit code."""
+        self.began = self.world.time()
+        pod = creation.create(self.api, made, say, order=self.order)
         try:
-            self.began = self.world.time()
-            self.pod = creation.create(self.api, made, _say, order=self.order)
-            _say(f"pod {self.pod['id']} is created, ${self.pod['cost']:.2f} an hour")
-            self.pod = ready.wait(self.api, self.pod, self.inside, _say, self.args.minutes * 60, self.args.max_price)
-            code = self._work(workflow, folder)
+            say(f"pod {pod['id']} is created, ${pod['cost']:.2f} an hour")
+            pod = ready.wait(self.api, pod, self.inside, say, self.args.minutes * 60, self.args.max_price)
+            code = self._work(pod, workflow, folder)
         except BaseException:
-            self._end(keep=False)
+            self._end(pod, keep=False)
             raise
-        self._end(keep=self.args.keep)
+        self._end(pod, keep=self.args.keep)
         return code
 
-    def _work(self, workflow: library.Workflow, folder: Path) -> int:
-        assert self.pod is not None
+    def _work(self, pod: Pod, workflow: library.Workflow, folder: Path) -> int:
         words = argparse.Namespace(
             settings=self.args.settings,
             image=self.args.picture,
-            url=self.inside.url(self.pod["id"], verbs.COMFYUI_PORT),
+            url=self.inside.url(pod["id"], COMFYUI_PORT),
             timeout=self.args.timeout,
             fetch=False,
             out=self.args.out,
@@ -119,42 +118,34 @@ class _Run:
         work = run_command.batch if self.many else run_command.run
         return work(workflow, words, {**_variables(self.args.set), "ACCESS_TOKEN": self.inside.token})
 
-    def _end(self, keep: bool) -> None:
-        """End whatever was created, and say what it cost."""
-        if keep and self.pod is not None:
-            _say(
-                f"--keep: pod {self.pod['id']} goes on and costs ${self.pod['cost']:.2f} an hour until it has been idle for "
-                f"its IDLE_STOP_MINUTES; end it sooner: hearmeman-pod terminate {self.pod['id']}"
+    def _end(self, pod: Pod, keep: bool) -> None:
+        """End the pod, and say what it cost."""
+        if keep:
+            say(
+                f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour until it has been idle for "
+                f"its IDLE_STOP_MINUTES; end it sooner: hearmeman-pod terminate {pod['id']}"
             )
-            creation.sweep(self.api, self.order, self.pod["id"], _say)
-            self._bill("kept")
-            return
         try:
-            # By the create's own mark: its answer may be what was interrupted.
-            found = [self.pod["id"]] if self.pod else [pod["id"] for pod in creation.ordered(self.api, self.order)]
-            for pod_id in found:
-                creation.terminate(self.api, pod_id, _say)
-            if self.pod:
-                creation.sweep(self.api, self.order, self.pod["id"], _say)
+            if not keep:
+                creation.terminate(self.api, pod["id"], say)
+            creation.sweep(self.api, self.order, pod["id"], say)
         except BaseException:
-            which = f"pod {self.pod['id']}" if self.pod else f"a pod made by this command ({ORDER}={self.order})"
-            _say(
-                f"{which.upper()} MAY STILL RUN AND COST MONEY: see `hearmeman-pod list`, and end it with "
+            which = "ANOTHER POD OF THIS COMMAND" if keep else f"POD {pod['id'].upper()}"
+            say(
+                f"{which} MAY STILL RUN AND COST MONEY: see `hearmeman-pod list`, and end it with "
                 "`hearmeman-pod terminate ID`; by itself it ends at its MAX_MINUTES"
             )
             raise
-        self._bill("terminated")
+        self._bill(pod, "kept" if keep else "terminated")
 
-    def _bill(self, state: str) -> None:
-        if self.pod is None:
-            return
+    def _bill(self, pod: Pod, state: str) -> None:
         seconds = self.world.time() - self.began
-        dollars = seconds / 3600 * self.pod["cost"]
+        dollars = seconds / 3600 * pod["cost"]
         if self.args.json:
-            facts = {"event": "pod", "id": self.pod["id"], "state": state, "seconds": round(seconds, 1)}
+            facts = {"event": "pod", "id": pod["id"], "state": state, "seconds": round(seconds, 1)}
             print(json.dumps({**facts, "dollars": round(dollars, 4)}), flush=True)
         else:
-            _say(f"{seconds:.0f} s from the create on, at most ${dollars:.2f}")
+            say(f"{seconds:.0f} s from the create on, at most ${dollars:.2f}")
 
 
 def _workflow(name: str, folder: Path) -> library.Workflow:
@@ -217,8 +208,8 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
     if not args.keep:
         longest = math.ceil(args.minutes + args.timeout / 60) + SPARE_MINUTES
         wanted["MAX_MINUTES"] = given.get("MAX_MINUTES", str(longest))
-    args.set = [f"{name}={value}" for name, value in {**verbs.with_models(given, needs), **wanted}.items()]
-    made = verbs.planned(args, world, api, ends_itself=not args.keep)
+    args.set = [f"{name}={value}" for name, value in {**with_models(given, needs), **wanted}.items()]
+    made = planned(args, world, api, ends_itself=not args.keep)
     if not own:
         # Made for this pod, and of no use after it.
         made = dataclasses.replace(made, body={**made.body, "env": {**made.body["env"], "ACCESS_TOKEN": token}})
@@ -226,7 +217,7 @@ def _plan(args: argparse.Namespace, world: World, api: Api, needs: Sequence[str]
 
 
 def _variables(pairs: Sequence[str]) -> dict[str, str]:
-    return dict(verbs.pair(text, "--variable") for text in pairs)
+    return dict(pair(text, "--variable") for text in pairs)
 
 
 def _names(pairs: Sequence[str]) -> set[str]:
@@ -246,8 +237,3 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # A closed terminal is no reason to leave a pod behind.
-        print(line, file=sys.stderr, flush=True)

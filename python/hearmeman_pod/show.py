@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hearmeman import terminal
@@ -136,48 +136,6 @@ def list_lines(pods: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     lines = terminal.table(rows, head=("id", "name", "status", "GPU", "cost", "made"), wraps=(1, 3, 4))
     total = sum(pod["cost"] for pod in pods)
     return [*lines, "", f"together ${total:.2f} an hour, ${total * 24:.2f} a day"]
-
-
-def cost_facts(
-    records: Iterable[Mapping[str, Any]],
-    volumes: Iterable[Mapping[str, Any]],
-    pods: Sequence[Mapping[str, Any]],
-    days: int,
-) -> dict[str, Any]:
-    """Sum the bill: pods, volumes, and what goes on costing now."""
-    by_pod: dict[str, float] = {}
-    for record in records:
-        by_pod[record["podId"]] = by_pod.get(record["podId"], 0.0) + record["totalAmount"]
-    names = {pod["id"]: pod["name"] for pod in pods}
-    stopped = [
-        {"id": pod["id"], "name": pod["name"], "gb": size, "per_month": round(size * STOPPED_GB_MONTH, 2)}
-        for pod in pods
-        if pod["status"] == "EXITED" and (size := pod["mounts"].get("persistent", {}).get("size", 0))
-    ]
-    return {
-        "days": days,
-        "pods": [{"id": pod, "name": names.get(pod), "dollars": round(sum_, 4)} for pod, sum_ in by_pod.items()],
-        "pods_dollars": round(sum(by_pod.values()), 4),
-        "volumes_dollars": round(sum(record["totalAmount"] for record in volumes), 4),
-        "running_per_hour": round(sum(pod["cost"] for pod in pods), 4),
-        "stopped_volumes": stopped,
-    }
-
-
-def cost_lines(facts: Mapping[str, Any]) -> list[str]:
-    """The bill for people."""
-    rows = [(item["id"], item["name"] or "(gone)", f"${item['dollars']:.2f}") for item in facts["pods"]]
-    lines = terminal.table(rows, head=("pod", "name", "dollars"), right=(2,)) if rows else ["no pod was billed"]
-    lines += [
-        "",
-        f"pods ${facts['pods_dollars']:.2f}, network volumes ${facts['volumes_dollars']:.2f} in {facts['days']} days",
-    ]
-    lines.append(f"running now: ${facts['running_per_hour']:.2f} an hour")
-    lines += [
-        f"stopped, but its volume still costs about ${item['per_month']:.2f} a month: {item['id']} ({item['name']}, {item['gb']} GB)"
-        for item in facts["stopped_volumes"]
-    ]
-    return [*lines, "What the bucket costs: `hearmeman sync cost` in the pod."]
 
 
 def _cost(pod: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What each verb of `hearmeman-pod` does: reads its options, calls the planner or RunPod, prints."""
+"""The verbs for pods that exist: look at them, get in, start, stop and end them."""
 
 from __future__ import annotations
 
@@ -6,101 +6,18 @@ import argparse
 import json
 import subprocess
 import sys
-import time
-import uuid
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from hearmeman.models import catalogue as catalogues
-from hearmeman.workflows import library
 from hearmeman_pod import create as creation
-from hearmeman_pod import gpus, images, ready, schema, show
-from hearmeman_pod.api import BASE, Api, pod_path
+from hearmeman_pod import ready, show
+from hearmeman_pod.api import Api, pod_path
 from hearmeman_pod.errors import ApiError, PodError, UsageError
-from hearmeman_pod.formats import FORMATS
-from hearmeman_pod.key import find_key
 from hearmeman_pod.logs import follow
-from hearmeman_pod.plan import Plan, Volume, Wishes, make_plan
-from hearmeman_pod.ready import Inside, NotReadyError, TooDearError
-
-COMFYUI_PORT = 8188
-
-
-@dataclass(frozen=True)
-class World:
-    """What the verbs know of this machine."""
-
-    environ: Mapping[str, str]
-    home: Path
-    """Where runpodctl keeps its file."""
-    root: Path
-    """The checkout, which holds images.lock.json."""
-    proxy: str
-    """Address of a pod's port, with {id} and {port}."""
-    time: Callable[[], float]
-    """Unix seconds."""
-
-    def api(self) -> Api:
-        """The API with the account's key."""
-        return Api(find_key(self.environ, self.home), self.environ.get("RUNPOD_API_URL") or BASE)
-
-    @property
-    def inside(self) -> Inside:
-        """How pods themselves are asked."""
-        return Inside(self.environ.get("ACCESS_TOKEN", ""), self.proxy)
-
-
-def plan(args: argparse.Namespace, world: World) -> int:
-    """Show what would be created."""
-    has_key = bool(find_key(world.environ, world.home))
-    made = planned(args, world, world.api() if has_key else None)
-    if args.form:
-        print(FORMATS[args.form](made.body))
-    elif args.json:
-        print(json.dumps(show.plan_facts(made), indent=1))
-    else:
-        print("\n".join(show.plan_lines(made, has_key)))
-    return 0
-
-
-def create(args: argparse.Namespace, world: World) -> int:
-    """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
-    api = world.api()
-    made = planned(args, world, api)
-    say = _say
-    for note in made.notes:
-        say(f"note: {note}")
-    order = uuid.uuid4().hex
-    pod = creation.create(api, made, say, order=order)
-    say(f"pod {pod['id']} is created, ${pod['cost']:.2f} an hour")
-    try:
-        if not args.no_wait:
-            pod = ready.wait(api, pod, world.inside, say, args.minutes * 60, args.max_price)
-        elif args.max_price is not None and pod["cost"] > args.max_price:
-            raise TooDearError(
-                f"pod {pod['id']} costs ${pod['cost']:.3f} an hour, more than --max-price {args.max_price:g}"
-            )
-    except (TooDearError, NotReadyError):
-        if args.keep:
-            say(f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour")
-        else:
-            creation.terminate(api, pod["id"], say)
-        creation.sweep(api, order, pod["id"], say)
-        raise
-    except BaseException:
-        say(
-            f"pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod terminate {pod['id']}"
-        )
-        raise
-    creation.sweep(api, order, pod["id"], say)
-    if args.json:
-        print(json.dumps(show.pod_facts(pod, world.inside), indent=1))
-    else:
-        print("\n".join(show.pod_lines(pod, world.inside, world.time())))
-    return 0
+from hearmeman_pod.planned import floor_of
+from hearmeman_pod.say import say
+from hearmeman_pod.world import COMFYUI_PORT, World
 
 
 def list_pods(args: argparse.Namespace, world: World) -> int:
@@ -177,7 +94,7 @@ def start(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     pod = _pod(api, args.pod)
     _allowed(pod, "start")
-    floor = (pod.get("gpu") or {}).get("minCudaVersion") or _floor(world)
+    floor = (pod.get("gpu") or {}).get("minCudaVersion") or floor_of(world)
     has = pod.get("cudaVersion")
     if has and floor and _version(has) < _version(floor) and not args.force:
         raise PodError(
@@ -219,120 +136,10 @@ def terminate(args: argparse.Namespace, world: World) -> int:
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was done")
             return 1
-    creation.terminate(api, pod["id"], _say)
+    creation.terminate(api, pod["id"], say)
     if args.json:
         print(json.dumps({"id": pod["id"], "status": "TERMINATED"}))
     return 0
-
-
-def cost(args: argparse.Namespace, world: World) -> int:
-    """Show what pods and network volumes have cost, and what goes on costing."""
-    api = world.api()
-    parameters = {"bucketSize": "day", "lastN": str(args.days)}
-    records = api.get("/v2/billing/pods", "read the bill of pods", **parameters)["records"]
-    volumes = api.get("/v2/billing/network-volumes", "read the bill of volumes", **parameters)["records"]
-    facts = show.cost_facts(records, volumes, creation.pods(api), args.days)
-    print(json.dumps(facts, indent=1) if args.json else "\n".join(show.cost_lines(facts)))
-    return 0
-
-
-def template(args: argparse.Namespace, world: World) -> int:
-    """Create the template, or update the one of this name."""
-    api = world.api()
-    made = planned(args, world, api)
-    kept = ("name", "image", "disk", "ports", "env", "startSsh", "registry")
-    body: dict[str, Any] = {key: made.body[key] for key in kept if key in made.body}
-    body |= {"public": args.public, "startJupyter": False}
-    if "persistent" in made.body.get("mounts", {}):
-        body["mounts"] = made.body["mounts"]
-    schema.check("CreateTemplateRequest", body)
-    known = api.get("/v2/templates", "list the templates")["templates"]
-    mine = next((item for item in known if item["name"] == body["name"]), None)
-    if mine:
-        found = api.change("PATCH", f"/v2/templates/{mine['id']}", "update the template", body)
-    else:
-        found = api.change("POST", "/v2/templates", "create the template", body)
-    words = "updated" if mine else "created"
-    print(json.dumps(found, indent=1) if args.json else f"template {found['name']} ({found['id']}) is {words}")
-    return 0
-
-
-def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself: bool = False) -> Plan:
-    """Plan the pod that the options describe; without `api` nothing of RunPod is known."""
-    floor = _floor(world)
-    lock = world.root / "images.lock.json"
-    image = images.from_reference(args.image, floor) if args.image else images.from_lock(lock, args.tier)
-    if not image.cuda_floor:
-        # Recorded before the record held it: this checkout builds with the same floor or a higher one.
-        image = replace(image, cuda_floor=floor)
-    cloud = args.cloud.upper()
-    if api is None:
-        known = gpus.from_names()
-        if args.network_volume:
-            raise UsageError("--network-volume needs the API key: where the volume is must be looked up")
-    else:
-        filters = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud, "count": str(args.gpu_count)}
-        if image.cuda_floor:
-            filters["minCudaVersion"] = image.cuda_floor
-        known = gpus.from_catalogue(api.get("/v2/catalog/gpus", "list the GPUs", **filters)["gpus"], cloud)
-    wishes = Wishes(
-        name=args.name or time.strftime("hearmeman-%H%M", time.localtime(world.time())),
-        variables=with_models(dict(pair(text, "--set") for text in args.set), _needs(args, world)),
-        secrets=dict(pair(text, "--secret", optional=True) for text in args.secret),
-        gpus=tuple(args.gpu),
-        gpu_count=args.gpu_count,
-        cloud=cloud,
-        data_center=args.datacenter,
-        disk_gb=args.disk,
-        volume_gb=args.volume,
-        network_volume=volume(api, args.network_volume) if api and args.network_volume else None,
-        max_price=args.max_price,
-        registry=args.registry,
-        ends_itself=ends_itself,
-    )
-    # The catalogue of the checkout that this runs from.
-    path = Path(catalogues.__file__).with_name("catalogue.toml")
-    return make_plan(wishes, image, catalogues.read(path), known)
-
-
-def _needs(args: argparse.Namespace, world: World) -> tuple[str, ...]:
-    """Models of the workflows that were named with --workflow."""
-    names: list[str] = getattr(args, "workflows", [])
-    if not names:
-        return ()
-    known, given = library.load(world.root / "workflows"), dict(pair(text, "--set") for text in args.set)
-    found = [library.find(known, name) for name in names]
-    return tuple(model for one in found for model in one.needs(library.chosen(one, (), given)))
-
-
-def with_models(variables: Mapping[str, str], needs: Sequence[str]) -> dict[str, str]:
-    """Add models to those that the variables ask for."""
-    models = dict.fromkeys([*filter(None, variables.get("MODELS", "").split(",")), *needs])
-    return {**variables, "MODELS": ",".join(models)} if models else {**variables}
-
-
-def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
-    """Read VARIABLE=VALUE; with `optional` the value may be missing."""
-    name, equals, value = text.partition("=")
-    if not name.isidentifier() or not (equals or optional):
-        raise UsageError(f"{option} takes VARIABLE=VALUE")
-    return name, value
-
-
-def volume(api: Api, volume_id: str) -> Volume:
-    """Find a network volume."""
-    found = api.get(f"/v2/network-volumes/{volume_id}", f"find the network volume {volume_id}")
-    return Volume(found["id"], int(found["size"]), found["dataCenter"])
-
-
-def _floor(world: World) -> str:
-    """The CUDA floor that this checkout builds images with."""
-    try:
-        text = (world.root / "nix/default.nix").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    _, _, rest = text.partition('cudaFloor = "')
-    return rest.partition('"')[0]
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -364,23 +171,3 @@ def _act(api: Api, pod: Mapping[str, Any], action: str, args: argparse.Namespace
         after = "; its volume stays, and is paid for" if action == "stop" else f", ${found['cost']:.2f} an hour"
         print(f"{pod['id']} is {found['status']}{after}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-VERBS: dict[str, Callable[[argparse.Namespace, World], int]] = {
-    "plan": plan,
-    "create": create,
-    "list": list_pods,
-    "status": status,
-    "logs": logs,
-    "ssh": ssh,
-    "open": open_page,
-    "start": start,
-    "stop": stop,
-    "terminate": terminate,
-    "cost": cost,
-    "template": template,
-}

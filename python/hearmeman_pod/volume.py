@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,12 @@ from hearmeman.models.catalogue import File, Snapshot, parts
 from hearmeman.models.http import Http
 from hearmeman.models.sources import Sources
 from hearmeman.settings import Settings, load
-from hearmeman_pod import verbs
 from hearmeman_pod.errors import UsageError
+from hearmeman_pod.planned import pair
+from hearmeman_pod.planned import volume as volume_of
+from hearmeman_pod.say import say
 from hearmeman_pod.volume_fill import Filler, Outcome
+from hearmeman_pod.world import World
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,12 +49,12 @@ DATA_CENTERS = frozenset(
 _FROM_HERE = ("HF_TOKEN", "CIVITAI_API_KEY", "HF_ENDPOINT", "CIVITAI_ENDPOINT", "MODEL_CATALOGUE")
 
 
-def run(args: argparse.Namespace, world: verbs.World) -> int:
+def run(args: argparse.Namespace, world: World) -> int:
     """Run one of the actions."""
     return {"list": _list, "fill": _fill}[args.action](args, world)
 
 
-def _list(args: argparse.Namespace, world: verbs.World) -> int:
+def _list(args: argparse.Namespace, world: World) -> int:
     found = world.api().get("/v2/network-volumes", "list the network volumes")["networkVolumes"]
     if args.json:
         print(json.dumps(found, indent=1))
@@ -64,10 +66,10 @@ def _list(args: argparse.Namespace, world: verbs.World) -> int:
     return 0
 
 
-def _fill(args: argparse.Namespace, world: verbs.World) -> int:
-    found = verbs.volume(world.api(), args.volume)
+def _fill(args: argparse.Namespace, world: World) -> int:
+    found = volume_of(world.api(), args.volume)
     environ = {name: world.environ[name] for name in _FROM_HERE if world.environ.get(name)}
-    settings = load({**environ, **dict(verbs.pair(text, "--set") for text in args.set)})
+    settings = load({**environ, **dict(pair(text, "--set") for text in args.set)})
     sources = Sources(settings, Http(4, 60.0))
     files = _files(settings, sources, args.gpu_tier)
     if not files:
@@ -79,12 +81,12 @@ def _fill(args: argparse.Namespace, world: verbs.World) -> int:
         raise UsageError(
             f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {found.id} has {found.size}: enlarge it, or fewer models"
         )
-    _say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
-    filler = Filler(_client(world, found.data_center), found.id, sources, _say)
+    say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
+    filler = Filler(_client(world, found.data_center), found.id, sources, say)
     outcomes = []
     for file in files:
         outcomes.append(filler.fill(file))
-        _say(_line(outcomes[-1]))
+        say(_line(outcomes[-1]))
     failed = [one for one in outcomes if one.state == "failed"]
     if args.json:
         print(json.dumps([dataclasses.asdict(one) for one in outcomes], indent=1))
@@ -120,7 +122,7 @@ def _files(settings: Settings, sources: Sources, tier: str) -> list[File]:
     return found
 
 
-def _client(world: verbs.World, data_center: str) -> S3Client:
+def _client(world: World, data_center: str) -> S3Client:
     from botocore.config import Config
 
     from hearmeman.sync.client import client_config, session
@@ -149,10 +151,6 @@ def _client(world: verbs.World, data_center: str) -> S3Client:
         config=client_config(4).merge(patient),
     )
     return client
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def add(sub: argparse.ArgumentParser) -> None:

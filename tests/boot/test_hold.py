@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.runpod import RunPod
 from hearmeman.boot import hold
 from hearmeman_build.build import Image
 from support.gated import GatedPod
@@ -129,11 +130,33 @@ def test_elsewhere_it_ends_at_once(tmp_path: Path) -> None:
     assert "boot.held" not in said
 
 
-def test_a_held_pod_says_why_to_who_logs_in(image: Image, tmp_path: Path) -> None:
+def test_a_held_pod_ends_itself_as_any_other_would_whatever_else_is_wrong() -> None:
+    able = {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "rpa_key", "IDLE_ACTION": "explode"}
+    assert hold.plan(able).ends == {}
+    ends = hold.plan({**able, "IDLE_STOP_MINUTES": "20", "GPU_TIER": "huge"}).ends
+    assert ends == {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "rpa_key", "IDLE_STOP_MINUTES": "20"}
+    assert "rpa_key" not in repr(hold.plan({**able, "IDLE_STOP_MINUTES": "20"}))
+    # A limit that cannot be read was wanted all the same.
+    assert hold.plan({**able, "MAX_MINUTES": "2h"}).ends["IDLE_STOP_MINUTES"] == "30"
+    assert hold.plan({"IDLE_STOP_MINUTES": "20"}).ends == {}
+
+
+def test_a_held_pod_says_why_to_who_logs_in_and_stops_when_nobody_does(image: Image, tmp_path: Path) -> None:
     pod = GatedPod(image, tmp_path)
+    body = {"name": "p", "image": "r/i@sha256:" + "0" * 64, "gpu": {"id": "NVIDIA L40S", "count": 1}}
+    with RunPod(key=pod.variables["RUNPOD_API_KEY"]) as runpod:
+        _held(pod, runpod, runpod.made(body, "RUNNING"))
+
+
+def _held(pod: GatedPod, runpod: RunPod, name: str) -> None:
     try:
-        pod.start({**pod.variables, "RUNPOD_POD_ID": "p1", "GPU_TIER": "huge"})
+        limits = {"IDLE_STOP_MINUTES": "0.05", "RUNPOD_API_URL": runpod.url}
+        pod.start({**pod.variables, **limits, "RUNPOD_POD_ID": name, "GPU_TIER": "huge"})
         pod.wait_line("boot.held")
+        pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop", 120)
+        pod.wait_line("idle.warning")
+        assert "The pod stops in" in ask(pod.ports["STATUS"], "/", Accept="text/html")[1]
+        assert json.loads(ask(pod.ports["STATUS"], "/status")[1])["idle"]["action"] == "stop"
         pod.wait_for(lambda: pod.ssh("true").returncode == 0, "SSH")
         shell = pod.ssh("bash", "-ic", "true")
         assert "This pod could not start." in shell.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -136,6 +137,8 @@ def test_a_person_is_warned_five_minutes_before(case: Case) -> None:
     watch.step()
     assert case.shown["warns"]
     assert collect.ending(case.shown, 5e9) == ["the pod is stopped in 4 min 59 s: nobody used it for 20 minutes"]
+    assert collect.countdown(case.shown, 5e9) == "stops in 4 min 59 s unless it is used"
+    assert collect.countdown(case.shown, 5e9 + 60) == "stops in 3 min 59 s unless it is used"
 
 
 def test_a_stop_that_runpod_refuses_is_tried_again_and_reported(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,9 +226,8 @@ def parts() -> Iterator[tuple[str, type[_Parts]]]:
 def test_jobs_speech_sessions_fetches_and_uploads_are_uses(parts: tuple[str, type[_Parts]], tmp_path: Path) -> None:
     url, server = parts
     (tmp_path / "dev").mkdir()
-    activity = Activity(
-        Places(url, {"xtts": url}, url, "t", tmp_path, tmp_path / "proc", tmp_path / "dev"), wall=lambda: 1000.0
-    )
+    places = Places(url, {"xtts": url}, url, "t", tmp_path, tmp_path / "proc", tmp_path / "dev")
+    activity = Activity(places, 600, wall=lambda: 1000.0)
     quiet = {"/prompt": {"exec_info": {"queue_remaining": 0}}, "/history": {}, "/metrics": "voice_in_flight 0.0\n"}
     server.answers |= {**quiet, "/api/status": {"connections": 0, "last_activity": "a"}}
     assert activity.look().uses == ()
@@ -238,8 +240,10 @@ def test_jobs_speech_sessions_fetches_and_uploads_are_uses(parts: tuple[str, typ
     server.answers |= {"/prompt": {"exec_info": {"queue_remaining": 1}}, "/metrics": "voice_waiting 1.0\n"}
     server.answers["/api/status"] = {"connections": 1, "last_activity": "b"}
     (tmp_path / "models.json").write_text(json.dumps({"state": "fetching", "updated": 990}))
-    (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2}))
+    (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2, "pid": 8}))
     (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/8").mkdir()
+    (tmp_path / "proc/8/cmdline").write_bytes(b"python\0-m\0hearmeman\0sync\0")
     (tmp_path / "proc/7/cmdline").write_bytes(b"sshd: root@notty\0\0")
     names = (names - {"a terminal"}) | {"an SSH session", "a fetch of models", "an upload"}
     assert set(activity.look().uses) == names
@@ -247,13 +251,52 @@ def test_jobs_speech_sessions_fetches_and_uploads_are_uses(parts: tuple[str, typ
 
 
 def test_what_only_knocks_died_or_fails_is_no_use(tmp_path: Path) -> None:
-    activity = Activity(Places("http://127.0.0.1:9", {}, "", "", tmp_path, tmp_path / "proc", tmp_path), lambda: 1000.0)
+    places = Places("http://127.0.0.1:9", {}, "", "", tmp_path, tmp_path / "proc", tmp_path)
+    activity = Activity(places, 600, wall=lambda: 1000.0)
     (tmp_path / "proc/7").mkdir(parents=True)
     (tmp_path / "proc/7/cmdline").write_bytes(b"sshd: root [priv]\0")
     (tmp_path / "models.json").write_text(json.dumps({"state": "fetching", "updated": 100}))
-    (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2, "failing_files": 2, "uploading": 1}))
+    (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2, "failing_files": 2, "uploading": 1, "pid": 7}))
+    assert activity.look().uses == ()
+    # What a sync of an earlier start left on the volume, whose pid is another's now.
+    (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2, "pid": 7}))
     assert activity.look().uses == ()
     assert to_send({"backlog_files": 5, "problem": "the bucket refuses"}) == 0
+
+
+def test_a_part_that_takes_questions_and_answers_none_is_busy_for_a_while_and_then_stuck(tmp_path: Path) -> None:
+    now = [0.0]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        places = Places(url, {"xtts": url}, "", "", tmp_path, tmp_path / "proc", tmp_path / "dev")
+        activity = Activity(places, 600, clock=lambda: now[0], timeout=0.1)
+        names = ("ComfyUI, which is too busy to answer", "xtts, which is too busy to answer")
+        assert activity.look().uses == names
+        now[0] = 600.0
+        assert activity.look().uses == names
+        now[0] = 601.0
+        assert activity.look().uses == ()
+    # It was started again: the new one has time to begin.
+    assert activity.look().uses == ()
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
+        assert activity.look().uses == names
+
+
+def test_a_comfyui_that_never_answers_does_not_keep_the_pod(case: Case, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        places = Places(url, {}, "", "", tmp_path, tmp_path / "proc", tmp_path / "dev")
+        look = Activity(places, 600, clock=lambda: case.time.now, timeout=0.01).look
+        (tmp_path / "sync.json").write_text(json.dumps({"backlog_files": 2, "pid": 8}))
+        (tmp_path / "proc/8").mkdir(parents=True)
+        (tmp_path / "proc/8/cmdline").write_bytes(b"python\0-m\0hearmeman\0sync\0")
+        case.time.planned = [(900, lambda: case.write("sync.json", backlog_files=0, pid=8))]
+        watch = case.watch(idle=600)
+        watch._world = dataclasses.replace(watch._world, look=look)
+        watch.run()
+    assert case.status == "EXITED"
+    # An upload that went on until 900 s, and then ten minutes of nothing.
+    assert 1485 <= case.asked[0] < 1530
 
 
 def test_measures_with_labels_are_left_out() -> None:

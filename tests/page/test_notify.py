@@ -78,7 +78,7 @@ def test_a_stop_is_said_once_before_it_comes_and_again_when_it_comes_again(tmp_p
     assert (near["idle"]["warns"], far["idle"]["warns"]) == (True, False)
     assert events(news, far, 300) == []
     (message,) = news.look(near, 880)
-    assert message.text == "p1 stops in 2 min: nobody used it for 10 minutes; use it to keep it."
+    assert message.text == "p1 stops in 2 min unless it is used: nobody used it for 10 minutes."
     assert [events(news, found, now) for found, now in ((near, 884), (far, 890), (near, 990))] == [
         [],
         [],

@@ -107,6 +107,19 @@ def test_warnings_come_first_each_with_what_to_do(pod: tuple[str, Door, Path]) -
     assert told["everybody who knows the address can use ComfyUI (8188)"] == "set ACCESS_TOKEN to ask for a token"
 
 
+def test_an_end_that_comes_is_counted_down_on_the_page(running: ComfyUI, tmp_path: Path) -> None:
+    run_dir = run_folder(tmp_path, running.url)
+    shown = {"action": "stop", "uses": [], "ends_at": time.time() + 290, "why": "nobody used it for 20 minutes"}
+    (run_dir / "idle").mkdir()
+    (run_dir / "idle/idle.json").write_text(json.dumps({**shown, "unless_used": True, "warns": True, "problem": ""}))
+    with served(run_dir) as (url, _):
+        page = Tags(get(url, HTML)[1])
+        found = json.loads(get(f"{url}/status")[1])
+    assert re.search(r"stops in 4 min \d+ s unless it is used", page.text), page.text
+    assert re.search(r"the pod is stopped in 4 min \d+ s: nobody used it", page.text, re.IGNORECASE)
+    assert found["idle"]["warns"] and any("is stopped in" in one["what"] for one in found["problems"])
+
+
 def test_names_lines_and_reasons_are_text_whatever_they_hold(running: ComfyUI, tmp_path: Path) -> None:
     run_dir = run_folder(tmp_path, running.url, warnings=[EVIL], pod=EVIL, failed={EVIL: EVIL})
     state = tmp_path / "state"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,8 @@ class Operator:
     capsys: pytest.CaptureFixture[str]
     token: str = ""
     has_key: bool = True
+    more: dict[str, str] = field(default_factory=dict)
+    """Further variables of the machine."""
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         """Run the command: (exit code, standard output, standard error)."""
@@ -44,6 +46,7 @@ class Operator:
             "RUNPOD_JOBS_URL": self.runpod.url,
             "HEARMEMAN_PROXY": self.runpod.proxy,
             "ACCESS_TOKEN": self.token,
+            **self.more,
         } | ({"RUNPOD_API_KEY": KEY} if self.has_key else {})
         try:
             code = command.main(words, environ)

@@ -174,14 +174,14 @@ def test_a_pod_that_shows_up_after_its_successor_is_ended(operator: Operator, ru
     assert "pod0 is terminated" in err
 
 
-@pytest.mark.parametrize("when", ["interrupted", "interrupted-later"])
+@pytest.mark.parametrize("when", [["interrupted"], ["interrupted-later"], ["500-before", "then-interrupted"]])
 @pytest.mark.parametrize("verb", [NAMED, ("run", "smoke-image", "--out", "pictures")])
 def test_ctrl_c_during_a_create_ends_a_pod_that_is_listed_late(
-    operator: Operator, runpod: RunPod, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], when: str
+    operator: Operator, runpod: RunPod, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], when: list[str]
 ) -> None:
     shutil.copytree(ROOT / "workflows", operator.root / "workflows")
     monkeypatch.chdir(operator.root)
-    runpod.creates = deque([when])
+    runpod.creates = deque(when)
     code, _, err = operator(*verb)
     assert code == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err

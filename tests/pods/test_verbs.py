@@ -129,13 +129,6 @@ def test_logs_end_by_themselves_unless_followed(operator: Operator, runpod: RunP
     assert [line.split()[-1] for line in out.splitlines()] == ["image", "started"]
 
 
-def test_cost_names_stopped_volumes_that_still_bill(operator: Operator, runpod: RunPod) -> None:
-    runpod.made(dict(BODY), "EXITED")
-    code, out, _ = operator("cost", "--days", "3")
-    assert code == 0
-    assert "pods $1.25" in out and "its volume still costs about $6.00 a month" in out
-
-
 def test_a_template_is_made_once_and_then_updated(operator: Operator, runpod: RunPod) -> None:
     words = ("template", "--name", "mine", "--set", "WAN_480P=true", "--secret", "HF_TOKEN")
     assert "created" in operator(*words)[1]

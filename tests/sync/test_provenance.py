@@ -107,6 +107,32 @@ def test_a_model_that_changed_since_it_was_verified_has_no_hash(tmp_path: Path) 
     assert {"file": "checkpoints/sub/tiny.safetensors", "sha256": None} in record_of(tmp_path, GRAPH)["models"]
 
 
+@pytest.mark.parametrize("name", ["link.png", "linked/secret", "../secret", "/secret", "pipe.png", "a\0b", "x" * 9000])
+def test_an_input_that_is_no_plain_file_of_the_input_folder_is_not_read(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, secret = tmp_path / "volume/ComfyUI/input", tmp_path / "volume/ComfyUI/secret"
+    inputs.mkdir(parents=True)
+    secret.write_bytes(b"secret")
+    (inputs / "link.png").symlink_to(secret)
+    (inputs / "linked").symlink_to(secret.parent)
+    os.mkfifo(inputs / "pipe.png")
+    (inputs / "cat.png").write_bytes(b"cat")
+    used = {str(n): {"class_type": "LoadImage", "inputs": {"image": one}} for n, one in enumerate(("cat.png", name))}
+    recorder = provenance.Recorder(lambda prompt_id: used, dict[str, Record], tmp_path, inputs, {})
+    found = recorder.of("an-id")
+    digest = hashlib.sha256(b"cat").hexdigest()
+    assert found is not None and json.loads(found.body)["inputs"] == [{"file": "cat.png", "sha256": digest}]
+    # What reads the record does not follow it either, though the hash be the right one.
+    graph = json.loads((ROOT / "workflows/smoke-image.json").read_text())
+    record = {"version": 1, "graph": graph, "image": {}, "models": []}
+    record["inputs"] = [{"file": name, "sha256": hashlib.sha256(b"secret").hexdigest()}]
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    given = {"VOLUME_DIR": str(tmp_path / "volume"), "MODEL_CATALOGUE": str(ROOT / "tests/smoke/catalogue.toml")}
+    assert main(["workflows", "rerun", str(tmp_path / "record.json"), "--dry-run"], given) == 1
+    assert f"the input {name} is missing" in capsys.readouterr().err
+
+
 def test_no_graph_makes_no_record(tmp_path: Path) -> None:
     recorder = provenance.Recorder(lambda prompt_id: None, dict[str, Record], tmp_path, tmp_path, {})
     assert recorder.of("an-id") is None and recorder.of("") is None

@@ -62,13 +62,23 @@ def test_they_sound_as_they_are_called() -> None:
     assert found["male"] < 140 < min(found["female"], found["calm_female"]), found
 
 
+def bands(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of the energy in 40 bands, every 256 samples: what is heard, whatever the phases are."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::256] * np.hanning(1024)
+    edges = np.unique(np.geomspace(2, 512, 41).astype(int))
+    return np.log10(np.add.reduceat(np.abs(np.fft.rfft(frames)) ** 2, edges[:-1], axis=1) + 1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_shipped_is_what_the_script_makes(make: ModuleType, name: str, tmp_path: Path) -> None:
     made = tmp_path / f"{name}.wav"
     make.write(made, make.spoken(name))
     there, here = load(VOICES / f"{name}.wav"), load(made)
-    assert len(there) == len(here)
-    assert np.corrcoef(there, here)[0, 1] > 0.99
+    # The waves drift apart from one kind of processor to another (correlation 0.34 to 1), the bands do not (0.997 and
+    # more). Another word gives 0.972, a speed 3 % off 0.949, another sentence 0.53.
+    assert abs(len(there) - len(here)) <= 1200
+    length = min(len(there), len(here))
+    assert np.corrcoef(bands(there[:length]).ravel(), bands(here[:length]).ravel())[0, 1] > 0.985
 
 
 @pytest.mark.parametrize("rate", [16000, 22050, 24000, 48000])

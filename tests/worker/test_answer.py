@@ -71,6 +71,36 @@ def test_an_address_is_given_for_what_lies_in_the_bucket(tmp_path: Path) -> None
         assert wrong.secret not in str(caught.value)
 
 
+def test_what_another_tool_is_configured_with_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws/config").write_text(
+        "[default]\nendpoint_url = http://127.0.0.1:9\ns3 =\n  addressing_style = virtual\n"
+    )
+    (tmp_path / "config").write_text("[profile x\nnot a config")
+    (tmp_path / "f").write_bytes(b"content")
+    others = {
+        "AWS_PROFILE": "nobody",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "config"),
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_SESSION_TOKEN": "another's",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_RETRY_MODE": "nonsense",
+        "AWS_CA_BUNDLE": str(tmp_path / "none.pem"),
+        "AWS_DEFAULT_REGION": "mars-1",
+    }
+    with R2() as r2:
+        environ = r2.environ()
+        own = Bucket(r2.url, r2.bucket, environ["R2_ACCESS_KEY_ID"], environ["R2_SECRET_ACCESS_KEY"])
+        monkeypatch.setenv("HOME", str(home))
+        assert bucket.upload(own, "a", tmp_path / "f").startswith(r2.url)
+        for name, value in others.items():
+            monkeypatch.setenv(name, value)
+        assert bucket.upload(own, "b", tmp_path / "f").startswith(r2.url)
+        assert {key: one.content for key, one in r2.objects.items()} == {"a": b"content", "b": b"content"}
+
+
 def test_a_jobs_bucket_may_not_lie_in_the_workers_network() -> None:
     with pytest.raises(inputs.InputError, match="private network"):
         inputs.check("http://169.254.169.254/latest")
@@ -99,9 +129,24 @@ def test_a_bucket_of_the_endpoint_is_read_as_worker_comfyui_does() -> None:
         assert found == Bucket("https://s3.eu-west-1.amazonaws.com", "mine", "a", "b")
 
 
-def test_a_jobs_bucket_in_a_private_network_is_refused_before_anything_runs() -> None:
-    own = {"endpointUrl": "http://127.0.0.1:9", "bucketName": "b", "accessId": "i", "accessSecret": "s"}
+@pytest.mark.parametrize("private", ["false", "true"])
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("http://127.0.0.1:9", "private network"),
+        ("http://localhost:9", "private network"),
+        ("https://account.r2.invalid", "the host account.r2.invalid cannot be found"),
+        (f"https://{'a' * 64}.com", "cannot be found"),
+    ],
+)
+def test_a_jobs_bucket_that_cannot_be_used_is_refused_before_anything_runs(
+    endpoint: str, says: str, private: str
+) -> None:
+    own = {"endpointUrl": endpoint, "bucketName": "b", "accessId": "i", "accessSecret": "s"}
     job = {"id": "a", "input": {"workflow": {"1": {"class_type": "A", "inputs": {}}}, "s3Config": own}}
-    # No ComfyUI answers there: it is not asked.
-    found = asyncio.run(handler.handle(job, config.read({"COMFYUI_URL": "http://127.0.0.1:9"}), lambda job, what: None))
-    assert "private network" in found["error"]
+    # No ComfyUI answers there: it is asked only where the bucket may lie in a private network.
+    environ = {"COMFYUI_URL": "http://127.0.0.1:9", "WORKER_PRIVATE_URLS": private}
+    allowed = private == "true" and "private" in says
+    found = asyncio.run(handler.handle(job, config.read(environ), lambda job, what: None))
+    assert (says in found["error"]) != allowed
+    assert ("ComfyUI" in found["error"]) == allowed

@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hearmeman.errors import HearmemanError
 from hearmeman.log import log
 from hearmeman.state_file import write_json
-from hearmeman.users import DOOR, ROOT, SETPRIV, User, why_not_separate, wrapped
+from hearmeman.users import DOOR, IDLE, ROOT, SETPRIV, User, why_not_separate, wrapped
 
 REMIND_SECONDS = 600.0
 AGAIN_SECONDS = 5.0
@@ -37,6 +37,21 @@ class Held:
     """sshd's port."""
     authorized_keys: tuple[str, ...]
     """SSH public keys that may log in; sshd is started if there is one."""
+    ends: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of the process that ends the pod when nobody is logged in; empty where nobody asked for that, or it cannot."""
+
+
+_ENDS = (
+    "IDLE_STOP_MINUTES",
+    "MAX_MINUTES",
+    "IDLE_ACTION",
+    "RUNPOD_API_KEY",
+    "RUNPOD_API_URL",
+    "RUNPOD_POD_ID",
+    "RUNPOD_VOLUME_ID",
+)
+UNREADABLE_MINUTES = "30"
+"""Takes the place of an IDLE_STOP_MINUTES that cannot be read."""
 
 
 def is_wanted(environ: Mapping[str, str]) -> bool:
@@ -52,7 +67,20 @@ def plan(environ: Mapping[str, str]) -> Held:
     names = ("public_key", "ssh_public_key")
     keys = Settings.model_validate({name: _setting(environ, name) for name in names}).authorized_keys
     ports = {(host, port) for host, port in (*_of(environ, "status"), *_of(environ, "comfyui"))}
-    return Held(tuple(sorted(ports)), int(_setting(environ, "ssh_port")), keys)
+    return Held(tuple(sorted(ports)), int(_setting(environ, "ssh_port")), keys, _ends(environ))
+
+
+def _ends(environ: Mapping[str, str]) -> dict[str, str]:
+    from hearmeman.settings import canonical, parse
+
+    given = {name: text for name, text in canonical(environ).items() if name in _ENDS}
+    wrong = {problem.name for problem in parse(given)[1]}
+    found = {name: text for name, text in given.items() if name not in wrong}
+    if wrong & {"IDLE_STOP_MINUTES", "MAX_MINUTES"}:
+        # A limit was wanted, and which one is not known.
+        found.setdefault("IDLE_STOP_MINUTES", UNREADABLE_MINUTES)
+    settings, _ = parse(found)
+    return found if settings and settings.ends_by_itself else {}
 
 
 def _of(environ: Mapping[str, str], name: str) -> list[tuple[str, int]]:
@@ -87,7 +115,8 @@ def hold(error: HearmemanError, environ: Mapping[str, str], run_dir: Path, pytho
         for name, (argv, user) in commands.items():
             child = children.get(name)
             if (child is None or child.poll() is not None) and now - started[name] > AGAIN_SECONDS:
-                children[name], started[name] = _start(wrapped(argv, user), given), now
+                own = held.ends if name == "idle" else {}
+                children[name], started[name] = _start(wrapped(argv, user), {**given, **own}), now
         if now - began >= next_words:
             where = " ".join(f"{host}:{port}" for host, port in held.listens)
             means = "the pod waits and costs money: set the variables right and restart it, or stop it"
@@ -96,6 +125,7 @@ def hold(error: HearmemanError, environ: Mapping[str, str], run_dir: Path, pytho
                 minutes=round((now - began) / 60),
                 shown_on=where,
                 ssh=bool(held.authorized_keys),
+                ends_itself=bool(held.ends),
                 means=means,
             )
             next_words += REMIND_SECONDS
@@ -132,6 +162,13 @@ def _prepare(held: Held, reason: str, run_dir: Path, python: str) -> dict[str, t
     us = (python, "-m", "hearmeman")
     commands: dict[str, tuple[tuple[str, ...], User]] = {}
     commands["page"] = ((*us, "door", "--held", "--run-dir", str(run_dir)), DOOR if separate else ROOT)
+    if held.ends:
+        folder = run_dir / "idle"
+        folder.mkdir(exist_ok=True, mode=0o755)
+        (folder / "idle.json").unlink(missing_ok=True)
+        if separate:
+            os.chown(folder, IDLE.uid, IDLE.gid)
+        commands["idle"] = ((*us, "idle", "--run-dir", str(run_dir)), IDLE if separate else ROOT)
     if held.authorized_keys and os.geteuid() == 0:
         (run_dir / "ssh").mkdir(exist_ok=True)
         keys = run_dir / "ssh" / "authorized_keys"

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.state_file import read_json
 
     if args.held:
-        _until_stopped(held.serve(read_json(args.run_dir / "held.json")))
+        _until_stopped(held.serve(args.run_dir))
     boot = read_json(args.run_dir / "boot.json")
     if not boot:
         raise DoorError(f"{args.run_dir}/boot.json is missing: `hearmeman boot` starts this")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import time
+from pathlib import Path
 
 from aiohttp import web
 
 from hearmeman.door import pages
 from hearmeman.log import log
+from hearmeman.state_file import read_json
+from hearmeman.status.collect import countdown
 
 
-def app(reason: str) -> web.Application:
-    """Make the application: /healthz says that the pod lives, everything else why it is no use."""
+def app(run_dir: Path) -> web.Application:
+    """Make the application: /healthz says that the pod lives, everything else why it is no use, and when it ends."""
+    reason = str(read_json(run_dir / "held.json").get("reason", ""))
 
     async def alive(request: web.Request) -> web.Response:
         return web.json_response({"alive": True, "held": True})
 
     async def answer(request: web.Request) -> web.Response:
+        idle = read_json(run_dir / "idle" / "idle.json")
         if pages.for_browser(request.headers):
-            return pages.answer(request.headers, pages.held(reason), "held")
-        body = {"ready": False, "held": True, "error": reason}
+            return pages.answer(request.headers, pages.held(reason, countdown(idle, time.time())), "held")
+        body = {"ready": False, "held": True, "error": reason, "idle": idle or None}
         return web.json_response(body, status=503, headers={"Cache-Control": "no-store"})
 
     made = web.Application(client_max_size=8192)
@@ -30,11 +34,11 @@ def app(reason: str) -> web.Application:
     return made
 
 
-async def serve(held: Mapping[str, Any]) -> None:
-    """Serve on the ports that are free until cancelled."""
-    runner = web.AppRunner(app(str(held.get("reason", ""))), access_log=None)
+async def serve(run_dir: Path) -> None:
+    """Serve on the ports of held.json that are free, until cancelled."""
+    runner = web.AppRunner(app(run_dir), access_log=None)
     await runner.setup()
-    for host, port in held.get("listens", []):
+    for host, port in read_json(run_dir / "held.json").get("listens", []):
         try:
             await web.TCPSite(runner, host, int(port)).start()
         except OSError as error:

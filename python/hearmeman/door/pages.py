@@ -55,14 +55,15 @@ def answer(headers: Mapping[str, str], page: str, state: str) -> web.Response:
     return web.Response(status=status, text=page, content_type="text/html", headers=more)
 
 
-def held(reason: str) -> str:
-    """Render why a pod could not start."""
+def held(reason: str, ends: str = "") -> str:
+    """Render why a pod could not start, and when it ends itself."""
     title = "This pod could not start"
     advice = (
         "Set the variables right and restart the pod, or stop it: it costs money while it waits. "
         "Its log, and SSH if PUBLIC_KEY is set, say the same."
     )
-    return _page(title, tag("h1", title), tag("pre", reason), tag("p", advice))
+    countdown = tag("p", f"The pod {ends}; a session over SSH is use.") if ends else None
+    return _page(title, tag("h1", title), tag("pre", reason), tag("p", advice), countdown)
 
 
 def login(action: str, next_path: str, why: str = "") -> str:

@@ -43,12 +43,25 @@ class Places:
 
 
 class Activity:
-    """Looks again and again."""
+    """Looks again and again.
 
-    def __init__(self, places: Places, wall: Callable[[], float] = time.time) -> None:
-        self._places, self._wall = places, wall
+    A part that takes questions and answers none is at work for `patience` seconds, and stuck after that: while ComfyUI loads
+    a model it may answer nobody.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        patience: float,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        timeout: float = 10.0,
+    ) -> None:
+        self._places, self._patience, self._wall, self._clock = places, patience, wall, clock
+        self._silent: dict[str, float] = {}
+        """Since when a part has not answered."""
         # Not through a proxy: all of this is loopback.
-        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(10.0), retries=False)
+        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(timeout), retries=False)
 
     def look(self) -> Look:
         """See what is in use now."""
@@ -63,7 +76,7 @@ class Activity:
         models, sync = (read_json(self._places.state / f"{name}.json") for name in ("models", "sync"))
         if models.get("state") == "fetching" and self._wall() - float(models.get("updated", 0)) < _FRESH_SECONDS:
             uses.append("a fetch of models")
-        if to_send(sync):
+        if to_send(sync) and self._runs(sync.get("pid"), "sync"):
             uses.append("an upload")
         marks["an upload"] = (sync.get("uploaded_files"), sync.get("uploaded_bytes"))
         return Look(tuple(uses), marks)
@@ -72,11 +85,10 @@ class Activity:
         name = "a job of ComfyUI"
         url = self._places.comfyui
         try:
-            remaining = int(json.loads(self._get(f"{url}/prompt"))["exec_info"]["queue_remaining"])
-            last = tuple(json.loads(self._get(f"{url}/history?max_items=1")))
+            remaining = int(json.loads(self._get("ComfyUI", f"{url}/prompt"))["exec_info"]["queue_remaining"])
+            last = tuple(json.loads(self._get("ComfyUI", f"{url}/history?max_items=1")))
         except urllib3.exceptions.ReadTimeoutError:
-            # While it loads a model it may answer nobody.
-            yield "ComfyUI, which is too busy to answer", True, None
+            yield "ComfyUI, which is too busy to answer", self._is_busy("ComfyUI"), None
         except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
             return
         else:
@@ -86,9 +98,9 @@ class Activity:
         for api, url in self._places.voices.items():
             name = f"a request to {api}"
             try:
-                values = measures(self._get(f"{url}/metrics").decode())
+                values = measures(self._get(api, f"{url}/metrics").decode())
             except urllib3.exceptions.ReadTimeoutError:
-                yield f"{api}, which is too busy to answer", True, None
+                yield f"{api}, which is too busy to answer", self._is_busy(api), None
             except (urllib3.exceptions.HTTPError, ValueError):
                 continue
             else:
@@ -101,16 +113,35 @@ class Activity:
         try:
             # Without no_track_activity the question itself would be a use.
             url = f"{self._places.jupyter}/api/status?no_track_activity=1"
-            found = json.loads(self._get(url, {"Authorization": f"token {self._places.jupyter_token}"}))
+            found = json.loads(self._get("JupyterLab", url, {"Authorization": f"token {self._places.jupyter_token}"}))
             yield "a JupyterLab session", int(found["connections"]) > 0, str(found["last_activity"])
         except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
             return
 
-    def _get(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
-        answer = self._http.request("GET", url, headers=headers)
+    def _get(self, part: str, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+        try:
+            answer = self._http.request("GET", url, headers=headers)
+        except urllib3.exceptions.ReadTimeoutError:
+            self._silent.setdefault(part, self._clock())
+            raise
+        except urllib3.exceptions.HTTPError:
+            # It is not there: the next one has its own time to begin.
+            self._silent.pop(part, None)
+            raise
+        self._silent.pop(part, None)
         if answer.status != 200:
             raise ValueError(f"{url} answered {answer.status}")
         return answer.data
+
+    def _is_busy(self, part: str) -> bool:
+        return self._clock() - self._silent[part] <= self._patience
+
+    def _runs(self, pid: object, word: str) -> bool:
+        """Tell whether the process that wrote a report still runs: the report of one that is gone stays on the volume."""
+        try:
+            return word.encode() in (self._places.proc / str(pid) / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def _has_session(self) -> bool:
         for path in self._places.proc.glob("[0-9]*/cmdline"):

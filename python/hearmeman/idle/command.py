@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     )
     base, pod, secret = settings.runpod_api_url, settings.runpod_pod_id, key.get_secret_value()
     world = World(
-        look=Activity(places(settings)).look,
+        look=Activity(places(settings), orders.limits.idle, clock=boot_time).look,
         act=lambda action: rest.act(base, pod, secret, action),
         clock=boot_time,
         wall=time.time,

@@ -13,6 +13,7 @@ import aiohttp
 
 from hearmeman.log import log
 from hearmeman.redact import redact
+from hearmeman.status.collect import countdown
 from hearmeman.terminal import count, duration, plain
 
 BATCH_JOBS = 2
@@ -100,12 +101,7 @@ class News:
         before, self.warned = self.warned, bool(idle.get("warns"))
         if before or not self.warned:
             return []
-        word = "is terminated" if idle.get("action") == "terminate" else "stops"
-        seconds = max(0.0, float(idle.get("ends_at", now)) - now)
-        left = duration(round(seconds / 60) * 60 or seconds)
-        keep = "; use it to keep it" if idle.get("unless_used") else ""
-        text = f"{pod} {word} in {left}: {idle.get('why')}{keep}."
-        return [Message("idle_stop", f"{pod} {word} soon", text, True)]
+        return [Message("idle_stop", f"{pod} ends soon", f"{pod} {countdown(idle, now)}: {idle.get('why')}.", True)]
 
 
 def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict[str, str], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, part, restart, sentence
 from hearmeman.page.html import Html, tag
+from hearmeman.status.collect import countdown
 from hearmeman.terminal import binary_size, duration, size
 
 _PHASES = {
@@ -33,7 +34,8 @@ def top(found: Found) -> Html:
     said.append(", ".join(gpu["name"] for gpu in gpus) or "no GPU")
     if boot.get("dollars_per_hour"):
         said.append(f"${boot['dollars_per_hour']:.2f} an hour")
-    said += _ending(found.get("idle") or {}, now)
+    if ends := countdown(found.get("idle") or {}, now):
+        said.append(ends)
     # What fails stands with what to do about it, right below.
     detail = (state["detail"] or _coming(found["models"] or {})) if state["word"] != "failing" else ""
     words = [tag("p", sentence(first(detail)), class_="detail")] if detail else []
@@ -59,17 +61,6 @@ def _coming(models: Mapping[str, Any]) -> str:
     left = models.get("seconds_left")
     said = f"Models are on their way: {part(models.get('bytes_done', 0), models.get('bytes_total', 0))}"
     return f"{said}, {calm(left)} left" if left is not None else said
-
-
-def _ending(idle: Mapping[str, Any], now: float) -> list[str]:
-    if not isinstance(idle.get("ends_at"), int | float):
-        return []
-    word = "is terminated" if idle.get("action") == "terminate" else "stops"
-    left = f"{word} in {calm(max(0.0, idle['ends_at'] - now))}"
-    if not idle.get("unless_used"):
-        return [f"{left}, used or not"]
-    uses = ", ".join(map(str, idle.get("uses") or ()))
-    return [f"in use: {uses}"] if uses else [f"{left} unless it is used"]
 
 
 def problems(found: Found) -> Html:

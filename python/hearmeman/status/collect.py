@@ -97,6 +97,17 @@ def filling(boot: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def countdown(idle: Mapping[str, Any], now: float) -> str:
+    """Say when the pod ends itself by what `hearmeman idle` noted; nothing where it does not."""
+    if "ends_at" not in idle:
+        return ""
+    word = {"stop": "stops", "terminate": "is terminated"}.get(str(idle.get("action")), "ends")
+    seconds = max(0.0, float(idle["ends_at"]) - now)
+    # Whole minutes, while there are some: what counts down by the second lets the page have no rest.
+    left = duration(seconds if seconds < 120 else seconds // 60 * 60)
+    return f"{word} in {left}" + (" unless it is used" if idle.get("unless_used") else ", used or not")
+
+
 def ending(idle: Mapping[str, Any], now: float) -> list[str]:
     """Warn that the pod ends itself soon, or cannot."""
     if idle.get("problem"):

@@ -12,6 +12,7 @@ from typing import Any
 
 from hearmeman import terminal
 from hearmeman.image import RUN_DIR
+from hearmeman.status.collect import countdown
 
 WATCH_SECONDS = 1.0
 _COLORS = {"ready yes": "green", "ready no": "yellow", "warning": "yellow", "problem": "red", "node": "red"}
@@ -101,9 +102,7 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
         yield "upload", _upload(found["sync"], now)
     if idle := found.get("idle"):
         uses = ", ".join(idle.get("uses", [])) or "nothing"
-        left = terminal.duration(max(0.0, float(idle.get("ends_at", now)) - now))
-        unless = " unless it is used" if idle.get("unless_used") else ", used or not"
-        yield "idle", f"in use: {uses}; {idle.get('action')} in {left}{unless}"
+        yield "idle", f"in use: {uses}; the pod {countdown(idle, now)}"
     for finding in (found["machine"] or {}).get("findings", []):
         words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
         yield "machine", f"{finding['name']} {words}: {finding['what']}"

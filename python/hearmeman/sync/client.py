@@ -44,8 +44,8 @@ class Requests:
         return counts
 
 
-def make_client(settings: Settings, connections: int, requests: Requests) -> S3Client:
-    """Make a client for the endpoint that the settings name; nothing is sent yet.
+def make_client(settings: Settings, connections: int, requests: Requests, attempts: int = 1) -> S3Client:
+    """Make a client for the endpoint that the settings name, which tries a request `attempts` times; nothing is sent yet.
 
     Raises:
         SettingsError: the endpoint or a key is not set.
@@ -63,7 +63,7 @@ def make_client(settings: Settings, connections: int, requests: Requests) -> S3C
         endpoint_url=settings.r2_endpoint,
         aws_access_key_id=settings.r2_access_key_id.get_secret_value(),
         aws_secret_access_key=settings.r2_secret_access_key.get_secret_value(),
-        config=client_config(connections),
+        config=client_config(connections, attempts),
     )
     # R2 never answers 100, so each upload of a file would wait a second for it.
     client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -97,8 +97,8 @@ def _md5_suffices(request: Any, **unused: object) -> None:
         request.context = {**request.context, "client_config": config.merge(_UNSIGNED)}
 
 
-def client_config(connections: int) -> Config:
-    """Set botocore up for R2: no checksum headers or trailers, path style, region auto; retries are our own."""
+def client_config(connections: int, attempts: int = 1) -> Config:
+    """Set botocore up for R2: no checksum headers or trailers, path style, region auto; the sync's retries are its own."""
     return Config(
         region_name="auto",
         signature_version="s3v4",
@@ -107,7 +107,7 @@ def client_config(connections: int) -> Config:
         connect_timeout=STALL_SECONDS,
         read_timeout=ANSWER_SECONDS,
         max_pool_connections=connections,
-        retries={"mode": "standard", "total_max_attempts": 1},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         s3={"addressing_style": "path"},
         tcp_keepalive=True,
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from hearmeman.folder import Folder
 from hearmeman.models.plan import Record
 from hearmeman.redact import redacted
 
@@ -113,18 +116,25 @@ class Recorder:
     def _inputs_of(self, graph: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = []
         for text in sorted(set(texts_of(graph))):
-            path = self._inputs / text
             try:
-                if "\n" in text or len(text) > 255 or ".." in Path(text).parts or not path.is_file():
-                    continue
-                with path.open("rb") as file:
-                    small = path.stat().st_size <= _LARGEST_INPUT
-                    found.append(
-                        {"file": text, "sha256": hashlib.file_digest(file, "sha256").hexdigest() if small else None}
-                    )
-            except (OSError, ValueError):
+                with open_input(self._inputs, text) as file:
+                    small = os.fstat(file.fileno()).st_size <= _LARGEST_INPUT
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest() if small else None
+            except (OSError, ValueError):  # Most texts name no file.
                 continue
+            found.append({"file": text, "sha256": sha256})
         return found
+
+
+def open_input(inputs: Path, name: str) -> BufferedReader:
+    """Open a file of ComfyUI's input folder. ComfyUI's nodes write there, so no link is followed.
+
+    Raises:
+        OSError: there is no plain file of that name.
+        ValueError: no file can have it.
+    """
+    with Folder(inputs) as folder:
+        return os.fdopen(folder.open(name), "rb")
 
 
 def image_facts(raw: Mapping[str, Any], digest: str) -> dict[str, Any]:

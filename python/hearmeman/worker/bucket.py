@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from hearmeman.errors import HearmemanError
+from hearmeman.sync.client import client_config, session
 from hearmeman.worker.request import Bucket
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 _WEEK = 7 * 86400
 """Seconds; the longest that a signed address may last."""
+_CONNECTIONS = 10
+"""As many parts as boto3 sends at once."""
 
 
 class UploadError(HearmemanError):
@@ -41,31 +47,24 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "") -> str:
         if public:
             return f"{public.rstrip('/')}/{quote(key)}"
         return str(client.generate_presigned_url("get_object", {"Bucket": bucket.name, "Key": key}, ExpiresIn=_WEEK))
-    except (BotoCoreError, ClientError, boto3.exceptions.Boto3Error, ValueError) as error:
+    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
         raise UploadError(
             f"{key} could not be uploaded to the bucket {bucket.name} at {bucket.endpoint}: {error}. Check the "
             "endpoint, the bucket's name and the key's right to write"
         ) from None
 
 
-def _client(bucket: Bucket) -> Any:
-    # R2 refuses the checksums that boto3 adds by itself.
-    config = Config(
-        region_name=region(bucket.endpoint),
-        signature_version="s3v4",
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": 4},
-        connect_timeout=10,
-        s3={"addressing_style": "path"},
-    )
-    return boto3.client(
+def _client(bucket: Bucket) -> S3Client:
+    # The answer waits for it, so a few tries have to do; the sync, which has time, tries by itself.
+    few: Any = Config(region_name=region(bucket.endpoint), retries={"mode": "standard", "total_max_attempts": 4})
+    client: S3Client = session().client(
         "s3",
         endpoint_url=bucket.endpoint,
         aws_access_key_id=bucket.key_id,
         aws_secret_access_key=bucket.secret,
-        config=config,
+        config=client_config(_CONNECTIONS).merge(few),
     )
+    return client
 
 
 def region(endpoint: str) -> str:

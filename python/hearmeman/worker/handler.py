@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,9 +182,6 @@ async def _answer(
 
 
 async def _check_bucket(bucket: Bucket, config: Config) -> None:
-    """Refuse a bucket that a job names in a private network; the endpoint's own may be in one."""
+    """Refuse a job's bucket whose host is unknown, or in a private network; the endpoint's own may be in one."""
     inputs.check(bucket.endpoint, config.private_urls)
-    if not config.private_urls:
-        resolver = inputs.Resolver()
-        with suppress(OSError):
-            await resolver.resolve(urlsplit(bucket.endpoint).hostname or "")
+    await inputs.find_bucket(urlsplit(bucket.endpoint).hostname or "", config.private_urls)

@@ -80,6 +80,20 @@ def check(url: str, allow_private: bool = False) -> None:
         raise InputError(f"{host} is an address of a private network, and a job may not reach into that")
 
 
+async def find_bucket(host: str, allow_private: bool = False) -> None:
+    """Refuse a bucket's host that cannot be found, or that lies in a private network.
+
+    Raises:
+        InputError: says which.
+    """
+    resolver = ThreadedResolver() if allow_private else Resolver()
+    try:
+        await resolver.resolve(host, family=socket.AF_UNSPEC)
+    except (OSError, UnicodeError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"the host {host} cannot be found ({why}): check endpointUrl in s3Config") from None
+
+
 def shown(url: str) -> str:
     """Give an address without its query, which may hold a key."""
     parts = url.partition("?")

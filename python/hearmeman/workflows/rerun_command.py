@@ -141,7 +141,7 @@ def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
     root, inputs = Path(settings.models_path), Path(settings.comfyui_dir) / "input"
     # Of a model that nobody verified only the name is known, as the graph has it; ComfyUI says if that is missing.
     hashes = {one["file"]: _hash(root, one["file"], settings) for one in made.models if one.get("sha256")}
-    wrong = differences(made, hashes, {one["file"]: _hash_of(inputs / one["file"].lstrip("/")) for one in made.inputs})
+    wrong = differences(made, hashes, {one["file"]: _hash_of_input(inputs, one["file"]) for one in made.inputs})
     if wrong:
         ids = _models_of([name for name, here in hashes.items() if here is None], settings)
         fetch = f"\nFetch: hearmeman models fetch {' '.join(ids)}" if ids else ""
@@ -164,23 +164,27 @@ def _hash(root: Path, name: str, settings: Settings) -> str | None:
     """A model's hash: as it was verified where it has not changed since, else by reading it."""
     from hearmeman.models.store import Store
 
-    path = root / name
+    path = root / name.lstrip("/")
     if ".." in path.parts or not path.is_file():
         return None
     record, seen = Store(root).read_records().get(name), path.stat()
     if record is not None and (record.size, record.mtime_ns) == (seen.st_size, seen.st_mtime_ns):
         return record.sha256
     log("workflow_hashes", model=name)
-    return _hash_of(path)
-
-
-def _hash_of(path: Path) -> str | None:
-    if ".." in path.parts:
-        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
+        return None
+
+
+def _hash_of_input(inputs: Path, name: str) -> str | None:
+    from hearmeman.sync.provenance import open_input
+
+    try:
+        with open_input(inputs, name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
         return None
 
 

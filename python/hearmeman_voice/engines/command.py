@@ -1,6 +1,6 @@
 """flite and espeak-ng, through their commands: small, quick voices without a model to load."""
 
-import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,8 +13,9 @@ from hearmeman_voice.engine import Request, Samples, Voice, never
 from hearmeman_voice.refusals import Failed
 
 _LOOK = 0.02
-_LONGEST = 120.0
-"""Seconds that one chunk may take, which takes a tenth of one."""
+_VERSION_SECONDS = 10.0
+_HEADER = 44
+"""Bytes of a WAV without samples."""
 
 
 class _Command:
@@ -26,6 +27,10 @@ class _Command:
     languages: tuple[str, ...]
     voices: tuple[Voice, ...]
     clones = False
+    longest = 120.0
+    """Seconds that one chunk may take, which takes a tenth of one."""
+    names_itself: str
+    """What stands before the number in what it says to --version: a pattern."""
 
     def __init__(self, models: Path) -> None:
         self._version = ""
@@ -33,10 +38,17 @@ class _Command:
     @property
     def version(self) -> str:
         if not self._version and shutil.which(self.program):
-            said = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=False).stdout
-            numbers = [word for word in said.replace("flite-", "").split() if word[:1].isdigit()]
-            self._version = numbers[0] if numbers else "unknown"
+            self._version = self._asked()
         return self._version or "absent"
+
+    def _asked(self) -> str:
+        command = [self.program, "--version"]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_VERSION_SECONDS).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown"
+        found = re.search(self.names_itself + r"(\d[\w.]*)", said)
+        return found[1] if found else "unknown"
 
     def limit(self, language: str) -> int:
         return 300
@@ -61,28 +73,33 @@ class _Command:
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
         with tempfile.TemporaryDirectory(prefix="voice-") as folder:
             target = Path(folder, "spoken.wav")
-            script = Path(folder, "text")
-            script.write_text(request.text)
+            script, complaints = Path(folder, "text"), Path(folder, "complaints")
+            script.write_text(request.text, encoding="utf-8")
             with (
                 script.open("rb") as text,
+                complaints.open("wb") as stderr,
                 subprocess.Popen(
-                    self.arguments(request, str(target)), stdin=text, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                    self.arguments(request, str(target)), stdin=text, stdout=subprocess.DEVNULL, stderr=stderr
                 ) as process,
             ):
-                until = time.monotonic() + _LONGEST
+                until = time.monotonic() + self.longest
                 while process.poll() is None:
-                    if stopped() or time.monotonic() > until:
+                    late = time.monotonic() > until
+                    if stopped() or late:
                         process.kill()
+                        if late:
+                            raise Failed(f"{self.program} spoke for more than {self.longest:g} s, and was ended")
                         return
                     time.sleep(_LOOK)
-                complaint = (process.stderr or io.BytesIO()).read().decode(errors="replace").strip()
             if process.returncode or not target.exists():
-                raise Failed(f"{self.program} ended with status {process.returncode}: {complaint[:200]}")
+                complaint = complaints.read_bytes()[:200].decode(errors="replace").strip()
+                raise Failed(f"{self.program} ended with status {process.returncode}: {complaint}")
+            if target.stat().st_size == _HEADER:
+                return  # It found nothing to say, and wrote an empty WAV.
             try:
                 samples, rate = audio.decode(target)
-            except audio.BadSound:
-                # It found nothing to say, and wrote an empty WAV.
-                return
+            except audio.BadSound as problem:
+                raise Failed(f"what {self.program} wrote cannot be read: {problem}") from problem
         yield audio.resample(samples, rate, self.rate)
 
 
@@ -91,6 +108,7 @@ class Flite(_Command):
 
     name = "flite"
     program = "flite"
+    names_itself = r"flite-"
     rate = 16000
     languages = ("en",)
     voices = (
@@ -112,6 +130,7 @@ class Espeak(_Command):
 
     name = "espeak"
     program = "espeak-ng"
+    names_itself = r"text-to-speech: "
     rate = 22050
     languages = (
         "ar",

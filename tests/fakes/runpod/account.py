@@ -1,0 +1,145 @@
+"""The account that the server keeps: its pods, endpoints and templates, and the faults that tests order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from hearmeman_pod import schema
+
+KEY = "rpa_KEY_that_must_not_appear_anywhere"
+
+GPUS: tuple[dict[str, Any], ...] = tuple(
+    {
+        "id": name,
+        "name": name.removeprefix("NVIDIA "),
+        "pool": None,
+        "manufacturer": "NVIDIA",
+        "memory": memory,
+        "secure": True,
+        "community": True,
+        "price": {"secure": price, "community": price / 2},
+        "maxCount": {"secure": 8, "community": 4},
+        "availability": stock,
+        "dataCenters": [{"id": "US-KS-2", "name": "Kansas", "availability": stock}],
+    }
+    for name, memory, price, stock in (
+        ("NVIDIA GeForce RTX 4090", 24, 0.69, "HIGH"),
+        ("NVIDIA GeForce RTX 5090", 32, 0.89, "MEDIUM"),
+        ("NVIDIA RTX A6000", 48, 0.79, "LOW"),
+        ("NVIDIA H100 80GB HBM3", 80, 2.99, "NONE"),
+        ("NVIDIA A100 80GB PCIe", 80, 1.39, "LOW"),
+    )
+)
+
+
+@dataclass
+class FakePod:
+    """One pod of the account."""
+
+    body: dict[str, Any]
+    polls: int = 0
+    """How often its state was asked for since it was started."""
+    status: str = "PROVISIONING"
+    cost: float = 0.69
+    cuda: str = "12.8"
+
+
+@dataclass
+class Account:
+    """The server. `creates` and `deletes` hold what happens to the next requests of that kind, in order."""
+
+    creates: deque[str] = field(default_factory=deque)
+    """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, overtaken, interrupted,
+    interrupted-later, then-interrupted, html"""
+    deletes: deque[str] = field(default_factory=deque)
+    """ok, 500-before, drop-after, 409, interrupted"""
+    ends_as: str = "RUNNING"
+    """What a pod becomes after some polls."""
+    cost: float = 0.69
+    cuda: str = "12.8"
+    ready_after: int = 2
+    """Polls of /readyz until a pod says that it is ready."""
+    queue: int = 0
+    """Jobs in ComfyUI's queue."""
+    gate: str = ""
+    """ACCESS_TOKEN that the pods ask for; empty: none."""
+    comfyui: str = ""
+    """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
+    logs: tuple[str, ...] = ("pulling image", "started")
+    cut_logs: bool = False
+    """Whether a log stream breaks after each line."""
+    key: str = KEY
+
+    def __post_init__(self) -> None:
+        self.pods: dict[str, FakePod] = {}
+        self.templates: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.lost: deque[str] = deque()
+        """What happens to the next answers about jobs: drop-after, expired."""
+        self.requests: list[tuple[str, str, Any]] = []
+        self.invalid: list[str] = []
+        """Requests and answers that broke RunPod's schema."""
+        self.hidden: dict[str, float] = {}
+        """Pods that the list does not show before this time."""
+        self.overtaken: set[str] = set()
+        """Pods that the list does not show before another one runs."""
+        self.unlisted: dict[str, int] = {}
+        """Pods that the next so many lists do not show."""
+        self.interrupt_list = False
+        """Whether Ctrl-C comes when the list is asked for next."""
+        self.lock = threading.RLock()
+        self.readiness: dict[str, int] = {}
+
+    @property
+    def live(self) -> list[str]:
+        """Pods that cost money."""
+        return [pod_id for pod_id, pod in self.pods.items() if pod.status not in ("TERMINATED", "EXITED")]
+
+    def made(self, body: dict[str, Any], status: str = "PROVISIONING") -> str:
+        """Put a pod there."""
+        with self.lock:
+            pod_id = f"pod{len(self.pods)}"
+            self.pods[pod_id] = FakePod(body, status=status, cost=self.cost, cuda=self.cuda)
+            return pod_id
+
+    def shown(self, pod_id: str) -> dict[str, Any]:
+        """A pod as the API gives it."""
+        pod = self.pods[pod_id]
+        actions = {
+            "RUNNING": ["stop", "restart", "terminate"],
+            "EXITED": ["start", "terminate"],
+            "ERROR": ["start", "terminate"],
+        }
+        running = pod.status == "RUNNING"
+        end = {"host": "127.0.0.1", "port": 2222, "username": "root", "command": "ssh root@127.0.0.1 -p 2222"}
+        answer: dict[str, Any] = {
+            "id": pod_id,
+            "name": pod.body["name"],
+            "status": pod.status,
+            "actions": actions.get(pod.status, ["stop", "terminate"]),
+            "image": pod.body["image"],
+            "args": "",
+            "disk": pod.body.get("disk", 20),
+            "mounts": pod.body.get("mounts", {}),
+            "ports": pod.body.get("ports", []),
+            "env": pod.body.get("env", {}),
+            "registry": pod.body.get("registry"),
+            "gpu": {key: pod.body["gpu"][key] for key in ("id", "count")},
+            "cloud": pod.body.get("cloud", "SECURE"),
+            "dataCenterId": "US-KS-2",
+            "cudaVersion": pod.cuda,
+            "ssh": {"proxy": None, "direct": end if running else None},
+            "template": None,
+            "cost": 0.0 if pod.status in ("EXITED", "TERMINATED") else pod.cost,
+            "locked": False,
+            "globalNetworking": {"enabled": False},
+            "runtime": {"uptime": 5} if running else None,
+            "createdAt": "2026-11-25T12:00:00Z",
+            "startedAt": "2026-11-25T12:02:00Z" if running else None,
+        }
+        self.invalid += [f"answer Pod: {text}" for text in schema.problems("Pod", answer)]
+        return answer
