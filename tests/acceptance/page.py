@@ -47,7 +47,7 @@ def voice_image() -> Image:
 @pytest.fixture(scope="module")
 def ready(voice_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """A pod that works: outputs, of which one has an evil name; uploads, a voice; no gate."""
-    with shown(voice_image, _open(tmp_path_factory.mktemp("ready")), ENABLE_XTTS="true") as pod:
+    with shown(voice_image, _open(tmp_path_factory.mktemp("ready")), {"ENABLE_XTTS": "true"}) as pod:
         pod.wait("ComfyUI", lambda found: found["state"]["word"] == "ready")
         for color in (0x3366CC, 0xCC6633, 0x66AA33):
             pod.queue(color=color)
@@ -62,7 +62,7 @@ def gated(voice_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A pod as on RunPod: behind the gate, with proxy addresses, and an end when nobody uses it."""
     theirs = {"RUNPOD_POD_ID": "k3x9demo7q", "RUNPOD_API_KEY": "rpa_planted", "IDLE_STOP_MINUTES": "30"}
     theirs |= {"IMAGE_DIGEST": f"sha256:{'5e' * 32}", "COMFYUI_HOST": "0.0.0.0", "STATUS_HOST": "0.0.0.0"}
-    with shown(voice_image, _open(tmp_path_factory.mktemp("gated")), gated=True, **theirs) as pod:
+    with shown(voice_image, _open(tmp_path_factory.mktemp("gated")), theirs, gated=True) as pod:
         pod.wait("ComfyUI", lambda found: found["state"]["word"] == "ready" and found["idle"])
         yield pod
 
@@ -147,7 +147,7 @@ def test_when_it_fails(browser: Browser, failing: Shown) -> None:
     with tab(browser) as seen:
         seen.page.goto(failing.page)
         first = seen.page.locator("#problems li").first
-        assert first.bounding_box()["y"] < seen.page.locator("#comfyui").bounding_box()["y"]  # type: ignore[index]
+        assert first.bounding_box()["y"] < seen.page.locator("#comfyui").bounding_box()["y"]
         assert "error" in (first.get_attribute("class") or "")
 
 

@@ -67,9 +67,10 @@ def tab(browser: Browser, width: int = 1280, dark: bool = False, script: bool = 
 
     def dialog(shown: Any) -> None:
         if seen.answers:
-            return shown.accept()
-        seen.problems.append(f"dialog: {shown.message}")
-        return shown.dismiss()
+            shown.accept()
+        else:
+            seen.problems.append(f"dialog: {shown.message}")
+            shown.dismiss()
 
     def request(asked: Any) -> None:
         if not asked.url.startswith(("http://127.0.0.1:", "blob:", "data:")):

@@ -96,7 +96,12 @@ class Shown:
 
 @contextlib.contextmanager
 def shown(
-    image: Image, folder: Path, gated: bool = False, main: str = "", rate: float = 0.0, **variables: str
+    image: Image,
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    gated: bool = False,
+    main: str = "",
+    rate: float = 0.0,
 ) -> Iterator[Shown]:
     """Boot a pod whose models come at `rate` bytes a second and connection (0: at once).
 
@@ -131,7 +136,7 @@ def shown(
                     "MODELS": "shown",
                     **r2.environ(),
                     **({"ACCESS_TOKEN": TOKEN} if gated else {}),
-                    **variables,
+                    **(variables or {}),
                 }
             )
             pod.wait_line("door")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, part, restart, sentence
@@ -72,7 +72,7 @@ def problems(found: Found) -> Html:
     )
 
 
-def _problem(one: Mapping[str, Any], there: Collection[str]) -> Html:
+def _problem(one: Mapping[str, Any], there: Set[str]) -> Html:
     again = _RESTART.search(one["fix"])
     return tag(
         "li",
@@ -169,6 +169,7 @@ def doors(found: Found) -> Html:
     for port in found["boot"].get("ports", []):
         who = port["words"].partition(": ")[2]
         address = port["address"]
+        where: Html | None
         if address.startswith("http"):
             where = tag("a", address.removeprefix("https://").removeprefix("http://").rstrip("/"), href=address)
         else:
