@@ -11,7 +11,7 @@ WORKERS ?= $(shell expr 2 '*' $$(nproc))
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,9 +64,18 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 
 acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
 	@./setup.sh test acceptance
+	@$(python) -m pytest -s tests/acceptance/page.py
 	@$(python) -m pytest tests/acceptance/voice_fuzz.py
 	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
+
+page-check: ## the page and the login in a real Chromium, before real pods; minutes
+	@./setup.sh test page
+	@$(python) -m pytest -s tests/acceptance/page.py
+
+pictures: ## make docs/*.png again: the page as it is now
+	@./setup.sh test page
+	@$(python) tests/acceptance/pictures.py
 
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo

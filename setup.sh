@@ -4,7 +4,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")"
 requirements=$1 # a lock in tests/, e.g. demo or test
-more=${2:-}     # "bench" adds what the benches compare with, "acceptance" what it tries the image in
+more=${2:-}     # "bench" adds what the benches compare with, "acceptance" what it tries the image in, "page" a browser
 
 declare -A why=(
   [nix]="nix-bin: builds the image"
@@ -25,11 +25,13 @@ declare -A why=(
   [dockerd]="docker.io: an engine that loads and runs the image"
   [docker-compose]="docker-compose: starts compose.yaml"
   [debootstrap]="debootstrap: makes fresh Debian machines"
+  [chromium]="chromium: the page is looked at in it"
 )
 needed=(nix bwrap zstd setpriv)
 [ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite espeak-ng ssh git)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
+[ "$more" = acceptance ] || [ "$more" = page ] && needed+=(chromium)
 
 packages=()
 for command in "${needed[@]}"; do
@@ -48,16 +50,20 @@ if [ ${#packages[@]} -gt 0 ]; then
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
 fi
 
-stamp=.venv/$requirements.$(sha256sum "tests/$requirements.lock" | cut -c1-16)
-if [ ! -e "$stamp" ]; then
-  echo "installing tests/$requirements.lock into .venv"
+install_lock() {
+  local stamp lock=tests/$1.lock
+  stamp=.venv/$1.$(sha256sum "$lock" | cut -c1-16)
+  [ ! -e "$stamp" ] || return 0
+  echo "installing $lock into .venv"
   [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
   pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r)
   # uv, where the lock has it, needs half of pip's time. It does not read pip's own settings: then pip does it all.
-  uv=$(sed -n '/^uv==/,/[^\\]$/p' "tests/$requirements.lock")
-  if [ -z "$uv" ] || ! "${pip[@]}" /dev/stdin <<<"$uv" ||
-    ! VIRTUAL_ENV=.venv .venv/bin/uv pip install -q --compile-bytecode --require-hashes -r "tests/$requirements.lock"; then
-    "${pip[@]}" "tests/$requirements.lock"
+  uv=$(sed -n '/^uv==/,/[^\\]$/p' tests/test.lock)
+  if [ "$1" = demo ] || ! "${pip[@]}" /dev/stdin <<<"$uv" ||
+    ! VIRTUAL_ENV=.venv .venv/bin/uv pip install -q --compile-bytecode --require-hashes -r "$lock"; then
+    "${pip[@]}" "$lock"
   fi
   touch "$stamp"
-fi
+}
+install_lock "$requirements"
+if [ "$more" = acceptance ] || [ "$more" = page ]; then install_lock acceptance; fi

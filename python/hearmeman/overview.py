@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -10,7 +11,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Work", ("workflows", "voices")),
     ("Outputs", ("sync", "upload", "workspace")),
     ("Change", ("restart", "nodes", "overlay", "as-comfyui", "owners")),
-    ("Run by the pod itself", ("boot", "keep", "door", "sshd", "worker")),
+    ("Run by the pod itself", ("boot", "keep", "door", "idle", "sshd", "worker")),
 )
 """Headings and their commands; what is in none of them comes before the last."""
 
@@ -66,6 +67,7 @@ EXAMPLES = {
     "owners": "hearmeman owners",
     "keep": "hearmeman keep NAME --env-file ENV.json --log NAME.log -- COMMAND",
     "door": "hearmeman door",
+    "idle": "hearmeman idle",
     "sshd": "hearmeman sshd --run-dir /run/hearmeman --keys-dir /run/hearmeman/ssh",
 }
 """Command, or command and action -> a line that can be typed as it is, or nearly."""
@@ -92,4 +94,5 @@ def overview(commands: Mapping[str, str], columns: int) -> str:
             rows.append(("", f"$ {EXAMPLES.get(name, f'hearmeman {name}')}"))
         if rows:
             lines += [colored(heading, "bold"), *table(rows, columns=columns), ""]
-    return "\n".join([*lines, "`hearmeman COMMAND --help` says more of each. `--no-color` or NO_COLOR: no colours."])
+    more_help = "`hearmeman COMMAND --help` says more of each. `--no-color` or NO_COLOR: no colours."
+    return "\n".join([*lines, *textwrap.wrap(more_help, columns)])

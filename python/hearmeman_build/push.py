@@ -14,7 +14,7 @@ from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.gzip_layout import gzip_copy
 from hearmeman_build.host import ROOT
-from hearmeman_build.inspect_image import layers
+from hearmeman_build.inspect_image import facts, layers
 from hearmeman_build.registries import check_layer
 
 _PLACES = {"docker": "docker-daemon:", "podman": "containers-storage:"}
@@ -61,6 +61,7 @@ def push(
     bake.check(tier, baked, to)
     image = build_image(tier, baked)
     check_layers(image, to)
+    about = facts(image)
     if compression == "gzip":
         image = gzip_copy(image, say)
     full = tag or tags.tag(tier, baked)
@@ -78,7 +79,7 @@ def push(
     copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
     if copied.digest != image.digest:
         raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
-    record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression)
+    record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression, about)
     if list_parts:
         parts = sbom.document(host.ROOT, tier, baked, image)
         attach(to, image, sbom.MEDIA_TYPE, parts, plain_http, record.origin(ROOT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,10 @@ def read(root: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def write(root: Path, tier: str, repository: str, tag: str, image: Image, compression: str) -> None:
-    """Put what was pushed into the record: one entry for each tier and repository."""
+def write(
+    root: Path, tier: str, repository: str, tag: str, image: Image, compression: str, about: Mapping[str, Any]
+) -> None:
+    """Put what was pushed into the record: one entry for each tier and repository; `about` is its image.json."""
     entries = [e for e in read(root) if (e["tier"], e["repository"]) != (tier, repository)]
     labels = configuration(image)["config"]["Labels"]
     made_from = revision(root)
@@ -92,6 +95,8 @@ def write(root: Path, tier: str, repository: str, tag: str, image: Image, compre
             "dirty": made_from.dirty,
             "comfyui_rev": labels["io.hearmeman.comfyui-commit"],
             "cuda_floor": labels["io.hearmeman.cuda-floor"],
+            "defaults": about.get("env", {}),
+            "recommended": about.get("recommended", {}),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
         }
     )

@@ -145,6 +145,11 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
         help="a variable whose value is a RunPod secret",
     )
     sub.add_argument(
+        "--recommended",
+        action="store_true",
+        help="with what the image's tier recommends; plan, create and template do so where you choose no model",
+    )
+    sub.add_argument(
         "--gpu", action="append", default=[], help="an acceptable GPU, best first; otherwise by memory and price"
     )
     sub.add_argument("--gpu-count", type=int, default=1, help="GPUs in the pod (1)")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hearmeman_pod.errors import UsageError
@@ -25,6 +26,10 @@ class Image:
     """The tier it was built for; empty where only a reference was given."""
     size: int = 0
     """Bytes of its compressed layers; 0 where it is not known."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Variables that hold in every pod of it, under what the pod itself sets."""
+    recommended: Mapping[str, str] = field(default_factory=dict)
+    """Variables that its tier recommends: what is worth its download on such a GPU."""
 
 
 def from_reference(reference: str, cuda_floor: str) -> Image:
@@ -56,7 +61,12 @@ def from_lock(path: Path, tier: str) -> Image:
         if newest is None:
             raise UsageError(f"{path} has no image of tier {tier}; it has {', '.join(tiers) or 'none'}: {push}")
         found = Image(
-            f"{newest['repository']}@{newest['digest']}", str(newest.get("cuda_floor", "")), tier, int(newest["size"])
+            f"{newest['repository']}@{newest['digest']}",
+            str(newest.get("cuda_floor", "")),
+            tier,
+            int(newest["size"]),
+            {str(name): str(value) for name, value in newest.get("defaults", {}).items()},
+            {str(name): str(value) for name, value in newest.get("recommended", {}).items()},
         )
     except FileNotFoundError:
         raise UsageError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hearmeman.models.asked import asked_for, for_tier
-from hearmeman.models.catalogue import Catalogue, Model
-from hearmeman.settings import ALIASES, SECRETS, Settings, load
+from hearmeman.models.catalogue import Catalogue, File, Model
+from hearmeman.settings import ALIASES, SECRETS, Settings, canonical, load
 from hearmeman.settings.command import template
 from hearmeman.tune.tuner import row_for
 from hearmeman_pod import schema
@@ -70,6 +70,8 @@ class Wishes:
     """RunPod's id of the registry's credentials, for a private image."""
     ends_itself: bool = False
     """Whether the command that makes the pod fetches its files and ends it."""
+    recommended: bool | None = None
+    """Whether the pod gets what the image's tier recommends; None: where the variables choose no model."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def make_plan(wishes: Wishes, image: Image, catalogue: Catalogue, gpus: Sequence
         HearmemanError: the pod's own settings or catalogue are wrong.
     """
     _refuse_clashes(wishes)
-    environ = _environ(wishes)
+    recommended = _recommended(wishes, image, catalogue)
+    environ = {**image.defaults, **recommended, **_environ(wishes)}
     settings = load(environ, whole=True)
     asked = asked_for(catalogue, settings)
     memory = max([LEAST_VRAM_GB, *(model.vram_gb or 0 for model in asked)])
@@ -133,6 +136,10 @@ def make_plan(wishes: Wishes, image: Image, catalogue: Catalogue, gpus: Sequence
     body = _body(wishes, image, environ, settings, sum(size for _, size in sizes), choices[0], where)
     schema.check("CreatePodRequest", body)
     notes = _notes(wishes, image, settings, choices, asked, models, catalogue)
+    if recommended:
+        listed = ", ".join(f"{name}={value}" for name, value in recommended.items())
+        how = "" if wishes.recommended else "; --workflow, or --set of a model's variable, chooses without it"
+        notes = (f"the {image.tier} image's recommendation is in it: {listed}{how}", *notes)
     return Plan(image, body, choices, sizes, memory, notes)
 
 
@@ -176,6 +183,13 @@ def _strangers(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in _KNOWN}
 
 
+def _recommended(wishes: Wishes, image: Image, catalogue: Catalogue) -> dict[str, str]:
+    chosen = canonical(wishes.variables)
+    choices = {"MODELS"} | {name for model in catalogue.models for name in model.when}
+    wanted = not choices & set(chosen) if wishes.recommended is None else wishes.recommended
+    return {name: value for name, value in image.recommended.items() if name not in chosen} if wanted else {}
+
+
 def _environ(wishes: Wishes) -> dict[str, str]:
     """The pod's variables, with a stand-in for each secret: its value is known to RunPod alone."""
     environ = dict(wishes.variables)
@@ -207,7 +221,7 @@ def _sizes(catalogue: Catalogue, models: Sequence[Model]) -> tuple[tuple[str, in
 def _body(
     wishes: Wishes, image: Image, environ: Mapping[str, str], settings: Settings, model_bytes: int, gpu: Gpu, where: str
 ) -> dict[str, Any]:
-    made = template(environ, {})
+    made = template(environ, image.defaults)
     env = {
         name: f"{{{{ RUNPOD_SECRET_{wishes.secrets[name]} }}}}" if wishes.secrets.get(name) else value
         for name, value in made["env"].items()
@@ -254,6 +268,11 @@ def _body(
     return body
 
 
+def _is_text(file: File) -> bool:
+    """A vocabulary or a configuration, which takes no room to speak of."""
+    return file.to.endswith((".json", ".txt"))
+
+
 def _notes(
     wishes: Wishes,
     image: Image,
@@ -283,7 +302,8 @@ def _notes(
     ]
     if small:
         notes.append(f"{choices[0].id} has {choices[0].memory} GB; slow or too large for it: {', '.join(small)}")
-    unknown = [file.id for file in catalogue.files if not file.expected and any(file.id in m.files for m in models)]
+    fetched = {name for model in models for name in model.files}
+    unknown = [file.id for file in catalogue.files if file.id in fetched and not file.expected and not _is_text(file)]
     if unknown:
         notes.append(f"of unknown size, so the volume may be too small: {', '.join(unknown)}")
     if not wishes.network_volume and wishes.volume_gb != 0 and not wishes.ends_itself:

@@ -49,6 +49,8 @@ def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself
         max_price=args.max_price,
         registry=args.registry,
         ends_itself=ends_itself,
+        # A worker fetches its models at each start, and `run` names what its workflow needs.
+        recommended=True if args.recommended else None if args.verb in ("plan", "create", "template") else False,
     )
     # The catalogue of the checkout that this runs from.
     path = Path(catalogues.__file__).with_name("catalogue.toml")

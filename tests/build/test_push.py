@@ -54,6 +54,7 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
         ["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     assert (entry["revision"], entry["dirty"], entry["cuda_floor"]) == (head, False, "12.8")
+    assert (entry["defaults"]["MODELS"], entry["recommended"]) == ("smoke", {})
     url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
     with urllib.request.urlopen(request, timeout=5) as reply:

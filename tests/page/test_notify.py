@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from fakes.serving import Handler, Host
 from hearmeman import redact
+from hearmeman.idle.rules import Limits, Look
+from hearmeman.idle.watch import Orders, Watch, World
 from hearmeman.page.notify import Message, News, Notifier, request
+from hearmeman.state_file import read_json, write_json
 
 FOUND: dict[str, Any] = {
     "boot": {"pod": "p1"},
@@ -61,16 +65,25 @@ def test_a_batch_is_over_when_nothing_ran_for_a_while() -> None:
     assert events(news, comfyui(ended=4), 40) == []
 
 
-def test_an_idle_stop_is_said_once_before_it_comes() -> None:
-    news = News()
-    idle = {"ends_at": 1000, "action": "stop", "unless_used": True, "why": "nobody used it for 20 minutes"}
-    assert events(news, {**FOUND, "idle": {**idle, "warns": False}}, 300) == []
-    (message,) = news.look({**FOUND, "idle": {**idle, "warns": True}}, 700)
-    assert (message.event, message.text) == (
-        "idle_stop",
-        "p1 stops in 5 min unless it is used: nobody used it for 20 minutes.",
-    )
-    assert [events(news, {**FOUND, "idle": {**idle, "warns": True}}, now) for now in (704, 708)] == [[], []]
+def idle(folder: Path, used: float) -> dict[str, Any]:
+    """What the idle watch itself writes at second 600 of a pod that was used last at `used`, and may idle for 600."""
+    write_json(folder / "clock.json", {"boot_id": "", "started": 1.0, "used": used})
+    world = World(Look, lambda action: None, lambda: 600.0, lambda: 900.0, lambda _: True)
+    Watch(Orders(Limits(600.0, 0.0), "stop", folder, folder, False), world).step()
+    return {**FOUND, "idle": read_json(folder / "idle.json")}
+
+
+def test_a_stop_is_said_once_before_it_comes_and_again_when_it_comes_again(tmp_path: Path) -> None:
+    news, near, far = News(), idle(tmp_path, 100.0), idle(tmp_path, 600.0)
+    assert (near["idle"]["warns"], far["idle"]["warns"]) == (True, False)
+    assert events(news, far, 300) == []
+    (message,) = news.look(near, 880)
+    assert message.text == "p1 stops in 2 min unless it is used: nobody used it for 10 minutes."
+    assert [events(news, found, now) for found, now in ((near, 884), (far, 890), (near, 990))] == [
+        [],
+        [],
+        ["idle_stop"],
+    ]
 
 
 def test_the_words_hold_no_secret_and_no_control_characters() -> None:

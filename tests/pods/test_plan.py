@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,43 @@ def test_the_newest_image_of_a_tier_is_taken(tmp_path: Path) -> None:
     new = {**old, "digest": "sha256:" + "2" * 64, "date": "2026-03-01"}
     (tmp_path / "lock").write_text(json.dumps([new, old]))
     assert from_lock(tmp_path / "lock", "t").reference.endswith("2" * 64)
+    new |= {"date": "2026-04-01", "defaults": {"A": "1"}, "recommended": {"B": "2"}}
+    (tmp_path / "lock").write_text(json.dumps([new, old]))
+    found = from_lock(tmp_path / "lock", "t")
+    assert (found.defaults, found.recommended) == ({"A": "1"}, {"B": "2"})
+
+
+TIER = replace(
+    IMAGE,
+    tier="prosumer",
+    defaults={"QWEN_EDIT_MODEL": "Q8_0"},
+    recommended={"WAN_720P": "true", "ENABLE_VIBEVOICE": "true"},
+)
+
+
+def test_what_the_tier_recommends_is_planned_where_no_model_was_chosen() -> None:
+    def made(variables: dict[str, str], recommended: bool | None = None) -> Plan:
+        return make_plan(Wishes("mine", variables, recommended=recommended), TIER, CATALOGUE, GPUS)
+
+    plain = made({"ENABLE_R2_SYNC": "false", "SSH_PORT": "2222"})
+    assert {"WAN_720P", "ENABLE_VIBEVOICE", "SSH_PORT"} <= set(plain.body["env"])
+    assert "the prosumer image's recommendation is in it: WAN_720P=true, ENABLE_VIBEVOICE=true" in plain.notes[0]
+    for chosen in ({"WAN_480P": "true"}, {"MODELS": "zimage-turbo"}, {"ENABLE_CONTROLNET": "false"}):
+        env = made(chosen).body["env"]
+        assert not {"WAN_720P", "ENABLE_VIBEVOICE"} & set(env), chosen
+    both = made({"WAN_720P": "false", "WAN_480P": "true"}, True).body["env"]
+    assert {"WAN_480P", "ENABLE_VIBEVOICE"} <= set(both) and "WAN_720P" not in both
+    assert not {"WAN_720P", "ENABLE_VIBEVOICE"} & set(made({}, False).body["env"])
+
+
+def test_the_volume_holds_what_the_images_own_defaults_choose() -> None:
+    small, large = (
+        make_plan(Wishes("mine", {"ENABLE_QWEN_EDIT": "true"}), image, CATALOGUE, GPUS)
+        for image in (TIER, replace(TIER, defaults={"QWEN_EDIT_MODEL": "full"}))
+    )
+    assert large.model_bytes > small.model_bytes + 10e9
+    # What holds in every pod of the image is not asked for once more.
+    assert "QWEN_EDIT_MODEL" not in large.body["env"]
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))

@@ -76,7 +76,9 @@ def _unpack(image: Image, root: Path) -> None:
 
 def _bwrap(root: Path, mount: list[str]) -> list[str]:
     command = ["bwrap", "--ro-bind", str(root), "/", "--dev", "/dev", "--proc", "/proc"]
-    command += ["--tmpfs", "/run", "--tmpfs", "/tmp", *mount, "/workspace"]
+    # As a container engine has them: everyone may write into both, since nobody but boot is root.
+    shared = [word for place in ("/tmp", "/dev/shm") for word in ("--perms", "1777", "--tmpfs", place)]
+    command += ["--tmpfs", "/run", *shared, *mount, "/workspace"]
     command += ["--unshare-pid", "--die-with-parent", "--chdir", "/workspace"]
     if os.geteuid() != 0:
         command += ["--unshare-user", "--uid", "0", "--gid", "0"]

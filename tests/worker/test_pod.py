@@ -25,8 +25,6 @@ def image() -> Image:
 @pytest.fixture
 def pod(image: Image, tmp_path: Path) -> Iterator[Pod]:
     made = Pod(image, tmp_path)
-    # As a container engine has both: the SDK shares memory with the process that pings, and is not root.
-    made.mount = ["--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp", *made.mount]
     # What RunPod starts: the image's entrypoint with the endpoint's command.
     made.entrypoint = [*made.entrypoint, "worker"]
     try:

@@ -122,6 +122,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "doors": [door.words() for door in plan.doors],
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
+        "digest": settings.image_digest,
         "gated": settings.gated,
         "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,

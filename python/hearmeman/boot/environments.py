@@ -28,6 +28,8 @@ def guarded(environ: Mapping[str, str], folders: Sequence[str]) -> tuple[dict[st
     inside = re.compile("|".join(rf"(?:^|[:=,;\s'\"]){re.escape(folder)}(?:[/:,;\s'\"]|$)" for folder in folders))
     kept, left_out = {}, []
     for name, value in environ.items():
+        if name in ("PWD", "OLDPWD"):
+            continue  # A shell's own, and none is started here.
         if name == "PATH":
             entries = [entry for entry in value.split(":") if entry.startswith("/") and not inside.search(entry)]
             kept[name] = ":".join(entries)

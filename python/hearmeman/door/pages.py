@@ -92,12 +92,13 @@ def login(action: str, next_path: str, why: str = "") -> str:
     return _page("Token needed", tag("h1", "This pod asks for its token"), lead, form)
 
 
-def down(service: str) -> str:
-    """Render the note that a service does not answer yet; the browser asks again by itself."""
+def down(service: str, page: str = "") -> str:
+    """Render the note that a service does not answer yet; the browser asks again by itself. `page` is the pod's page."""
     head = tag("h1", tag("span", "", class_="dot", aria_hidden="true"), f"{service} does not answer yet")
-    text = tag("p", "It is starting, or was restarted. This page tries again.")
+    text = tag("p", "It is starting, or was restarted. This page tries again by itself.")
+    look = tag("p", tag("a", "The pod's page", href=page), " shows how far it is.") if page else None
     again = tag("meta", http_equiv="refresh", content="3")
-    return _page(f"{service} is starting", tag("div", head, class_="state-starting"), text, more=again)
+    return _page(f"{service} is starting", tag("div", head, class_="state-starting"), text, look, more=again)
 
 
 def local_path(text: str) -> str:

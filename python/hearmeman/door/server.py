@@ -180,8 +180,12 @@ class Door:
         """What is shown while the service behind the gate does not answer."""
         service = request.headers.get("X-Service", "The service")
         if pages.for_browser(request.headers):
-            return pages.answer(request.headers, pages.down(service), "starting")
+            return pages.answer(request.headers, pages.down(service, self._own_address()), "starting")
         return web.json_response({"error": f"{service} does not answer yet"}, status=503, headers={"Retry-After": "3"})
+
+    def _own_address(self) -> str:
+        ports = self.boot.get("ports", [])
+        return next((str(port["address"]) for port in ports if port["service"] == "status page"), "")
 
     async def _failed(self) -> None:
         pause = self.slow_down.failed(time.monotonic())
@@ -193,7 +197,10 @@ class Door:
         while True:
             with contextlib.suppress(OSError):  # A full disk must not end the watch.
                 await self.look()
-            await asyncio.sleep(LOOK_SECONDS * (10 if self.readiness.ready else 1))
+            for _ in range(10 if self.readiness.ready else 1):
+                await asyncio.sleep(LOOK_SECONDS)
+                if self._keep().get("pid") != self.readiness.pid:
+                    break
 
     async def look(self) -> None:
         """Ask ComfyUI, unless that was done a moment ago."""
@@ -202,9 +209,12 @@ class Door:
                 await self._look()
                 self.looked = time.monotonic()
 
+    def _keep(self) -> dict[str, Any]:
+        return read_json(self.run_dir / "keep/comfyui.json")
+
     async def _look(self) -> None:
         before = self.readiness
-        keep = read_json(self.run_dir / "keep/comfyui.json")
+        keep = self._keep()
         pid = int(keep.get("pid") or 0)
         self.readiness = await asyncio.to_thread(collect.readiness, self.boot, pid, before)
         if not self.readiness.ready and (end := collect.end_of(keep)):

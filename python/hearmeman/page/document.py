@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hearmeman.page import sections, work
+from hearmeman.page import processes, sections, work
+from hearmeman.page.blocks import Found
 from hearmeman.page.html import Html, tag
 
-SECTIONS: dict[str, Callable[[sections.Found], Html]] = {
+SECTIONS: dict[str, Callable[[Found], Html]] = {
     "top": sections.top,
     "problems": sections.problems,
     "comfyui": work.comfyui,
@@ -18,8 +20,8 @@ SECTIONS: dict[str, Callable[[sections.Found], Html]] = {
     "start": sections.start,
     "machine": sections.machine,
     "doors": sections.doors,
-    "processes": sections.processes,
-    "logs": sections.logs,
+    "processes": processes.processes,
+    "logs": processes.logs,
     "about": sections.about,
 }
 """Every part of the page by its id, in the order in which it is read."""
@@ -48,12 +50,12 @@ REFRESH_SECONDS = 10
 """How often a browser without a script loads the page again."""
 
 
-def render(found: sections.Found) -> dict[str, Html]:
+def render(found: Found) -> dict[str, Html]:
     """Render every section."""
     return {name: make(found) for name, make in SECTIONS.items()}
 
 
-def document(parts: dict[str, Html], found: sections.Found, mark: str, acts: bool) -> str:
+def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str:
     """Put the page together; `mark` is where the stream goes on, `acts` whether this visitor may start something."""
     grid = [tag("div", *(parts[name] for name in names), class_="column") for names in _COLUMNS]
     state = found["state"]
@@ -77,6 +79,7 @@ def document(parts: dict[str, Html], found: sections.Found, mark: str, acts: boo
         tag("footer", tag("p", _footer(acts))),
         class_="acts" if acts else "looks",
         data_mark=mark,
+        data_at=f"{time.time():.3f}",
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}"
 

@@ -7,7 +7,7 @@ from html import escape
 
 from hearmeman.terminal import plain
 
-_VOID = frozenset({"br", "img", "input", "link", "meta", "source"})
+_VOID = frozenset({"br", "img", "input", "link", "meta", "source", "wbr"})
 
 
 class Html(str):

@@ -23,7 +23,7 @@ BATCH_SECONDS = 60.0
 QUIET_SECONDS = 5.0
 """How long nothing may run before a batch is over: a script takes a moment to queue the next."""
 AGAIN_SECONDS = 600.0
-"""How seldom the same is said: a part that fails again and again is said once."""
+"""How seldom the same failure is said: a part that fails again and again is said once."""
 _TRIES = (0.0, 2.0, 10.0, 60.0)
 
 
@@ -53,17 +53,15 @@ class News:
     """Jobs that had ended by then."""
     failed_jobs: int = 0
     busy_at: float = 0.0
-    idle_said: float = 0.0
+    warned: bool = False
+    """Whether the pod's end was near at the last look."""
     said: dict[str, float] = field(default_factory=dict)
 
     def look(self, found: Mapping[str, Any], now: float) -> list[Message]:
         """Give what is to be said of `found` at `now` (Unix seconds)."""
         pod = found["boot"].get("pod") or "the pod"
-        messages = [*self._ready(found, pod), *self._failed(found, pod), *self._batch(found, pod, now)]
-        messages += self._idle(found, pod, now)
-        fresh = [message for message in messages if now - self.said.get(message.text, -1e18) > AGAIN_SECONDS]
-        self.said.update({message.text: now for message in fresh})
-        return fresh
+        messages = [*self._ready(found, pod), *self._failed(found, pod, now), *self._batch(found, pod, now)]
+        return [*messages, *self._idle(found, pod, now)]
 
     def _ready(self, found: Mapping[str, Any], pod: str) -> list[Message]:
         if self.was_ready or found["state"]["word"] != "ready":
@@ -73,10 +71,12 @@ class News:
         after = f" {duration(seconds)} after its start" if seconds else ""
         return [Message("ready", f"{pod} is ready", f"ComfyUI of {pod} can be used{after}.")]
 
-    def _failed(self, found: Mapping[str, Any], pod: str) -> list[Message]:
+    def _failed(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
         errors = {one["what"]: one["fix"] for one in found["problems"] if one["level"] == "error"}
         new = [what for what in errors if what not in self.failing]
+        new = [what for what in new if now - self.said.get(what, float("-inf")) > AGAIN_SECONDS]
         self.failing = frozenset(errors)
+        self.said.update(dict.fromkeys(new, now))
         return [Message("failed", f"{pod}: something failed", f"{w}. {errors[w]}".strip(), True) for w in new]
 
     def _batch(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
@@ -98,11 +98,8 @@ class News:
 
     def _idle(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
         idle = found.get("idle") or {}
-        if not idle.get("warns"):
-            return []
-        # The moment moves on with every use: what counts is that it was far away in between.
-        said, self.idle_said = self.idle_said, now
-        if now - said < 3 * QUIET_SECONDS:
+        before, self.warned = self.warned, bool(idle.get("warns"))
+        if before or not self.warned:
             return []
         return [Message("idle_stop", f"{pod} ends soon", f"{pod} {countdown(idle, now)}: {idle.get('why')}.", True)]
 

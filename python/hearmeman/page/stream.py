@@ -94,7 +94,7 @@ class Hub:
     async def poll(self, request: web.Request) -> web.Response:
         """Answer what changed, for tabs that no stream reaches."""
         await self.fresh()
-        found = {"mark": self.mark, "sections": self.since(request.query.get("since", ""))}
+        found = {"mark": self.mark, "at": time.time(), "sections": self.since(request.query.get("since", ""))}
         return web.json_response(found, headers={"Cache-Control": "no-store"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -119,11 +119,13 @@ class Hub:
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(self._news.wait(), PING_SECONDS)
                 parts, mark_now = self.since(mark), self.mark
+                # When it was said: by that a tab finds out that a proxy holds it back.
+                told = {"at": time.time(), "sections": parts}
                 if parts:
-                    await self._send(answer, f"id: {mark_now}\nevent: sections\ndata: {json.dumps(parts)}\n\n")
+                    await self._send(answer, f"id: {mark_now}\nevent: sections\ndata: {json.dumps(told)}\n\n")
                     mark = mark_now
                 else:
-                    await self._send(answer, "event: ping\ndata: {}\n\n")
+                    await self._send(answer, f"event: ping\ndata: {json.dumps(told)}\n\n")
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             if request.transport is not None:
                 request.transport.abort()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from hearmeman.page.blocks import Found, ago, bar, calm, card, facts, first, part, sentence
 from hearmeman.page.html import Html, tag
-from hearmeman.page.sections import Found, ago, bar, card, facts, sentence
-from hearmeman.terminal import count, duration, rate, size
+from hearmeman.terminal import count, rate, size
 
 SHOWN_OUTPUTS = 12
 SHOWN_FILES = 12
@@ -29,7 +30,7 @@ def comfyui(found: Found) -> Html:
         shown.append(tag("p", "Idle, the queue is empty", class_="quiet"))
     else:
         running, step = facts_["running"], facts_["step"]
-        text = f"Running for {duration(max(0, now - running['seen']))}, {count(running['nodes'], 'node')}"
+        text = f"Running for {calm(max(0, now - running['seen']))}, {count(running['nodes'], 'node')}"
         text += f"; {facts_['waiting']} more wait" if facts_["waiting"] else "; nothing waits"
         shown.append(tag("p", text))
         if step:
@@ -49,7 +50,8 @@ def comfyui(found: Found) -> Html:
     failed = next((job for job in facts_["jobs"][:1] if job["problem"]), None)
     if failed:
         shown.append(tag("p", tag("strong", "The last job failed: "), failed["problem"], class_="error"))
-    return card("comfyui", "ComfyUI", opened, *shown, _outputs(facts_["jobs"], now), wide=True, note=_jobs(facts_))
+    outputs = _outputs(facts_["jobs"], now)
+    return card("comfyui", "ComfyUI", *shown, outputs, wide=True, note=_jobs(facts_), action=opened)
 
 
 def _jobs(facts_: Mapping[str, Any]) -> str:
@@ -79,7 +81,9 @@ def _thumbnail(job: Mapping[str, Any], media: Mapping[str, Any], now: float) -> 
         inside = tag("span", "♪", class_="sign", aria_hidden="true")
     else:
         inside = tag("span", "▤", class_="sign", aria_hidden="true")
-    name = tag("span", media["filename"], class_="name")
+    # Where a long name may be broken.
+    pieces = re.split(r"(?<=[_.-])", media["filename"])
+    name = tag("span", *((piece, tag("wbr")) for piece in pieces), class_="name")
     when = tag("span", ago(now, job["at"]), class_="when")
     return tag("li", tag("a", inside, name, when, href=address, target="_blank", rel="noopener"), data_key=path)
 
@@ -90,15 +94,13 @@ def models(found: Found) -> Html:
     if not state:
         return card("models", "Models", tag("p", "No model was asked for", class_="quiet"))
     total, done = state.get("bytes_total", 0), state.get("bytes_done", 0)
-    word = {"fetching": "Fetching", "complete": "All there", "failed": "Not all could be fetched"}.get(
-        str(state.get("state")), str(state.get("state"))
-    )
+    word = _FETCH.get(str(state.get("state")), first(str(state.get("state"))))
     note = f"{state.get('files_present', 0)} of {count(state.get('files_total', 0), 'file')}"
-    text = f"{size(done)} of {size(total)}"
+    text = part(done, total)
     left = state.get("seconds_left")
     if state.get("state") == "fetching":
         text += f", {rate(state.get('bytes_per_second', 0))}"
-        text += f", {duration(left)} left" if left is not None else ""
+        text += f", {calm(left)} left" if left is not None else ""
         word += f", seen {ago(now, state.get('updated'))}" if now - state.get("updated", now) > 10 else ""
     rows = list((state.get("files") or {}).items())
     order = {"failed": 0, "fetching": 1, "checking": 1, "verifying": 1, "waiting": 2, "present": 3}
@@ -117,16 +119,18 @@ def _file(key: str, row: Mapping[str, Any]) -> Html:
     name, state = PurePosixPath(str(row.get("to"))).name, str(row.get("state"))
     whole, done, speed = row.get("size") or 0, row.get("done") or 0, row.get("bytes_per_second") or 0
     if state in ("fetching", "checking", "verifying"):
-        text = f"{size(done)} of {size(whole)}" if whole else size(done)
+        text = part(done, whole) if whole else size(done)
         text += f", {rate(speed)}" if speed and state == "fetching" else "" if state == "fetching" else f", {state}"
-        text += f", {duration((whole - done) / speed)} left" if speed and whole > done and state == "fetching" else ""
+        text += f", {calm((whole - done) / speed)} left" if speed and whole > done and state == "fetching" else ""
         return tag("li", bar(name, done, whole or 1, text, "bar"), data_key=key)
-    said = {"present": "there", "waiting": "waits", "failed": "failed"}.get(state, state)
-    problem = tag("span", sentence(row["problem"]), class_="error") if row.get("problem") else None
+    said = {"present": "fetched"}.get(state, state)
+    # The reason begins with the place, which stands here already.
+    why = str(row.get("problem") or "").removeprefix(f"{row.get('to')}: ")
+    problem = tag("span", sentence(why), class_="error") if why else None
     return tag(
         "li",
         tag("span", name, class_="name"),
-        tag("span", f"{said}, {size(whole)}" if whole else said, class_=f"word {state}"),
+        tag("span", f"{size(whole)}, {said}" if whole else said, class_=f"word {state}"),
         problem,
         class_="line",
         data_key=key,
@@ -154,13 +158,9 @@ def sync(found: Found) -> Html:
         rows.append(("Bucket", tag("code", f"s3://{state['bucket']}")))
     cost = state.get("cost") or {}
     if cost:
-        rows.append(
-            (
-                "Stored",
-                f"{count(cost['objects'], 'object')}, {size(cost['stored_bytes'])}: ${cost['storage_dollars_month']:.2f} a month",
-            )
-        )
-        rows.append(("Requests", f"${cost['requests_dollars_month']:.4f} this month"))
+        held = f"{count(cost['objects'], 'object')}, {size(cost['stored_bytes'])}"
+        paid = f"{dollars(cost['storage_dollars_month'])} a month, and {dollars(cost['requests_dollars_month'])} for requests"
+        rows.append(("Costs", f"{held}: {paid}"))
     failing = [
         tag(
             "li",
@@ -174,13 +174,18 @@ def sync(found: Found) -> Html:
     return card("sync", "Uploads", gone, facts(rows), tag("ul", *failing, class_="files") if failing else None)
 
 
+def dollars(amount: float) -> str:
+    """Render what something costs; a part of a cent is nothing that a person counts."""
+    return f"${amount:.2f}" if amount >= 0.005 or amount == 0 else "under $0.01"
+
+
 def voices(found: Found) -> Html:
     """Show the voice engines."""
     rows = []
     for name, state in found["voices"].items():
         said = [state["word"]]
         said += [f"{state[key]} {key}" for key in ("waiting", "queue") if state.get(key)][:1]
-        rows.append((_NAMES.get(name, name), ", ".join(said)))
+        rows.append((_NAMES.get(name, name), first(", ".join(said))))
     if not rows:
         words = "Set `ENABLE_XTTS=true` or `ENABLE_CHATTERBOX=true` for a voice API."
         return card("voices", "Voices", tag("p", sentence(words), class_="quiet"))
@@ -211,4 +216,5 @@ def voices(found: Found) -> Html:
     return card("voices", "Voices", facts(rows), box)
 
 
+_FETCH = {"fetching": "Fetching", "complete": "All fetched", "incomplete": "Not all could be fetched"}
 _NAMES = {"xtts": "XTTS", "chatterbox": "Chatterbox"}

@@ -54,8 +54,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         shown = [{**row, "problem": told.pop(row["name"], "")} for row in table]
         print(json.dumps([*shown, *({"name": name, "problem": text} for name, text in told.items())], indent=2))
         return 0
-    columns = ("name", "value", "from", "default")
-    print("\n".join(terminal.table(([row[name] for name in columns] for row in table), columns, wraps=(1, 3))))
+    # Names stay whole: docs/environment.md has the defaults too.
+    columns = ("name", "value", "from", "default") if terminal.width() >= 80 else ("name", "value", "from")
+    print(
+        "\n".join(
+            terminal.table(
+                ([row[name] for name in columns] for row in table),
+                columns,
+                wraps=(1, len(columns) - 1) if len(columns) > 3 else (1,),
+            )
+        )
+    )
     if problems:
         raise SettingsError(problems, "a pod would not start")
     return 0

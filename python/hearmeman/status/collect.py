@@ -102,7 +102,9 @@ def countdown(idle: Mapping[str, Any], now: float) -> str:
     if "ends_at" not in idle:
         return ""
     word = {"stop": "stops", "terminate": "is terminated"}.get(str(idle.get("action")), "ends")
-    left = duration(max(0.0, float(idle["ends_at"]) - now))
+    seconds = max(0.0, float(idle["ends_at"]) - now)
+    # Whole minutes, while there are some: what counts down by the second lets the page have no rest.
+    left = duration(seconds if seconds < 300 else seconds // 60 * 60)
     return f"{word} in {left}" + (" unless it is used" if idle.get("unless_used") else ", used or not")
 
 

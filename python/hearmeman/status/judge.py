@@ -14,7 +14,7 @@ SLOW_SECONDS = 30.0
 TRIES = 3
 """Starts after which a ComfyUI that never was ready counts as failing, though it may just be starting again."""
 _DO = (
-    "set|unset|use|remove|delete|name|attach|give|see|mount|edit|run|restart|free|put|raise|install|look|build|pull|stop|add|"
+    "set|unset|use|remove|delete|name|attach|give|see|mount|edit|run|restart|free|put|raise|install|look|build|pull|stop|add|correct|"
     "copy|lower|choose|check|try|wait|make|ask|accept|update|another"
 )
 _FIX = re.compile(rf"(?:[;:,.]) (?=(?:{_DO})\b)")
@@ -48,7 +48,8 @@ def state(found: Mapping[str, Any], now: float) -> State:
     """Judge what `collect.status` found, at `now` (Unix seconds)."""
     comfyui = next((p for p in found["processes"] if p["name"] == "comfyui"), None)
     why = str(found.get("ready_why") or "")
-    if found["ready"]:
+    # Who was ready may be gone, and nobody has looked since.
+    if found["ready"] and (comfyui is None or comfyui["keep"].get("pid") == found.get("ready_pid")):
         return State("ready", "Ready", "")
     if not found["boot"] or comfyui is None:
         return State("failing", "Not running", found["problem"] or why or "ComfyUI is not one of this pod's processes")
@@ -117,11 +118,10 @@ def _errors(found: Mapping[str, Any], now: float) -> Iterator[Problem]:
     files = ((found["models"] or {}).get("files") or {}).values()
     for row in files:
         if row.get("state") == "failed":
-            yield _split(
-                "error",
-                f"{row.get('to')} was not fetched: {row.get('problem')}",
-                "`hearmeman restart models` tries again",
-            )
+            place = str(row.get("to"))
+            # The reason begins with the place too.
+            why = str(row.get("problem")).removeprefix(f"{place}: ")
+            yield _split("error", f"{place} was not fetched: {why}", "`hearmeman restart models` tries again")
     sync = found["sync"] or {}
     if sync.get("problem"):
         yield _split(

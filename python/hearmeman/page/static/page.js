@@ -1,18 +1,18 @@
 // Keeps the page fresh: takes sections from the stream, or asks for them where a proxy holds the stream back.
 "use strict";
 (() => {
-  const SILENCE = 20000, POLL = 3000, BACK = 60000;
-  let mark = document.body.dataset.mark, source = null, heard = 0, polling = false, since = 0;
+  const SILENCE = 20000, LAG = 4000, POLL = 3000, BACK = 60000;
+  let mark = document.body.dataset.mark, source = null, heard = 0, polling = false, since = 0, misses = 0, least = Infinity;
 
   // Changes `old` into `fresh` where they differ, so that focus, open details and what is typed stay.
   function morph(old, fresh) {
     if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) { old.replaceWith(fresh); return; }
     if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
     if (old.nodeType !== Node.ELEMENT_NODE || old.hasAttribute("data-keep")) return;
-    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    for (const { name } of [...old.attributes]) {
-      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
-    }
+    // Whether details are open is the visitor's own choice from the moment they are there.
+    const theirs = name => name === "open" && old.nodeName === "DETAILS";
+    for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value && !theirs(name)) old.setAttribute(name, value);
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !theirs(name)) old.removeAttribute(name);
     const keyed = new Map([...old.children].filter(c => c.dataset.key).map(c => [c.dataset.key, c]));
     let place = old.firstChild;
     for (const next of [...fresh.childNodes]) {
@@ -49,22 +49,38 @@
     line.hidden = !text;
   }
 
+  // Tells whether something said at `at` (the pod's seconds) came in good time; the two clocks need not agree.
+  function prompt(at) {
+    const late = Date.now() - 1000 * at;
+    least = Math.min(least, late);
+    return late - least < LAG;
+  }
+
+  function hear(event) {
+    const told = JSON.parse(event.data);
+    heard = Date.now(); misses = 0;
+    // A proxy that fills a buffer first hands on what is old: then the page asks by itself.
+    if (!prompt(told.at)) { fall(); return; }
+    if (event.lastEventId) mark = event.lastEventId;
+    polling = false;
+    say("");
+    take(told.sections);
+  }
+
   function listen() {
     if (source) source.close();
-    heard = Date.now();
+    heard = Date.now(); misses = 0;
     source = new EventSource("/events?since=" + encodeURIComponent(mark));
-    source.addEventListener("sections", event => {
-      heard = Date.now(); mark = event.lastEventId; polling = false; say(""); take(JSON.parse(event.data));
-    });
-    source.addEventListener("ping", () => { heard = Date.now(); polling = false; say(""); });
-    // The browser goes on by itself while readyState is CONNECTING; a refusal ends it.
-    source.onerror = () => { if (source && source.readyState === EventSource.CLOSED) fall(); };
+    source.addEventListener("sections", hear);
+    source.addEventListener("ping", hear);
+    // The browser tries again by itself while readyState is CONNECTING; a refusal ends it, and a pod that is gone is soon said so.
+    source.onerror = () => { if (source && (source.readyState === EventSource.CLOSED || ++misses > 1)) fall(); };
   }
 
   function fall() {
     if (source) source.close();
-    source = null;
-    if (!polling) { polling = true; since = Date.now(); poll(); }
+    source = null; since = Date.now();
+    if (!polling) { polling = true; poll(); }
   }
 
   async function poll() {
@@ -74,10 +90,11 @@
       if (answer.status === 401) { location.reload(); return; }
       if (!answer.ok) throw new Error(String(answer.status));
       const found = await answer.json();
-      mark = found.mark; take(found.sections); say("");
+      mark = found.mark; prompt(found.at); take(found.sections); say("");
     } catch { say("The pod does not answer. This page goes on asking."); }
-    if (Date.now() - since > BACK) { polling = false; listen(); return; }
-    setTimeout(poll, POLL);
+    // Asking goes on while the stream is tried again.
+    if (!source && Date.now() - since > BACK) listen();
+    if (polling) setTimeout(poll, POLL);
   }
 
   setInterval(() => { if (source && Date.now() - heard > SILENCE) fall(); }, 2000);
@@ -113,5 +130,6 @@
 
   const log = document.querySelector(".tall");
   if (log) log.scrollTop = log.scrollHeight;
+  prompt(Number(document.body.dataset.at));
   if (!document.hidden) listen();
 })();
