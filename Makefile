@@ -1,5 +1,7 @@
 # Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+# Several processes read the same files: what one of them has compiled, the others need not.
+pytest := PYTHONPATH=python:tests .venv/bin/python -m pytest
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
 SOAK_MINUTES ?= 60
@@ -22,9 +24,9 @@ test: ## ruff, mypy, pytest
 	@./setup.sh test
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m ruff format --no-cache --check python tests
-	@$(python) -m mypy
-	@$(python) -m pytest --numprocesses $(WORKERS) --dist loadgroup -m "not alone"
-	@$(python) -m pytest -m alone
+	@$(python) -m mypy & types=$$!; \
+	$(pytest) --numprocesses $(WORKERS) --dist loadgroup -m "not alone"; tests=$$?; wait $$types && exit $$tests
+	@$(pytest) -m alone
 
 lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
@@ -96,3 +98,4 @@ docs: ## write the parts of docs/ that repeat the code
 
 clean: ## delete what runs have made
 	rm -rf .work .venv
+	find . -name __pycache__ -prune -exec rm -rf {} +

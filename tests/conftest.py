@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -26,15 +27,29 @@ def pytest_configure() -> None:
         )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only tests that run alone are wanted, leave out the files that have none: importing all takes ten seconds."""
+    if config.option.markexpr != "alone" or not collection_path.name.startswith("test_"):
+        return None
+    return "pytest.mark.alone" not in collection_path.read_text(encoding="utf-8") or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share a server or a pod of their file on one worker, so that it is started once.
 
-    All others go wherever a worker is free.
+    All others go wherever a worker is free, the long ones first: no worker is to have one left when the others are done.
     """
     for item in items:
         if isinstance(item, pytest.Function) and "module" in _scopes(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: not _is_long(item))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    """Whether it works with an image, which it mostly boots or sends, or says itself that it is long."""
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    return bool({"image", "jupyter_image"} & set(fixtures)) or item.get_closest_marker("long") is not None
 
 
 def _scopes(item: pytest.Function) -> set[str]:

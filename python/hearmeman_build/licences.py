@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tarfile
@@ -12,6 +13,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from hearmeman_build.build import Image
+from hearmeman_build.host import WORK, write_atomically
 
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
 _METADATA = re.compile(r"opt/env/[^/]+/lib/[^/]+/site-packages/([^/]+)\.dist-info/METADATA")
@@ -29,8 +31,8 @@ class Licences:
     """NAME-VERSION as its dist-info folder is named, in lower case -> what its metadata says."""
 
 
-def read(image: Image) -> Licences:
-    """Read them from the image's layers.
+def read(image: Image, below: Path = WORK / "documents") -> Licences:
+    """Read them from the image's layers; `below` keeps what a layer holds, since inflating gigabytes takes a while.
 
     Packages whose documents are a link to another package's have that one's licences.
     """
@@ -38,7 +40,7 @@ def read(image: Image) -> Licences:
     links: dict[str, str] = {}
     blobs = [image.layout / "blobs/sha256" / layer["digest"].partition(":")[2] for layer in image.layers]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for members in pool.map(lambda blob: list(_documents(blob.resolve())), blobs):
+        for members in pool.map(lambda blob: _known(blob, below), blobs):
             for path, text in members:
                 if (match := _COPYRIGHT.fullmatch(path)) is not None:
                     found.debs[match[1]] = of_copyright(text)
@@ -48,6 +50,17 @@ def read(image: Image) -> Licences:
                     links[match[1]] = text
     for package, target in links.items():
         found.debs.setdefault(package, found.debs.get(target, []))
+    return found
+
+
+def _known(blob: Path, below: Path) -> list[tuple[str, str]]:
+    """A layer's documents, inflated once for each digest."""
+    known = below / f"{blob.name}.json"
+    if known.is_file():
+        return [(path, text) for path, text in json.loads(known.read_text())]
+    found = list(_documents(blob.resolve()))
+    below.mkdir(parents=True, exist_ok=True)
+    write_atomically(known, json.dumps(found).encode())
     return found
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.errors import ApiError, NoJsonError, PodError, UnknownOutcomeError, UsageError
 
 BASE = "https://api.runpod.io"
 _TRIES = 5
@@ -77,7 +77,8 @@ class Api:
 
         Raises:
             ApiError: RunPod refused, and nothing changed.
-            UnknownOutcomeError: no answer, or a server error: it may have been carried out.
+            UnknownOutcomeError: no answer, a server error, or something that is no answer of RunPod's: it may have been
+                carried out.
         """
         for number in range(1, _TRIES + 1):
             try:
@@ -99,7 +100,10 @@ class Api:
                 raise UnknownOutcomeError(
                     f"RunPod answered {answer.status_code} when asked to {action}: {_words(answer)}"
                 )
-            return _content(answer, action)
+            try:
+                return _content(answer, action)
+            except NoJsonError as error:
+                raise UnknownOutcomeError(str(error)) from error
         raise AssertionError("unreachable")
 
     def events(
@@ -171,6 +175,9 @@ def _content(answer: httpx2.Response, action: str) -> Any:
         raise ApiError(
             action, answer.status_code, title, detail, tuple(map(str, errors)) if isinstance(errors, list) else ()
         )
-    if body is None:
-        raise PodError(f"RunPod's answer to {action} is no JSON: something stands between this machine and {BASE}")
+    if not isinstance(body, dict):
+        raise NoJsonError(
+            f"what answered when RunPod was asked to {action} is not RunPod: it sent no JSON object. Something stands between "
+            "this machine and the API, such as a login page or a proxy"
+        )
     return body

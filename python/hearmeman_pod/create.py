@@ -89,8 +89,9 @@ class _Trial:
                 self.doubt = self.unanswered
                 if error.status not in (400, 403):
                     raise
-                refusals.append(f"{gpu.id}: {error.detail or error.title}")
-                self.say(f"not available: {error.detail or error.title}")
+                why = "; ".join((error.detail or error.title, *error.errors))
+                refusals.append(f"{gpu.id}: {why}")
+                self.say(f"not available: {why}")
                 continue
             if made is not None:
                 return made
@@ -108,6 +109,8 @@ class _Trial:
         self.doubt = True
         try:
             made: Pod = self.api.change("POST", "/v2/pods", action, self.plan.body_for(gpu, self.order))
+            if not {"id", "status", "cost"} <= set(made):
+                raise UnknownOutcomeError("RunPod's answer to the create describes no pod")
             return made
         except UnknownOutcomeError as error:
             self.say(f"{error}: looking whether it was created")

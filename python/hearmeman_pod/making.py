@@ -11,7 +11,6 @@ from hearmeman_pod import ready, show
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.key import find_key
 from hearmeman_pod.planned import planned
-from hearmeman_pod.ready import NotReadyError, TooDearError
 from hearmeman_pod.say import say
 from hearmeman_pod.world import World
 
@@ -41,21 +40,20 @@ def create(args: argparse.Namespace, world: World) -> int:
     try:
         if not args.no_wait:
             pod = ready.wait(api, pod, world.inside, say, args.minutes * 60, args.max_price)
-        elif args.max_price is not None and pod["cost"] > args.max_price:
-            raise TooDearError(
-                f"pod {pod['id']} costs ${pod['cost']:.3f} an hour, more than --max-price {args.max_price:g}"
-            )
-    except (TooDearError, NotReadyError):
+        else:
+            ready.check_price(pod, args.max_price)
+    except KeyboardInterrupt:
+        # Whoever waits no longer may still want it.
+        say(
+            f"pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod terminate {pod['id']}"
+        )
+        raise
+    except BaseException:
         if args.keep:
             say(f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour")
         else:
             creation.terminate(api, pod["id"], say)
         creation.sweep(api, order, pod["id"], say)
-        raise
-    except BaseException:
-        say(
-            f"pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod terminate {pod['id']}"
-        )
         raise
     creation.sweep(api, order, pod["id"], say)
     if args.json:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
 from hearmeman_pod.api import Api, pod_path
-from hearmeman_pod.errors import PodError
+from hearmeman_pod.errors import ApiError, PodError
 from hearmeman_pod.logs import system_lines
 
 PROXY = "https://{id}-{port}.proxy.runpod.net"
 STATUS_PORT = 19123
 _PAUSE = 5.0
+_LOG_PAUSE = 30.0
+"""Between two looks at RunPod's log of a pod that does not start."""
 
 
 class NotReadyError(PodError):
@@ -75,15 +78,30 @@ def wait(
         TooDearError: it costs more than `max_price`.
         NotReadyError: it failed, was ended, or was not ready within `seconds`.
     """
-    end = clock() + seconds
-    said = ""
+    end, said, looked = clock() + seconds, "", clock()
     while True:
-        pod = api.get(pod_path(pod["id"]), "read the pod's state")
-        _check_price(pod, max_price)
-        status = pod["status"]
-        if status in ("ERROR", "EXITED", "TERMINATED"):
-            raise NotReadyError(f"pod {pod['id']} is {status}. RunPod's own log says:\n{_log(api, pod['id'])}")
-        text, ready = _inside(inside, pod["id"]) if status == "RUNNING" else (_WORDS[status], False)
+        text, ready = "", False
+        try:
+            pod = api.get(pod_path(pod["id"]), "read the pod's state")
+        except ApiError as error:
+            if error.status == 404:
+                raise NotReadyError(f"pod {pod['id']} is gone: RunPod or somebody else ended it") from error
+            if error.status != 429 and error.status < 500:
+                raise
+            text = f"RunPod's state of the pod cannot be read, it is tried again: {error}"
+        except PodError as error:
+            # The network here may come back; the pod goes on all the same.
+            text = f"RunPod's state of the pod cannot be read, it is tried again: {error}"
+        else:
+            check_price(pod, max_price)
+            status = pod["status"]
+            if status in ("ERROR", "EXITED", "TERMINATED"):
+                raise NotReadyError(f"pod {pod['id']} is {status}. {_log(api, pod['id'])}")
+            text, ready = _inside(inside, pod["id"]) if status == "RUNNING" else (_WORDS[status], False)
+            if status == "STARTING" and clock() - looked >= _LOG_PAUSE:
+                looked = clock()
+                if why := never_pulled(_system(api, pod["id"])):
+                    raise NotReadyError(f"pod {pod['id']} cannot start: {why}. {_log(api, pod['id'])}")
         if text != said:
             say(text)
             said = text
@@ -92,15 +110,34 @@ def wait(
         if clock() >= end:
             raise NotReadyError(
                 f"pod {pod['id']} was not ready within {seconds / 60:.0f} minutes; the last that was seen: {said}. "
-                f"RunPod's own log says:\n{_log(api, pod['id'])}"
+                f"{_log(api, pod['id'])}"
             )
         sleep(_PAUSE)
 
 
 _WORDS = {"PROVISIONING": "RunPod looks for a machine", "STARTING": "the machine pulls the image and starts it"}
+_NEVER = (
+    (
+        re.compile(r"unauthorized|authentication required|access[^\n]*denied|\bdenied\b|forbidden", re.IGNORECASE),
+        "the registry gives the image to nobody without a login: store one in RunPod's console (Settings, Container "
+        "Registry Auth) and give its id with --registry, or make the package public",
+    ),
+    (
+        re.compile(r"manifest unknown|name unknown|repository does not exist|not found: manifest", re.IGNORECASE),
+        "the registry has no image of this digest: push it again, or name another with --image",
+    ),
+)
+"""What a machine says of a pull that no further try mends, and what it means."""
 
 
-def _check_price(pod: Mapping[str, Any], max_price: float | None) -> None:
+def never_pulled(lines: Sequence[str]) -> str:
+    """Say why the image will never be pulled, by RunPod's own log; empty where it may be."""
+    pulls = [line for line in lines if re.search("pull|manifest|registry|image", line, re.IGNORECASE)]
+    return next((means for pattern, means in _NEVER if any(pattern.search(line) for line in pulls)), "")
+
+
+def check_price(pod: Mapping[str, Any], max_price: float | None) -> None:
+    """Raise TooDearError where a pod costs more than `max_price` dollars an hour."""
     if max_price is not None and pod["cost"] > max_price:
         raise TooDearError(f"pod {pod['id']} costs ${pod['cost']:.3f} an hour, more than --max-price {max_price:g}")
 
@@ -122,7 +159,14 @@ def _inside(inside: Inside, pod_id: str) -> tuple[str, bool]:
 
 
 def _log(api: Api, pod_id: str) -> str:
+    lines = _system(api, pod_id)
+    means = never_pulled(lines)
+    said = "\n".join(f"  {line}" for line in lines) or "  nothing"
+    return f"RunPod's own log says:\n{said}" + (f"\nThat is: {means}." if means else "")
+
+
+def _system(api: Api, pod_id: str) -> list[str]:
     try:
-        return "\n".join(f"  {line}" for line in system_lines(api, pod_id)) or "  nothing"
+        return system_lines(api, pod_id)
     except PodError as error:
-        return f"  it cannot be read: {error}"
+        return [f"it cannot be read: {error}"]

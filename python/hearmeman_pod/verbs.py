@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 import webbrowser
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 from hearmeman_pod import create as creation
 from hearmeman_pod import ready, show
 from hearmeman_pod.api import Api, pod_path
-from hearmeman_pod.errors import ApiError, PodError, UsageError
+from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
 from hearmeman_pod.say import say
 from hearmeman_pod.world import COMFYUI_PORT, World
+
+_START_LOOKS, _START_PAUSE = 30, 3.0
+"""How long a pod that is started again is watched."""
 
 
 def list_pods(args: argparse.Namespace, world: World) -> int:
@@ -90,7 +94,7 @@ def open_page(args: argparse.Namespace, world: World) -> int:
 
 
 def start(args: argparse.Namespace, world: World) -> int:
-    """Start a stopped pod, after a look at its host's CUDA version: a resumed pod stays on its host."""
+    """Start a stopped pod, and look at its host's CUDA version before and after: a resumed pod cannot ask for one."""
     api = world.api()
     pod = _pod(api, args.pod)
     _allowed(pod, "start")
@@ -101,7 +105,28 @@ def start(args: argparse.Namespace, world: World) -> int:
             f"pod {pod['id']} is bound to a host with CUDA {has}, and the image needs {floor}: ComfyUI would fail at its "
             "first use of the GPU. Create a new pod, or give --force"
         )
-    return _act(api, pod, "start", args)
+    _act(api, pod, "start")
+    return _started(api, pod["id"], floor, args)
+
+
+def _started(api: Api, pod_id: str, floor: str, args: argparse.Namespace) -> int:
+    """Wait until it is known where the pod came back; it is stopped again where it could not use the GPU."""
+    for _ in range(_START_LOOKS):
+        pod = api.get(pod_path(pod_id), "read the pod's state")
+        if pod["status"] not in ("PROVISIONING", "STARTING"):
+            break
+        time.sleep(_START_PAUSE)
+    has = pod.get("cudaVersion")
+    if has and floor and _version(has) < _version(floor) and not args.force:
+        api.change(
+            "POST", pod_path(pod_id, "action"), f"stop {pod_id}, which came back with CUDA {has}", {"action": "stop"}
+        )
+        raise PodError(
+            f"pod {pod_id} came back on a host with CUDA {has}, and the image needs {floor}: it is stopped again. Create a "
+            "new pod, or give --force"
+        )
+    _print_state(pod, "start", args)
+    return 1 if pod["status"] in ("EXITED", "ERROR", "TERMINATED") else 0
 
 
 def stop(args: argparse.Namespace, world: World) -> int:
@@ -122,7 +147,8 @@ def stop(args: argparse.Namespace, world: World) -> int:
             raise PodError(
                 f"ComfyUI has {jobs} job{'s' if jobs > 1 else ''} to do: wait, or give --force to stop it anyway"
             )
-    return _act(api, pod, "stop", args)
+    _print_state(_act(api, pod, "stop"), "stop", args)
+    return 0
 
 
 def terminate(args: argparse.Namespace, world: World) -> int:
@@ -163,11 +189,23 @@ def _allowed(pod: Mapping[str, Any], action: str) -> None:
         raise PodError(f"pod {pod['id']} is {pod['status']}: RunPod allows {able}, not {action}")
 
 
-def _act(api: Api, pod: Mapping[str, Any], action: str, args: argparse.Namespace) -> int:
-    found = api.change("POST", pod_path(pod["id"], "action"), f"{action} {pod['id']}", {"action": action})
+def _act(api: Api, pod: Mapping[str, Any], action: str) -> Mapping[str, Any]:
+    """Have it done; the pod as it is then. Without an answer, look."""
+    path = pod_path(pod["id"])
+    try:
+        found: Mapping[str, Any] = api.change("POST", f"{path}/action", f"{action} {pod['id']}", {"action": action})
+        return found
+    except UnknownOutcomeError as error:
+        say(f"{error}: looking what became of it")
+        now: Mapping[str, Any] = api.get(path, "read the pod's state")
+        if action in now["actions"]:
+            raise PodError(f"{error}. The pod is {now['status']}: it was not done, try again") from error
+        return now
+
+
+def _print_state(pod: Mapping[str, Any], action: str, args: argparse.Namespace) -> None:
     if args.json:
-        print(json.dumps({"id": pod["id"], "status": found["status"]}))
-    else:
-        after = "; its volume stays, and is paid for" if action == "stop" else f", ${found['cost']:.2f} an hour"
-        print(f"{pod['id']} is {found['status']}{after}")
-    return 0
+        print(json.dumps({"id": pod["id"], "status": pod["status"]}))
+        return
+    after = "; its volume stays, and is paid for" if action == "stop" else f", ${pod['cost']:.2f} an hour"
+    print(f"{pod['id']} is {pod['status']}{after}")

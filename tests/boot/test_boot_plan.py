@@ -17,7 +17,7 @@ from hearmeman import settings
 from hearmeman.boot import environments, plan, supervisord_conf
 from hearmeman.boot.facts import Listen, Place, bind_problem, process_started
 from hearmeman.boot.keep import next_pause
-from hearmeman.boot.processes import Process
+from hearmeman.boot.process import Process
 from hearmeman.boot.shell import shell_file
 from hearmeman.boot.supervisord_conf import configuration
 from hearmeman.image import Image

@@ -10,7 +10,13 @@ import pytest
 from hearmeman_build import inspect_image
 from hearmeman_build.build import Image, build_output
 
-QUICK = ("layer-comfyui-standin", "layer-hearmeman-smoke", "layer-environment-runtime", "image-smoke")
+QUICK = (
+    "layer-comfyui-standin",
+    "layer-hearmeman-smoke",
+    "layer-environment-runtime",
+    "layer-userland-core",
+    "image-smoke",
+)
 
 
 @pytest.mark.parametrize("attribute", QUICK)

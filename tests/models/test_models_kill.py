@@ -26,7 +26,7 @@ from support.fetching import Case
 MIB = 1024**2
 RATE = 6 * MIB
 CONNECTIONS = 4
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = int(os.environ.get("KILLS", "12"))
 FILES = {
     f"{n}.bin": Stored(hashlib.shake_128(b"kill%d" % n).digest(size)) for n, size in enumerate((20 * MIB, 9 * MIB, 777))
 }
@@ -62,6 +62,7 @@ def _wait_until_begun(process: subprocess.Popen[str], lease: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_killed_at_random_points() -> None:
     """As the pod's user, with mishaps; the same run each time, another one in each soak."""
     seed = random.randrange(1 << 30) if "KILLS" in os.environ else 20

@@ -249,8 +249,9 @@ def test_a_template_with_too_many_variables_is_refused(monkeypatch: pytest.Monke
 def test_every_variable_has_a_reader() -> None:
     """A variable that nothing reads is a promise that nobody keeps."""
     code = ""
+    declared = {ROOT / "python/hearmeman/settings" / name for name in ("groups.py", "ports.py", "values.py")}
     for path in sorted((ROOT / "python").rglob("*.py")):
-        if path.name not in ("groups.py", "values.py"):
+        if path not in declared:
             code += path.read_text(encoding="utf-8")
     catalogue = (ROOT / "python/hearmeman/models/catalogue.toml").read_text(encoding="utf-8")
     made = {f"{door}_{kind}" for door in ("xtts", "chatterbox") for kind in ("host", "port", "inner_port")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +55,30 @@ class Registry:
         self._process.wait(30)
         self._folder.cleanup()
 
+    def lay(self, name: str, tag: str) -> str:
+        """Put an image without layers there, as another client does; its digest."""
+        config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
+        kind = "application/vnd.oci.image"
+        described = {"mediaType": f"{kind}.config.v1+json", "size": len(config), "digest": _digest(config)}
+        manifest = json.dumps(
+            {"schemaVersion": 2, "mediaType": f"{kind}.manifest.v1+json", "config": described, "layers": []}
+        )
+        base = f"http://{self.address}/v2/{name}"
+        with urllib.request.urlopen(urllib.request.Request(f"{base}/blobs/uploads/", b"", method="POST")) as answer:
+            place = answer.headers["Location"]
+        _put(f"{place}&digest={_digest(config)}", config, "application/octet-stream")
+        _put(f"{base}/manifests/{tag}", manifest, f"{kind}.manifest.v1+json")
+        return _digest(manifest)
+
     def uploads(self) -> int:
         """How many blobs were sent to it."""
         return self.log.read_text().count('"PATCH /v2/')
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _put(url: str, text: str, kind: str) -> None:
+    request = urllib.request.Request(url, text.encode(), {"Content-Type": kind}, method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()

@@ -13,7 +13,7 @@ import urllib.request
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import numpy as np
@@ -21,6 +21,9 @@ import uvicorn
 
 from support.ports import free_port
 from support.repository import ROOT
+
+if TYPE_CHECKING:
+    import openai
 
 PATIENCE = 120.0
 """Seconds that anything may take on a busy machine."""
@@ -49,6 +52,13 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < until, f"{what}: not within {PATIENCE} s"
         time.sleep(0.02)
+
+
+def openai_client(url: str, retries: int = 0) -> openai.OpenAI:
+    """Give OpenAI's own client of an API. It is loaded here, since it takes longer than most tests."""
+    import openai
+
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", timeout=PATIENCE, max_retries=retries)
 
 
 def answers(url: str, status: int = 200) -> bool:

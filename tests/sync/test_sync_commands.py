@@ -114,12 +114,12 @@ def test_a_file_that_fails_for_good_is_no_success_until_it_is_sent(r2: R2, tmp_p
 
 
 def test_keys_are_rotated_as_the_docs_say(r2: R2, tmp_path: Path) -> None:
-    daemon = Sync(tmp_path, r2.environ())
+    daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "2"})
     daemon.start()
     try:
         daemon.wait_said("sync.reconciled", 60)
         r2.access_key, r2.secret_key = "b" * 32, "c" * 64  # The old token is deleted too early.
-        (daemon.output / "a.png").write_bytes(b"a")
+        (daemon.output / "a.png").write_bytes(png(b"a"))
         daemon.wait_for(lambda: "keys are not accepted" in str(daemon.report().get("problem", "")), "the refusal", 60)
         assert run(daemon, "sync", "status").returncode == 1
         assert run(daemon, "upload", "--test").returncode == 1
@@ -129,7 +129,7 @@ def test_keys_are_rotated_as_the_docs_say(r2: R2, tmp_path: Path) -> None:
         assert (tried.returncode, r2.objects) == (0, {}), tried.stderr
         daemon.stop(90)
         daemon.start()
-        daemon.wait_for(lambda: list(r2.contents().values()) == [b"a"], "the output that waited", 60)
+        daemon.wait_for(lambda: list(r2.contents().values()) == [png(b"a")], "the output that waited", 60)
         daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state", 60)
         assert daemon.stop() == 0
     finally:

@@ -19,7 +19,7 @@ from fakes.r2 import R2
 from hearmeman.sync.keys import utc_date
 from support.sync_process import Sync
 
-CRASHES = int(os.environ.get("CRASHES", "20"))
+CRASHES = int(os.environ.get("CRASHES", "12"))
 LARGE = 105 * 1024**2
 
 
@@ -91,6 +91,7 @@ class Writer(threading.Thread):
             file.write(content[len(content) // 2 :])
 
 
+@pytest.mark.long
 def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
     seed = random.randrange(10**9)
     print(f"seed {seed}")

@@ -19,6 +19,7 @@ from hearmeman.sync.journal import Record
 from hearmeman.sync.keys import object_key
 from hearmeman.sync.tree import Seen
 from support.as_pod import as_user, give_to_comfyui
+from support.outputs import png
 from support.sync_process import Sync
 
 DAY = 86400
@@ -38,7 +39,7 @@ def daemon(r2: R2, tmp_path: Path) -> Sync:
     (daemon.output / "sub").mkdir()
     for name, days in (("old.png", 9), ("sub/mid.mp4", 5), ("late.wav", 2), ("new.png", 0)):
         path = daemon.output / name
-        path.write_bytes(name.encode() * 100)
+        path.write_bytes(png(name.encode() * 100))
         os.utime(path, (time.time() - days * DAY,) * 2)
     give_to_comfyui(daemon.output)
     daemon.start()
@@ -71,7 +72,7 @@ def test_what_is_old_goes_and_the_rest_stays(r2: R2, daemon: Sync) -> None:
     assert left(daemon) == {"late.wav", "new.png"}
     assert len(r2.objects) == 4
     # The sync takes the gap for what it is, and a file of the same name is another output.
-    (daemon.output / "old.png").write_bytes(b"another")
+    (daemon.output / "old.png").write_bytes(png(b"another"))
     daemon.start()
     try:
         daemon.wait_for(lambda: len(r2.objects) == 5, "the new output", 90)

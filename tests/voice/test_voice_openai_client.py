@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import av
 import numpy as np
-import openai
 import pytest
 
-from support.voice import CLIENT
+from support.voice import CLIENT, openai_client
+
+if TYPE_CHECKING:
+    import openai
 
 TEXT = "The first sentence is short. The second one is a little longer than that. And this is the last of them."
 FORMATS: list[Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]] = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -21,9 +23,7 @@ FORMATS: list[Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]] = ["mp3", "op
 @pytest.fixture(params=["chatterbox", "xtts"])
 def client(request: pytest.FixtureRequest) -> openai.OpenAI:
     """A client of each API."""
-    return openai.OpenAI(
-        base_url=f"{request.getfixturevalue(request.param)}/v1", api_key="any", timeout=120, max_retries=0
-    )
+    return openai_client(request.getfixturevalue(request.param))
 
 
 def samples(data: bytes, format: str) -> int:
@@ -39,7 +39,7 @@ def samples(data: bytes, format: str) -> int:
 @pytest.fixture
 def chatty(chatterbox: str) -> openai.OpenAI:
     """A client of the Chatterbox API alone; what makes the sound is the same in both."""
-    return openai.OpenAI(base_url=f"{chatterbox}/v1", api_key="any", timeout=120, max_retries=0)
+    return openai_client(chatterbox)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -105,6 +105,8 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 
 
 def test_openais_client_may_send_what_openai_allows(client: openai.OpenAI) -> None:
+    import openai
+
     # The words of one text, so that the answer is soon here: what is counted is characters.
     text = "Yes." + " " * (4096 - 4)
     assert client.audio.speech.create(model="tts-1", voice="alloy", input=text).content
@@ -122,6 +124,8 @@ def test_others_may_send_3000_characters(chatterbox: str) -> None:
 
 
 def test_errors_are_the_clients_own_classes(client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.BadRequestError) as voice:
         client.audio.speech.create(model="tts-1", voice="nobody", input="Hello.")
     assert voice.value.param == "voice"

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import openai
 import pytest
 
 from hearmeman_voice import chatterbox_api, reply, xtts_api
@@ -22,7 +21,7 @@ from hearmeman_voice.engine import Spec
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import VoiceStore
 from support.held_engine import BLOCKS, ENGINE, Hand
-from support.voice import CLIENT, PATIENCE, in_thread, wait_for
+from support.voice import CLIENT, PATIENCE, in_thread, openai_client, wait_for
 
 TWO = "This is the first sentence, and it is long enough to be one. This is the second sentence, and so is this one."
 """Two chunks, each of BLOCKS blocks."""
@@ -207,7 +206,7 @@ def test_a_full_queue_refuses_with_a_small_wait_and_openais_client_comes_again(t
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert 1 <= int(refused.headers["retry-after"]) <= 30
         assert "x-should-retry" not in refused.headers
-        client = openai.OpenAI(base_url=f"{api.url}/v1", api_key="any", timeout=PATIENCE, max_retries=20)
+        client = openai_client(api.url, retries=20)
         third = pool.submit(lambda: client.audio.speech.create(model="tts-1", voice="alloy", input="Hello there, you."))
         wait_for(lambda: api.measure('voice_refusals_total{code="queue_full"}') >= 2, "it was refused too")
         api.hand.allow(100)

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _all(environ: Mapping[str, str]) -> tuple[str, ...]:
-    from hearmeman.boot.processes import comfyui_folders
+    from hearmeman.boot.comfyui import comfyui_folders
     from hearmeman.settings import load
 
     return comfyui_folders(load(environ))

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from hearmeman.boot import owners, voices
+from hearmeman.boot.comfyui import comfyui_folders, database
 from hearmeman.boot.environments import guarded, withheld
 from hearmeman.boot.facts import Machine
-from hearmeman.boot.processes import Process, Table, comfyui_folders, database, stop_shares
+from hearmeman.boot.process import Process
+from hearmeman.boot.processes import Table
+from hearmeman.boot.stop_shares import stop_shares
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
 from hearmeman.image import Image

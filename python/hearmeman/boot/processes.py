@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hearmeman.boot import voices
+from hearmeman.boot.comfyui import comfyui_argv, comfyui_folders
 from hearmeman.boot.facts import Machine
+from hearmeman.boot.process import Process
+from hearmeman.boot.stop_shares import last_share, stop_shares, worker_share
 from hearmeman.image import Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
-from hearmeman.users import COMFYUI, DOOR, FETCH, IDLE, JUPYTER, ROOT, SYNC, WORKER, WORKSPACE, User
+from hearmeman.users import COMFYUI, DOOR, FETCH, IDLE, JUPYTER, SYNC, WORKER, WORKSPACE, User
 
-_LAST_SECONDS = 1.0
 _BUCKET_KEYS = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
 _WORKER_KEYS = (
     "RUNPOD_AI_API_KEY",
@@ -24,44 +26,9 @@ _WORKER_KEYS = (
 _RESTORE_SECONDS = 60.0
 """How long ComfyUI waits for its settings from a bucket that does not answer."""
 _DAY = 86400.0
-_MARGIN_SECONDS = 2.0
 _FAILED_NODES = r"Cannot import .+ module for custom nodes|\(IMPORT FAILED\)"
 _COMFYUI_DIES_FIRST = 500
 """So that what uploads its outputs outlives it when memory runs out."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process of the pod."""
-
-    name: str
-    """Its name in logs and in `hearmeman status`."""
-    argv: tuple[str, ...]
-    """The command."""
-    env: Mapping[str, str]
-    """Its environment without secrets."""
-    secrets: Mapping[str, str]
-    """Secret variables that it alone is given -> the name that it knows them by."""
-    stop_stage: int
-    """Processes of stage 1 are stopped first; those of the next when all of it have ended."""
-    stop_seconds: float
-    """Seconds between SIGTERM and SIGKILL."""
-    once: bool = False
-    """Whether it ends by itself."""
-    after: tuple[str, ...] = ()
-    """Processes that must have ended before this one starts, however they ended."""
-    needs: tuple[str, ...] = ()
-    """Processes that must have ended with 0 before this one starts."""
-    directory: str = "/"
-    """Where it is started."""
-    user: User = field(default=ROOT)
-    """Whom it runs as."""
-    first: tuple[str, ...] = ()
-    """Words put before the command where it has a user of its own: root's work before it."""
-    notes: str = ""
-    """Regular expression of lines of its output that `hearmeman status` is to know of."""
-    oom_score: int = 0
-    """How much sooner than others the kernel ends it when memory runs out, 0 to 1000."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +238,7 @@ class Table:
             env=self.base,
             secrets={name: name for name in ("ACCESS_TOKEN", "NOTIFY_URL")},
             stop_stage=3,
-            stop_seconds=_last_share(self.settings),
+            stop_seconds=last_share(self.settings),
             user=DOOR,
         )
 
@@ -284,7 +251,7 @@ class Table:
             env=self.base,
             secrets={name: name for name in ("RUNPOD_API_KEY", *jupyter)},
             stop_stage=3,
-            stop_seconds=_last_share(self.settings),
+            stop_seconds=last_share(self.settings),
             user=IDLE,
         )
 
@@ -295,7 +262,7 @@ class Table:
             env={"PATH": self.base.get("PATH", "")},
             secrets={},
             stop_stage=3,
-            stop_seconds=_last_share(self.settings),
+            stop_seconds=last_share(self.settings),
             user=DOOR,
         )
 
@@ -307,7 +274,7 @@ class Table:
             env=self.base,
             secrets={},
             stop_stage=3,
-            stop_seconds=_last_share(self.settings),
+            stop_seconds=last_share(self.settings),
         )
 
     def _kept(self, folder: str) -> str:
@@ -363,51 +330,3 @@ class Table:
             user=COMFYUI,
             oom_score=_COMFYUI_DIES_FIRST,
         )
-
-
-def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str) -> tuple[str, ...]:
-    """Build ComfyUI's command."""
-    base = settings.comfyui_dir
-    hosts = ",".join(host for host, _ in settings.comfyui_listens)
-    argv = [image.comfyui_python, image.comfyui_main]
-    argv += ["--listen", hosts, "--port", str(settings.comfyui_listens[0][1])]
-    argv += ["--base-directory", base, "--models-directory", settings.models_path, "--user-directory", f"{base}/user"]
-    argv += ["--database-url", f"sqlite:///{database(settings)}"]
-    argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
-    if settings.output_path != f"{base}/output":
-        argv += ["--output-directory", settings.output_path]
-    return (*argv, "--disable-auto-launch", "--log-stdout", *image.comfyui_arguments, *tuning.arguments)
-
-
-def database(settings: Settings) -> str:
-    """Give ComfyUI's database: one for each pod, since several may mount one volume and ComfyUI locks the file."""
-    return f"{settings.own_path}/{settings.runpod_pod_id}/comfyui.db"
-
-
-def comfyui_folders(settings: Settings) -> tuple[str, ...]:
-    """Give the folders that are ComfyUI's with all that is in them."""
-    folders = (settings.comfyui_dir, settings.models_path, settings.output_path, settings.cache_path, settings.own_path)
-    found = [folder for folder in dict.fromkeys(folders) if folder != settings.volume_dir]
-    return tuple(x for x in found if not any(x != other and x.startswith(f"{other}/") for other in found))
-
-
-def stop_shares(settings: Settings) -> tuple[float, float]:
-    """Share STOP_SECONDS out: seconds for ComfyUI and for the sync.
-
-    The doors close last and need a second; a margin stays for supervisord's own loop.
-    """
-    total = settings.stop_seconds - worker_share(settings)
-    usable = total - min(_MARGIN_SECONDS, total / 5) - _last_share(settings)
-    if not settings.enable_r2_sync:
-        return usable, 0.0
-    comfyui = max(usable - settings.sync_drain_seconds - 1, min(5.0, usable * 0.3))
-    return comfyui, usable - comfyui
-
-
-def worker_share(settings: Settings) -> float:
-    """Give the worker's part of STOP_SECONDS: for the job that runs."""
-    return settings.stop_seconds / 2 if settings.enable_worker else 0.0
-
-
-def _last_share(settings: Settings) -> float:
-    return min(_LAST_SECONDS, settings.stop_seconds / 10)

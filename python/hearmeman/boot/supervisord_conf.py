@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from hearmeman.boot.plan import BootPlan
-from hearmeman.boot.processes import Process
+from hearmeman.boot.process import Process
 from hearmeman.users import wrapped
 
 

@@ -24,6 +24,7 @@ from hearmeman.settings.values import (
     Prefix,
     Unit,
     Url,
+    prefix_problem,
     several,
 )
 
@@ -329,48 +330,5 @@ class Given(_Group):
         return value
 
 
-LONGEST_PREFIX = 100
-
-
-def prefix_problem(prefix: str) -> str:
-    """Say why `prefix` cannot be the first part of a key; empty if it can.
-
-    A bucket that is copied to a disk must not leave its folder, and a console must be able to open every part.
-    """
-    if not 0 < len(prefix.encode(errors="surrogateescape")) <= LONGEST_PREFIX:
-        return f"must have from 1 to {LONGEST_PREFIX} bytes"
-    if any(part in ("", ".", "..") for part in prefix.split("/")):
-        return "must be names joined by single slashes, such as outputs or team/outputs, none of them . or .."
-    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in prefix):
-        return "must hold no control characters and be valid UTF-8"
-    return ""
-
-
 ALL = (Places, ComfyUI, Memory, Doors, Voices, Models, Sync, Worker, Stop, Given)
 """The groups, in the order in which they are shown."""
-
-
-PORTS = {
-    "COMFYUI_PORT": "ComfyUI",
-    "STATUS_PORT": "the status page",
-    "SSH_PORT": "sshd",
-    "JUPYTER_PORT": "JupyterLab",
-    "XTTS_PORT": "XTTS",
-    "CHATTERBOX_PORT": "Chatterbox",
-    "COMFYUI_INNER_PORT": "ComfyUI behind the gate",
-    "XTTS_INNER_PORT": "XTTS behind the gate",
-    "CHATTERBOX_INNER_PORT": "Chatterbox behind the gate",
-}
-"""Every port variable and what listens there; no two may be equal."""
-
-
-def equal_ports(settings: BaseModel) -> list[str]:
-    """Find ports that two services would share."""
-    seen: dict[int, str] = {}
-    problems = []
-    for name in PORTS:
-        port = getattr(settings, name.lower())
-        if port in seen:
-            problems.append(f"{name}={port} is also {seen[port]}: give one of them another port")
-        seen.setdefault(port, name)
-    return problems

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from hearmeman.errors import UsageError
 from hearmeman.redact import redact
-from hearmeman.settings import groups
 from hearmeman.settings.declare import UNSUBSTITUTED, Problem, near_misses, renamed
+from hearmeman.settings.ports import equal_ports
 from hearmeman.settings.settings import ALIASES, NAMES, SECRETS, Settings
 from hearmeman.settings.values import TRUE, takes
 
@@ -55,7 +55,7 @@ def parse(environ: Mapping[str, str], whole: bool = False) -> tuple[Settings | N
         for item in error.errors(include_url=False, include_input=False):
             problems.append(_problem(item, found, spelt))
     if settings is not None:
-        problems += [Problem(text.partition("=")[0], text) for text in groups.equal_ports(settings)]
+        problems += [Problem(text.partition("=")[0], text) for text in equal_ports(settings)]
     return settings, problems
 
 

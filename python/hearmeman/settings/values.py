@@ -303,3 +303,20 @@ def key_problem(line: str) -> str:
 def second_key(line: str) -> bool:
     """Tell whether a line holds another key behind its first, which sshd takes for a comment."""
     return len(_KEY_START.findall(line)) > 1
+
+
+LONGEST_PREFIX = 100
+
+
+def prefix_problem(prefix: str) -> str:
+    """Say why `prefix` cannot be the first part of a key; empty if it can.
+
+    A bucket that is copied to a disk must not leave its folder, and a console must be able to open every part.
+    """
+    if not 0 < len(prefix.encode(errors="surrogateescape")) <= LONGEST_PREFIX:
+        return f"must have from 1 to {LONGEST_PREFIX} bytes"
+    if any(part in ("", ".", "..") for part in prefix.split("/")):
+        return "must be names joined by single slashes, such as outputs or team/outputs, none of them . or .."
+    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in prefix):
+        return "must hold no control characters and be valid UTF-8"
+    return ""

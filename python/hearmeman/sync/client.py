@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.handlers import add_expect_header
@@ -83,7 +85,15 @@ def session() -> boto3.Session:
         for name, (_, _, default, convert) in botocore.session.Session.SESSION_VARIABLES.items()
     }
     ours |= dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
-    return boto3.Session(botocore_session=botocore.session.Session(session_vars=ours))
+    core = botocore.session.Session(session_vars=ours)
+    core.register_component("data_loader", _loader())
+    return boto3.Session(botocore_session=core)
+
+
+@functools.cache
+def _loader() -> botocore.loaders.Loader:
+    """Give what reads botocore's descriptions of services, one for all sessions: they are megabytes of JSON."""
+    return botocore.loaders.create_loader()
 
 
 _UNSIGNED = Config(s3={"addressing_style": "path", "payload_signing_enabled": False})

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not args.files and not args.test:
         raise UsageError("name at least one file or folder, or --test")
     from hearmeman.settings import load
-    from hearmeman.settings.groups import prefix_problem
+    from hearmeman.settings.values import prefix_problem
     from hearmeman.sync.bucket import Bucket
     from hearmeman.sync.tree import names
     from hearmeman.sync.upload import PARTS_AT_ONCE

@@ -52,14 +52,24 @@ class Account:
     """The server. `creates` and `deletes` hold what happens to the next requests of that kind, in order."""
 
     creates: deque[str] = field(default_factory=deque)
-    """ok, capacity, rule, broke, forbidden, busy, 500-before, 500-after, drop-after, late, overtaken, interrupted,
-    interrupted-later, then-interrupted, html"""
+    """ok, capacity, rule, broke, quota, forbidden, busy, 500-before, 500-after, drop-after, html, html-after, empty-after, late,
+    overtaken, interrupted, interrupted-later, then-interrupted"""
+    lists: deque[str] = field(default_factory=deque)
+    """What happens to the next lists of pods: ok, 500, busy."""
+    reads: deque[str] = field(default_factory=deque)
+    """What happens to the next looks at one pod: ok, 500, html, drop, gone."""
+    actions: deque[str] = field(default_factory=deque)
+    """What happens to the next actions: ok, 409, drop-after."""
     deletes: deque[str] = field(default_factory=deque)
     """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"
     """What a pod becomes after some polls."""
     cost: float = 0.69
+    later_cost: float | None = None
+    """What a pod costs once it runs, if that is not what RunPod said first."""
     cuda: str = "12.8"
+    resumed_cuda: str = ""
+    """CUDA of the host where a pod that is started again finds itself; empty: the same host."""
     ready_after: int = 2
     """Polls of /readyz until a pod says that it is ready."""
     queue: int = 0
@@ -69,8 +79,14 @@ class Account:
     comfyui: str = ""
     """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
     logs: tuple[str, ...] = ("pulling image", "started")
+    system_logs: tuple[str, ...] = ()
+    """What RunPod itself says of the pods; empty: the same as `logs`."""
     cut_logs: bool = False
     """Whether a log stream breaks after each line."""
+    break_logs: bool = False
+    """Whether a log stream breaks before its first line."""
+    retry_after: str = "1"
+    """When one who asks too often may ask again."""
     key: str = KEY
 
     def __post_init__(self) -> None:
@@ -93,6 +109,10 @@ class Account:
         """Whether Ctrl-C comes when the list is asked for next."""
         self.lock = threading.RLock()
         self.readiness: dict[str, int] = {}
+        self.resumed_from: list[str] = []
+        """The Last-Event-ID of each log stream."""
+        self.most_live = 0
+        """The most pods that cost money at one time."""
 
     @property
     def live(self) -> list[str]:
@@ -104,6 +124,7 @@ class Account:
         with self.lock:
             pod_id = f"pod{len(self.pods)}"
             self.pods[pod_id] = FakePod(body, status=status, cost=self.cost, cuda=self.cuda)
+            self.most_live = max(self.most_live, len(self.live))
             return pod_id
 
     def shown(self, pod_id: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class _Handler(Pods, Serverless, Proxy):
         elif words[0] == "pods" and words[1] not in fake.pods:
             self._problem(404, "Not Found", "pod not found")
         elif words[0] == "pods" and words[2:] == ["logs"]:
-            self._logs()
+            self._logs(query.get("source", ""))
         elif words[0] == "pods" and words[2:] == ["action"]:
             self._action(words[1], body["action"])
         elif words[0] == "pods" and method == "DELETE":
