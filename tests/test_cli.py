@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman import __version__, cli, errors
+from hearmeman import __version__, cli, errors, overview
 from hearmeman.errors import HearmemanError
 from support.repository import ROOT
 
@@ -116,12 +116,19 @@ def test_an_error_is_one_message_and_its_code() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_control_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_c_is_130_and_says_what_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(words: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "parser_for", interrupted)
+    assert cli.main(["models", "fetch", "zimage-turbo"], {}) == 130
+    assert "stopped: what has arrived stays; the same command goes on from there" in capsys.readouterr().err
     assert cli.main(["env"], {}) == 130
+    assert capsys.readouterr().err == "\nhearmeman: stopped\n"
+    for command in overview.RESUMES:
+        assert command in overview.EXAMPLES
 
 
 def test_a_closed_pipe_is_quiet() -> None:

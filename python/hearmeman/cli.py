@@ -171,6 +171,7 @@ def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
             print(json.dumps(error.facts(), indent=2))
         return error.exit_code
     except KeyboardInterrupt:
+        print(f"\nhearmeman: {overview.stopped(words)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader went away (`| head`); Python would complain again when it flushes at exit.

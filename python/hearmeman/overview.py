@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Look", ("status", "logs", "env", "tune", "check")),
@@ -72,7 +72,23 @@ EXAMPLES = {
 }
 """Command, or command and action -> a line that can be typed as it is, or nearly."""
 
+RESUMES = {
+    "models fetch": "what has arrived stays; the same command goes on from there",
+    "models add": "what has arrived stays; `hearmeman models fetch` goes on from there",
+    "models verify": "no file was changed; the same command begins again",
+    "workflows batch": "rows that are done are kept; the same command with --resume goes on",
+    "workspace save": "the list of before still holds; the same command sends only what is not there yet",
+    "workspace restore": "files that are back stay; the same command goes on",
+}
+"""Command and action -> what becomes of what was done when Ctrl-C stops it."""
+
 CODES = "Exit codes: 0 done, 1 failed, 2 wrongly asked and nothing was done, 3 partly done, 130 stopped by Ctrl-C."
+
+
+def stopped(words: Sequence[str]) -> str:
+    """Say what Ctrl-C leaves of the command that was typed as `words`, and what goes on with it."""
+    resumes = RESUMES.get(" ".join([word for word in words if not word.startswith("-")][:2]), "")
+    return f"stopped: {resumes}" if resumes else "stopped"
 
 
 def epilog(command: str) -> str:

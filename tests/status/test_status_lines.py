@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hearmeman.status.command import lines
+from hearmeman.status.timeline import timeline
 
 FOUND: dict[str, Any] = {
     "boot": {
@@ -15,7 +16,15 @@ FOUND: dict[str, Any] = {
     "phases": {"settings": 0.1},
     "ready": False,
     "ready_why": "ComfyUI does not answer",
-    "processes": [{"name": "comfyui", "what": "running, pid 7, up 9 s"}],
+    "ready_pid": 0,
+    "processes": [
+        {
+            "name": "comfyui",
+            "what": "running, pid 7, up 9 s",
+            "statename": "RUNNING",
+            "keep": {"pid": 7, "starts": 1, "since": 991.0},
+        }
+    ],
     "not_working": {"xtts": "no such engine"},
     "failed_nodes": {},
     "models": {
@@ -37,23 +46,26 @@ FOUND: dict[str, Any] = {
         "updated": 700,
     },
     "machine": {"findings": [{"name": "gpu", "ok": False, "what": "multiplying matrices: no answer within 20 s"}]},
-    "warnings": ["the volume is 97% full"],
+    "warnings": ["the volume is 97% full: delete files"],
     "problem": "",
 }
 
 
-def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     shown = lines(FOUND, now=1000.0)
-    assert max(map(len, shown)) <= 80
+    assert max(map(len, shown)) <= columns
+    assert [line.split()[0] for line in shown[:2]] == ["pod", "error"], "how it is, then what is wrong"
     text = " ".join(" ".join(shown).split())
     for part in (
-        "ready no: ComfyUI does not answer",
+        "pod Starting: ComfyUI loads, 9 s so far",
+        "error xtts does not work: no such engine",
+        "start settings 0.1 s",
         "fetch fetching: 1 of 3 files, 2.5 GB of 17 GB at 112 MB/s, 2 min 9 s left, 1 failed (5 s ago)",
         "upload 4 files sent, 8 MB; 2 wait, 1.5 kB (5 min ago)",
         "machine gpu UNSOUND: multiplying matrices: no answer within 20 s",
-        "warning the volume is 97% full",
-        "xtts does not work: no such engine",
+        "warning the volume is 97% full; delete files",
     ):
         assert part in text
 
@@ -61,3 +73,12 @@ def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wide_terminal_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert any(line.endswith("set ACCESS_TOKEN to ask for a token") for line in lines(FOUND))
+
+
+def test_what_takes_no_time_is_named_with_what_comes_next() -> None:
+    phases = {"settings": 0.2, "gpu": 0.21, "prepared": 0.25, "comfyui_exec": 0.5, "comfyui_ready": 9.5}
+    assert [(step.what, round(step.took, 2)) for step in timeline(phases)] == [
+        ("settings, GPU, folders", 0.25),
+        ("ComfyUI started", 0.25),
+        ("ComfyUI ready", 9.0),
+    ]

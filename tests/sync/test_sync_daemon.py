@@ -253,3 +253,13 @@ def _full_at_first(r2: R2, daemon: Sync) -> None:
     daemon.start()
     daemon.wait_for(lambda: len(r2.objects) == 1, "the picture")
     daemon.stop()
+
+
+@pytest.mark.alone
+def test_an_upload_is_reported_soon_though_nothing_else_happens(sync: Sync) -> None:
+    for number in range(1, 4):
+        (sync.output / f"{number}.png").write_bytes(png(b"a"))
+        sync.wait_for(lambda number=number: sync.log().count("sync.uploaded") == number, "the upload")  # type: ignore[misc]
+        began = time.monotonic()
+        sync.wait_for(lambda number=number: sync.report().get("uploaded_files") == number, "the report")  # type: ignore[misc]
+        assert time.monotonic() - began < 1.5

@@ -9,6 +9,7 @@ from typing import Literal
 from hearmeman.errors import HearmemanError
 from hearmeman.models.catalogue import Catalogue, File, Listing, Model, Snapshot, parts
 from hearmeman.models.notes import Host, notes
+from hearmeman.terminal import size
 
 MARGIN_BYTES = 512 * 1024**2
 """What stays free for ComfyUI's outputs and the pod's state."""
@@ -137,7 +138,7 @@ def _step(file: File, disk: Disk, models: tuple[str, ...]) -> Step:
     there = disk.partial.get(file.id, 0)
     left = max(0, file.expected - there)
     if found is None:
-        return Step(file, "fetch", f"{there} bytes of it are there" if there else "not there", models, left)
+        return Step(file, "fetch", f"{size(there)} of it is there" if there else "not there", models, left)
     if file.size is not None and found.size != file.size:
         return Step(file, "fetch", f"has {found.size} bytes instead of {file.size}", models, left)
     if record is None or (record.size, record.mtime_ns) != (found.size, found.mtime_ns):

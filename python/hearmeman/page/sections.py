@@ -9,20 +9,9 @@ from typing import Any
 from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, part, restart, sentence
 from hearmeman.page.html import Html, tag
 from hearmeman.status.collect import countdown
+from hearmeman.status.timeline import timeline
 from hearmeman.terminal import binary_size, duration, size
 
-_PHASES = {
-    "settings": "settings",
-    "gpu": "GPU",
-    "storage": "disks",
-    "plan": "plan",
-    "prepared": "folders",
-    "comfyui_exec": "ComfyUI started",
-    "comfyui_ready": "ComfyUI ready",
-    "models": "models fetched",
-}
-_MOMENT = 0.1
-"""Seconds that a phase of the start must take to have a row of its own."""
 _RESTART = re.compile(r"`hearmeman restart ([\w-]+)`")
 
 
@@ -91,26 +80,25 @@ def start(found: Found) -> Html:
     # The fetch of this start, and not one that an older pod on the volume reported.
     if began and models.get("state") == "complete" and models.get("started", 0) >= began:
         phases["models"] = models["updated"] - began
-    rows: list[Html] = []
-    names: list[str] = []
-    before, order = 0.0, sorted(phases.items(), key=lambda item: item[1])
-    for number, (name, at) in enumerate(order):
-        names.append(_PHASES.get(name, name))
-        after = order[number + 1][1] if number + 1 < len(order) else at + 1
-        # What takes no time of its own is named with what comes next.
-        if after - at >= _MOMENT:
-            took = tag("span", f"+{duration(at - before)}", class_="took")
-            rows.append(tag("li", tag("span", first(", ".join(names))), tag("b", duration(at)), took, class_="done"))
-            names, before = [], at
+    rows = [
+        tag(
+            "li",
+            tag("span", first(step.what)),
+            tag("b", duration(step.at)),
+            tag("span", f"+{duration(step.took)}", class_="took"),
+            class_="done",
+        )
+        for step in timeline(phases)
+    ]
     ready, starting = phases.get("comfyui_ready"), found["state"]["word"] == "starting"
     if ready is None and starting and began:
         rows.append(tag("li", tag("span", "ComfyUI ready"), tag("b", "…"), tag("span", class_="took"), class_="now"))
-    timeline = tag("ol", *rows, class_="timeline")
+    steps = tag("ol", *rows, class_="timeline")
     if ready is None:
-        return card("start", "Start", timeline)
+        return card("start", "Start", steps)
     # Once it is over, it is history.
     said = tag("summary", f"ComfyUI was ready after {duration(ready)}")
-    return card("start", "Start", tag("details", said, timeline, data_key="timeline", open=starting))
+    return card("start", "Start", tag("details", said, steps, data_key="timeline", open=starting))
 
 
 def machine(found: Found) -> Html:

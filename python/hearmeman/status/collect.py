@@ -64,6 +64,7 @@ def status(run_dir: Path) -> dict[str, Any]:
     }
 
 
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 _FULL = 0.95
 _CANNOT_IMPORT = re.compile(r"Cannot import (.+) module for custom nodes: ?(.*)")
 _IMPORT_FAILED = re.compile(r"\(IMPORT FAILED\): (.+)")
@@ -137,7 +138,8 @@ def words(process: Mapping[str, Any]) -> str:
         what = f"ended with {keep.get('exit')}"
     elif keep.get("pid"):
         what = f"running, pid {keep['pid']}, up {duration(process['now'] - process['start'])}"
-        what += f": {keep['last_line']}" if keep.get("last_line") and keep.get("exit") is None else ""
+        last = _STAMP.sub("", str(keep.get("last_line") or ""))
+        what += f": {last}" if last and keep.get("exit") is None else ""
     elif keep.get("starts") and process["statename"] == "RUNNING":
         left = max(0, round(keep.get("again_at", 0) - process["now"]))
         what = "died, is started again" + (f" in {duration(left)}" if left else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,7 @@ from hearmeman.image import RUN_DIR
 from hearmeman.status.collect import countdown
 
 WATCH_SECONDS = 1.0
-_COLORS = {"ready yes": "green", "ready no": "yellow", "warning": "yellow", "problem": "red", "node": "red"}
-_PHASES = {"comfyui_exec": "ComfyUI started", "comfyui_ready": "ComfyUI ready"}
+_COLORS = {"pod Ready": "green", "pod Starting": "yellow", "pod ": "red", "warning": "yellow", "error": "red"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +54,20 @@ def _watch(args: argparse.Namespace) -> int:
     try:
         while True:
             found = collect.status(args.run_dir)
-            text = json.dumps(found) if args.json else "\n".join(lines(found))
+            text = json.dumps(found) if args.json else "\n".join(_fitted(lines(found)) if redraws else lines(found))
             # To the corner, each line's rest and all below it wiped: a screen that is cleared first flickers.
             print("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J" if redraws else text, flush=True)
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         return 0
+
+
+def _fitted(shown: list[str]) -> list[str]:
+    """Leave out what the window has no rows for: a screen that scrolls cannot be drawn over."""
+    rows = shutil.get_terminal_size((80, 24)).lines - 1
+    if len(shown) <= rows:
+        return shown
+    return [*shown[: rows - 1], terminal.colored(f"... {len(shown) - rows + 1} more lines in a taller window", "dim")]
 
 
 def lines(found: Mapping[str, Any], now: float | None = None) -> list[str]:
@@ -70,46 +78,43 @@ def lines(found: Mapping[str, Any], now: float | None = None) -> list[str]:
         # A line that goes on has no name, and the colour of the one before.
         if line[:1] not in ("", " "):
             color = next((color for start, color in _COLORS.items() if " ".join(line.split()).startswith(start)), "")
-            color = "red" if "UNSOUND" in line or "does not work" in line or " died" in line else color
+            color = "red" if "UNSOUND" in line or " died" in line else color
         shown.append(terminal.colored(line, color) if color else line)
     return shown
 
 
 def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
-    boot = found["boot"]
-    if boot:
-        image, tuning = boot.get("image", {}), boot.get("tuning", {})
-        yield "image", f"tier {image.get('tier')}, ComfyUI {str(image.get('comfyui_rev'))[:12]}"
-        arguments = " ".join(tuning.get("arguments", []))
-        yield "memory", ", ".join(filter(None, (tuning.get("tier"), tuning.get("memory_mode"), arguments)))
-        yield (
-            "phases",
-            ", ".join(
-                f"{_PHASES.get(name, name)} {terminal.duration(seconds)}" for name, seconds in found["phases"].items()
-            ),
-        )
-        yield "ready", "yes" if found["ready"] else f"no: {found['ready_why']}"
-        for words in boot.get("doors", []):
-            yield "door", words
+    from hearmeman.status import judge
+    from hearmeman.status.timeline import timeline
+
+    boot, how = found["boot"], judge.state(found, now)
+    # What fails is said below, with what to do about it.
+    said = [f"{how.headline}: {how.detail}" if how.detail and (how.word != "failing" or not boot) else how.headline]
+    said += [f"up {terminal.duration(now - boot['started'])}"] if boot.get("started") else []
+    if idle := found.get("idle"):
+        said += filter(None, [countdown(idle, now)])
+    yield "pod", ", ".join(said)
+    if not boot:
+        return
+    for problem in judge.problems(found, now):
+        yield problem.level, f"{problem.what}; {problem.fix}" if problem.fix else problem.what
+    steps = (f"{step.what} {terminal.duration(step.at)}" for step in timeline(found["phases"]))
+    yield "start", "; ".join(steps)
+    yield "fetch", _fetch(found["models"], now)
+    yield "upload", _upload(found["sync"], now)
+    if idle:
+        yield "in use", ", ".join(idle.get("uses", [])) or "nothing"
+    for words in boot.get("doors", []):
+        yield "door", words
     for process in found["processes"]:
         yield process["name"], process["what"]
-    for name, why in found["not_working"].items():
-        yield name, f"does not work: {why}"
-    for name, why in found["failed_nodes"].items():
-        yield "node", f"{name} was not loaded: {why}"
-    if boot:
-        yield "fetch", _fetch(found["models"], now)
-        yield "upload", _upload(found["sync"], now)
-    if idle := found.get("idle"):
-        uses = ", ".join(idle.get("uses", [])) or "nothing"
-        yield "idle", f"in use: {uses}; the pod {countdown(idle, now)}"
     for finding in (found["machine"] or {}).get("findings", []):
         words = {True: "sound", False: "UNSOUND"}.get(finding["ok"], "unknown")
         yield "machine", f"{finding['name']} {words}: {finding['what']}"
-    for warning in found["warnings"]:
-        yield "warning", warning
-    if found["problem"]:
-        yield "problem", found["problem"]
+    image, tuning = boot.get("image", {}), boot.get("tuning", {})
+    yield "image", f"tier {image.get('tier')}, ComfyUI {str(image.get('comfyui_rev'))[:12]}"
+    arguments = " ".join(tuning.get("arguments", []))
+    yield "memory", ", ".join(filter(None, (tuning.get("tier"), tuning.get("memory_mode"), arguments)))
 
 
 def _fetch(state: Mapping[str, Any] | None, now: float) -> str:

@@ -91,6 +91,7 @@ class Daemon:
         self.all_began: float | None = None
         self.looked_at_all = self.news_lost = False
         self.stop_at: float | None = None
+        self.untold = False
 
     def stop(self) -> None:
         """Ask it to send what is left and end; can be called from a signal handler."""
@@ -143,6 +144,8 @@ class Daemon:
             due.append(self.all_at if look_at is None else look_at)
         elif self.patience.failure is not None and not self.busy:
             due.append(self.patience.until)
+        if self.untold:
+            due.append(self.report.due_at)
         ready = self.poll.poll(math.ceil(max(0.0, min(due) - now) * 1000))
         if ready and all(descriptor != self.bell for descriptor, _ in ready):
             # Only news: what is written in many small pieces is taken together.
@@ -321,7 +324,8 @@ class Daemon:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
 
     def _report(self, now: float, force: bool = False) -> None:
-        if not force and not self.report.due(now):
+        self.untold = not force and now < self.report.due_at
+        if self.untold:
             return
         failure = self.patience.failure
         self.report.note(

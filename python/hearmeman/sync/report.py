@@ -25,9 +25,10 @@ class Report:
         self._written: dict[str, object] = {}
         self._at = 0.0
 
-    def due(self, now: float) -> bool:
-        """Tell whether the file may be written at clock `now`."""
-        return now - self._at >= INTERVAL
+    @property
+    def due_at(self) -> float:
+        """When the file may be written again, by the clock of `write`."""
+        return self._at + INTERVAL
 
     def note(self, **facts: object) -> None:
         """Change facts; the next write has them."""
