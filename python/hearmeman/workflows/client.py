@@ -7,12 +7,10 @@ import contextlib
 import errno
 import json
 import os
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
@@ -31,30 +29,14 @@ from hearmeman.workflows.answers import (
     result_of,
     unknown_class,
 )
+from hearmeman.workflows.connection import Connection
+from hearmeman.workflows.following import Ear, events, history
 from hearmeman.workflows.library import Graph
 
-POLL_SECONDS = 0.5
-"""How often the history is asked where no event says when."""
-SILENCE_SECONDS = 5.0
-"""How often the history is asked while events are awaited."""
 PATIENCE_SECONDS = 30.0
 """For how long a ComfyUI that does not answer any more may come back."""
 STOP_SECONDS = 10.0
 """How long a prompt is tried to be stopped after Ctrl-C."""
-GONE_SECONDS = 2.0
-"""How long a prompt may be neither in the queue nor in the history: one that was sent last may still be checked."""
-_FIRST_LOOK = 0.02
-
-
-@dataclass
-class _Ear:
-    """What is known from a websocket."""
-
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by an event that says that the prompt is over."""
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is open, or cannot be opened."""
-    connected: bool = False
 
 
 def new_id() -> str:
@@ -62,77 +44,16 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-class Client:
+class Client(Connection):
     """One ComfyUI at `url`, which may stand behind a gate that wants `token`; use it with `async with`."""
 
     def __init__(self, url: str, token: str = "", patience: float = PATIENCE_SECONDS) -> None:
-        self.url = url.rstrip("/")
-        self._token, self._patience = token, patience
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        self._session = aiohttp.ClientSession(timeout=limits, headers=headers)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    @contextlib.asynccontextmanager
-    async def _call(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._session is not None
-        try:
-            # A redirect would lead the token, or the prompt, to another place than the one that was given.
-            async with self._session.request(method, self.url + path, allow_redirects=False, **more) as response:
-                self._check(response)
-                yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise NotReachableError(
-                f"ComfyUI does not answer at {self.url}: {reason}. It is not started, still starting, or at another "
-                "address: look at `hearmeman status`, or give its address with --url"
-            ) from error
-
-    def _check(self, response: aiohttp.ClientResponse) -> None:
-        # 403 is also ComfyUI's answer to a file that lies elsewhere.
-        if response.status == 401 or (response.status == 403 and not response.url.path.endswith("/view")):
-            meaning = "does not take this ACCESS_TOKEN" if self._token else "wants a token"
-            raise AccessError(f"{self.url} {meaning}: put the pod's into the variable ACCESS_TOKEN")
-        if 300 <= response.status < 400:
-            place = response.headers.get("Location", "another address")
-            raise NotReachableError(f"{self.url} leads to {place}: give ComfyUI's own address with --url")
-        if response.status in (502, 503, 504, 524) or "X-Hearmeman-State" in response.headers:
-            raise NotReachableError(f"ComfyUI at {self.url} is starting or gone ({response.status}): try again soon")
-
-    async def get(self, path: str) -> Any:
-        """What ComfyUI answers at `path`, from its JSON.
-
-        Raises:
-            AccessError, NotReachableError: it does not, or not as ComfyUI does.
-        """
-        async with self._call("GET", path) as response:
-            text = await response.text(errors="replace")
-            try:
-                body = json.loads(text) if response.status == 200 else None
-            except ValueError:
-                body = None
-        if not isinstance(body, dict | list):
-            raise NotReachableError(
-                f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address in --url"
-            )
-        return body
-
-    async def _json(self, path: str) -> dict[str, Any]:
-        body = await self.get(path)
-        if not isinstance(body, dict):
-            raise NotReachableError(f"{self.url}{path} does not answer as ComfyUI does: check the address in --url")
-        return body
+        super().__init__(url, token)
+        self._patience = patience
 
     async def object_info(self) -> dict[str, Any]:
         """Give every node class that this ComfyUI has, as /object_info does."""
-        return await self._json("/object_info")
+        return await self.get_object("/object_info")
 
     async def submit(
         self, graph: Graph, client_id: str, prompt_id: str = "", extra: Mapping[str, str] | None = None
@@ -148,7 +69,7 @@ class Client:
         sent: dict[str, Any] = {"prompt": graph, "client_id": client_id, "prompt_id": prompt_id or new_id()}
         if extra:
             sent["extra_data"] = dict(extra)
-        async with self._call("POST", "/prompt", json=sent) as response:
+        async with self.call("POST", "/prompt", json=sent) as response:
             text = await response.text(errors="replace")
         try:
             body = json.loads(text)
@@ -183,7 +104,7 @@ class Client:
             if name:
                 form.add_field("subfolder", folder)
                 form.add_field("overwrite", "true")
-            async with self._call("POST", "/upload/image", data=form) as response:
+            async with self.call("POST", "/upload/image", data=form) as response:
                 text = await response.text(errors="replace")
         if response.status == 413:
             raise RefusedError(f"{path} is larger than ComfyUI takes: raise --max-upload-size in COMFYUI_ARGS")
@@ -196,9 +117,9 @@ class Client:
     async def stop(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it if it runs."""
         # In this order: one that begins to run in between is interrupted.
-        async with self._call("POST", "/queue", json={"delete": [prompt_id]}):
+        async with self.call("POST", "/queue", json={"delete": [prompt_id]}):
             pass
-        async with self._call("POST", "/interrupt", json={"prompt_id": prompt_id}):
+        async with self.call("POST", "/interrupt", json={"prompt_id": prompt_id}):
             pass
 
     async def run(
@@ -229,7 +150,7 @@ class Client:
             report(progress) if early is None else early.append(progress)
 
         try:
-            async with asyncio.timeout(timeout), self._events(client_id, prompt_id, graph, in_order) as ear:
+            async with asyncio.timeout(timeout), events(self, client_id, prompt_id, graph, in_order) as ear:
                 posting = asyncio.create_task(self.submit(graph, client_id, prompt_id, extra))
                 prompt_id = await asyncio.shield(posting)
                 state = f"its id is {prompt_id}; it was not stopped"
@@ -237,7 +158,7 @@ class Client:
                 waiting, early = early, None
                 for progress in waiting or ():
                     report(progress)
-                return result_of(prompt_id, await self._history(prompt_id, ear), graph)
+                return result_of(prompt_id, await history(self, prompt_id, ear, self._patience), graph)
         except TimeoutError:
             if posting is not None and not posting.done():
                 posting.cancel()
@@ -269,74 +190,9 @@ class Client:
         """
         try:
             async with asyncio.timeout(timeout):
-                return result_of(prompt_id, await self._history(prompt_id, _Ear()), graph)
+                return result_of(prompt_id, await history(self, prompt_id, Ear(), self._patience), graph)
         except TimeoutError:
             raise TimedOutError(f"prompt {prompt_id} did not end within {timeout:g} s; it was not stopped") from None
-
-    @contextlib.asynccontextmanager
-    async def _events(self, client_id: str, prompt_id: str, graph: Graph, report: Report) -> AsyncIterator[_Ear]:
-        """Report progress meanwhile, and note when an event says that the prompt is over."""
-        ear = _Ear()
-        task = asyncio.create_task(self._listen(client_id, prompt_id, graph, report, ear))
-        try:
-            # Listening before submitting: a quick prompt is over before a later listener learns of it.
-            await ear.tried.wait()
-            yield ear
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _listen(self, client_id: str, prompt_id: str, graph: Graph, report: Report, ear: _Ear) -> None:
-        assert self._session is not None
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
-                address = f"{self.url}/ws?clientId={client_id}"
-                async with self._session.ws_connect(address, heartbeat=20, max_msg_size=0) as socket:
-                    ear.connected = True
-                    ear.tried.set()
-                    async for message in socket:
-                        # Binary messages are previews.
-                        if message.type == aiohttp.WSMsgType.TEXT and _read(message.data, prompt_id, graph, report):
-                            ear.over.set()
-                            return
-            ear.connected = False
-            ear.tried.set()
-            # Proxies end long connections: it comes back under the same id.
-            await asyncio.sleep(2 * POLL_SECONDS)
-
-    async def _history(self, prompt_id: str, ear: _Ear) -> dict[str, Any]:
-        """Wait for a prompt's entry. An end that no event told is found, and a long silent step is no end."""
-        answered, known, pause = time.monotonic(), time.monotonic(), _FIRST_LOOK
-        while True:
-            try:
-                entry = (await self._json(f"/history/{prompt_id}")).get(prompt_id)
-                if isinstance(entry, dict):
-                    return entry
-                if await self._is_queued(prompt_id):
-                    known = time.monotonic()
-                answered = time.monotonic()
-            except NotReachableError:
-                if time.monotonic() - answered > self._patience:
-                    raise
-                known = time.monotonic()
-            if time.monotonic() - known > GONE_SECONDS:
-                raise RunFailedError(
-                    f"ComfyUI no longer knows prompt {prompt_id}: it was taken out of the queue, or ComfyUI was "
-                    "restarted, as when memory runs out; look at its log and run the workflow again"
-                )
-            if ear.over.is_set():
-                # It enters the history a moment after it says so.
-                await asyncio.sleep(_FIRST_LOOK)
-            else:
-                is_silent = ear.connected and time.monotonic() - known < POLL_SECONDS
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ear.over.wait(), SILENCE_SECONDS if is_silent else pause)
-                pause = min(2 * pause, POLL_SECONDS)
-
-    async def _is_queued(self, prompt_id: str) -> bool:
-        queue = await self._json("/queue")
-        rows = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-        return any(prompt_id in row[1:2] for row in rows)
 
     async def download(self, output: Output, target: Path, replace: bool = True) -> None:
         """Write one output's bytes to `target`, complete or not at all.
@@ -350,7 +206,7 @@ class Client:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            async with self._call("GET", "/view", params=query) as response:
+            async with self.call("GET", "/view", params=query) as response:
                 if response.status != 200:
                     raise RunFailedError(f"ComfyUI answered {response.status} for {output.path}: it cannot be saved")
                 with part.open("wb") as file:
@@ -377,23 +233,6 @@ def _rename_new(part: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
         part.rename(target)
-
-
-def _read(text: str, prompt_id: str, graph: Graph, report: Report) -> bool:
-    """Report what an event says; tells whether the prompt is over."""
-    event = json.loads(text)
-    kind, data = event.get("type"), event.get("data") or {}
-    if data.get("prompt_id") != prompt_id:
-        return False
-    node = data.get("node")
-    if kind in ("execution_success", "execution_error", "execution_interrupted"):
-        return True
-    if kind == "executing" and node is None:
-        return True
-    if kind in ("executing", "progress") and node is not None:
-        name = str(graph.get(str(node), {}).get("class_type", node))
-        report(Progress(str(node), name, data.get("value"), data.get("max")))
-    return False
 
 
 async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:
