@@ -65,9 +65,10 @@ class S3:
         self.process.wait()
 
     def objects(self) -> dict[str, bytes]:
-        """Key -> content of every object."""
+        """Key -> content of every object; one that is still being written is none yet."""
         folder = self.root / self.bucket
-        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".rclone_temp_")]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
     def environ(self) -> dict[str, str]:
         """The variables that point the sync at it."""
