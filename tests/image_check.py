@@ -71,7 +71,8 @@ def fetch_text(url: str) -> str:
 
 def check_classes(url: str, report: Report, write: bool) -> None:
     """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
-    there = set(fetch(f"{url}/object_info"))
+    told = fetch(f"{url}/object_info")
+    there = set(told)
     path = HERE / "comfyui/classes.txt"
     if write:
         head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; image_check.py --write-classes.\n"
@@ -79,6 +80,8 @@ def check_classes(url: str, report: Report, write: bool) -> None:
     wanted = {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
     missing = sorted(wanted - there)
     report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
+    configs = told["CheckpointLoader"]["input"]["required"]["config_name"][0]
+    report.say("checkpoint configurations", "" if configs else "CheckpointLoader offers none", f"{len(configs)}")
 
 
 def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -> None:

@@ -106,6 +106,10 @@ def test_a_node_on_the_volume_replaces_the_image_s() -> None:
     assert planned({}, here).node_links == ("/opt/nodes/B",)
 
 
+def test_comfyui_finds_its_own_checkpoint_configurations_though_models_are_on_the_volume() -> None:
+    assert planned({}).model_configs == str(Path(IMAGE.comfyui_main).parent / "models/configs")
+
+
 def test_everything_wrong_with_the_machine_is_told() -> None:
     here = machine(
         listens=(Listen("0.0.0.0", 8188, "taken"),),
@@ -149,7 +153,7 @@ def test_supervisord_s_comments_and_percent_signs_survive() -> None:
     from supervisor.options import UnhosedConfigParser
 
     process = Process("p", ("run", "50%", "a ;b", "c #d", "it's ;e"), {}, {}, 1, 3)
-    made = plan.BootPlan((), (), (process,), 30, (), ())
+    made = plan.BootPlan((), (), "", (process,), 30, (), ())
     text = supervisord_conf.configuration(made, Path("/r"), Path("/l"), "python", 1.0, "pw", False)
     parser = UnhosedConfigParser()
     parser.read_string(text)

@@ -150,7 +150,7 @@ def _links(plan: BootPlan, run_dir: Path) -> None:
         link = run_dir / "node_data" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(folder)
-    paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes")}}
+    paths = {"hearmeman": {"custom_nodes": str(run_dir / "nodes"), "configs": plan.model_configs}}
     # JSON is YAML.
     (run_dir / "extra_model_paths.yaml").write_text(json.dumps(paths) + "\n", encoding="utf-8")
 

@@ -37,6 +37,8 @@ class BootPlan:
     """Folders to make, and to whom they belong, each after the one that it lies in."""
     node_links: tuple[str, ...]
     """Custom nodes of the image to link."""
+    model_configs: str
+    """ComfyUI's own configurations of checkpoints, which the models folder lacks."""
     processes: tuple[Process, ...]
     """In the order in which they are shown."""
     stop_seconds: float
@@ -158,6 +160,7 @@ def make_plan(
     return BootPlan(
         folders=_folders(settings, image, machine, run_dir),
         node_links=_links(machine),
+        model_configs=str(PurePosixPath(image.comfyui_main).parent / "models/configs"),
         processes=tuple(processes),
         stop_seconds=settings.stop_seconds,
         withheld=tuple(sorted(hidden - given)),
