@@ -179,7 +179,7 @@ def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        return report.say(f"late {script}", f"{error.stderr or ''}\nnot done after {error.timeout:g} s")
+        return report.say(f"late {script}", f"not done after {error.timeout:g} s")
     last = (done.stdout.strip().splitlines() or [""])[-1]
     return report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
 
