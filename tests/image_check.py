@@ -183,15 +183,18 @@ def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
     (pod.volume / f"late_{script}.py").write_text((HERE / f"late/{script}.py").read_text())
     python = f"/opt/env/{environment}/bin/python"
     variables = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "NUMBA_CACHE_DIR": "/tmp/numba", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        pod.command(python, f"/workspace/late_{script}.py", variables=variables),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            pod.command(python, f"/workspace/late_{script}.py", variables=variables),
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return report.say(f"late {script}", f"not done after {error.timeout:g} s")
     last = (done.stdout.strip().splitlines() or [""])[-1]
-    report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
+    return report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
 
 
 def main() -> int:
