@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -14,9 +15,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from hearmeman.models import catalogue
 from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import build_image
-from hearmeman_build.host import WORK
+from hearmeman_build.host import ROOT, WORK
+from image_graphs import SETTLE_SECONDS, check_graphs, lay_placeholders
 from support.needed import unresolved
 from support.pod import Pod, unpack
 from support.ports import free_port
@@ -36,6 +39,8 @@ LATE = {
     "voice_chatterbox": "chatterbox",
 }
 """Script of tests/late -> the environment that runs it."""
+MODELS = "ComfyUI/models"
+"""Where ComfyUI's models lie on the volume."""
 
 
 class Report:
@@ -102,6 +107,14 @@ def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -
             if file.suffix != wanted["suffix"] or not file.is_file() or file.stat().st_size == 0:
                 problem = problem or f"{file.name} of node {node} is not in the output folder"
     report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
+
+
+def check_workflows(url: str, volume: Path, report: Report) -> None:
+    """Every workflow of ours, by empty files under the catalogue's names in place of weights."""
+    laid = lay_placeholders(catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml")), volume / MODELS)
+    report.say("placeholders", "", f"{laid} files")
+    time.sleep(SETTLE_SECONDS)
+    asyncio.run(check_graphs(url, ROOT / "workflows", report.say))
 
 
 def check_user(pod: Pod, report: Report) -> None:
@@ -222,6 +235,7 @@ def main() -> int:
             check_classes(url, report, arguments.write_classes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
+            check_workflows(url, volume, report)
             report.say("ready", *readiness(pod, status))
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
             check_user(pod, report)
