@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import cost, endpoint, making, run, template, verbs, volume
+from hearmeman_pod import cost, endpoint, files, making, run, template, verbs, volume
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
@@ -103,6 +103,12 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
         if name == "ssh":
             sub.add_argument("command", nargs="*", help="a command to run there")
+    for name, help, example in (
+        ("put", "send pictures, voices and LoRAs to a running pod", "hearmeman-pod put picture.png film:input"),
+        ("get", "bring files of a running pod home", "hearmeman-pod get film:output pictures"),
+        ("sync", "bring or send what is new or different", "hearmeman-pod sync film:output pictures --watch 10"),
+    ):
+        files.add(verb(name, help, example), name)
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
     sub.add_argument("--days", type=_days, default=30, help="how many days back (30)")
     sub = verb(
@@ -209,6 +215,9 @@ _VERBS: dict[str, Callable[[argparse.Namespace, World], int]] = {
     "start": verbs.start,
     "stop": verbs.stop,
     "terminate": verbs.terminate,
+    "put": files.put,
+    "get": files.get,
+    "sync": files.sync,
     "cost": cost.cost,
     "template": template.template,
     "volume": volume.run,

@@ -88,6 +88,8 @@ class Account:
     retry_after: str = "1"
     """When one who asks too often may ask again."""
     key: str = KEY
+    ssh_port: int = 2222
+    """Where the pods' sshd is, on loopback; 0: they have no such port."""
 
     def __post_init__(self) -> None:
         self.pods: dict[str, FakePod] = {}
@@ -136,7 +138,8 @@ class Account:
             "ERROR": ["start", "terminate"],
         }
         running = pod.status == "RUNNING"
-        end = {"host": "127.0.0.1", "port": 2222, "username": "root", "command": "ssh root@127.0.0.1 -p 2222"}
+        end = {"host": "127.0.0.1", "port": self.ssh_port, "username": "root"}
+        end["command"] = f"ssh root@127.0.0.1 -p {self.ssh_port}"
         answer: dict[str, Any] = {
             "id": pod_id,
             "name": pod.body["name"],
@@ -153,7 +156,7 @@ class Account:
             "cloud": pod.body.get("cloud", "SECURE"),
             "dataCenterId": "US-KS-2",
             "cudaVersion": pod.cuda,
-            "ssh": {"proxy": None, "direct": end if running else None},
+            "ssh": {"proxy": None, "direct": end if running and self.ssh_port else None},
             "template": None,
             "cost": 0.0 if pod.status in ("EXITED", "TERMINATED") else pod.cost,
             "locked": False,
