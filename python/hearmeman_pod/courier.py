@@ -237,6 +237,6 @@ def _why(said: str, code: int | None, pod_id: str, command: str) -> PodError:
             f"pod {pod_id} does not take this machine's SSH key. Its public part belongs into RunPod's console, Settings, SSH "
             f"public keys, before the pod is created; --identity FILE names another key\n  {last}"
         )
-    if code == 255 or code is None:
+    if code is None or code == 255 or code < 0:  # 255 is ssh's own; below 0 a signal ended it.
         return LostError(f"the connection to pod {pod_id} broke or was not made: {last}. By hand: {command}")
     return PodError(f"pod {pod_id}: the other side ended ({code}): {last}")

@@ -221,6 +221,7 @@ def main(facts_file: str = FACTS) -> None:
         sink.flush()
 
     sink.write(GREETING)
+    sink.flush()
     try:
         facts = json.loads(Path(facts_file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
