@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import threading
 import time
@@ -57,13 +56,18 @@ class _Job:
                 # The loop is closed: nobody listens any more.
                 self.left.set()
 
-    async def take(self) -> list[Samples | Exception | None]:
-        """Wait for what `put` hands on, and take all of it."""
+    async def take(self) -> tuple[list[Samples], bool, Exception | None]:
+        """Wait for what `put` hands on, and take all of it: blocks, whether that is the end, and what went wrong."""
         await self._is_there.wait()
         self._is_there.clear()
         with self._lock:
             made, self._made = self._made, []
-        return made
+        blocks: list[Samples] = []
+        for item in made:
+            if item is None or isinstance(item, Exception):
+                return blocks, True, item
+            blocks.append(item)
+        return blocks, False, None
 
 
 @dataclass
@@ -164,14 +168,12 @@ class Speaker:
         job = self._enter(self.check(request))
         try:
             while True:
-                made = await job.take()
-                blocks = list(itertools.takewhile(lambda item: isinstance(item, np.ndarray), made))
+                blocks, is_over, problem = await job.take()
                 if blocks:
                     yield np.concatenate(blocks)
-                if len(blocks) < len(made):
-                    end = made[len(blocks)]
-                    if isinstance(end, Exception):
-                        raise end
+                if problem:
+                    raise problem
+                if is_over:
                     return
         finally:
             self._leave(job)
