@@ -46,7 +46,9 @@ class Places(_Group):
         "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
     )
     models_dir: Folder = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models")
-    comfyui_output_dir: Folder = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output")
+    comfyui_output_dir: Folder = var(
+        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output, of a worker a folder of its own in there"
+    )
     state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
 
