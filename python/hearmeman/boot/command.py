@@ -123,6 +123,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
         "digest": settings.image_digest,
+        "dollars_per_hour": settings.dollars_per_hour,
         "gated": settings.gated,
         "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,
