@@ -19,6 +19,8 @@ AS_ON_RUNPOD = {
     "RUNPOD_API_KEY": "rpa_nobody",
     "IDLE_STOP_MINUTES": "30",
     "DOLLARS_PER_HOUR": "0.69",
+    "COMFYUI_PORT": "8188",
+    "STATUS_PORT": "19123",
     "COMFYUI_HOST": "0.0.0.0",
     "STATUS_HOST": "0.0.0.0",
 }
@@ -46,7 +48,7 @@ def _ready(browser: Browser, image: Image, folder: Path) -> None:
             pod.queue(prefix=prefix, color=color, size=512)
         pod.wait("the outputs", lambda found: (found["sync"] or {}).get("uploaded_files", 0) == 4 and found["idle"])
         pod.wait("the voice", lambda found: found["voices"]["xtts"]["word"].startswith("ready"))
-        _take(browser, pod, "ready", 1000, 900)
+        _take(browser, pod, "ready", 1000, 860)
 
 
 def _starting(browser: Browser, image: Image, folder: Path) -> None:

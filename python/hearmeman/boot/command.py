@@ -122,6 +122,7 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "doors": [door.words() for door in plan.doors],
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
+        "output": settings.output_path,
         "digest": settings.image_digest,
         "dollars_per_hour": settings.dollars_per_hour,
         "gated": settings.gated,

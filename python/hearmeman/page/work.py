@@ -144,7 +144,8 @@ def sync(found: Found) -> Html:
     """Show what was uploaded and what waits."""
     state, now = found["sync"], found["now"]
     if not state:
-        words = "Outputs stay on the volume. Set `ENABLE_R2_SYNC=true` to upload them to a bucket as they appear."
+        where = f"in `{found['boot']['output']}`" if found["boot"].get("output") else "on the volume"
+        words = f"Outputs stay {where}. Set `ENABLE_R2_SYNC=true` to upload them to a bucket as they appear."
         return card("sync", "Uploads", tag("p", sentence(words), class_="quiet"))
     waiting = f"{count(state.get('backlog_files', 0), 'file')}, {size(state.get('backlog_bytes', 0))}"
     waiting += f", {state['uploading']} on their way" if state.get("uploading") else ""
@@ -161,9 +162,8 @@ def sync(found: Found) -> Html:
         rows.append(("Bucket", tag("code", f"s3://{state['bucket']}")))
     cost = state.get("cost") or {}
     if cost:
-        held = f"{count(cost['objects'], 'object')}, {size(cost['stored_bytes'])}"
         paid = dollars(cost["storage_dollars_month"] + cost["requests_dollars_month"])
-        rows.append(("Costs", f"{paid} this month for {held} and the requests"))
+        rows.append(("Costs", f"{paid} this month, with {size(cost['stored_bytes'])} stored"))
     failing = [
         tag(
             "li",

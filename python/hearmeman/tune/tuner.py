@@ -221,7 +221,7 @@ def _voice_rule(gpu: Gpu, voices: Sequence[str], draft: _Draft) -> None:
     if need * 1024 > gpu.vram_mib / 2:
         draft.warnings.append(
             f"{names_text} need about {need:g} GB of the {gpu.vram_mib} MiB of VRAM: "
-            "few models fit beside them; turn one off or take a larger GPU"
+            "few models fit beside them; choose a larger GPU, or one voice"
         )
 
 
