@@ -40,6 +40,8 @@ class Serverless:
         self.poll = poll
         self.jobs: dict[str, Job] = {}
         self.pings = 0
+        self.unhealthy: list[tuple[str, str]] = []
+        """Workers that reported themselves unhealthy: which check failed, and why."""
         self.problems: list[str] = []
         """What was asked for against the rules."""
         self.takes = 0
@@ -175,6 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif words[0] == "job-stop":
             self._send(200, {"jobsToStop": self.platform.stops()})
         else:
+            query = parse_qs(urlsplit(self.path).query)
+            if query.get("status") == ["unhealthy"]:
+                self.platform.unhealthy.append((query["check"][0], query["reason"][0]))
             self.platform.pings += 1
             self._send(200, {})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
     if args.role == "worker":
-        environ = {**_of_a_worker(Path("/runpod-volume").is_dir()), **environ, "ENABLE_WORKER": "true"}
+        environ = {**_of_a_worker(os.access("/runpod-volume", os.W_OK)), **environ, "ENABLE_WORKER": "true"}
     try:
         return _boot(args, environ)
     except HearmemanError as error:

@@ -15,7 +15,7 @@ from hearmeman.boot.processes import Table
 from hearmeman.boot.stop_shares import stop_shares
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
-from hearmeman.image import Image
+from hearmeman.image import WORKER_DIR, Image
 from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
@@ -262,6 +262,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     base, own = settings.comfyui_dir, settings.own_path
     theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
     theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
+    theirs += [str(WORKER_DIR), settings.input_path] if settings.enable_worker else []
     if settings.enable_xtts or settings.enable_chatterbox or settings.sync_workspace:
         theirs.append(settings.voices_path)
     theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]

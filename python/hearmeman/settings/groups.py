@@ -199,6 +199,10 @@ class Models(_Group):
     download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    model_host_cache: Folder = var(
+        "/runpod-volume/huggingface-cache/hub",
+        "where RunPod puts its cached models; those that the catalogue knows are used from there once they are verified",
+    )
     model_cache: CacheUrl = var(
         "",
         "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",

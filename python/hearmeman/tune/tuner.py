@@ -234,7 +234,8 @@ def _driver_rule(memory: Memory, cuda_floor: str, draft: _Draft) -> None:
         draft.problems.append(
             f"this host's NVIDIA driver {memory.driver} runs CUDA up to {has}, and this image needs {cuda_floor}: "
             "ComfyUI would fail at its first use of the GPU. A pod cannot change its host's driver: "
-            f"stop it and create one with CUDA {cuda_floor} or newer (the filter 'CUDA version' on RunPod)"
+            f"stop it and create one with CUDA {cuda_floor} or newer (the filter 'CUDA version' on RunPod; "
+            "of an endpoint, its minimum CUDA version)"
         )
 
 
