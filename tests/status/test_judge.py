@@ -71,11 +71,12 @@ def _warnings() -> Iterable[str]:
     yield from planned(theirs).warnings
     flags, gib = load_flags(), 1 << 30
     network = Mount("/workspace", "nfs4")
-    for gpus, wishes in (
+    cases: list[tuple[tuple[Gpu, ...], dict[str, Any]]] = [
         ((), {}),
         ((Gpu("a card", 4096),), {"tier": "datacenter", "voices": ("XTTS", "Chatterbox")}),
         ((Gpu("a card", 24564), Gpu("a card", 24564)), {}),
-    ):
+    ]
+    for gpus, wishes in cases:
         yield from tune(
             Memory(gpus, "" if gpus else "no driver", None, 64 * gib, models=network), flags, **wishes
         ).warnings
