@@ -320,6 +320,12 @@ class Given(_Group):
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
+    dollars_per_hour: float = var(
+        0,
+        "what an hour of the pod cost when it was made, which hearmeman-pod gives; its page shows it",
+        given=True,
+        ge=0,
+    )
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
