@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman.models.catalogue import Catalogue
+from hearmeman.models.catalogue import Catalogue, Snapshot
 from hearmeman.workflows import check, library, prepare, schema
 from hearmeman.workflows.client import Client, put_files
 from hearmeman.workflows.library import Workflow
@@ -63,15 +63,24 @@ def cases(workflows: Mapping[str, Workflow], nodes: schema.Schema) -> Iterator[C
 
 
 def lay_placeholders(catalogue: Catalogue, models: Path) -> int:
-    """An empty file for each of the catalogue's below `models`, none over what is there; how many were laid."""
+    """An empty file for each of the catalogue's below `models`, none over what is there; how many were laid.
+
+    Of a whole repository what nodes know a model's folder by: its configuration and its weights.
+    """
     laid = 0
     for file in catalogue.files:
-        place = models / file.to
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.touch(mode=0o644)
-            laid += 1
+        names = ("config.json", "model.safetensors") if isinstance(file.source, Snapshot) else ("",)
+        for place in (models / file.to / name for name in names):
+            laid += _lay(place)
     return laid
+
+
+def _lay(place: Path) -> bool:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    there = place.exists()
+    if not there:
+        place.touch(mode=0o644)
+    return not there
 
 
 async def check_graphs(url: str, folder: Path, say: Say) -> None:

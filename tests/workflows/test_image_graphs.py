@@ -74,10 +74,11 @@ def test_placeholders_satisfy_every_case_and_lie_over_nothing(tmp_path: Path) ->
     first = tmp_path / CATALOGUE.files[0].to
     first.parent.mkdir(parents=True)
     first.write_bytes(b"weights")
-    assert lay_placeholders(CATALOGUE, tmp_path) == len({file.to for file in CATALOGUE.files}) - 1
+    files = {file.to: 2 if isinstance(file.source, catalogue.Snapshot) else 1 for file in CATALOGUE.files}
+    assert lay_placeholders(CATALOGUE, tmp_path) == sum(files.values()) - 1
     assert lay_placeholders(CATALOGUE, tmp_path) == 0
     assert first.read_bytes() == b"weights"
-    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    there = {file.to for file in CATALOGUE.files if (tmp_path / file.to).exists()}
 
     def wrong(case: Case) -> list[schema.Mistake]:
         graph = library.choose(library.graph(case.workflow), case.workflow, case.options)
