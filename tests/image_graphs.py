@@ -21,6 +21,8 @@ RUN_SECONDS = 120.0
 """How long a graph that runs may take."""
 SETTLE_SECONDS = 6.0
 """VibeVoice's nodes keep their list of models for 5 seconds: who lays files waits that long."""
+SNAPSHOT = ("config.json", "model.safetensors")
+"""What a repository's folder holds at least: VibeVoice's nodes list no folder without both."""
 QUIET_SECONDS = 60.0
 """How long ComfyUI may need to come to rest after the last prompt was taken back."""
 
@@ -63,24 +65,17 @@ def cases(workflows: Mapping[str, Workflow], nodes: schema.Schema) -> Iterator[C
 
 
 def lay_placeholders(catalogue: Catalogue, models: Path) -> int:
-    """An empty file for each of the catalogue's below `models`, none over what is there; how many were laid.
-
-    Of a whole repository what nodes know a model's folder by: its configuration and its weights.
-    """
+    """An empty file for each of the catalogue's below `models`, none over what is there; how many were laid."""
     laid = 0
     for file in catalogue.files:
-        names = ("config.json", "model.safetensors") if isinstance(file.source, Snapshot) else ("",)
-        for place in (models / file.to / name for name in names):
-            laid += _lay(place)
+        place = models / file.to
+        whole = isinstance(file.source, Snapshot)
+        for path in [place / name for name in SNAPSHOT] if whole else [place]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o644)
+                laid += 1
     return laid
-
-
-def _lay(place: Path) -> bool:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    there = place.exists()
-    if not there:
-        place.touch(mode=0o644)
-    return not there
 
 
 async def check_graphs(url: str, folder: Path, say: Say) -> None:
