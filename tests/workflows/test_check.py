@@ -162,4 +162,4 @@ def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: 
     graph["sampler"]["inputs"]["scheduler"] = "simpel"
     (tmp_path / "vace-t2v.json").write_text(json.dumps(graph))
     assert main(["workflows", "check", "--dir", str(tmp_path)], environ) == 1
-    assert "vace-t2v: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+    assert "vace-t2v speed=full: node sampler, scheduler: 'simpel'" in capsys.readouterr().out

@@ -46,7 +46,9 @@ class Places(_Group):
         "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
     )
     models_dir: Folder = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models")
-    comfyui_output_dir: Folder = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output")
+    comfyui_output_dir: Folder = var(
+        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output, of a worker a folder of its own in there"
+    )
     state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
 
@@ -320,6 +322,12 @@ class Given(_Group):
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
+    dollars_per_hour: float = var(
+        0,
+        "what an hour of the pod cost when it was made, which hearmeman-pod gives; its page shows it",
+        given=True,
+        ge=0,
+    )
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)

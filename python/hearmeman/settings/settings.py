@@ -97,7 +97,7 @@ class Settings(
         """What is wrong with lines of the public keys, counted from 1."""
         name = "SSH_PUBLIC_KEY" if self.ssh_public_key else "PUBLIC_KEY"
         found = [
-            f"line {number} of {name} {problem}; it is left out"
+            f"line {number} of {name} {problem}, so it is left out: correct it"
             for number, key in enumerate(self._keys(), 1)
             if (problem := values.key_problem(key))
         ]
