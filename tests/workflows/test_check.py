@@ -39,7 +39,7 @@ def test_every_workflow_with_every_choice_fits_the_nodes_and_the_files() -> None
 
 @pytest.mark.parametrize("name", ["steadydancer", "qwen-image-edit"])
 def test_a_file_that_comfyui_does_not_list_where_it_lies_is_a_mistake(name: str) -> None:
-    ends = {folder: (".safetensors",) for folder in SCHEMA.extensions}
+    ends = dict.fromkeys(SCHEMA.extensions, (".safetensors",))
     found = check.problems({name: WORKFLOWS[name]}, dataclasses.replace(SCHEMA, extensions=ends), CATALOGUE)
     wrong = any("yolov10m.onnx: ComfyUI lists only .safetensors in models/detection" in text for text in found)
     # A loader of GGUF files lists them by itself.
