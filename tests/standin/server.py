@@ -127,7 +127,9 @@ class Server:
         return web.json_response([] if "folder" in request.match_info else ["checkpoints", "loras"])
 
     async def model_folders(self, request: web.Request) -> web.Response:
-        folders = [{"name": name, "folders": [name], "extensions": [".safetensors"]} for name in ("checkpoints", "loras")]
+        folders = [
+            {"name": name, "folders": [name], "extensions": [".safetensors"]} for name in ("checkpoints", "loras")
+        ]
         return web.json_response(folders)
 
     async def exec_info(self, request: web.Request) -> web.Response:
