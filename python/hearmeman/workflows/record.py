@@ -34,7 +34,7 @@ def recorded(
         name: _node(name, node, models, before["nodes"].get(name, {}), hints) for name, node in sorted(info.items())
     }
     formats = _video_formats(info) or before.get("vhs_video_formats", {})
-    new = {
+    new: dict[str, Any] = {
         "comfyui_version": version,
         "model_extensions": {folder: sorted(found) for folder, found in sorted(extensions.items())},
         "from_source": [],
