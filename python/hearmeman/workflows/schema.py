@@ -51,6 +51,8 @@ class Schema:
     """Class -> its inputs, outputs and module."""
     folders: Mapping[str, tuple[str, ...]]
     """Folder type -> folders below ComfyUI's base."""
+    extensions: Mapping[str, tuple[str, ...]]
+    """Folder type -> ends of the names of files that ComfyUI lists there; none means every file."""
     video_formats: Mapping[str, tuple[str, ...]]
     """Format of VHS_VideoCombine -> the further inputs that it has."""
 
@@ -84,7 +86,8 @@ def _read(path: Path, changed: int, size: int) -> Schema:
     raw = json.loads(path.read_text(encoding="utf-8"))
     formats = {name: tuple(str(widget[0]) for widget in widgets) for name, widgets in raw["vhs_video_formats"].items()}
     folders = {name: tuple(places) for name, places in raw["model_folders"].items()}
-    return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, formats)
+    extensions = {name: tuple(ends) for name, ends in raw["model_extensions"].items()}
+    return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, extensions, formats)
 
 
 def mistakes(graph: Mapping[str, Any], schema: Schema, files: Iterable[str] | None = None) -> list[Mistake]:
@@ -262,6 +265,11 @@ def _model(
         place.removeprefix("models/") for place in schema.folders.get(spec["folder"], ()) if place.startswith("models/")
     ]
     if any(f"{place}/{value}" in known for place in places):
+        ends = _ends(spec, schema)
+        if ends and Path(value).suffix.lower() not in ends:
+            yield Mistake(
+                node_id, name, f"{value}: ComfyUI lists only {', '.join(ends)} in models/{' and models/'.join(places)}"
+            )
         return
     elsewhere = [path for path in known if path.rpartition("/")[2] == value]
     where = (
@@ -270,3 +278,9 @@ def _model(
         else "no model of this workflow brings it; this node"
     )
     yield Mistake(node_id, name, f"{value}: {where} looks in models/{' and models/'.join(places)}")
+
+
+def _ends(spec: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
+    """Ends of the names that a loader lists: its folder's, unless it looks for GGUF files alone or too. None means all."""
+    ends = schema.extensions.get(spec["folder"], ())
+    return {"gguf": (".gguf",), "any+gguf": (*ends, ".gguf") if ends else ()}.get(spec.get("ext", ""), ends)
