@@ -18,7 +18,7 @@ DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    which = parser.add_subparsers(dest="action", required=True)
+    which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = which.add_parser("list", help="the workflows that there are")
     shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
