@@ -87,7 +87,8 @@ def _list(workflows: Mapping[str, library.Workflow], args: argparse.Namespace, e
         lacks = lacking.get(workflow.name, [])
         more = f"{lacks[0]}{f' and {len(lacks) - 1} more' if len(lacks) > 1 else ''}" if lacks else ""
         rows.append((workflow.name, *([f"lacks {more}" if lacks else "ready"] if args.url else []), workflow.title))
-    print("\n".join([*terminal.table(rows), "", "`hearmeman workflows show NAME` says what one takes and needs"]))
+    hint = terminal.wrapped("`hearmeman workflows show NAME` says what one takes and needs")
+    print("\n".join([*terminal.table(rows), "", *hint]))
     return 0
 
 
