@@ -129,6 +129,8 @@ def test_a_worker_that_was_frozen_while_it_waited_takes_the_next_job(running: Ru
     before = running.platform.takes
     time.sleep(running.platform.poll + 1)
     assert running.platform.takes == before
+    # A snapshot that is restored finds none of its connections alive.
+    assert running.platform.drop() > 0
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     job = running.platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "color": 77}})
