@@ -163,6 +163,20 @@ def test_show_says_what_one_takes_and_what_is_missing(tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["missing"] == ["vace-14b"]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_and_what_one_takes_fit(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    for words in (["list"], ["show", "z-image-turbo"], ["show", "vace-inpaint"]):
+        assert main(["workflows", *words, "--dir", str(FOLDER)], environ) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) > 10
+        # A command that is there to be copied stays in one line.
+        assert [line for line in said if len(line) > columns and not line.startswith("run: ")] == []
+
+
 def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
