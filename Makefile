@@ -43,6 +43,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/voice.py
+	@$(python) tests/bench/worker.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test

@@ -27,9 +27,7 @@ CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 NO_GRAPH_YET = {
     "ENABLE_GENFOCUS",
     "ENABLE_ILLUSTRIOUS_EMBEDDINGS",
-    "ENABLE_INFCAM",
     "ENABLE_MVINVERSE",
-    "ENABLE_STORYMEM",
 }
 """Toggles that no workflow serves; the embeddings are named in a prompt, the rest are research systems."""
 
@@ -164,4 +162,4 @@ def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: 
     graph["sampler"]["inputs"]["scheduler"] = "simpel"
     (tmp_path / "vace-t2v.json").write_text(json.dumps(graph))
     assert main(["workflows", "check", "--dir", str(tmp_path)], environ) == 1
-    assert "vace-t2v: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+    assert "vace-t2v speed=full: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
