@@ -15,7 +15,7 @@ from pathlib import Path
 from hearmeman_build import flake
 from hearmeman_build.build import tier_parts
 from hearmeman_build.downloads import store_name
-from hearmeman_build.host import WORK, store_file
+from hearmeman_build.host import WORK, store_file, store_option
 from hearmeman_build.store import flat_path
 from support.repository import ROOT
 
@@ -56,8 +56,10 @@ class PlainUser:
     def give(self, *paths: Path) -> None:
         """Put copies of this machine's store paths into the user's own store, so that they need not be built again."""
         exported = self.checkout / ".work/exported"
+        # Their names in the store, wherever on the disk this machine's lies.
+        names = [f"/nix/store/{path.name}" for path in paths]
         with exported.open("wb") as file:
-            subprocess.run(["nix-store", "--export", *map(str, paths)], stdout=file, check=True)
+            subprocess.run(["nix-store", *store_option(), "--export", *names], stdout=file, check=True)
         done = self.run(
             "-c",
             "import subprocess; from hearmeman_build.host import store_option\n"
