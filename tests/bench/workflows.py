@@ -136,12 +136,12 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _ratio(ours: Sequence[Cost], theirs: Sequence[Cost]) -> None:
-    def of(pick: str) -> float:
-        return statistics.median(getattr(c, pick) for c in ours) / statistics.median(getattr(c, pick) for c in theirs)
-
-    print(
-        f"{'':36} {of('seconds'):.2f} of comfy-cli's seconds, {of('processor'):.2f} of its processor time", flush=True
+    seconds = [statistics.median(c.seconds for c in costs) for costs in (ours, theirs)]
+    processor = [statistics.median(c.processor for c in costs) for costs in (ours, theirs)]
+    text = (
+        f"{seconds[0] / seconds[1]:.2f} of comfy-cli's seconds, {processor[0] / processor[1]:.2f} of its processor time"
     )
+    print(f"{'':36} {text}", flush=True)
 
 
 if __name__ == "__main__":
