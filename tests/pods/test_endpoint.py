@@ -173,7 +173,7 @@ def test_a_job_that_took_too_long_is_collected_later(operator: Operator, tmp_pat
     words = ("--out", str(tmp_path / "o"))
     code, _, err = operator("endpoint", "run", "films", "z", "--minutes", "0", *words)
     assert code == 1 and "endpoint collect" in err
-    code, out, err = operator("endpoint", "collect", "films", "job0", *words)
+    code, _, err = operator("endpoint", "collect", "films", "job0", *words)
     assert code == 0 and (tmp_path / "o/job0/a.png").is_file(), err
     code, _, err = operator("endpoint", "collect", "films", "job7", *words)
     assert code == 2 and "knows no job job7" in err

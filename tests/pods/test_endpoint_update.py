@@ -207,4 +207,4 @@ def test_every_update_is_a_body_that_runpod_takes_and_shows_no_secret(
     assert PLANTED not in repr(differences(endpoint, body))
     if "env" in body:
         assert body["env"]["HEARMEMAN_ORDER"] == "mark"
-        assert {name for name in hidden - secrets} <= {name for name, value in body["env"].items() if value == PLANTED}
+        assert hidden - secrets <= {name for name, value in body["env"].items() if value == PLANTED}
