@@ -62,7 +62,7 @@ class Serverless(Answers):
             self._problem(500, "Internal Server Error", "upstream failed")
             return
         known = fake.endpoints[endpoint]
-        merged = {key: {**known[key], **body[key]} for key in ("gpu", "workers") if key in body}
+        merged: dict[str, Any] = {key: {**known[key], **body[key]} for key in ("gpu", "workers") if key in body}
         if "pools" in body.get("gpu", {}) and "excludedTypes" not in body["gpu"]:
             merged["gpu"].pop("excludedTypes", None)
         if merged.get("gpu", {}).get("minCudaVersion") and merged["gpu"]["allowedCudaVersions"]:
