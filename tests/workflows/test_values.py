@@ -62,6 +62,11 @@ VALUES: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ),
     ("scail2", {"speed": "full"}, run(40, 5, 5) | {"scheduler": "simple"}),
     ("steadydancer", {}, size(832, 480, 81, 16) | run(4, 1, 5) | {"scheduler": "dpm++_sde", "blocks": 35}),
+    # What StoryMem's own configuration has; 13 of 40 steps lie above its boundary of 0.9.
+    ("storymem", {}, size(832, 480, 81, 16) | run(40, 3.5, 4) | {"handover": 13, "scheduler": "unipc", "strength": 1.0}),
+    ("storymem", {"shot": "text"}, run(40, 3.5, 4)),
+    # Kijai's example of ReCamMaster, and its authors' size.
+    ("camera-move", {}, {"width": 832, "height": 480, "fps": 16} | run(20, 6, 5)),
     (
         "wan22-i2v-turbodiffusion",
         {},
@@ -122,7 +127,7 @@ def test_a_graph_has_the_values_of_its_authors(name: str, options: dict[str, str
 
 def test_every_graph_with_a_sampler_has_its_values_here_or_says_why_not() -> None:
     """ControlNet's, VibeVoice's and the rest have no template: their nodes' own defaults are what they have."""
-    without = {"flashportrait", "scail", "smoke-image", "smoke-audio"}
+    without = {"flashportrait", "flashportrait-wrapper", "scail", "smoke-image", "smoke-audio"}
     without |= {name for name in WORKFLOWS if name.startswith(("controlnet-", "vibevoice-", "chatterbox-"))}
     assert {name for name, _, _ in VALUES} | without == set(WORKFLOWS)
 
