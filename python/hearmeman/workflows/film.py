@@ -29,17 +29,18 @@ def suits(workflow: Workflow) -> None:
 
 
 def settings_of(
-    told: story.Story, shot: story.Shot, common: list[str], done: dict[int, Path], folder: Path
+    told: story.Story, shot: story.Shot, common: list[str], done: dict[int, Path], lengths: dict[int, int], folder: Path
 ) -> list[str]:
     """What --set says for one shot, with the files of what it remembers and goes on from, made in `folder`.
+
+    `done` are the films of the shots before it, and `lengths` their frames.
 
     Raises:
         FilmError: a remembered frame is not there.
     """
-    own = merged(common, told.settings, shot.settings)
+    own = merged(common, shot.settings)
     values = dict(text.split("=", 1) for text in own)
     width, height = int(values["width"]), int(values["height"])
-    lengths = {number: pictures.count(path) for number, path in done.items()}
 
     def frame(number: int, index: int) -> pictures.Frame:
         return pictures.Frame(done[number], index if index >= 0 else lengths[number] + index)
@@ -102,14 +103,16 @@ async def run(
     """
     async with batch.opened(folder, limits) as journal:
         done: dict[int, Path] = {}
+        lengths: dict[int, int] = {}
         for shot in told.shots:
-            settings = await asyncio.to_thread(settings_of, told, shot, common(shot), done, folder / "memory")
+            settings = await asyncio.to_thread(settings_of, told, shot, common(shot), done, lengths, folder / "memory")
             graph, files = make(settings)
             row = batch.row(shot.number, settings, graph, files)
             outcome = await batch.run_rows(client, [row], journal, limits, say, explain)
             if outcome.failed:
                 return batch.Outcome(shot.number - 1, outcome.failed)
             done[shot.number] = _film_of(journal, shot.number)
+            lengths[shot.number] = await asyncio.to_thread(pictures.count, done[shot.number])
         shots = [(done[shot.number], story.CARRIED.get(shot.begins, 0)) for shot in told.shots]
         await asyncio.to_thread(pictures.join, shots, folder / FILM)
         return batch.Outcome(len(told.shots), {})

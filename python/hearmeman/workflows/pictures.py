@@ -57,12 +57,8 @@ def gather(frames: Sequence[Frame], width: int, height: int, folder: Path, still
     folder.mkdir(parents=True, exist_ok=True)
     cut = f"scale={width}:{height}:force_original_aspect_ratio=increase,crop={width}:{height}"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".frames-") as place:
-        for index, frame in enumerate(frames, start=1):
-            picture = Path(place) / f"{index:04}.png"
-            one = ["-vf", f"select=eq(n\\,{frame.number}),{cut}", "-frames:v", "1", "-update", "1", str(picture)]
-            _ffmpeg(["-i", str(frame.path), *one], f"frame {frame.number} of {frame.path} cannot be read")
-            if not picture.exists():
-                raise FilmError(f"{frame.path} has no frame {frame.number}: frames are counted from 0")
+        for path in dict.fromkeys(frame.path for frame in frames):
+            _extract(path, frames, cut, Path(place))
         part = Path(place) / f"part{target.suffix}"
         if still:
             (Path(place) / "0001.png").rename(part)
@@ -71,6 +67,22 @@ def gather(frames: Sequence[Frame], width: int, height: int, folder: Path, still
             _ffmpeg([*film, str(part)], "the remembered frames cannot be written")
         _put(part, target)
     return target
+
+
+def _extract(path: Path, frames: Sequence[Frame], cut: str, place: Path) -> None:
+    """Write those frames that are of `path` as pictures, each under its place in `frames`, in one pass."""
+    wanted = sorted({frame.number for frame in frames if frame.path == path})
+    chosen = "+".join(f"eq(n\\,{number})" for number in wanted)
+    words = ["-vf", f"select={chosen},{cut}", "-fps_mode", "passthrough", f"{place}/one-%d.png"]
+    _ffmpeg(["-i", str(path), *words], f"the frames of {path} cannot be read")
+    for index, frame in enumerate(frames, start=1):
+        if frame.path == path:
+            picture = place / f"one-{wanted.index(frame.number) + 1}.png"
+            if not picture.exists():
+                raise FilmError(f"{path} has no frame {frame.number}: frames are counted from 0")
+            shutil.copy(picture, place / f"{index:04}.png")
+    for picture in place.glob("one-*.png"):
+        picture.unlink()
 
 
 def join(shots: Sequence[tuple[Path, int]], target: Path) -> None:
