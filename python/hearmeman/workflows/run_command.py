@@ -135,10 +135,6 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
-    if args.rows.suffix.lower() == ".json":
-        from hearmeman.workflows import film_command
-
-        return film_command.run(workflow, args, environ)
     from hearmeman.workflows import batch as rows_of
     from hearmeman.workflows import memory
     from hearmeman.workflows.client import Client
