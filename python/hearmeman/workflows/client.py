@@ -118,9 +118,9 @@ class Client(Connection):
         """Take a prompt out of the queue, or interrupt it if it runs."""
         # In this order: one that begins to run in between is interrupted.
         async with self.call("POST", "/queue", json={"delete": [prompt_id]}):
-            part.unlink(missing_ok=True)
+            pass
         async with self.call("POST", "/interrupt", json={"prompt_id": prompt_id}):
-            part.unlink(missing_ok=True)
+            pass
 
     async def run(
         self,
