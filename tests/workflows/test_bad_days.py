@@ -44,7 +44,12 @@ async def ended(url: str, sent: Graph, patience: float, then: threading.Event) -
 def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
     with comfyui(tmp_path, write_seconds=0.2) as dying:
         working = threading.Event()
-        killer = threading.Thread(target=lambda: (working.wait(30), dying.process.kill()))
+
+        def kill() -> None:
+            working.wait(30)
+            dying.process.kill()
+
+        killer = threading.Thread(target=kill)
         killer.start()
         try:
             with pytest.raises(answers.NotReachableError, match="does not answer at .* look at `hearmeman status`"):
@@ -57,7 +62,8 @@ def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
 def test_a_comfyui_that_was_started_again_in_mid_run_is_said(tmp_path: Path) -> None:
     """As when the kernel ends it for its memory and the pod starts another."""
     with comfyui(tmp_path, write_seconds=0.2) as first:
-        working, second = threading.Event(), []
+        working = threading.Event()
+        second: list[subprocess.Popen[bytes]] = []
 
         def again() -> None:
             working.wait(30)
