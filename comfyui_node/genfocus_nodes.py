@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import folder_paths
 import torch
 
 from . import genfocus_flux, memory, sizes
+
+folder_paths.add_model_folder_path("genfocus", str(Path(folder_paths.models_dir, "genfocus")))
 
 BLUR_LIMIT = 100.0
 """The blur, in pixels, that the model is given as 1."""
