@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -14,9 +15,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from hearmeman.models import catalogue
 from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import build_image
-from hearmeman_build.host import WORK
+from hearmeman_build.host import ROOT, WORK
+from image_graphs import SETTLE_SECONDS, check_graphs, lay_placeholders
 from support.needed import unresolved
 from support.pod import Pod, unpack
 from support.ports import free_port
@@ -36,6 +39,8 @@ LATE = {
     "voice_chatterbox": "chatterbox",
 }
 """Script of tests/late -> the environment that runs it."""
+MODELS = "ComfyUI/models"
+"""Where ComfyUI's models lie on the volume."""
 
 
 class Report:
@@ -104,6 +109,14 @@ def check_prompt(url: str, volume: Path, name: str, case: Any, report: Report) -
     report.say(f"prompt {name}", problem, f"{time.monotonic() - begun:.1f} s")
 
 
+def check_workflows(url: str, volume: Path, report: Report) -> None:
+    """Every workflow of ours, by empty files under the catalogue's names in place of weights."""
+    laid = lay_placeholders(catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml")), volume / MODELS)
+    report.say("placeholders", "", f"{laid} files")
+    time.sleep(SETTLE_SECONDS)
+    asyncio.run(check_graphs(url, ROOT / "workflows", report.say))
+
+
 def check_user(pod: Pod, report: Report) -> None:
     """ComfyUI runs as its own user, and a root shell's pip and python become that user."""
     keep = Path(f"/proc/{pod.init}/root/run/hearmeman/keep/comfyui.json")
@@ -170,15 +183,18 @@ def check_late(pod: Pod, script: str, environment: str, report: Report) -> None:
     (pod.volume / f"late_{script}.py").write_text((HERE / f"late/{script}.py").read_text())
     python = f"/opt/env/{environment}/bin/python"
     variables = {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "NUMBA_CACHE_DIR": "/tmp/numba", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        pod.command(python, f"/workspace/late_{script}.py", variables=variables),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            pod.command(python, f"/workspace/late_{script}.py", variables=variables),
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return report.say(f"late {script}", f"not done after {error.timeout:g} s")
     last = (done.stdout.strip().splitlines() or [""])[-1]
-    report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
+    return report.say(f"late {script}", done.stderr[-1500:] if done.returncode else "", last)
 
 
 def main() -> int:
@@ -219,6 +235,7 @@ def main() -> int:
             check_classes(url, report, arguments.write_classes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
+            check_workflows(url, volume, report)
             report.say("ready", *readiness(pod, status))
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
             check_user(pod, report)

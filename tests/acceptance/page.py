@@ -147,7 +147,9 @@ def test_when_it_fails(browser: Browser, failing: Shown) -> None:
     with tab(browser) as seen:
         seen.page.goto(failing.page)
         first = seen.page.locator("#problems li").first
-        assert first.bounding_box()["y"] < seen.page.locator("#comfyui").bounding_box()["y"]
+        place, below = first.bounding_box(), seen.page.locator("#comfyui").bounding_box()
+        assert place and below
+        assert place["y"] < below["y"]
         assert "error" in (first.get_attribute("class") or "")
 
 

@@ -77,3 +77,9 @@ def test_lists_and_plans_fit_eighty_columns(case: Case, monkeypatch: pytest.Monk
         out = case.run(action, **full, **everything, VOLUME_SIZE_GB="1000000").out
         assert len(out.splitlines()) > 20
         assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+def test_a_model_that_is_looked_at_is_not_asked_for_by_that(case: Case) -> None:
+    asked = case.run("show", "n0", MODELS="n1").out
+    assert "no; by MODELS=n0" in asked
+    assert "yes, by MODELS=n1" in case.run("show", "n1", MODELS="n1").out

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hearmeman.models.asked import asked_for
 from hearmeman.models.catalogue import Catalogue, File, Model
 from hearmeman.models.plan import Plan, Step
 from hearmeman.terminal import pairs, size, table
@@ -37,7 +38,7 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
 def models(context: Context, chosen: Sequence[Model]) -> str:
     """Render all that is known of some models, and which of their files are there."""
     known, shown = context.catalogue, []
-    asked = {model.id for model in context.models}
+    asked = _by_settings(context)
     for model in chosen:
         stored, exact = _size(known, model)
         rows: list[tuple[str, object]] = [("model", model.id), ("what", model.title)]
@@ -67,7 +68,7 @@ def _sized(file: File) -> str:
 
 def models_json(context: Context, chosen: Sequence[Model]) -> str:
     """Render the same as JSON."""
-    asked, known = {model.id for model in context.models}, context.catalogue
+    asked, known = _by_settings(context), context.catalogue
     found = []
     for model in chosen:
         files = [
@@ -77,6 +78,11 @@ def models_json(context: Context, chosen: Sequence[Model]) -> str:
         ]
         found.append({**model.model_dump(), "asked_for": model.id in asked, "files": files})
     return json.dumps(found, indent=2)
+
+
+def _by_settings(context: Context) -> set[str]:
+    """The models that the settings ask for, without those that the command names."""
+    return {model.id for model in asked_for(context.catalogue, context.settings)}
 
 
 def asked_by(model: Model) -> list[str]:
