@@ -6,6 +6,7 @@ same. Its sizes, prompts, guidance and tiles are those of its release of March 2
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,14 @@ def load(flux: Path, loras: dict[str, Path], mode: str) -> Genfocus:
     """Load FLUX.1-dev in diffusers' layout from `flux`, and the LoRA of each adapter.
 
     Raises:
-        ValueError: a LoRA has no weights for FLUX's transformer.
+        ValueError: another pipeline lies there, a LoRA has no weights for FLUX's transformer, or weights are missing.
     """
     from accelerate import cpu_offload
     from diffusers import FluxPipeline
 
+    kind = json.loads((flux / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    if kind != "FluxPipeline":
+        raise ValueError(f"{flux} holds a {kind}, and Genfocus works on FLUX.1-dev: choose that folder")
     device = management.get_torch_device()
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     pipeline = FluxPipeline.from_pretrained(flux, torch_dtype=dtype, local_files_only=True)
@@ -70,6 +74,13 @@ def load(flux: Path, loras: dict[str, Path], mode: str) -> Genfocus:
                 "`hearmeman models fetch genfocus` brings the right one"
             )
     transformer = pipeline.transformer.eval().requires_grad_(False)
+    # What a file lacks diffusers leaves without a value, and says nothing that stops.
+    missing = sorted(name for name, weight in transformer.named_parameters() if weight.is_meta)
+    if missing:
+        raise ValueError(
+            f"{flux} and the LoRAs lack {len(missing)} of the transformer's weights, such as {missing[0]}: a file is "
+            "damaged or of another version; `hearmeman models verify` says which"
+        )
     if _whole(transformer, mode, device):
         lent = memory.lend(transformer=transformer)
     else:

@@ -33,7 +33,7 @@ class GenfocusModel:
         loras = folder_paths.get_filename_list("genfocus")
         return {
             "required": {
-                "flux": (memory.folders("diffusers", "model_index.json"),),
+                "flux": (memory.entries("diffusers"),),
                 "deblur": (loras, {"tooltip": "the LoRA deblurNet of the release of March 2026"}),
                 "bokeh": (loras, {"tooltip": "the LoRA bokehNet"}),
                 "memory": (
@@ -56,7 +56,7 @@ class GenfocusModel:
         from .memory import found
 
         loras = {"deblurring": found("genfocus", deblur), "bokeh": found("genfocus", bokeh)}
-        return (genfocus_flux.load(found("diffusers", flux), loras, memory),)
+        return (genfocus_flux.load(found("diffusers", flux, "model_index.json"), loras, memory),)
 
 
 _RUN = {

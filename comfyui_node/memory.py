@@ -32,18 +32,21 @@ def bring(*lent: comfy.model_patcher.ModelPatcher, working: int) -> torch.device
     return management.get_torch_device()
 
 
-def folders(kind: str, marker: str) -> list[str]:
-    """Folders in models/`kind` that hold a file `marker`."""
-    return sorted(path.parent.name for path in Path(folder_paths.models_dir, kind).glob(f"*/{marker}"))
+def entries(kind: str) -> list[str]:
+    """What lies in models/`kind`, by name."""
+    folder = Path(folder_paths.models_dir, kind)
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
 
 
-def found(kind: str, name: str) -> Path:
-    """A folder or file in models/`kind`.
+def found(kind: str, name: str, within: str = "") -> Path:
+    """A folder or file in models/`kind`, which must hold `within` if that is given.
 
     Raises:
         ValueError: it is not there.
     """
     path = Path(folder_paths.models_dir, kind, name)
-    if not path.exists():
-        raise ValueError(f"{path} is not there: fetch it with `hearmeman models fetch`, or choose another")
+    if not (path / within).exists():
+        raise ValueError(
+            f"{path / within} is not there: choose what holds it, or fetch the model with `hearmeman models fetch`"
+        )
     return path

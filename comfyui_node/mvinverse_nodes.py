@@ -24,7 +24,7 @@ class MVInverseModel:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """What ComfyUI asks for."""
-        return {"required": {"model": (memory.folders("mvinverse", "model.safetensors"),)}}
+        return {"required": {"model": (memory.entries("mvinverse"),)}}
 
     def load(self, model: str) -> tuple[Any]:
         """The model, lent to ComfyUI's memory management.
@@ -35,7 +35,7 @@ class MVInverseModel:
         from mvinverse.models.mvinverse import MVInverse
         from safetensors import safe_open
 
-        folder = memory.found("mvinverse", model)
+        folder = memory.found("mvinverse", model, "model.safetensors")
         made = MVInverse.from_pretrained(str(folder), local_files_only=True).eval()
         # What from_pretrained does not find it leaves at random, and says nothing.
         with safe_open(folder / "model.safetensors", framework="pt") as file:

@@ -29,12 +29,13 @@ def whole_patches(width: int, height: int, longest: int) -> tuple[int, int]:
 def whole_tokens(width: int, height: int, longest: int) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
     """For Genfocus: the size to resize to, and the box (left, top, right, bottom) to cut out of that; as upstream does.
 
-    With `longest` 0 the picture keeps its size, stretched by less than 16 pixels to multiples of 16.
+    With `longest` 0 the picture keeps its size, stretched by less than 16 pixels to multiples of 16. What was made so once
+    stays as it is.
 
     Raises:
         ValueError: a side would be shorter than 16 pixels.
     """
-    if longest:
+    if longest and (width % TOKEN or height % TOKEN or not longest - TOKEN < max(width, height) <= longest):
         scale = longest / max(width, height)
         resized = max(1, int(width * scale)), max(1, int(height * scale))
         cut = resized[0] // TOKEN * TOKEN, resized[1] // TOKEN * TOKEN
