@@ -16,8 +16,9 @@ def whole_patches(width: int, height: int, longest: int) -> tuple[int, int]:
     Raises:
         ValueError: a side would be shorter than one patch.
     """
-    scale = min(1.0, longest / max(width, height))
-    made = int(width * scale) // PATCH * PATCH, int(height * scale) // PATCH * PATCH
+    longer = max(width, height)
+    most = min(longer, longest)
+    made = width * most // longer // PATCH * PATCH, height * most // longer // PATCH * PATCH
     if min(made) < PATCH:
         raise ValueError(
             f"A picture of {width}x{height} pixels is too narrow for MVInverse: at a longest side of {longest} its "
@@ -36,8 +37,8 @@ def whole_tokens(width: int, height: int, longest: int) -> tuple[tuple[int, int]
         ValueError: a side would be shorter than 16 pixels.
     """
     if longest and (width % TOKEN or height % TOKEN or not longest - TOKEN < max(width, height) <= longest):
-        scale = longest / max(width, height)
-        resized = max(1, int(width * scale)), max(1, int(height * scale))
+        longer = max(width, height)
+        resized = width * longest // longer, height * longest // longer
         cut = resized[0] // TOKEN * TOKEN, resized[1] // TOKEN * TOKEN
     else:
         resized = cut = -(-width // TOKEN) * TOKEN, -(-height // TOKEN) * TOKEN

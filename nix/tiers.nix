@@ -16,8 +16,8 @@ let
     comfyui_controlnet_aux = "comfyui-controlnet-aux";
   };
 
-  # Package among ComfyUI's -> flake input: what our own nodes in ../comfyui_node import. Of the input's tree the folder of
-  # that name and its licence are taken.
+  # Package among ComfyUI's -> flake input: what our own nodes in ../comfyui_node import. Of the input's tree the folder
+  # of that name and its licence are taken.
   packages = {
     Genfocus = "genfocus";
     mvinverse = "mvinverse";
