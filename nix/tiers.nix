@@ -179,7 +179,7 @@ rec {
     };
   };
 
-  # 48 GB and more. InfCam is left out of what is recommended: nothing in the image loads it.
+  # 48 GB and more. InfCam is left out of what is recommended: its code has no licence.
   datacenter = full {
     defaults = {
       GPU_MEMORY_MODE = "full";

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman.models.catalogue import Catalogue
+from hearmeman.models.catalogue import Catalogue, Snapshot
 from hearmeman.workflows import check, library, prepare, schema
 from hearmeman.workflows.client import Client, put_files
 from hearmeman.workflows.library import Workflow
@@ -21,6 +21,8 @@ RUN_SECONDS = 120.0
 """How long a graph that runs may take."""
 SETTLE_SECONDS = 6.0
 """VibeVoice's nodes keep their list of models for 5 seconds: who lays files waits that long."""
+SNAPSHOT = ("config.json", "model.safetensors")
+"""What a repository's folder holds at least: VibeVoice's nodes list no folder without both."""
 QUIET_SECONDS = 60.0
 """How long ComfyUI may need to come to rest after the last prompt was taken back."""
 
@@ -67,10 +69,12 @@ def lay_placeholders(catalogue: Catalogue, models: Path) -> int:
     laid = 0
     for file in catalogue.files:
         place = models / file.to
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.touch(mode=0o644)
-            laid += 1
+        whole = isinstance(file.source, Snapshot)
+        for path in [place / name for name in SNAPSHOT] if whole else [place]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o644)
+                laid += 1
     return laid
 
 

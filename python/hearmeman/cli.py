@@ -83,15 +83,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=hint)
 
     def format_help(self) -> str:
-        own, command = self.epilog, self.prog.partition(" ")[2]
+        own, command = (self.description, self.epilog), self.prog.partition(" ")[2]
         if not command:
             return overview.overview(_summaries(), terminal.width())
-        wrapped = textwrap.fill(own, min(terminal.width(), 100)) if own else ""
-        self.epilog = "\n\n".join(filter(None, (wrapped, overview.epilog(command))))
+        columns = min(terminal.width(), 100)
+        described, told = (textwrap.fill(text, columns) if text else "" for text in own)
+        self.description = described or None
+        self.epilog = "\n\n".join(filter(None, (told, overview.epilog(command, columns))))
         try:
             return super().format_help()
         finally:
-            self.epilog = own
+            self.description, self.epilog = own
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         Parser.deepest = self  # The parsers of subcommands are called after their parents'.

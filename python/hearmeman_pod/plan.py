@@ -107,10 +107,13 @@ class Plan:
         return self.image.size / PULL_BYTES_PER_SECOND + 60 + self.model_bytes / FETCH_BYTES_PER_SECOND
 
     def body_for(self, gpu: Gpu, order: str = "") -> dict[str, Any]:
-        """The request for `gpu`, with the create's own mark in its environment."""
+        """The request for `gpu`; in its environment what an hour of it costs, and the create's own mark."""
         body = {**self.body, "gpu": {**self.body["gpu"], "id": gpu.id}}
+        body["env"] = dict(body["env"])
+        if gpu.price is not None:
+            body["env"]["DOLLARS_PER_HOUR"] = f"{gpu.price * int(body['gpu']['count']):.4g}"
         if order:
-            body["env"] = {**body["env"], ORDER: order}
+            body["env"][ORDER] = order
         return body
 
 
@@ -226,8 +229,8 @@ def _body(
         name: f"{{{{ RUNPOD_SECRET_{wishes.secrets[name]} }}}}" if wishes.secrets.get(name) else value
         for name, value in made["env"].items()
     } | _strangers(wishes.variables)
-    if len(env) + 2 > MOST_VARIABLES:
-        raise UsageError(f"{len(env) + 2} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
+    if len(env) + 3 > MOST_VARIABLES:
+        raise UsageError(f"{len(env) + 3} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
     env["IMAGE_DIGEST"] = image.reference.partition("@")[2]
     http = [port for port in made["ports"] if port.endswith("/http")]
     if len(http) > MOST_HTTP_PORTS:

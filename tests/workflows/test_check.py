@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -26,14 +27,21 @@ CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 
 NO_GRAPH_YET = {
     "ENABLE_ILLUSTRIOUS_EMBEDDINGS",
-    "ENABLE_INFCAM",
-    "ENABLE_STORYMEM",
 }
 """Toggles that no workflow serves; the embeddings are named in a prompt, the rest are research systems."""
 
 
 def test_every_workflow_with_every_choice_fits_the_nodes_and_the_files() -> None:
     assert check.problems(WORKFLOWS, SCHEMA, CATALOGUE) == []
+
+
+@pytest.mark.parametrize("name", ["steadydancer", "qwen-image-edit"])
+def test_a_file_that_comfyui_does_not_list_where_it_lies_is_a_mistake(name: str) -> None:
+    ends = dict.fromkeys(SCHEMA.extensions, (".safetensors",))
+    found = check.problems({name: WORKFLOWS[name]}, dataclasses.replace(SCHEMA, extensions=ends), CATALOGUE)
+    wrong = any("yolov10m.onnx: ComfyUI lists only .safetensors in models/detection" in text for text in found)
+    # A loader of GGUF files lists them by itself.
+    assert (bool(found), wrong) == ((name == "steadydancer"),) * 2
 
 
 def test_a_toggle_without_a_workflow_is_known_to_be_one() -> None:
@@ -153,6 +161,20 @@ def test_show_says_what_one_takes_and_what_is_missing(tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["missing"] == ["vace-14b"]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_and_what_one_takes_fit(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    for words in (["list"], ["show", "z-image-turbo"], ["show", "vace-inpaint"]):
+        assert main(["workflows", *words, "--dir", str(FOLDER)], environ) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) > 10
+        # A command that is there to be copied stays in one line.
+        assert [line for line in said if len(line) > columns and not line.startswith("run: ")] == []
+
+
 def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -162,4 +184,4 @@ def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: 
     graph["sampler"]["inputs"]["scheduler"] = "simpel"
     (tmp_path / "vace-t2v.json").write_text(json.dumps(graph))
     assert main(["workflows", "check", "--dir", str(tmp_path)], environ) == 1
-    assert "vace-t2v: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+    assert "vace-t2v speed=full: node sampler, scheduler: 'simpel'" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
     if args.role == "worker":
-        environ = {**_of_a_worker(Path("/runpod-volume").is_dir()), **environ, "ENABLE_WORKER": "true"}
+        environ = {**_of_a_worker(os.access("/runpod-volume", os.W_OK)), **environ, "ENABLE_WORKER": "true"}
     try:
         return _boot(args, environ)
     except HearmemanError as error:
@@ -122,7 +123,9 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "doors": [door.words() for door in plan.doors],
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
+        "output": settings.output_path,
         "digest": settings.image_digest,
+        "dollars_per_hour": settings.dollars_per_hour,
         "gated": settings.gated,
         "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,

@@ -18,7 +18,7 @@ DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    which = parser.add_subparsers(dest="action", required=True)
+    which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = which.add_parser("list", help="the workflows that there are")
     shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
@@ -87,7 +87,8 @@ def _list(workflows: Mapping[str, library.Workflow], args: argparse.Namespace, e
         lacks = lacking.get(workflow.name, [])
         more = f"{lacks[0]}{f' and {len(lacks) - 1} more' if len(lacks) > 1 else ''}" if lacks else ""
         rows.append((workflow.name, *([f"lacks {more}" if lacks else "ready"] if args.url else []), workflow.title))
-    print("\n".join([*terminal.table(rows), "", "`hearmeman workflows show NAME` says what one takes and needs"]))
+    hint = terminal.wrapped("`hearmeman workflows show NAME` says what one takes and needs")
+    print("\n".join([*terminal.table(rows), "", *hint]))
     return 0
 
 

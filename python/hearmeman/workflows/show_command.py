@@ -30,19 +30,20 @@ def run(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mappin
             json.dumps({**facts, "models": list(needs), "missing": missing, "gpu": problem, "fits": judged}, indent=2)
         )
         return 0
-    lines = [workflow.title, *([workflow.about] if workflow.about else []), ""]
+    lines = [*terminal.wrapped(workflow.title), *terminal.wrapped(workflow.about), ""]
     rows = []
     for parameter in parameters:
         choices = parameter["choices"]
         takes = f"; {', '.join(map(str, choices))}" if choices and len(choices) <= 8 else ""
         rows.append((parameter["name"], _short(parameter["default"]), f"{parameter['help']}{takes}"))
     lines += terminal.table(rows, head=("--set", "default", "meaning"), wraps=(1, 2))
-    lines += ["", f"models: {', '.join(needs) or 'none'}"]
+    said = [f"models: {', '.join(needs) or 'none'}"]
     if missing:
-        lines.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
+        said.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
     elif needs:
-        lines.append("all of its models are here")
-    lines += [_verdict(fit) for fit in fits] if not problem else [f"GPU: {problem}"] if needs else []
+        said.append("all of its models are here")
+    said += [_verdict(fit) for fit in fits] if not problem else [f"GPU: {problem}"] if needs else []
+    lines += ["", *(line for text in said for line in terminal.wrapped(text))]
     lines += [
         "",
         f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(parameters)}",
