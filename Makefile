@@ -44,6 +44,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/voice.py
 	@$(python) tests/bench/worker.py
+	@$(python) tests/bench/workflows.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test

@@ -120,13 +120,6 @@ def test_a_graph_has_the_values_of_its_authors(name: str, options: dict[str, str
     assert all(seen.values())
 
 
-def test_every_graph_with_a_sampler_has_its_values_here_or_says_why_not() -> None:
-    """ControlNet's, VibeVoice's and the rest have no template: their nodes' own defaults are what they have."""
-    without = {"flashportrait", "scail", "smoke-image", "smoke-audio"}
-    without |= {name for name in WORKFLOWS if name.startswith(("controlnet-", "vibevoice-", "chatterbox-"))}
-    assert {name for name, _, _ in VALUES} | without == set(WORKFLOWS)
-
-
 def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
     """A mask of one frame would leave the others to be made wholly anew: ComfyUI fills up with ones."""
     for name in ("vace-inpaint", "vace-outpaint"):

@@ -48,12 +48,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return rerun_command.run(args, environ)
     if args.action == "schema":
         return schema_command.run(args, environ)
-    workflows = library.load(Path(args.dir))
     if args.action == "list":
-        return _list(workflows, args, environ)
+        return _list(library.load(Path(args.dir)), args, environ)
     if args.action == "check":
-        return _check(workflows, Path(args.dir), args.json, environ)
-    workflow = library.own(Path(args.name)) if library.is_path(args.name) else library.find(workflows, args.name)
+        return _check(library.load(Path(args.dir)), Path(args.dir), args.json, environ)
+    is_own = library.is_path(args.name)
+    workflow = library.own(Path(args.name)) if is_own else library.find(library.load(Path(args.dir)), args.name)
     if args.action == "show":
         from hearmeman.workflows import show_command
 

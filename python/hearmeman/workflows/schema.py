@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -65,24 +66,28 @@ class Schema:
 
 
 def read(path: Path) -> Schema:
-    """Read the schema.
+    """Read the schema; one that was read before, and is the same file still, is not read again.
 
     Raises:
         SchemaError: it is missing or damaged.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        formats = {
-            name: tuple(str(widget[0]) for widget in widgets) for name, widgets in raw["vhs_video_formats"].items()
-        }
-        folders = {name: tuple(places) for name, places in raw["model_folders"].items()}
-        extensions = {name: tuple(ends) for name, ends in raw["model_extensions"].items()}
-        return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, extensions, formats)
+        now = path.stat()
+        return _read(path, now.st_mtime_ns, now.st_size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise SchemaError(
             f"{path} cannot be used: {reason}; it is part of the workflows: take it from the image again"
         ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, changed: int, size: int) -> Schema:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    formats = {name: tuple(str(widget[0]) for widget in widgets) for name, widgets in raw["vhs_video_formats"].items()}
+    folders = {name: tuple(places) for name, places in raw["model_folders"].items()}
+    extensions = {name: tuple(ends) for name, ends in raw["model_extensions"].items()}
+    return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, extensions, formats)
 
 
 def mistakes(graph: Mapping[str, Any], schema: Schema, files: Iterable[str] | None = None) -> list[Mistake]:
