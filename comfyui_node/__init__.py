@@ -1,7 +1,6 @@
 """hearmeman's own nodes, MVInverse and Genfocus, and its workflows among the templates of ComfyUI's page."""
 
-import folder_paths
-
+from . import detectors as detectors
 from .genfocus_nodes import AllInFocus, GenfocusModel, Refocus
 from .mvinverse_nodes import MVInverseMaps, MVInverseModel
 
@@ -20,9 +19,3 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "HearmemanRefocus": "Genfocus: refocus",
 }
 WEB_DIRECTORY = "./web"
-
-# ComfyUI has the folder "detection" itself and lists only its own kinds of weights there. The packs that load pose
-# detectors from it (WanAnimatePreprocess, SCAIL-Pose) leave that as it is: without this, no detector could be chosen.
-if "detection" in folder_paths.folder_names_and_paths:
-    _places, _endings = folder_paths.folder_names_and_paths["detection"]
-    folder_paths.folder_names_and_paths["detection"] = (_places, {*_endings, ".onnx"})

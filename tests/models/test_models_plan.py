@@ -308,7 +308,11 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
         (Host(vram_gb=12.0), {"WAN_720P": "true"}, "this GPU does not hold it (least: 16 GB)"),
         (Host(vram_gb=16.0), {"WAN_720P": "true"}, "it runs with parts of it in RAM, slowly"),
         (Host(), {"ENABLE_ILLUSTRIOUS": "true"}, "CIVITAI_API_KEY is not set"),
-        (Host(), {"MODELS": "flux1-dev"}, "must be accepted at huggingface.co/black-forest-labs/FLUX.1-dev, and HF_TOKEN is not set"),
+        (
+            Host(),
+            {"MODELS": "flux1-dev"},
+            "must be accepted at huggingface.co/black-forest-labs/FLUX.1-dev, and HF_TOKEN is not set",
+        ),
         (
             Host(),
             {"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"},
