@@ -62,6 +62,11 @@ VALUES: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ),
     ("scail2", {"speed": "full"}, run(40, 5, 5) | {"scheduler": "simple"}),
     ("steadydancer", {}, size(832, 480, 81, 16) | run(4, 1, 5) | {"scheduler": "dpm++_sde", "blocks": 35}),
+    # What StoryMem's own configuration has; 13 of 40 steps lie above its boundary of 0.9.
+    ("storymem", {}, size(832, 480, 81, 16) | run(40, 3.5, 4) | {"handover": 13, "scheduler": "unipc", "strength": 1.0}),
+    ("storymem", {"shot": "text"}, run(40, 3.5, 4)),
+    # Kijai's example of ReCamMaster, and its authors' size.
+    ("camera-move", {}, {"width": 832, "height": 480, "fps": 16} | run(20, 6, 5)),
     (
         "wan22-i2v-turbodiffusion",
         {},

@@ -58,6 +58,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         from hearmeman.workflows import show_command
 
         return show_command.run(workflow, Path(args.dir), args.json, environ)
+    if args.action == "batch" and args.rows.suffix.lower() == ".json":
+        from hearmeman.workflows import film_command
+
+        return film_command.run(workflow, args, environ)
     return (
         run_command.batch(workflow, args, environ)
         if args.action == "batch"
