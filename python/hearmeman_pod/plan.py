@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,29 +159,33 @@ def _refuse_clashes(wishes: Wishes) -> None:
         )
     if volume and wishes.volume_gb:
         wrong.append("a network volume takes the place of the pod's own: give --volume or --network-volume, not both")
-    wrong += [
+    wrong += wrong_variables(wishes.variables, wishes.secrets)
+    if wrong:
+        raise UsageError("\n".join(wrong))
+
+
+def wrong_variables(variables: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
+    """What is wrong with the names that a person gave, one sentence a mistake."""
+    wrong = [
         f"{name} is a secret, and a command line can be read by others: make it a RunPod secret and give --secret {name}"
-        for name in wishes.variables
+        for name in variables
         if name in SECRETS
     ]
     wrong += [
-        f"--secret {name}: {name} is no secret; give --set {name}=VALUE"
-        for name in wishes.secrets
-        if name not in SECRETS
+        f"--secret {name}: {name} is no secret; give --set {name}=VALUE" for name in secrets if name not in SECRETS
     ]
     wrong += [
         f"--set {name}: hearmeman has no such variable; did you mean {near[0]}?"
-        for name in _strangers(wishes.variables)
+        for name in strangers(variables)
         if (near := difflib.get_close_matches(name.upper(), _KNOWN, n=1, cutoff=0.8))
     ]
-    if wrong:
-        raise UsageError("\n".join(wrong))
+    return wrong
 
 
 _KNOWN = frozenset({name.upper() for name in Settings.model_fields} | set(ALIASES))
 
 
-def _strangers(variables: Mapping[str, str]) -> dict[str, str]:
+def strangers(variables: Mapping[str, str]) -> dict[str, str]:
     """Variables that are not hearmeman's own: for ComfyUI, torch or a node."""
     return {name: value for name, value in variables.items() if name not in _KNOWN}
 
@@ -228,7 +232,7 @@ def _body(
     env = {
         name: f"{{{{ RUNPOD_SECRET_{wishes.secrets[name]} }}}}" if wishes.secrets.get(name) else value
         for name, value in made["env"].items()
-    } | _strangers(wishes.variables)
+    } | strangers(wishes.variables)
     if len(env) + 3 > MOST_VARIABLES:
         raise UsageError(f"{len(env) + 3} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
     env["IMAGE_DIGEST"] = image.reference.partition("@")[2]

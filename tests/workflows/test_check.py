@@ -26,9 +26,7 @@ SCHEMA = schema.read(FOLDER / schema.FILE)
 CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 
 NO_GRAPH_YET = {
-    "ENABLE_GENFOCUS",
     "ENABLE_ILLUSTRIOUS_EMBEDDINGS",
-    "ENABLE_MVINVERSE",
 }
 """Toggles that no workflow serves; the embeddings are named in a prompt, the rest are research systems."""
 
