@@ -19,8 +19,8 @@ def test_detectors_can_be_chosen_and_no_other_list_grows(named: str, tmp_path: P
     """ComfyUI keeps one set of endings for all of its folders: only that of "detection" may change."""
     module = f"shared = set({ENDINGS})\nfolder_names_and_paths = {{'{named}': (['/models/{named}'], shared)}}\n"
     (tmp_path / "folder_paths.py").write_text(module)
-    ask = "import json, folder_paths as f, comfyui_node; print(json.dumps(f.folder_names_and_paths, default=sorted), sorted(f.shared))"
-    environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    ask = "import json, folder_paths as f, detectors; print(json.dumps(f.folder_names_and_paths, default=sorted), sorted(f.shared))"
+    environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}/comfyui_node", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", ask], env=environ, capture_output=True, text=True, check=True)
     folders, shared = done.stdout.strip().split("} ")
     places, endings = json.loads(folders + "}")[named]

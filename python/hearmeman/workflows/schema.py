@@ -283,4 +283,6 @@ def _model(
 def _ends(spec: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
     """Ends of the names that a loader lists: its folder's, unless it looks for GGUF files alone or too. None means all."""
     ends = schema.extensions.get(spec["folder"], ())
+    if ends == ("folder",):  # ComfyUI's word for a list of folders.
+        return ()
     return {"gguf": (".gguf",), "any+gguf": (*ends, ".gguf") if ends else ()}.get(spec.get("ext", ""), ends)
