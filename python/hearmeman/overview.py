@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Look", ("status", "logs", "env", "tune", "check")),
     ("Models", ("models",)),
-    ("Work", ("workflows", "voices")),
+    ("Work", ("workflows", "run", "voices")),
     ("Outputs", ("sync", "upload", "workspace")),
     ("Change", ("restart", "nodes", "overlay", "as-comfyui", "owners")),
     ("Run by the pod itself", ("boot", "keep", "door", "idle", "sshd", "worker")),
@@ -50,6 +50,8 @@ EXAMPLES = {
     "workflows check": "hearmeman workflows check",
     "workflows run": "hearmeman workflows run z-image-turbo --set prompt='a fox'",
     "workflows batch": "hearmeman workflows batch z-image-turbo rows.csv --out out",
+    "run": "hearmeman run infcam --video a.mp4 --camera arc_left",
+    "run infcam": "hearmeman run infcam --video a.mp4 --camera arc_left",
     "voices": "hearmeman voices list",
     "voices list": "hearmeman voices list",
     "voices add": "hearmeman voices add me.wav --name me",

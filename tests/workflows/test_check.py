@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
+from hearmeman.models.context import make_context
 from hearmeman.workflows import check, library, prepare, schema
 from support.media import picture
 from support.repository import ROOT
@@ -185,3 +186,17 @@ def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: 
     (tmp_path / "vace-t2v.json").write_text(json.dumps(graph))
     assert main(["workflows", "check", "--dir", str(tmp_path)], environ) == 1
     assert "vace-t2v speed=full: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_the_variables_that_the_table_names_fetch_all_that_a_workflow_loads(name: str, tmp_path: Path) -> None:
+    """Every graph has a toggle, and what that fetches satisfies it, with each of its choices."""
+    workflow = WORKFLOWS[name]
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    known = {model.id: model for model in CATALOGUE.models}
+    for options in check.combinations(workflow):
+        needs = workflow.needs(options)
+        asked = {variable: value for model in needs for variable, value in known[model].when.items()}
+        asked["MODELS"] = ",".join(model for model in needs if not known[model].when)
+        planned = make_context({**environ, **asked}).plan()
+        assert set(needs) <= {model for step in planned.having("fetch", "list") for model in step.models}, options

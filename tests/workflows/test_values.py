@@ -143,3 +143,29 @@ def test_what_is_made_anew_is_empty_in_what_vace_is_shown() -> None:
     emptied = inputs[inputs["vace"]["inputs"]["control_video"][0]]
     assert emptied["class_type"] == "ImageCompositeMasked"
     assert emptied["inputs"]["mask"] == inputs["kept"]["inputs"]["mask"] == ["grown", 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("vace-t2v", "steps", "20 to 30"),
+        ("vace-inpaint", "cfg", "4 to 7"),
+        ("vace-outpaint", "frames", "17 to 49"),
+        ("wan22-fun-inp", "frames", "17 to 41"),
+        ("wan22-fun-inp", "fps", "12 to 24"),
+        ("wan22-i2v-turbodiffusion", "steps", "1 to 4"),
+        ("wan22-i2v", "speed", "steps=6 handover=3 or steps=8 handover=4"),
+    ],
+)
+def test_the_specifications_guidance_is_the_parameters_help(name: str, key: str, said: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert said in (workflow.inputs[key].help if key in workflow.inputs else workflow.choices[key].help)
+
+
+@pytest.mark.parametrize("steps", [4, 6, 8, 20])
+def test_more_steps_are_shared_out_by_the_handover(steps: int) -> None:
+    workflow = WORKFLOWS["wan22-i2v"]
+    asked = library.apply(workflow, library.graph(workflow), [f"steps={steps}", f"handover={steps // 2}"])
+    high, low = asked["sampler_high"]["inputs"], asked["sampler_low"]["inputs"]
+    assert (high["steps"], high["end_at_step"]) == (low["steps"], low["start_at_step"]) == (steps, steps // 2)
+    assert low["end_at_step"] >= steps
