@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--video", type=Path, required=True, metavar="FILE", help="the film; its first frames are used")
     moves = ", ".join(infcam.CAMERAS)
     one.add_argument("--camera", choices=infcam.CAMERAS, required=True, metavar="MOVE", help=f"one of {moves}")
-    one.add_argument("--prompt", required=True, help="what the film shows, in a few sentences")
+    one.add_argument("--prompt", default="A scene of a film.", help="what it shows: some sentences help")
     one.add_argument("--out", type=Path, metavar="DIR", help="folder of the result (infcam in ComfyUI's outputs)")
     one.add_argument("--frames", type=int, default=81, metavar="N", help="frames, 4n+1, 81 at most (%(default)s)")
     one.add_argument("--steps", type=int, default=20, metavar="N", help="sampling steps (%(default)s)")
