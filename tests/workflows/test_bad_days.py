@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from fakes.comfyui import ComfyUI, comfyui, command
 from hearmeman.cli import main
@@ -18,6 +19,7 @@ from hearmeman.models import catalogue
 from hearmeman.workflows import advice, answers, client, library, once, run_command, schema
 from hearmeman.workflows.library import Graph
 from support.media import film, picture
+from support.ports import free_port
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -82,6 +84,33 @@ def test_a_comfyui_that_was_started_again_in_mid_run_is_said(tmp_path: Path) -> 
             for process in second:
                 process.kill()
                 process.wait(10)
+
+
+def test_an_end_between_two_slow_answers_is_found() -> None:
+    """ComfyUI answers late while a node holds its interpreter: the queue's answer may come after the prompt's end."""
+    entry = {"status": {"completed": True, "messages": []}, "outputs": {}}
+    over: list[bool] = []
+
+    async def asked(request: web.Request) -> web.Response:
+        if request.path == "/queue":
+            await asyncio.sleep(2.5)
+            over.append(True)
+            return web.json_response({"queue_running": [], "queue_pending": []})
+        return web.json_response({"x": entry} if over else {})
+
+    async def go() -> answers.Result:
+        app, port = web.Application(), free_port()
+        app.router.add_get("/{path:.*}", asked)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        try:
+            async with client.Client(f"http://127.0.0.1:{port}") as comfy:
+                return await comfy.finish("x", {}, 30)
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(go()).prompt_id == "x"
 
 
 def test_a_full_disk_leaves_nothing_half_saved(server: ComfyUI, tmp_path: Path) -> None:
