@@ -7,3 +7,5 @@ import folder_paths
 if "detection" in folder_paths.folder_names_and_paths:
     _places, _endings = folder_paths.folder_names_and_paths["detection"]
     folder_paths.folder_names_and_paths["detection"] = (_places, {*_endings, ".onnx"})
+    # A pack that was loaded before may have asked for the list, which ComfyUI keeps until the folder changes.
+    folder_paths.filename_list_cache.pop("detection", None)
