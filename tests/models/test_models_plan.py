@@ -207,7 +207,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(full: Catalogue, name: str
         ({"ENABLE_QWEN_EDIT": "true", "QWEN_EDIT_MODEL": "full"}, {"qwen-edit-2511-full"}, 50.54),
         ({"ENABLE_GENFOCUS": "true"}, {"genfocus"}, 0.0),
         ({"ENABLE_MVINVERSE": "true"}, {"mvinverse"}, 4.06),
-        ({"ENABLE_FLASHPORTRAIT": "true"}, {"flashportrait"}, 0.0),
+        ({"ENABLE_FLASHPORTRAIT": "true"}, {"flashportrait"}, 82.3),
         ({"ENABLE_STORYMEM": "true"}, {"storymem"}, 50.21),
         ({"ENABLE_INFCAM": "true", "GPU_TIER": "datacenter"}, {"infcam"}, 19.32),
         ({"ENABLE_XTTS": "true"}, set(), 0.0),

@@ -18,7 +18,7 @@ from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
 from hearmeman.models.context import make_context
 from hearmeman.workflows import check, library, prepare, schema
-from support.media import picture
+from support.media import film, picture, sound
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -174,6 +174,22 @@ def test_lists_and_what_one_takes_fit(
         assert len(said) > 10
         # A command that is there to be copied stays in one line.
         assert [line for line in said if len(line) > columns and not line.startswith("run: ")] == []
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_the_command_that_show_ends_with_is_one_that_is_taken(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    assert main(["workflows", "show", name, "--dir", str(FOLDER)], environ) == 0
+    words = capsys.readouterr().out.splitlines()[-1].removeprefix("run: hearmeman workflows run ").split()
+    made = {"picture": picture, "video": film, "sound": sound}
+    graph, given = library.graph(WORKFLOWS[name]), []
+    for setting in words[2::2]:
+        key = setting.partition("=")[0]
+        node = WORKFLOWS[name].inputs[key].places[0][0]
+        given.append(f"{key}={made[prepare.kind_of_file(graph[node]['class_type'])](tmp_path)}")
+    assert words[0] == name and prepare.prepared(WORKFLOWS[name], given, FOLDER, environ)
 
 
 def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

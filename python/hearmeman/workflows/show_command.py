@@ -46,7 +46,7 @@ def run(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mappin
     lines += ["", *(line for text in said for line in terminal.wrapped(text))]
     lines += [
         "",
-        f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(parameters)}",
+        f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(workflow, folder, environ)}",
     ]
     print("\n".join(lines))
     return 0
@@ -84,8 +84,16 @@ def _type(spec: Any, upload: bool, choices: list[Any] | None, class_type: str) -
     return "choice" if choices else named.get(schema.kind_of(spec), "text")
 
 
-def _needed(parameters: list[dict[str, Any]]) -> str:
-    files = [one["name"] for one in parameters if one["type"] in ("picture", "video", "sound")]
+def _needed(workflow: library.Workflow, folder: Path, environ: Mapping[str, str]) -> str:
+    """What `run` wants at least: the files that are loaded with the default choices."""
+    nodes = schema.read(folder / schema.FILE)
+    chosen = library.choose(library.graph(workflow), workflow, workflow.defaults(environ))
+    graph = chosen if workflow.is_own else schema.reachable(chosen, nodes)
+    files = [
+        key
+        for key, parameter in workflow.inputs.items()
+        if any(node in graph and is_upload(nodes, graph, node, name) for node, name in parameter.places)
+    ]
     return "".join(f" --set {name}=FILE" for name in files)
 
 
