@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman import terminal
-from hearmeman_pod import endpoint_jobs, endpoint_known, endpoint_update
+from hearmeman_pod import endpoint_jobs, endpoint_known, endpoint_update, options
 from hearmeman_pod.api import Api
 from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
@@ -180,14 +180,23 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
             "--api", choices=("xtts", "chatterbox"), help="a voice API behind a load balancer, not the worker"
         )
         made.add_argument("--pool", action="append", default=[], help="a pool of GPUs, best first (ADA_24, AMPERE_24)")
-        made.add_argument("--workers-min", type=int, default=0, help="workers that always run, and are paid for (0)")
-        made.add_argument("--workers-max", type=int, default=3, help="workers at most (3)")
-        made.add_argument("--idle-seconds", type=int, default=10, help="how long a worker waits for its next job (10)")
         made.add_argument(
-            "--queue-delay", type=float, default=4.0, help="seconds a job may wait before a worker is added (4)"
+            "--workers-min", type=options.whole, default=0, help="workers that always run, and are paid for (0)"
         )
-        made.add_argument("--requests", type=int, default=1, help="with --api: requests at a time for each worker (1)")
-        made.add_argument("--job-seconds", type=int, default=1800, help="how long one job may take (1800)")
+        made.add_argument("--workers-max", type=options.whole, default=3, help="workers at most (3)")
+        made.add_argument(
+            "--idle-seconds", type=options.count, default=10, help="how long a worker waits for its next job (10)"
+        )
+        made.add_argument(
+            "--queue-delay",
+            type=options.positive,
+            default=4.0,
+            help="seconds a job may wait before a worker is added (4)",
+        )
+        made.add_argument(
+            "--requests", type=options.count, default=1, help="with --api: requests at a time for each worker (1)"
+        )
+        made.add_argument("--job-seconds", type=options.count, default=1800, help="how long one job may take (1800)")
         made.add_argument("--no-flashboot", action="store_true", help="start workers without RunPod's snapshots")
     action("list", "the account's endpoints")
     for name, help in (
@@ -213,7 +222,7 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
         if name in ("collect", "retry", "cancel"):
             made.add_argument("job", help="the job's id, as `run` said it")
         if name in ("run", "collect", "retry"):
-            made.add_argument("--minutes", type=float, default=60.0, help="how long to wait for it (60)")
+            made.add_argument("--minutes", type=options.positive, default=60.0, help="how long to wait for it (60)")
         if name == "batch":
             made.add_argument("file", type=Path, help="a .jsonl with one job's input a line")
             made.add_argument("--retry", action="store_true", help="queue rows again that failed")
@@ -234,13 +243,17 @@ def _changes(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--unset", action="append", default=[], metavar="VARIABLE", help="take a variable away")
     sub.add_argument("--pool", action="append", default=[], help="pools of GPUs in place of the present ones")
-    sub.add_argument("--workers-min", type=int, metavar="N", help="workers that always run, and are paid for")
-    sub.add_argument("--workers-max", type=int, metavar="N", help="workers at most; 0 lets jobs wait")
-    sub.add_argument("--idle-seconds", type=int, metavar="S", help="how long a worker waits for its next job")
-    sub.add_argument("--queue-delay", type=float, metavar="S", help="how long a job may wait before a worker is added")
-    sub.add_argument("--requests", type=int, metavar="N", help="of a voice API: requests at a time for each worker")
-    sub.add_argument("--job-seconds", type=int, metavar="S", help="how long one job may take")
-    sub.add_argument("--disk", type=int, metavar="GB", help="a worker's disk")
+    sub.add_argument("--workers-min", type=options.whole, metavar="N", help="workers that always run, and are paid for")
+    sub.add_argument("--workers-max", type=options.whole, metavar="N", help="workers at most; 0 lets jobs wait")
+    sub.add_argument("--idle-seconds", type=options.count, metavar="S", help="how long a worker waits for its next job")
+    sub.add_argument(
+        "--queue-delay", type=options.positive, metavar="S", help="how long a job may wait before a worker is added"
+    )
+    sub.add_argument(
+        "--requests", type=options.count, metavar="N", help="of a voice API: requests at a time for each worker"
+    )
+    sub.add_argument("--job-seconds", type=options.count, metavar="S", help="how long one job may take")
+    sub.add_argument("--disk", type=options.count, metavar="GB", help="a worker's disk")
     sub.add_argument("--registry", metavar="ID", help="RunPod's credentials for a private registry")
     sub.add_argument("--flashboot", action=argparse.BooleanOptionalAction, help="start workers from RunPod's snapshots")
 

@@ -48,7 +48,8 @@ def endpoint_body(pod: Mapping[str, Any], wishes: Serverless, volume: str = "") 
     """
     check_pools(wishes.pools)
     if wishes.most < max(1, wishes.least):
-        raise UsageError(f"--workers-max {wishes.most} is less than one, or than --workers-min {wishes.least}")
+        least = f"--workers-min {wishes.least}" if wishes.least else "one"
+        raise UsageError(f"--workers-max {wishes.most} is less than {least}")
     env = {name: value for name, value in pod["env"].items() if name not in _OF_PODS}
     body: dict[str, Any] = {
         "name": pod["name"],

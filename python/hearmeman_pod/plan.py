@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ OUTPUTS_GB = 15
 """What a volume keeps free for outputs, inputs, added nodes and their packages."""
 MARGIN = 1.05
 LEAST_VRAM_GB = 8.0
+_DATA_CENTER = re.compile(r"[A-Z]{2,4}(-[A-Z0-9]{1,4})+")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 PULL_BYTES_PER_SECOND = 100e6
 FETCH_BYTES_PER_SECOND = 51e6
 """What the template's authors measured in RunPod's Secure Cloud in the United States."""
@@ -152,6 +155,15 @@ def _refuse_clashes(wishes: Wishes) -> None:
         wrong.append("Community Cloud takes no data centre: leave out --datacenter, or use --cloud secure")
     if wishes.cloud == "COMMUNITY" and wishes.network_volume:
         wrong.append("network volumes exist only in Secure Cloud: use --cloud secure")
+    if wishes.data_center and not _DATA_CENTER.fullmatch(wishes.data_center):
+        wrong.append(f"--datacenter {wishes.data_center}: data centres have names such as US-KS-2 or EUR-IS-1")
+    if not all(wishes.gpus):
+        wrong.append("--gpu is empty: give a part of a GPU's name, such as 4090")
+    wrong += [
+        f"--secret {name}: a RunPod secret's name has letters, digits, dots, dashes and underscores"
+        for name, secret in wishes.secrets.items()
+        if secret and not _SECRET_NAME.fullmatch(secret)
+    ]
     volume = wishes.network_volume
     if volume and wishes.data_center and wishes.data_center != volume.data_center:
         wrong.append(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 sys.argv = ["mvinverse", "--cpu"]
 sys.path[:0] = ["/opt/comfyui", "/opt/comfyui-nodes"]
-# Beside this script, since it is three gigabytes.
-models = Path(tempfile.mkdtemp(dir=Path(__file__).parent))
+models = Path(tempfile.mkdtemp())
 
 import comfy.options
 
@@ -21,12 +20,12 @@ import comfy.model_management as management
 import torch
 from hearmeman.mvinverse_nodes import MVInverseMaps, MVInverseModel
 from mvinverse.models.mvinverse import MVInverse
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 torch.set_num_threads(2)
 try:
-    # Its encoders and its depth are fixed; only this makes it smaller.
-    MVInverse(mlp_ratio=1).save_pretrained(models / "mvinverse/weights")
+    # Its encoders and its depth are fixed; only these make it smaller.
+    MVInverse(mlp_ratio=1).half().save_pretrained(models / "mvinverse/weights")
     assert MVInverseModel.INPUT_TYPES()["required"]["model"][0] == ["weights"]
     [model] = MVInverseModel().load("weights")
     maps = MVInverseMaps().run(model, torch.rand(2, 120, 150, 3), 144)
@@ -37,16 +36,11 @@ try:
     assert any(loaded.model is model for loaded in management.current_loaded_models)
 
     del model
-    path = models / "mvinverse/weights/model.safetensors"
-    weights = load_file(path)
-    weights.pop("decoder.0.attn.qkv.weight")
-    path.unlink()
-    save_file(weights, path)
-    del weights
+    save_file({"register_token": torch.zeros(1, 1, 5, 1024)}, models / "mvinverse/weights/model.safetensors")
     try:
         MVInverseModel().load("weights")
     except ValueError as error:
-        assert "decoder.0.attn.qkv.weight" in str(error)
+        assert "lacks" in str(error) and "albedo_head" in str(error), error
     else:
         raise AssertionError("a file that lacks weights was taken")
 finally:

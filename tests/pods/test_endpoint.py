@@ -171,7 +171,7 @@ def test_a_job_that_failed_is_queued_again_under_its_id(operator: Operator, tmp_
 def test_a_job_that_took_too_long_is_collected_later(operator: Operator, tmp_path: Path) -> None:
     created(operator)
     words = ("--out", str(tmp_path / "o"))
-    code, _, err = operator("endpoint", "run", "films", "z", "--minutes", "0", *words)
+    code, _, err = operator("endpoint", "run", "films", "z", "--minutes", "0.0001", *words)
     assert code == 1 and "endpoint collect" in err
     code, _, err = operator("endpoint", "collect", "films", "job0", *words)
     assert code == 0 and (tmp_path / "o/job0/a.png").is_file(), err
@@ -182,7 +182,7 @@ def test_a_job_that_took_too_long_is_collected_later(operator: Operator, tmp_pat
 def test_the_queue_is_emptied_and_a_job_cancelled(operator: Operator) -> None:
     created(operator)
     for _ in range(3):
-        operator("endpoint", "run", "films", "z", "--minutes", "0")
+        operator("endpoint", "run", "films", "z", "--minutes", "0.0001")
     running = [job for job, facts in operator.runpod.jobs.items() if facts["status"] == "IN_PROGRESS"]
     for job in list(operator.runpod.jobs)[1:]:
         operator.runpod.jobs[job]["status"] = "IN_QUEUE"

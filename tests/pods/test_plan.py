@@ -106,6 +106,9 @@ def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None
         ({"network_volume": Volume("v", 100, "US-KS-2"), "volume_gb": 30}, "not both"),
         ({"variables": {"HF_TOKEN": "hf_secretsecret"}}, "HF_TOKEN is a secret"),
         ({"secrets": {"WAN_480P": ""}}, "is no secret"),
+        ({"data_center": "NOWHERE"}, "such as US-KS-2"),
+        ({"secrets": {"HF_TOKEN": "a }} b"}}, "letters, digits, dots"),
+        ({"gpus": ("",)}, "--gpu is empty"),
         ({"gpus": ("4091",)}, "no such GPU; near it are"),
         ({"gpus": ("A100",)}, "give one of these names"),
     ],
@@ -298,3 +301,28 @@ def test_a_variable_of_somebody_elses_is_passed_on() -> None:
     planned_env = planned(variables={"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}).body["env"]
     assert planned_env.pop("IMAGE_DIGEST").startswith("sha256:"), "its outputs carry it"
     assert planned_env == {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu-count", "0"], "it is one or more"),
+        (["--disk", "-5"], "'-5' is no whole number"),
+        (["--volume", "1e3"], "'1e3' is no whole number"),
+        (["--max-price", "nan"], "'nan' is no number above zero"),
+        (["--max-price", "cheap"], "'cheap' is no number above zero"),
+        (["--cloud", "COMMUNITY", "--datacenter", "us-ks-2"], "Community Cloud takes no data centre"),
+    ],
+)
+def test_numbers_that_are_none_are_named(operator: Operator, words: list[str], said: str) -> None:
+    code, _, err = operator("plan", *words)
+    assert code == 2 and said in err, err
+
+
+def test_a_body_that_breaks_a_rule_is_said_in_words_and_without_its_values() -> None:
+    body = {**planned().body, "disk": 0, "name": "", "cloud": "hf_secretsecret"}
+    body["gpu"] = {**body["gpu"], "count": 0}
+    found = schema.problems("CreatePodRequest", body)
+    assert {"disk: at least 1", "name: may not be empty", "gpu.count: at least 1"} <= set(found)
+    assert not [text for text in found if "unevaluated" in text or "hf_secret" in text]
+    assert schema.problems("CreatePodRequest", {**planned().body, "colour": "red"})
