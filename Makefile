@@ -1,7 +1,9 @@
 # Everything a person types; each target sets up what it needs.
+# The pod has users of its own: a plain user's tests run in a user namespace, where that user is root and can become others.
+as_root := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 # Several processes read the same files: what one of them has compiled, the others need not.
-pytest := PYTHONPATH=python:tests .venv/bin/python -m pytest
+pytest := PYTHONPATH=python:tests $(as_root) .venv/bin/python -m pytest
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
 SOAK_MINUTES ?= 60
@@ -41,6 +43,8 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/voice.py
+	@$(python) tests/bench/worker.py
+	@$(python) tests/bench/workflows.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test

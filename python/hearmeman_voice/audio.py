@@ -155,7 +155,11 @@ class Edges:
 
 def pcm16(block: NDArray[np.float32]) -> bytes:
     """Samples as 16 bit numbers, the least byte first; what is louder than 1, or no number, is made fit."""
-    return (np.clip(np.nan_to_num(block), -1, 1) * 32767).round().astype("<i2").tobytes()
+    scaled = np.clip(block, -1, 1)
+    scaled *= 32767
+    # Many times as quick as nan_to_num, which looks for infinities too.
+    np.copyto(scaled, 0, where=np.isnan(scaled))
+    return np.rint(scaled, out=scaled).astype("<i2").tobytes()
 
 
 def wav_header(rate: int, length: int = UNKNOWN) -> bytes:

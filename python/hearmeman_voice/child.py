@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SOUND = b"\0"
 BROKEN = 70
 """Exit status when the engine cannot go on in this process."""
-_LONGEST = 48000
+_LONGEST = 96000
 """Samples of one message."""
 _FATAL = ("cuda error", "device-side assert", "cublas_status", "cudnn_status", "cuda driver")
 

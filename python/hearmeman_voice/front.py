@@ -37,9 +37,8 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        if len(path) > 1 and path.endswith("/"):
-            scope = dict(scope, path=path.rstrip("/") or "/")
+        if (path := one_spelling(scope["path"])) != scope["path"]:
+            scope = dict(scope, path=path)
         status = 500
 
         async def counted(message: Message) -> None:
@@ -67,7 +66,13 @@ class Front:
 
     def _is_upload(self, scope: Scope, headers: Headers) -> bool:
         form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        return form and scope["path"].removeprefix("/v1").startswith(self._uploads)
+        return form and scope["path"].startswith(self._uploads)
+
+
+def one_spelling(path: str) -> str:
+    """Give an address without what makes no difference: `/v1` before it, which OpenAI's clients add, and a slash after it."""
+    path = path.rstrip("/") or "/"
+    return path.removeprefix("/v1") if path.startswith("/v1/") else path
 
 
 def _counting(receive: Receive, largest: int) -> Receive:

@@ -34,6 +34,8 @@ class Out(Protocol):
     """What becomes of the audio on its way out."""
 
     content_type: str
+    is_quick: bool
+    """Whether it takes a block in a moment, so that no other thread has to."""
     whole: bool
     """Whether the answer waits for its end, to know its length, as long as patience lasts."""
 
@@ -121,17 +123,19 @@ class Spoken(Response):
                             break
                         following = asyncio.ensure_future(anext(blocks))
                         samples += len(block)
-                        await sending.piece(
-                            await asyncio.to_thread(self._out.write, block),
-                            even_so=self._clock() - began > PATIENCE,
+                        data = (
+                            self._out.write(block)
+                            if self._out.is_quick
+                            else await asyncio.to_thread(self._out.write, block)
                         )
+                        await sending.piece(data, even_so=self._clock() - began > PATIENCE)
                         if not first and sending.started:
                             first = self._clock() - began
                             self._metrics.first_byte.observe(first)
                 finally:
                     following.cancel()
                     await asyncio.wait({following})
-            rest = await asyncio.to_thread(self._out.finish)
+            rest = self._out.finish() if self._out.is_quick else await asyncio.to_thread(self._out.finish)
             self._is_at_its_end = True
             await sending.end(rest)
             if not first:
@@ -229,6 +233,7 @@ class Audio:
         self._encoder = Encoder(format, rate)
         self._rate = rate
         self._is_wav = format == "wav"
+        self.is_quick = format in ("wav", "pcm")
         self.content_type: str = self._encoder.content_type
         self.whole = whole
 
@@ -263,6 +268,7 @@ class Events:
     """Server-sent events that carry the audio."""
 
     content_type = "text/event-stream; charset=utf-8"
+    is_quick = False
     whole = False
 
     def __init__(self, format: str, rate: int, characters: int) -> None:

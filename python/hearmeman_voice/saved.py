@@ -49,6 +49,7 @@ class Saved:
     """Writes beside the target and puts it there at the end; the answer says where it is."""
 
     content_type = "application/json"
+    is_quick = False
     whole = True
 
     def __init__(self, target: Path, rate: int) -> None:

@@ -193,6 +193,17 @@ def common(served: Served) -> APIRouter:
     """Give the addresses of both APIs."""
     router = APIRouter()
 
+    # First what is asked for most: each request is compared with one address after another.
+    @router.post("/audio/speech", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
+    def speech(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
+        """Speak a text: OpenAI's own request. The first sentence leaves while the second is made."""
+        return served.answer(body, longest(request))
+
+    @router.post("/audio/speech/stream", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
+    def stream(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
+        """Speak a text and never wait to know its length, even where that costs nothing."""
+        return served.answer(body, longest(request), whole=False)
+
     @router.get("/health", tags=["state"])
     def read_health() -> JSONResponse:
         """Whether it lives, what is loaded and how long the queue is. 200 also while it loads; 503 if it has to restart."""
@@ -238,16 +249,6 @@ def common(served: Served) -> APIRouter:
         """The voices, as Open WebUI asks for them."""
         return {"voices": [{"id": name, "name": name} for name in served.names()]}
 
-    @router.post("/audio/speech", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
-    def speech(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
-        """Speak a text: OpenAI's own request. The first sentence leaves while the second is made."""
-        return served.answer(body, longest(request))
-
-    @router.post("/audio/speech/stream", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
-    def stream(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
-        """Speak a text and never wait to know its length, even where that costs nothing."""
-        return served.answer(body, longest(request), whole=False)
-
     return router
 
 
@@ -257,7 +258,7 @@ def longest(request: Request) -> int:
 
 
 def finish(app: FastAPI, served: Served, router: APIRouter, uploads: Sequence[str], origins: Sequence[str]) -> ASGIApp:
-    """Put the addresses into the app, each under /v1 too, and what every request passes before it."""
+    """Put the addresses into the app, and before it what every request passes."""
     errors.install(app)
     served.speaker.measured = served.metrics.measured
     describe = app.openapi
@@ -272,5 +273,4 @@ def finish(app: FastAPI, served: Served, router: APIRouter, uploads: Sequence[st
 
     app.openapi = described  # type: ignore[method-assign]
     app.include_router(router)
-    app.include_router(router, prefix="/v1", include_in_schema=False)
     return Pages(Front(app, served.metrics, uploads), origins)

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from hearmeman_voice import text
 from hearmeman_voice.audio import Edges
 from hearmeman_voice.engine import Request, Samples, Spec, check_values, language_of
@@ -34,17 +36,38 @@ class _Job:
     request: Request
     chunks: list[str]
     loop: asyncio.AbstractEventLoop
-    out: asyncio.Queue[Samples | Exception | None] = field(default_factory=asyncio.Queue)
     left: threading.Event = field(default_factory=threading.Event)
     samples: int = 0
     """How much of it is made."""
+    _made: list[Samples | Exception | None] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_there: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, item: Samples | Exception | None) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
-        except RuntimeError:
-            # The loop is closed: nobody listens any more.
-            self.left.set()
+        """Hand on a block, or what went wrong, or None at the end; from any thread."""
+        with self._lock:
+            is_first = not self._made
+            self._made.append(item)
+        # To wake the loop costs more than a block does, and it takes all that is there.
+        if is_first:
+            try:
+                self.loop.call_soon_threadsafe(self._is_there.set)
+            except RuntimeError:
+                # The loop is closed: nobody listens any more.
+                self.left.set()
+
+    async def take(self) -> tuple[list[Samples], bool, Exception | None]:
+        """Wait for what `put` hands on, and take all of it: blocks, whether that is the end, and what went wrong."""
+        await self._is_there.wait()
+        self._is_there.clear()
+        with self._lock:
+            made, self._made = self._made, []
+        blocks: list[Samples] = []
+        for item in made:
+            if item is None or isinstance(item, Exception):
+                return blocks, True, item
+            blocks.append(item)
+        return blocks, False, None
 
 
 @dataclass
@@ -144,10 +167,14 @@ class Speaker:
         """
         job = self._enter(self.check(request))
         try:
-            while (item := await job.out.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            while True:
+                blocks, is_over, problem = await job.take()
+                if blocks:
+                    yield np.concatenate(blocks)
+                if problem:
+                    raise problem
+                if is_over:
+                    return
         finally:
             self._leave(job)
 

@@ -7,6 +7,8 @@ LIMIT = 300
 """No chunk is longer, whatever the engine: time and memory grow with its length, and a listener waits for the first."""
 FIRST = 100
 """The first chunk is shorter, since it is what the listener waits for."""
+UNCUT = 120
+"""A first sentence up to this is not cut though it is longer than FIRST: a part more costs more than it gains."""
 SCRAP = 24
 """A shorter chunk is joined to its neighbour: engines speak gibberish when given a word alone."""
 
@@ -70,14 +72,14 @@ def clean(text: str) -> str:
 def split(text: str, limit: int, language: str = "en") -> list[str]:
     """Cut into chunks of at most `limit` characters (and never more than LIMIT); put together they are the text.
 
-    The first has at most FIRST characters, so that a long text begins as soon as a short one does.
+    The first has about FIRST characters and at most UNCUT, so that a long text begins as soon as a short one does.
     """
     limit = max(1, min(limit, LIMIT))
     glue = "" if language.split("-")[0] in {"zh", "ja"} else " "
     sentences = _sentences(clean(text))
     if not sentences:
         return []
-    head = _parts(sentences[0], min(FIRST, limit))
+    head = [sentences[0]] if len(sentences[0]) <= min(UNCUT, limit) else _parts(sentences[0], min(FIRST, limit))
     # What is left of a long first sentence is cut anew: only its beginning had to be short.
     rest = [glue.join(head[1:])] if len(head) > 1 else []
     parts = [part for sentence in [*rest, *sentences[1:]] for part in _parts(sentence, limit)]

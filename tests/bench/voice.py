@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -20,8 +21,10 @@ from support.repository import ROOT
 from support.voice import answers, wait_for
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes."
-ROUNDS = 3
-CLIENTS = {1: 30, 8: 48, 32: 96}
+ROUNDS = 7
+"""Pairs of rounds; the peer goes first in every other one."""
+_TICK = os.sysconf("SC_CLK_TCK")
+CLIENTS = {1: 20, 8: 40, 32: 64}
 """Clients at once, and how many requests they make together in a round."""
 
 
@@ -32,6 +35,8 @@ class Load:
     per_second: float
     first_p95: float
     """Milliseconds to the first byte."""
+    processor: float = 0.0
+    """Milliseconds of processor time a request."""
 
 
 async def load(url: str, clients: int, requests: int) -> Load:
@@ -54,6 +59,13 @@ async def load(url: str, clients: int, requests: int) -> Load:
         await asyncio.gather(*(client() for _ in range(clients)))
         took = time.perf_counter() - began
     return Load(requests / took, statistics.quantiles(firsts, n=20)[-1] * 1000)
+
+
+def round_of(url: str, process: int, clients: int, requests: int) -> Load:
+    """One round, with the processor time of the server and its children."""
+    before = processor_seconds(process)
+    found = asyncio.run(load(url, clients, requests))
+    return replace(found, processor=(processor_seconds(process) - before) / requests * 1000)
 
 
 async def first_byte(url: str, text: str) -> float:
@@ -128,6 +140,15 @@ def _megabytes(process: int) -> float:
     return int(Path(f"/proc/{process}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
 
+def processor_seconds(process: int) -> float:
+    """Seconds of processor time that a process and its children have used."""
+    total = 0
+    for pid in (process, *children(process)):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICK
+
+
 def children(process: int) -> list[int]:
     """The processes that a process has started, on any of its threads."""
     files = Path(f"/proc/{process}/task").glob("*/children")
@@ -147,15 +168,22 @@ def main() -> int:
             f"{engine_mb:.0f} MB (plain {resident(plain_process)[0]:.0f} MB)"
         )
         for clients, requests in CLIENTS.items():
-            rounds = [
-                (asyncio.run(load(ours, clients, requests)), asyncio.run(load(plain, clients, requests)))
-                for _ in range(ROUNDS)
-            ]
-            us, them = (max((pair[side] for pair in rounds), key=lambda one: one.per_second) for side in (0, 1))
-            ratio = us.per_second / them.per_second
+            pairs = []
+            for number in range(ROUNDS):
+                sides = [(ours, process), (plain, plain_process)]
+                rounds = [round_of(*side, clients, requests) for side in sides[:: 1 if number % 2 else -1]]
+                pairs.append(rounds if number % 2 else rounds[::-1])
+            ratios = sorted(us.per_second / them.per_second for us, them in pairs)
+            work = statistics.median(us.processor / them.processor for us, them in pairs)
+            us, them = (
+                [statistics.median(getattr(pair[side], name) for pair in pairs) for name in ("per_second", "first_p95")]
+                for side in (0, 1)
+            )
+            ratio = statistics.median(ratios)
             print(
-                f"{clients:2} clients: {us.per_second:6.1f} requests/s, first byte p95 {us.first_p95:6.0f} ms; "
-                f"plain {them.per_second:6.1f}, {them.first_p95:6.0f} ms; {ratio:.2f} times as many"
+                f"{clients:2} clients: {us[0]:6.1f} requests/s, first byte p95 {us[1]:6.0f} ms; "
+                f"plain {them[0]:6.1f}, {them[1]:6.0f} ms; {ratio:.2f} times as many ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
+                f"{work:.2f} times the processor time"
             )
             if ratio < (0.9 if clients == 1 else 1.0):
                 missed.append(f"{clients} clients: {ratio:.2f}")

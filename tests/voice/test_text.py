@@ -36,6 +36,13 @@ def test_a_long_text_begins_as_soon_as_a_short_one(words: str) -> None:
     assert max(len(chunk) for chunk in chunks) <= 300
 
 
+@pytest.mark.parametrize(("length", "parts"), [(text.FIRST, 1), (text.UNCUT, 1), (text.UNCUT + 1, 2)])
+def test_a_first_sentence_that_is_hardly_too_long_stays_whole(length: int, parts: int) -> None:
+    words = ("word " * 40)[: length - 1].replace(" w", ", w", 1)[: length - 1] + "."
+    assert len(words) == length
+    assert len(text.split(words, 300)) == parts
+
+
 def test_a_sentence_without_an_end_is_cut_at_blanks_into_parts_of_like_size() -> None:
     chunks = text.split("word " * 600, 300)[1:]
     assert all(set(chunk.split()) == {"word"} for chunk in chunks)

@@ -69,7 +69,7 @@ def object_info(new: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("new", [False, True])
 def test_a_running_comfyui_gives_the_schema_that_we_have(new: bool) -> None:
-    made = record.recorded(object_info(new), FILES, "0.33.0", WHOLE)
+    made = record.recorded(object_info(new), FILES, WHOLE["model_extensions"], "0.33.0", WHOLE)
     assert record.changes(WHOLE["nodes"], made["nodes"]) == []
     assert made["from_source"] == [] and made["comfyui_version"] == "0.33.0"
 
@@ -83,7 +83,7 @@ def test_what_came_and_went_and_changed_is_named() -> None:
     }
     del info["KSampler"]
     info["VAEDecode"]["input"]["required"]["tile"] = ["INT", {"default": 1, "min": 0, "max": 4}]
-    made = record.recorded(info, FILES, "0.34.0", WHOLE)
+    made = record.recorded(info, FILES, {"loras": [".sft"]}, "0.34.0", WHOLE)
     assert record.changes(WHOLE["nodes"], made["nodes"]) == ["+ Newcomer", "- KSampler", "~ VAEDecode: inputs"]
     new = made["nodes"]["Newcomer"]["inputs"]["required"]
     assert new == {

@@ -17,10 +17,15 @@ _FLAGS = ("is_input_list", "output_node", "experimental", "deprecated", "api_nod
 
 
 def recorded(
-    info: Mapping[str, Any], models: Mapping[str, list[str]], version: str, before: Mapping[str, Any]
+    info: Mapping[str, Any],
+    models: Mapping[str, list[str]],
+    extensions: Mapping[str, list[str]],
+    version: str,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The new schema: `info` is /object_info, `models` each folder's files as /models gives them.
 
+    `extensions` are those by which each folder is listed, as /experiment/models gives them; none means every file.
     `before` is the schema that is replaced: a loader's list is empty where no model is, so which folder a known loader
     reads is taken from there, and so are the facts that /object_info does not hold.
     """
@@ -29,8 +34,14 @@ def recorded(
         name: _node(name, node, models, before["nodes"].get(name, {}), hints) for name, node in sorted(info.items())
     }
     formats = _video_formats(info) or before.get("vhs_video_formats", {})
-    kept = {key: value for key, value in before.items() if key not in ("nodes", "from_source", "vhs_video_formats")}
-    return {**kept, "comfyui_version": version, "from_source": [], "vhs_video_formats": formats, "nodes": nodes}
+    new: dict[str, Any] = {
+        "comfyui_version": version,
+        "model_extensions": {folder: sorted(found) for folder, found in sorted(extensions.items())},
+        "from_source": [],
+        "vhs_video_formats": formats,
+        "nodes": nodes,
+    }
+    return {**{key: value for key, value in before.items() if key not in new}, **new}
 
 
 def _hints(nodes: Mapping[str, Any]) -> dict[str, str]:

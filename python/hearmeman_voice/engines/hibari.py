@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,8 @@ from hearmeman_voice.engine import Request, Samples, Voice, never
 
 NATIVE_SPEED = (0.5, 2.0)
 """What the model was made for; beyond it the sound is stretched instead."""
+_LOOK = 0.02
+"""Seconds between two looks at whether somebody still listens."""
 
 
 class Hibari:
@@ -36,7 +39,8 @@ class Hibari:
         return version("hibari-tts")
 
     def limit(self, language: str) -> int:
-        return 300
+        # What follows the network cannot be stopped: a tenth of a second, and several on a busy machine.
+        return 200
 
     def missing(self) -> str | None:
         return None if find_spec("hibari") else "the package hibari-tts is not in this environment"
@@ -51,6 +55,7 @@ class Hibari:
         from hibari import Hibari as Model
 
         self._tts = Model("heart", threads=1)
+        self._network = self._tts.sess = _Network(self._tts.sess)
         # The first sentence costs a second more than any other.
         self._tts("Ready.")
 
@@ -61,7 +66,37 @@ class Hibari:
         native = min(max(request.speed, NATIVE_SPEED[0]), NATIVE_SPEED[1])
         # It fails at a digit such as the one in "x²".
         text = unicodedata.normalize("NFKC", request.text)
-        for block in self._tts.stream(text, native, request.seed):
-            if stopped():
-                return
-            yield stretch(np.asarray(block, np.float32), self.rate, request.speed / native)
+        self._network.stopped = stopped
+        try:
+            for block in self._tts.stream(text, native, request.seed):
+                if stopped():
+                    return
+                yield stretch(np.asarray(block, np.float32), self.rate, request.speed / native)
+        except Stopped:
+            return
+
+
+class Stopped(Exception):
+    """Nobody wants the rest."""
+
+
+class _Network:
+    """onnxruntime's session as hibari calls it, which ends between two operators once nobody wants the rest."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._thread = ThreadPoolExecutor(1, "network")
+        self.stopped: Callable[[], bool] = never
+
+    def run(self, outputs: Any, inputs: dict[str, Any]) -> Any:
+        """Compute. Raises: Stopped."""
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        running = self._thread.submit(self._session.run, outputs, inputs, options)
+        while not wait([running], _LOOK).done:
+            if self.stopped():
+                options.terminate = True
+                wait([running])
+                raise Stopped
+        return running.result()

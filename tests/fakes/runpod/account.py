@@ -87,6 +87,10 @@ class Account:
     """Whether a log stream breaks before its first line."""
     retry_after: str = "1"
     """When one who asks too often may ask again."""
+    progress: tuple[dict[str, Any], ...] = ()
+    """What a job that runs reports, one at each look."""
+    rollout: tuple[int, int] = (0, 0)
+    """Workers of an endpoint that have its newest settings, and all of them."""
     key: str = KEY
     ssh_port: int = 2222
     """Where the pods' sshd is, on loopback; 0: they have no such port."""
@@ -98,6 +102,8 @@ class Account:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.lost: deque[str] = deque()
         """What happens to the next answers about jobs: drop-after, expired."""
+        self.patches: deque[str] = deque()
+        """What happens to the next updates of an endpoint: ok, drop-after, 500-before."""
         self.requests: list[tuple[str, str, Any]] = []
         self.invalid: list[str] = []
         """Requests and answers that broke RunPod's schema."""
