@@ -101,8 +101,7 @@ def sync(args: argparse.Namespace, world: World) -> int:
         if ends[0]:
             code = mover.report(lambda mover: mover.bring(Path(args.to)))
         else:
-            items = list(_here([Path(args.source)], inside=True))
-            code = mover.report(lambda mover: mover.send(items))
+            code = mover.report(lambda mover: mover.send(list(_here([Path(args.source)], inside=True))))
         if args.watch is None:
             return code
         time.sleep(args.watch)

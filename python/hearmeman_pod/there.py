@@ -95,7 +95,7 @@ class Place:
 
     def digest(self, name: str) -> str:
         with _opened(self.path(name)) as file:
-            return _hashed(file, None).hexdigest()
+            return str(_hashed(file, None).hexdigest())
 
     def receive(self, order: dict[str, Any], source: IO[bytes], answer: Any) -> dict[str, Any]:
         """Take one file: it is under its name only when it is whole and has its hash."""

@@ -18,6 +18,7 @@ from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from hearmeman_pod import command, courier, files, there
 from hearmeman_pod.courier import Courier, FileError, LostError
+from hearmeman_pod.errors import PodError
 from support.pod import Pod
 from support.ports import free_port
 
@@ -211,7 +212,8 @@ def test_what_came_half_goes_on(laptop: Laptop) -> None:
 
 def test_a_connection_that_breaks_is_made_again(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     (laptop.folder / "again.png").write_bytes(b"x" * 1000)
-    real, broke = Courier.put, []
+    real = Courier.put
+    broke: list[int] = []
 
     def put(self: Courier, *order: Any) -> str:
         if not broke:
@@ -302,7 +304,7 @@ def test_a_pod_that_cannot_be_reached_says_why(laptop: Laptop, monkeypatch: pyte
 
 def test_a_pods_names_lead_nowhere_here(tmp_path: Path) -> None:
     for name in ("../x", "/etc/x", "a/../../x", "a\0b"):
-        with pytest.raises(courier.PodError, match="leads out"):
+        with pytest.raises(PodError, match="leads out"):
             files._safe(name)
 
 
@@ -313,7 +315,7 @@ def test_a_shell_that_prints_first_and_one_that_ends_are_told_apart(tmp_path: Pa
         pass
     with pytest.raises(LostError, match="broke"), Courier(["sh", "-c", "exit 255"], "input", "p", ""):
         pass
-    with pytest.raises(courier.PodError, match="ended \\(3\\)"), Courier(["sh", "-c", "exit 3"], "input", "p", ""):
+    with pytest.raises(PodError, match="ended \\(3\\)"), Courier(["sh", "-c", "exit 3"], "input", "p", ""):
         pass
 
 
