@@ -57,7 +57,7 @@ class Laptop:
         """How ssh reaches the pod."""
         direct = {"host": "127.0.0.1", "port": self.runpod.ssh_port, "username": "root"}
         pod = {"id": "pod0", "status": "RUNNING", "ssh": {"direct": direct}}
-        return courier.ssh_words(pod, self.folder, config=self.folder / "config")
+        return courier.direct_words(pod, self.folder, config=self.folder / "config")
 
 
 @pytest.fixture(scope="module")
