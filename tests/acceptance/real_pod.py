@@ -42,7 +42,7 @@ _NEEDED = ("ACCESS_TOKEN", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_S
 _LAST_TRIES = 5
 
 
-class Failed(Exception):
+class StepError(Exception):
     """A step did not show what it should."""
 
 
@@ -67,8 +67,10 @@ class Trip:
     name: str
     folder: Path
     """For files of this trip."""
+    max_price: float = 0.8
+    """Dollars an hour."""
     wishes: tuple[str, ...] = ()
-    """Options for `plan` and `create`."""
+    """Further options for `plan` and `create`."""
     ssh: tuple[str, ...] = ()
     """Options for ssh, -i or -F."""
     pause: float = 10.0
@@ -84,11 +86,11 @@ class Trip:
         """Run a verb of `hearmeman-pod`; what it printed.
 
         Raises:
-            Failed: its exit code is not 0.
+            StepError: its exit code is not 0.
         """
         done = self.run("hearmeman_pod", *words)
         if done.code:
-            raise Failed(f"`hearmeman-pod {words[0]}` ended with {done.code}. {done.err}".rstrip())
+            raise StepError(f"`hearmeman-pod {words[0]}` ended with {done.code}. {done.err}".rstrip())
         return done.out
 
     def mine(self) -> list[dict[str, Any]]:
@@ -99,12 +101,12 @@ class Trip:
         """Look until it is so.
 
         Raises:
-            Failed: it was not within `seconds`.
+            StepError: it was not within `seconds`.
         """
         end = time.monotonic() + seconds
         while not true():
             if time.monotonic() > end:
-                raise Failed(f"{what}: not within {seconds:.0f} s")
+                raise StepError(f"{what}: not within {seconds:.0f} s")
             time.sleep(self.pause)
 
 
@@ -119,7 +121,7 @@ def options(trip: Trip) -> list[str]:
     wanted = {"MODELS": "", "ENABLE_CONTROLNET": "false", "ENABLE_R2_SYNC": "true", "IDLE_ACTION": "stop"}
     wanted |= {"IDLE_STOP_MINUTES": f"{IDLE_MINUTES:g}", "MAX_MINUTES": str(LONGEST_MINUTES)}
     wanted |= {name: trip.environ[name] for name in ("R2_ENDPOINT", "R2_BUCKET")}
-    words = ["--name", trip.name, "--secret", "ACCESS_TOKEN", *trip.wishes]
+    words = ["--name", trip.name, "--secret", "ACCESS_TOKEN", "--max-price", f"{trip.max_price:g}", *trip.wishes]
     return words + [word for name, value in wanted.items() for word in ("--set", f"{name}={value}")]
 
 
@@ -127,11 +129,9 @@ def create(trip: Trip) -> str:
     """One create by digest, until the pod says that it is ready."""
     trip.pod = json.loads(trip.pod_verb("create", *options(trip), "--minutes", "20", "--json"))
     if "@sha256:" not in trip.pod["image"]:
-        raise Failed(f"the pod runs {trip.pod['image']}, which is no digest")
+        raise StepError(f"the pod runs {trip.pod['image']}, which is no digest")
     gpu = trip.pod["gpu"] or {}
-    return (
-        f"{gpu.get('id')} in {trip.pod['data_center']}, CUDA {trip.pod['cuda']}, ${trip.pod['cost_per_hour']:.2f} an hour"
-    )
+    return f"{gpu.get('id')} in {trip.pod['data_center']}, CUDA {trip.pod['cuda']}, ${trip.pod['cost_per_hour']:.2f} an hour"
 
 
 def gate(trip: Trip) -> str:
@@ -141,7 +141,7 @@ def gate(trip: Trip) -> str:
         url = trip.pod["urls"][port] + path
         codes = [httpx2.get(url, headers=headers, timeout=30.0).status_code for headers in ({}, bearer)]
         if codes != [401, 200]:
-            raise Failed(f"port {port} answers {codes[0]} without the token and {codes[1]} with it, not 401 and 200")
+            raise StepError(f"port {port} answers {codes[0]} without the token and {codes[1]} with it, not 401 and 200")
     return "401 without the token and 200 with it, on 8188 and 19123"
 
 
@@ -154,7 +154,7 @@ def workflow(trip: Trip) -> str:
     done = trip.run("hearmeman", *words, "--timeout", "300")
     found = [path for path in out.rglob("*") if path.suffix == ".png"]
     if done.code or len(found) != 1:
-        raise Failed(f"the workflow ended with {done.code} and left {len(found)} pictures. {done.err}".rstrip())
+        raise StepError(f"the workflow ended with {done.code} and left {len(found)} pictures. {done.err}".rstrip())
     trip.picture = found[0]
     return "smoke-image, its picture brought here"
 
@@ -183,7 +183,7 @@ def shell(trip: Trip) -> str:
     """A command by SSH on the pod's own port."""
     said = trip.pod_verb("ssh", *trip.ssh, trip.name, "--", "id", "-un").split()
     if said[-1:] != ["root"]:
-        raise Failed(f"`id -un` by SSH said {' '.join(said) or 'nothing'}, not root")
+        raise StepError(f"`id -un` by SSH said {' '.join(said) or 'nothing'}, not root")
     return "a command by SSH"
 
 
@@ -194,7 +194,7 @@ def put_and_get(trip: Trip) -> str:
     trip.pod_verb("put", *trip.ssh, str(file), f"{trip.name}:input")
     trip.pod_verb("get", *trip.ssh, f"{trip.name}:input/{file.name}", str(home))
     if (home / file.name).read_bytes() != file.read_bytes():
-        raise Failed("the file that came home is another one")
+        raise StepError("the file that came home is another one")
     return "8 MiB there and back"
 
 
@@ -228,18 +228,18 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-def travel(trip: Trip, steps: Sequence[Step] = STEPS) -> Iterator[Row]:
-    """Take the steps in turn; whatever happens, no pod of this trip is left.
+def travel(trip: Trip, rows: list[Row], steps: Sequence[Step] = STEPS) -> None:
+    """Take the steps in turn and note each in `rows`; whatever happens, no pod of this trip is left.
 
     Raises:
-        Failed: a step failed, or the pod may still run, which the message shouts.
+        StepError: a step failed, or the pod may still run, which the message shouts.
     """
     try:
         for what, do in steps:
             say(f"== {what}")
             began = time.monotonic()
             seen = do(trip)
-            yield what, time.monotonic() - began, seen
+            rows.append((what, time.monotonic() - began, seen))
     finally:
         with _undisturbed():
             end(trip)
@@ -249,11 +249,11 @@ def end(trip: Trip) -> None:
     """End what has this trip's name, and look that it is gone.
 
     Raises:
-        Failed: it may still run.
+        StepError: it may still run.
     """
     last = ""
     for number in range(_LAST_TRIES):
-        if number:
+        if number > 1:
             time.sleep(trip.pause)
         try:
             found = trip.mine()
@@ -262,9 +262,9 @@ def end(trip: Trip) -> None:
                 return
             for pod in found:
                 trip.pod_verb("terminate", pod["id"], "--yes")
-        except Failed as error:
+        except StepError as error:
             last = str(error)
-    raise Failed(
+    raise StepError(
         f"A POD NAMED {trip.name} MAY STILL RUN AND COST MONEY: {last}\n"
         f"End it in RunPod's console, or with: hearmeman-pod terminate {trip.name}. By itself it stops after "
         f"{LONGEST_MINUTES} minutes"
@@ -314,17 +314,20 @@ def asked(trip: Trip, yes: bool) -> bool:
     Raises:
         UsageError: something is missing here, or it might cost more than a dollar.
     """
+    if not find_key(trip.environ, Path.home()):
+        raise UsageError("there is no API key: set RUNPOD_API_KEY, or run `runpodctl config`")
     missing = [name for name in _NEEDED if not trip.environ.get(name)]
     if missing:
         raise UsageError(
             f"{', '.join(missing)} must be set here, and ACCESS_TOKEN and the bucket's two keys be secrets of your RunPod "
             "account too: docs/runpod.md, step 2"
         )
-    plan = json.loads(trip.pod_verb("plan", *options(trip), "--json"))
-    price = float(trip.wishes[trip.wishes.index("--max-price") + 1])
-    most = price * LONGEST_MINUTES / 60
+    price, most = trip.max_price, trip.max_price * LONGEST_MINUTES / 60
     if most >= DEAREST:
-        raise UsageError(f"--max-price {price:g} for {LONGEST_MINUTES} minutes could cost ${most:.2f}: give less than 1")
+        raise UsageError(
+            f"--max-price {price:g} for {LONGEST_MINUTES} minutes could cost ${most:.2f}: give less than 1"
+        )
+    plan = json.loads(trip.pod_verb("plan", *options(trip), "--json"))
     return agreed(
         f"This creates the pod {trip.name} from {plan['body']['image']}, at ${price:.2f} an hour or less, for about half an "
         f"hour: some ${price / 2:.2f}, and at most ${most:.2f}, since the pod stops itself after {LONGEST_MINUTES} minutes. "
@@ -333,7 +336,7 @@ def asked(trip: Trip, yes: bool) -> bool:
     )
 
 
-def figures(trip: Trip, rows: Sequence[Row], when: datetime.date) -> str:
+def figures(rows: Sequence[Row], when: datetime.date) -> str:
     """The rows for docs/verification.md."""
     day = f"{when.day} {when:%B %Y}"
     return "\n".join(f"| on RunPod, {day}: {what} | {seconds:.1f} s; {seen} |" for what, seconds, seen in rows)
@@ -350,7 +353,7 @@ def main() -> int:
     words.add_argument("-i", "--identity", help="the SSH key, if it is not ssh's own choice")
     words.add_argument("--yes", action="store_true", help="do not ask")
     args = words.parse_args()
-    wishes = ["--tier", args.tier, "--max-price", f"{args.max_price:g}", "--volume", "20"]
+    wishes = ["--tier", args.tier, "--volume", "20"]
     wishes += [word for gpu in args.gpu for word in ("--gpu", gpu)]
     wishes += ["--image", args.image] if args.image else []
     wishes += ["--registry", args.registry] if args.registry else []
@@ -361,17 +364,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="real-pod-") as folder:
         name = f"real-pod-{secrets.token_hex(4)}"
         ssh = ("-i", args.identity) if args.identity else ()
-        trip = Trip(processes(os.environ), os.environ, name, Path(folder), tuple(wishes), ssh)
+        trip = Trip(processes(os.environ), os.environ, name, Path(folder), args.max_price, tuple(wishes), ssh)
         try:
-            find_key(os.environ, Path.home())
             if not asked(trip, args.yes):
                 return 1
             began = time.monotonic()
-            rows.extend(travel(trip))
+            travel(trip, rows)
         except UsageError as error:
             say(f"real-pod: {error}")
             return 2
-        except Failed as error:
+        except StepError as error:
             say(f"real-pod: {error}")
             return 1
         except KeyboardInterrupt:
@@ -381,7 +383,8 @@ def main() -> int:
             if trip.pod:
                 seconds = time.monotonic() - began
                 say(f"{seconds:.0f} s from the create on, at most ${seconds / 3600 * trip.pod['cost_per_hour']:.2f}")
-            print(figures(trip, rows, datetime.date.today()), flush=True)
+            if rows:
+                print(figures(rows, datetime.date.today()), flush=True)
     return 0
 
 
