@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, FastAPI, Query
 from fastapi import Request as HttpRequest
@@ -177,10 +178,14 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/speakers", tags=["voices"])
     def speakers(request: HttpRequest) -> list[dict[str, str]]:
-        """The speakers, as SillyTavern asks for them."""
+        """The speakers, as SillyTavern asks for them; a studio speaker has no recording to hear first."""
         base = str(request.base_url).rstrip("/")
         return [
-            {"name": voice.id, "voice_id": voice.id, "preview_url": f"{base}/sample/{voice.id}.wav"}
+            {
+                "name": voice.id,
+                "voice_id": voice.id,
+                "preview_url": f"{base}/sample/{quote(voice.id)}.wav" if voice.clip else "",
+            }
             for voice in here.store.list()
         ]
 
