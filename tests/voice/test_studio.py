@@ -18,6 +18,7 @@ from hearmeman_voice.engines.studio import names
 from hearmeman_voice.engines.xtts import SPEAKERS, Xtts
 from hearmeman_voice.refusals import Refused
 from hearmeman_voice.voices import NameTaken, ReadOnlyVoice, VoiceStore
+from support.voice import CLIENT
 
 NAMES = ("Claribel Dervla", "Eugenio Mataracı", "Ana Florence")
 
@@ -135,3 +136,10 @@ def test_what_holds_no_names_is_no_file_of_speakers(tmp_path: Path, monkeypatch:
     for what in ([1], {1: 2}):
         with pytest.raises(ValueError, match="no names"):
             names(write(tmp_path / "x.pth", what, monkeypatch))
+
+
+def test_every_speaker_can_be_heard_before_it_is_chosen(xtts: str) -> None:
+    speakers = CLIENT.get(f"{xtts}/speakers").json()
+    assert {"female", "heart"} <= {speaker["name"] for speaker in speakers}
+    for speaker in speakers:
+        assert CLIENT.get(speaker["preview_url"]).content[:4] == b"RIFF", speaker
