@@ -11,6 +11,7 @@ from pathlib import Path
 from hearmeman.errors import HearmemanError
 from hearmeman.models.catalogue import Catalogue, Snapshot
 from hearmeman.workflows import check, library, prepare, schema
+from hearmeman.workflows.answers import NotReachableError
 from hearmeman.workflows.client import Client, put_files
 from hearmeman.workflows.library import Workflow
 from support.media import film, picture, sound
@@ -92,6 +93,10 @@ async def check_graphs(url: str, folder: Path, say: Say) -> None:
                 given += [f"{key}={files[kind]}" for key, kind in case.uploads.items()]
                 try:
                     seen = await _put(client, case, given, folder)
+                except NotReachableError as error:
+                    # The rest would say the same.
+                    say(f"graph {case.name}", f"ComfyUI did not outlive it, or was not there: {error}", "")
+                    return
                 except HearmemanError as error:
                     say(f"graph {case.name}", str(error), "")
                 else:
@@ -124,5 +129,5 @@ async def _rest(client: Client) -> tuple[str, str]:
                 await asyncio.sleep(0.2)
     except TimeoutError:
         return f"still in the queue after {QUIET_SECONDS:g} s: {str(running)[:500]}", ""
-    except HearmemanError as error:
+    except NotReachableError as error:
         return f"ComfyUI did not outlive the graphs: {error}", ""

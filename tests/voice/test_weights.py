@@ -18,7 +18,7 @@ CATALOGUE = read(ROOT / "python/hearmeman/models/catalogue.toml")
     [
         ("chatterbox-multilingual", "chatterbox", chatterbox.FILES["multilingual"]),
         ("chatterbox", "chatterbox", chatterbox.FILES["english"]),
-        ("xtts-v2", "xtts/v2", (*xtts.FILES, "speakers_xtts.pth")),
+        ("xtts-v2", "xtts/v2", xtts.FILES),
     ],
 )
 def test_the_catalogue_brings_what_the_engine_reads(model: str, folder: str, files: tuple[str, ...]) -> None:

@@ -18,12 +18,15 @@ ENDINGS = [".pt", ".safetensors"]
 def test_detectors_can_be_chosen_and_no_other_list_grows(named: str, tmp_path: Path) -> None:
     """ComfyUI keeps one set of endings for all of its folders: only that of "detection" may change."""
     module = f"shared = set({ENDINGS})\nfolder_names_and_paths = {{'{named}': (['/models/{named}'], shared)}}\n"
-    (tmp_path / "folder_paths.py").write_text(module)
-    ask = "import json, folder_paths as f, comfyui_node; print(json.dumps(f.folder_names_and_paths, default=sorted), sorted(f.shared))"
-    environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    (tmp_path / "folder_paths.py").write_text(
+        f"{module}filename_list_cache = {{'{named}': (['old.bin'], {{}}, 0.0)}}\n"
+    )
+    ask = "import json, folder_paths as f, detectors; print(json.dumps(f.folder_names_and_paths, default=sorted), sorted(f.shared), *f.filename_list_cache)"
+    environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}/comfyui_node", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", ask], env=environ, capture_output=True, text=True, check=True)
     folders, shared = done.stdout.strip().split("} ")
     places, endings = json.loads(folders + "}")[named]
     assert places == [f"/models/{named}"]
     assert endings == sorted([*ENDINGS, ".onnx"] if named == "detection" else ENDINGS)
-    assert shared == str(sorted(ENDINGS))
+    # A list that was asked for before is asked for again.
+    assert shared == str(sorted(ENDINGS)) + ("" if named == "detection" else f" {named}")

@@ -6,22 +6,27 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hearmeman import __version__
-from hearmeman.errors import HearmemanError
+from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.image import IMAGE_FILE, NODES_DIR, RUN_DIR, Image, read_image
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman boot`."""
     parser.add_argument(
-        "role", nargs="?", choices=["worker"], help="worker: take jobs from RunPod Serverless; else be a pod"
+        "role",
+        nargs="?",
+        metavar="worker | COMMAND",
+        help="worker: take jobs from RunPod Serverless; a command of the image: run that instead; neither: be a pod",
     )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's arguments")
     parser.add_argument("--plan", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--json", action="store_true", help="with --plan: print JSON")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for what lasts until the pod stops")
@@ -31,6 +36,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
+    if args.role and args.role != "worker":
+        _instead(args.role, args.arguments)
+    if args.arguments:
+        raise UsageError(f"{args.arguments[0]} stands behind `worker`: options come before it")
     if args.role == "worker":
         environ = {**_of_a_worker(os.access("/runpod-volume", os.W_OK)), **environ, "ENABLE_WORKER": "true"}
     try:
@@ -41,6 +50,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if args.plan or not hold.is_wanted(environ):
             raise
         return hold.hold(error, environ, args.run_dir, sys.executable)
+
+
+def _instead(command: str, arguments: Sequence[str]) -> NoReturn:
+    """Become a command: `docker run IMAGE bash`, and tools such as SkyPilot, whose own start is the container's command."""
+    found = shutil.which(command)
+    if found is None:
+        raise UsageError(
+            f"boot takes `worker`, or a command that is to run in place of the pod, and {command!r} is neither"
+        )
+    sys.stdout.flush()
+    os.execv(found, [command, *arguments])
 
 
 def _of_a_worker(has_volume: bool) -> dict[str, str]:

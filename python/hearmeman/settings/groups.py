@@ -193,11 +193,13 @@ class Models(_Group):
     qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = var(
         "Q4_K_M", "which Qwen-Image-Edit: a GGUF quantisation, fp8, or full for bf16"
     )
-    enable_genfocus: bool = var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
-    enable_mvinverse: bool = var(False, "fetch MVInverse's weights (nothing in the image loads them)")
-    enable_flashportrait: bool = var(False, "fetch FlashPortrait")
-    enable_storymem: bool = var(False, "fetch StoryMem (nothing in the image loads it)")
-    enable_infcam: bool = var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
+    enable_genfocus: bool = var(False, "fetch Genfocus; MODELS=flux1-dev fetches its gated base FLUX.1-dev")
+    enable_mvinverse: bool = var(False, "fetch MVInverse, which may be used non-commercially only")
+    enable_flashportrait: bool = var(False, "fetch FlashPortrait, for its own node")
+    enable_storymem: bool = var(False, "fetch StoryMem (not for commercial use)")
+    enable_infcam: bool = var(
+        False, "fetch InfCam on a datacenter GPU; its code has no licence and is not in the image"
+    )
     download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
