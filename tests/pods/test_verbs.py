@@ -144,7 +144,7 @@ def test_a_template_has_a_readme_of_its_variables(operator: Operator, runpod: Ru
     (secret,) = [line for line in out.splitlines() if line.startswith("| `HF_TOKEN`")]
     assert "Secret: `{{ RUNPOD_SECRET_hf_token }}`" in secret
     (chosen,) = [line for line in out.splitlines() if line.startswith("| `WAN_480P`")]
-    assert "| `true` |" in chosen and "PUBLIC_KEY" not in out
+    assert "| `true` |" in chosen and "`RUNPOD_POD_ID`" not in out
     assert operator(*words, str(tmp_path / "README.md"))[0] == 0
     assert (tmp_path / "README.md").read_text() == out
     assert operator(*words, str(tmp_path / "none" / "README.md"))[0] == 2
