@@ -9,11 +9,13 @@ TIER ?= smoke
 SOAK_MINUTES ?= 60
 # Tests wait more than they work, so there are more of them at once than there are cores.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
+# Options of real_pod.py, such as --gpu "RTX 4090".
+REAL_POD ?=
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures real-pod
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +78,10 @@ acceptance: ## what needs an engine, fresh Debian machines and the whole image; 
 page-check: ## the page and the login in a real Chromium, before real pods; minutes
 	@./setup.sh test page
 	@$(python) -m pytest -s tests/acceptance/page.py
+
+real-pod: ## one pod on RunPod from create to end, for under a dollar; asks first, prints rows for docs/verification.md
+	@./setup.sh test
+	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
 pictures: ## make docs/*.png again: the page as it is now
 	@./setup.sh test page

@@ -102,7 +102,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "open":
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
         if name == "ssh":
-            sub.add_argument("command", nargs="*", help="a command to run there")
+            files.add_key(sub)
+            sub.add_argument("command", nargs="*", help="a command to run there; before one with options: --")
     for name, help, example in (
         ("put", "send pictures, voices and LoRAs to a running pod", "hearmeman-pod put picture.png film:input"),
         ("get", "bring files of a running pod home", "hearmeman-pod get film:output pictures"),

@@ -38,12 +38,10 @@ class FileError(PodError):
     """One file cannot be taken or given; the others can."""
 
 
-def ssh_words(
+def direct_words(
     pod: Mapping[str, Any], home: Path, identity: Path | None = None, config: Path | None = None
 ) -> list[str]:
     """The ssh command to a pod's own port, up to the command to run there.
-
-    RunPod gives an address to one pod after another, so a pod's host key is remembered by the pod's id.
 
     Raises:
         PodError: the pod has no such port.
@@ -55,9 +53,21 @@ def ssh_words(
             f"pod {pod['id']} cannot be reached by SSH directly: {why}. Files need that, since RunPod's SSH proxy passes "
             "none on: wait until it runs, or create one with 22/tcp among its ports, as `hearmeman-pod create` does"
         )
+    return ssh_words(pod, way, home, identity, config)
+
+
+def ssh_words(
+    pod: Mapping[str, Any], way: Mapping[str, Any], home: Path, identity: Path | None, config: Path | None
+) -> list[str]:
+    """The ssh command to a pod by one of its two ways, up to the command to run there.
+
+    RunPod gives an address to one pod after another, so a pod's host key is remembered by the pod's id; its proxy is one
+    machine for all, with a key of its own.
+    """
     key = identity or (home / RUNPODCTL_KEY if (home / RUNPODCTL_KEY).exists() else None)
     words = ["ssh", *(("-F", str(config)) if config else ()), *(("-i", str(key)) if key else ())]
-    for option in (*_OPTIONS, f"HostKeyAlias=runpod-{pod['id']}"):
+    alias = [f"HostKeyAlias=runpod-{pod['id']}"] if way == pod["ssh"]["direct"] else []
+    for option in (*_OPTIONS, *alias):
         words += ["-o", option]
     return [*words, "-p", str(way["port"]), f"{way['username']}@{way['host']}"]
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from hearmeman import terminal
 from hearmeman_pod import there, verbs
-from hearmeman_pod.courier import Courier, FileError, LostError, ssh_words
+from hearmeman_pod.courier import Courier, FileError, LostError, direct_words
 from hearmeman_pod.errors import PodError, UsageError
 from hearmeman_pod.say import say
 from hearmeman_pod.world import World
@@ -74,6 +74,11 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
         sub.add_argument("--watch", type=float, metavar="S", help="look again every S seconds, until Ctrl-C")
     if verb != "sync":
         sub.add_argument("--replace", action="store_true", help="replace a file that is there and different")
+    add_key(sub)
+
+
+def add_key(sub: argparse.ArgumentParser) -> None:
+    """Add what ssh is told: the key, and a configuration."""
     sub.add_argument("-i", "--identity", type=Path, metavar="FILE", help="the SSH key (ssh's own choice)")
     sub.add_argument("-F", dest="ssh_config", type=Path, metavar="FILE", help="another configuration for ssh")
 
@@ -115,7 +120,7 @@ class _Mover:
         name, self.place = _place(where)
         pod = verbs.find(world.api(), name)
         self.pod_id = str(pod["id"])
-        self.argv = ssh_words(pod, world.home, args.identity, args.ssh_config)
+        self.argv = direct_words(pod, world.home, args.identity, args.ssh_config)
         self.courier: Courier | None = None
         self.moved: list[Moved] = []
 

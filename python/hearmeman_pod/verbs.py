@@ -14,6 +14,7 @@ from typing import Any
 from hearmeman_pod import create as creation
 from hearmeman_pod import ready, show
 from hearmeman_pod.api import Api, pod_path
+from hearmeman_pod.courier import ssh_words
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
@@ -76,11 +77,11 @@ def ssh(args: argparse.Namespace, world: World) -> int:
         raise PodError(f"pod {pod['id']} is {pod['status']} and has no SSH address yet: wait until it runs")
     if args.command and direct is None:
         raise PodError("RunPod's SSH proxy has no commands, only a shell: the pod needs 22/tcp and a public address")
-    words = ["ssh", "-p", str(way["port"]), f"{way['username']}@{way['host']}", *args.command]
+    words = ssh_words(pod, way, world.home, args.identity, args.ssh_config)
     if args.json:
-        print(json.dumps({"argv": words}))
+        print(json.dumps({"argv": [*words, *args.command]}))
         return 0
-    return subprocess.run(words).returncode
+    return subprocess.run([*words, *args.command]).returncode
 
 
 def open_page(args: argparse.Namespace, world: World) -> int:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fakes.runpod import KEY
 from hearmeman_pod import schema
 from hearmeman_pod.endpoint_plan import POOLS
 
@@ -87,6 +91,31 @@ def test_a_job_is_run_and_its_files_stay_in_their_folder(operator: Operator, tmp
     assert [path.read_bytes() for path in files] == [b"picture"] * 2
     code, _, err = operator("endpoint", "run", made, "z", "--set", "prompt=fail")
     assert code == 1 and "out of memory" in err
+
+
+_SDK = """
+import json, os, runpod, sys
+endpoint = runpod.Endpoint(sys.argv[1], api_key=os.environ["RUNPOD_API_KEY"])
+job = endpoint.run({"workflow": "z", "set": {"prompt": "a cat"}})
+states = [job.status(), job.output(timeout=30), job.status()]
+other = endpoint.run({"workflow": "z"})
+print(json.dumps([job.job_id, *states, endpoint.health()["jobs"]["inQueue"], other.cancel()["status"]]))
+"""
+
+
+def test_runpods_own_sdk_asks_what_we_ask_and_finds_the_same(operator: Operator, tmp_path: Path) -> None:
+    made = created(operator)
+    environ = {**os.environ, "RUNPOD_ENDPOINT_BASE_URL": f"{operator.runpod.url}/v2", "RUNPOD_API_KEY": KEY}
+    done = subprocess.run([sys.executable, "-c", _SDK, made], env=environ, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    job, first, output, last, waiting, cancelled = json.loads(done.stdout)
+    assert (first, last, waiting, cancelled) == ("IN_PROGRESS", "COMPLETED", 1, "CANCELLED")
+    assert set(output) == {"images", "texts"}
+    assert operator("endpoint", "collect", made, job, "--out", str(tmp_path / "o"))[0] == 0
+    assert (tmp_path / "o" / job / "a.png").read_bytes() == b"picture"
+    assert operator("endpoint", "run", made, "z", "--set", "prompt=a cat", "--out", str(tmp_path / "o"))[0] == 0
+    asked = [body for method, path, body in operator.runpod.requests if (method, path) == ("POST", f"/v2/{made}/run")]
+    assert asked[0] == asked[2] == {"input": {"workflow": "z", "set": {"prompt": "a cat"}}}
 
 
 def batch(operator: Operator, tmp_path: Path, *words: str) -> tuple[int, dict[str, object], str]:

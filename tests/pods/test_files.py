@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from acceptance import real_pod
 from fakes.runpod import KEY, RunPod
 from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
@@ -21,6 +22,7 @@ from hearmeman_pod.courier import Courier, FileError, LostError
 from hearmeman_pod.errors import PodError
 from support.pod import Pod
 from support.ports import free_port
+from support.repository import ROOT
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Laptop:
         """How ssh reaches the pod."""
         direct = {"host": "127.0.0.1", "port": self.runpod.ssh_port, "username": "root"}
         pod = {"id": "pod0", "status": "RUNNING", "ssh": {"direct": direct}}
-        return courier.ssh_words(pod, self.folder, config=self.folder / "config")
+        return courier.direct_words(pod, self.folder, config=self.folder / "config")
 
 
 @pytest.fixture(scope="module")
@@ -320,3 +322,22 @@ def test_a_shell_that_prints_first_and_one_that_ends_are_told_apart(tmp_path: Pa
 
 
 _PROGRAM = "import sys; i = sys.stdin.buffer; exec(compile(i.read(int(i.readline())), 'there', 'exec'))"
+
+
+def test_the_steps_for_a_real_pod_that_need_ssh(laptop: Laptop, tmp_path: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(laptop.folder)}
+    environ |= {"RUNPOD_API_KEY": KEY, "RUNPOD_API_URL": laptop.runpod.url}
+    processes = real_pod.processes(environ)
+
+    def run(module: str, *words: str) -> real_pod.Done:
+        if words[0] == "ssh":
+            # What the far command prints passes by this process's own standard output.
+            return processes(module, *words)
+        return real_pod.Done(command.main(words, environ), laptop.capsys.readouterr().out)
+
+    ssh = ("-F", str(laptop.folder / "config"))
+    trip = real_pod.Trip(run, environ, "film", tmp_path, ssh=ssh, pause=0.02)
+    steps = [step for step in real_pod.STEPS if step[0] in ("SSH", "put and get")]
+    real_pod.travel(trip, [], steps)
+    assert (laptop.comfyui / "input/film.bin").stat().st_size == 8 << 20
+    assert laptop.runpod.live == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,8 @@ class FakePod:
     status: str = "PROVISIONING"
     cost: float = 0.69
     cuda: str = "12.8"
+    used: float = field(default_factory=time.monotonic)
+    """When ComfyUI was last asked for something, on the monotonic clock."""
 
 
 @dataclass
@@ -92,6 +95,8 @@ class Account:
     rollout: tuple[int, int] = (0, 0)
     """Workers of an endpoint that have its newest settings, and all of them."""
     key: str = KEY
+    minute: float = 60.0
+    """Seconds of the pods' minutes: one that nobody used for IDLE_STOP_MINUTES ends itself."""
     ssh_port: int = 2222
     """Where the pods' sshd is, on loopback; 0: they have no such port."""
 
@@ -126,6 +131,14 @@ class Account:
     def live(self) -> list[str]:
         """Pods that cost money."""
         return [pod_id for pod_id, pod in self.pods.items() if pod.status not in ("TERMINATED", "EXITED")]
+
+    def pass_time(self) -> None:
+        """Let idle pods end themselves."""
+        for pod in self.pods.values():
+            minutes = float(pod.body.get("env", {}).get("IDLE_STOP_MINUTES", 0))
+            if pod.status == "RUNNING" and minutes and time.monotonic() - pod.used > minutes * self.minute:
+                stops = pod.body["env"].get("IDLE_ACTION", "stop") == "stop"
+                pod.status = "EXITED" if stops else "TERMINATED"
 
     def made(self, body: dict[str, Any], status: str = "PROVISIONING") -> str:
         """Put a pod there."""
