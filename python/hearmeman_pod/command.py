@@ -119,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _wishes(sub)
     sub.add_argument("--public", action="store_true", help="let others see it")
+    sub.add_argument("--readme", metavar="FILE", help="write a README to paste into the console; - prints it")
     volume.add(
         verb(
             "volume",

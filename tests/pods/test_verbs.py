@@ -137,6 +137,20 @@ def test_a_template_is_made_once_and_then_updated(operator: Operator, runpod: Ru
     assert made["image"] == REFERENCE and made["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
 
 
+def test_a_template_has_a_readme_of_its_variables(operator: Operator, runpod: RunPod, tmp_path: Path) -> None:
+    words = ("template", "--name", "mine", "--set", "WAN_480P=true", "--secret", "HF_TOKEN", "--readme")
+    code, out, err = operator(*words, "-")
+    assert code == 0 and "created" in err
+    (secret,) = [line for line in out.splitlines() if line.startswith("| `HF_TOKEN`")]
+    assert "Secret: `{{ RUNPOD_SECRET_hf_token }}`" in secret
+    (chosen,) = [line for line in out.splitlines() if line.startswith("| `WAN_480P`")]
+    assert "| `true` |" in chosen and "`RUNPOD_POD_ID`" not in out
+    assert operator(*words, str(tmp_path / "README.md"))[0] == 0
+    assert (tmp_path / "README.md").read_text() == out
+    assert operator(*words, str(tmp_path / "none" / "README.md"))[0] == 2
+    assert operator(*words, "-", "--json")[0] == 2
+
+
 def test_ssh_and_open_print_what_they_would_run(operator: Operator, runpod: RunPod) -> None:
     runpod.made(dict(BODY), "RUNNING")
     words = json.loads(operator("ssh", "--json", "-i", "key", "mine", "--", "ls", "-l")[1])["argv"]
