@@ -76,7 +76,7 @@ def going_on(pods: Sequence[Mapping[str, Any]], volumes: Records, stored: Stored
         if pod["status"] == "EXITED" and (size := pod["mounts"].get("persistent", {}).get("size", 0))
     ]
     network = [
-        {"id": one["id"], "name": one["name"], "gb": one["size"], "per_month": _network_price(one)} for one in volumes
+        {"id": one["id"], "name": one["name"], "gb": one["size"], "per_month": network_price(one)} for one in volumes
     ]
     monthly = [item["per_month"] or 0.0 for item in (*stopped, *network)]
     return {
@@ -89,7 +89,8 @@ def going_on(pods: Sequence[Mapping[str, Any]], volumes: Records, stored: Stored
     }
 
 
-def _network_price(volume: Mapping[str, Any]) -> float | None:
+def network_price(volume: Mapping[str, Any]) -> float | None:
+    """Dollars a month of a network volume; None where RunPod's price list says nothing of its type."""
     if volume["type"] != "STANDARD":
         return None
     size = int(volume["size"])

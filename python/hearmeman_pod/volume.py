@@ -1,4 +1,4 @@
-"""What `hearmeman-pod volume` does: list network volumes, and fill one with models before a GPU is paid for."""
+"""What `hearmeman-pod volume` does: list, make and delete network volumes, and fill one before a GPU is paid for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hearmeman.models.catalogue import File, Snapshot, parts
 from hearmeman.models.http import Http
 from hearmeman.models.sources import Sources
 from hearmeman.settings import Settings, load
+from hearmeman_pod import volume_account
 from hearmeman_pod.errors import UsageError
 from hearmeman_pod.planned import pair
 from hearmeman_pod.planned import volume as volume_of
@@ -51,11 +52,13 @@ _FROM_HERE = ("HF_TOKEN", "CIVITAI_API_KEY", "HF_ENDPOINT", "CIVITAI_ENDPOINT", 
 
 def run(args: argparse.Namespace, world: World) -> int:
     """Run one of the actions."""
-    return {"list": _list, "fill": _fill}[args.action](args, world)
+    if args.action == "create":
+        return volume_account.create(args, world, DATA_CENTERS)
+    return {"list": _list, "fill": _fill, "delete": volume_account.delete}[args.action](args, world)
 
 
 def _list(args: argparse.Namespace, world: World) -> int:
-    found = world.api().get("/v2/network-volumes", "list the network volumes")["networkVolumes"]
+    found = volume_account.volumes(world.api())
     if args.json:
         print(json.dumps(found, indent=1))
     else:
@@ -158,10 +161,24 @@ def add(sub: argparse.ArgumentParser) -> None:
     actions = sub.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, help in (
         ("list", "the account's network volumes"),
+        ("create", "make a network volume, after its price was said"),
+        ("delete", "delete a network volume and all that is on it"),
         ("fill", "bring models to a network volume; the same command goes on with what is missing"),
     ):
         made = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
         made.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        if name == "create":
+            made.add_argument("name", help="what it is called")
+            made.add_argument(
+                "--size", type=int, required=True, metavar="GB", help="10 to 4096; it can grow, not shrink"
+            )
+            made.add_argument(
+                "--datacenter", required=True, metavar="DC", help="where, such as US-KS-2: pods there can use it"
+            )
+        if name == "delete":
+            made.add_argument("volume", help="the volume's id or name")
+        if name in ("create", "delete"):
+            made.add_argument("--yes", action="store_true", help="ask nothing")
         if name == "fill":
             made.add_argument("volume", help="the volume's id")
             made.add_argument(

@@ -157,3 +157,59 @@ def test_volumes_are_listed(world: World) -> None:
     environ = {"HOME": str(world.root), "RUNPOD_API_KEY": KEY, "RUNPOD_API_URL": world.runpod.url}
     assert command.main(["volume", "list"], environ) == 0
     assert "vol1  v  100 GB  US-KS-2" in world.capsys.readouterr().out
+
+
+def account(world: World, *words: str) -> tuple[int, str, str]:
+    """Run a verb that works on the account: (exit code, standard output, standard error)."""
+    environ = {"HOME": str(world.root), "RUNPOD_API_KEY": KEY, "RUNPOD_API_URL": world.runpod.url}
+    code = command.main(["volume", *words], environ)
+    said = world.capsys.readouterr()
+    assert world.runpod.invalid == []
+    return code, said.out, said.err
+
+
+NEW = ("create", "models", "--size", "1200", "--datacenter", "US-KS-2")
+
+
+@pytest.mark.parametrize("happens", ["ok", "drop-after"])
+def test_a_volume_is_made_once_and_deleted(world: World, happens: str) -> None:
+    world.runpod.volume_changes.append(happens)
+    code, out, _ = account(world, *NEW, "--yes", "--json")
+    made = json.loads(out)
+    assert (code, made["id"], made["per_month"]) == (0, "vol2", 80.0)
+    assert [one["name"] for one in world.runpod.volumes.values()] == ["v", "models"]
+    assert account(world, *NEW, "--yes")[0] == 2, "there is one of this name"
+    world.runpod.volume_changes.append(happens)
+    assert account(world, "delete", "models", "--yes")[0] == 0
+    assert list(world.runpod.volumes) == ["vol1"]
+
+
+def test_the_price_is_said_before_anything_is_made_and_what_is_deleted_before_it_is(world: World) -> None:
+    code, _, err = account(world, *NEW)
+    assert code == 2 and "$80.00 a month until it is deleted" in err
+    code, _, err = account(world, "delete", "vol1")
+    assert code == 2 and "v (vol1), 100 GB, and all that is on it" in err
+    assert [method for method, _, _ in world.runpod.requests if method != "GET"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "happens", "code", "says"),
+    [
+        (("create", "x", "--size", "9", "--datacenter", "US-KS-2"), "", 2, "10 to 4096 GB"),
+        ((*NEW, "--yes"), "500-before", 1, "500"),
+        (("delete", "vol1", "--yes"), "409", 1, "a pod uses this volume"),
+        (("delete", "vol1", "--yes"), "500-before", 1, "500"),
+        (("delete", "nope", "--yes"), "", 2, "there is no volume nope"),
+    ],
+)
+def test_what_was_not_done_is_said(world: World, words: tuple[str, ...], happens: str, code: int, says: str) -> None:
+    if happens:
+        world.runpod.volume_changes.append(happens)
+    got, _, err = account(world, *words)
+    assert got == code and says in err
+    assert list(world.runpod.volumes) == ["vol1"]
+
+
+def test_a_volume_where_fill_cannot_work_is_made_with_a_note(world: World) -> None:
+    code, _, err = account(world, "create", "far", "--size", "10", "--datacenter", "EU-SE-1", "--yes")
+    assert code == 0 and "no S3 API in EU-SE-1" in err

@@ -82,6 +82,14 @@ class Account:
     comfyui: str = ""
     """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
     logs: tuple[str, ...] = ("pulling image", "started")
+    volumes: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {
+            "vol1": {"id": "vol1", "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
+        }
+    )
+    """Network volumes."""
+    volume_changes: deque[str] = field(default_factory=deque)
+    """What happens to the next creates and deletes of volumes: ok, 500-before, drop-after, 409."""
     system_logs: tuple[str, ...] = ()
     """What RunPod itself says of the pods; empty: the same as `logs`."""
     cut_logs: bool = False

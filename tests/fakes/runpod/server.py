@@ -104,13 +104,10 @@ class _Handler(Pods, Serverless, Proxy):
                 self._problem(400, "Bad Request", "include=AVAILABILITY requires product")
             else:
                 self._send(200, {"gpus": [*GPUS]})
-        elif words[0] == "network-volumes" and len(words) == 2:
-            self._send(200, {"id": words[1], "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"})
+        elif words[0] == "network-volumes":
+            self._volumes(method, words[1:], body)
         elif words[0] == "billing":
             self._bill(words[1], query)
-        elif words == ["network-volumes"]:
-            one = {"id": "vol1", "name": "v", "size": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
-            self._send(200, {"networkVolumes": [one]})
         elif words[0] == "serverless":
             self._serverless(method, words[1:], body)
         elif words[0] == "templates":
@@ -143,6 +140,35 @@ class _Handler(Pods, Serverless, Proxy):
         body = {"records": records, "metadata": {**meta, "totals": amounts}}
         self.fake.invalid += [f"answer {answer}: {text}" for text in schema.problems(answer, body)]
         self._send(200, body)
+
+    def _volumes(self, method: str, words: list[str], body: Any) -> None:
+        fake = self.fake
+        if words and words[0] not in fake.volumes:
+            self._problem(404, "Not Found", "volume not found")
+            return
+        if method == "GET":
+            self._send(200, fake.volumes[words[0]] if words else {"networkVolumes": [*fake.volumes.values()]})
+            return
+        what = fake.volume_changes.popleft() if fake.volume_changes else "ok"
+        if what == "500-before":
+            self._problem(500, "Internal Server Error", "upstream failed")
+            return
+        if what == "409":
+            self._problem(409, "Conflict", "a pod uses this volume")
+            return
+        if method == "POST":
+            volume_id = f"vol{len(fake.volumes) + 1}"
+            fake.volumes[volume_id] = {"type": "STANDARD", **body, "id": volume_id}
+        else:
+            volume_id = words[0]
+            del fake.volumes[volume_id]
+        if what == "drop-after":
+            self._drop()
+        elif method == "POST":
+            self._send(201, fake.volumes[volume_id])
+        else:
+            self.send_response(204)
+            self.end_headers()
 
     def _templates(self, method: str, words: list[str], body: Any) -> None:
         fake = self.fake

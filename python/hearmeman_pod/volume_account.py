@@ -1,0 +1,81 @@
+"""`hearmeman-pod volume create | delete`: the price is said first, and no answer leaves a volume that nobody knows of."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hearmeman_pod.api import Api
+from hearmeman_pod.cost import network_price
+from hearmeman_pod.errors import UnknownOutcomeError, UsageError
+from hearmeman_pod.say import agreed, say
+from hearmeman_pod.world import World
+
+SMALLEST_GB, LARGEST_GB = 10, 4096
+"""What RunPod's API takes (CreateNetworkVolumeRequest)."""
+
+
+def volumes(api: Api) -> list[dict[str, Any]]:
+    """The account's network volumes."""
+    return list(api.get("/v2/network-volumes", "list the network volumes")["networkVolumes"])
+
+
+def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> int:
+    """Make a volume; `filled` are the data centers where `volume fill` works."""
+    if not SMALLEST_GB <= args.size <= LARGEST_GB:
+        raise UsageError(f"a network volume has {SMALLEST_GB} to {LARGEST_GB} GB, and {args.size} was asked for")
+    api = world.api()
+    same = [one for one in volumes(api) if one["name"] == args.name]
+    if same:
+        raise UsageError(f"there is a volume {args.name} already, {same[0]['id']}: use it, or give another name")
+    if args.datacenter not in filled:
+        say(f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(filled))}")
+    price = network_price({"type": "STANDARD", "size": args.size})
+    what = f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used or not."
+    if not agreed(what, args.yes):
+        return 1
+    body = {"name": args.name, "size": args.size, "dataCenter": args.datacenter}
+    made = _sent(api, body)
+    if args.json:
+        print(json.dumps({**made, "per_month": price}, indent=1))
+    else:
+        print(f"volume {made['id']} is made: hearmeman-pod volume fill {made['id']} --set WAN_480P=true")
+    return 0
+
+
+def _sent(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(api.change("POST", "/v2/network-volumes", "create the volume", body))
+    except UnknownOutcomeError as error:
+        say(f"{error}: looking whether it was made")
+        found = [one for one in volumes(api) if one["name"] == body["name"]]
+        if not found:
+            raise
+        return found[0]
+
+
+def delete(args: argparse.Namespace, world: World) -> int:
+    """Delete a volume and all that is on it."""
+    api = world.api()
+    known = volumes(api)
+    found = [one for one in known if args.volume == one["id"]] or [one for one in known if args.volume == one["name"]]
+    if len(found) != 1:
+        many = (
+            f"several volumes are called {args.volume}: give the id" if found else f"there is no volume {args.volume}"
+        )
+        raise UsageError(f"{many}; `hearmeman-pod volume list` shows them")
+    [one] = found
+    if not agreed(
+        f"This deletes volume {one['name']} ({one['id']}), {one['size']} GB, and all that is on it.", args.yes
+    ):
+        return 1
+    try:
+        api.change("DELETE", f"/v2/network-volumes/{one['id']}", "delete the volume")
+    except UnknownOutcomeError as error:
+        say(f"{error}: looking whether it is gone")
+        if any(other["id"] == one["id"] for other in volumes(api)):
+            raise
+    print(json.dumps({"id": one["id"], "deleted": True}) if args.json else f"volume {one['id']} is deleted")
+    return 0
