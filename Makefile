@@ -1,17 +1,21 @@
 # Everything a person types; each target sets up what it needs.
+# The pod has users of its own: a plain user's tests run in a user namespace, where that user is root and can become others.
+as_root := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 # Several processes read the same files: what one of them has compiled, the others need not.
-pytest := PYTHONPATH=python:tests .venv/bin/python -m pytest
+pytest := PYTHONPATH=python:tests $(as_root) .venv/bin/python -m pytest
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
 SOAK_MINUTES ?= 60
 # Tests wait more than they work, so there are more of them at once than there are cores.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
+# Options of real_pod.py, such as --gpu "RTX 4090".
+REAL_POD ?=
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(SOURCES)
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures real-pod
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +45,8 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/image_build.py --wheel triton
 	@$(python) tests/bench/boot.py
 	@$(python) tests/bench/voice.py
+	@$(python) tests/bench/worker.py
+	@$(python) tests/bench/workflows.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
@@ -72,6 +78,10 @@ acceptance: ## what needs an engine, fresh Debian machines and the whole image; 
 page-check: ## the page and the login in a real Chromium, before real pods; minutes
 	@./setup.sh test page
 	@$(python) -m pytest -s tests/acceptance/page.py
+
+real-pod: ## one pod on RunPod from create to end, for under a dollar; asks first, prints rows for docs/verification.md
+	@./setup.sh test
+	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
 pictures: ## make docs/*.png again: the page as it is now
 	@./setup.sh test page

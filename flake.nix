@@ -59,6 +59,16 @@
       url = "github:kijai/ComfyUI-WanVideoWrapper/088128b224242e110d3906c6750e9a3a348a659b";
       flake = false;
     };
+    # Upstream's code of what our own nodes run. Of Genfocus an early commit, whose tree is small:
+    # the layers are the same, line by line, in its release of March 2026, which the nodes follow.
+    genfocus = {
+      url = "github:rayray9999/Genfocus/aeab879f3e594d6144752403e324ae5b2b590efb";
+      flake = false;
+    };
+    mvinverse = {
+      url = "github:Maddog241/mvinverse/6a7fa82a1b23aaf062c684cfef32bb0258a3a1a9";
+      flake = false;
+    };
     vibevoice-comfyui = {
       url = "github:Enemyx-net/VibeVoice-ComfyUI/9185f531ac45fc67576f9877caf1a6c8c7d340b5";
       flake = false;

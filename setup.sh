@@ -25,10 +25,12 @@ declare -A why=(
   [dockerd]="docker.io: an engine that loads and runs the image"
   [docker-compose]="docker-compose: starts compose.yaml"
   [debootstrap]="debootstrap: makes fresh Debian machines"
+  [newuidmap]="uidmap: a plain user's tests become the pod's users"
   [chromium]="chromium: the page is looked at in it"
 )
 needed=(nix bwrap zstd setpriv)
 [ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite espeak-ng ssh git)
+[ "$requirements" = test ] && [ "$(id -u)" != 0 ] && needed+=(newuidmap)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
 [ "$more" = acceptance ] || [ "$more" = page ] && needed+=(chromium)
@@ -48,6 +50,12 @@ if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then sudo=(); else sudo=(sudo); fi
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if [ "$requirements" = test ] && [ "$(id -u)" != 0 ] && ! unshare --user --map-root-user --map-auto true 2>/dev/null; then
+  echo "The tests start the pod's own users, and $(id -un) has no users of its own to lend it. Give it some:" >&2
+  echo "  sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)" >&2
+  exit 1
 fi
 
 install_lock() {

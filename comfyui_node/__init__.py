@@ -1,4 +1,21 @@
-"""Shows hearmeman's workflows among the templates of ComfyUI's own page; brings no node class."""
+"""hearmeman's own nodes, MVInverse and Genfocus, and its workflows among the templates of ComfyUI's page."""
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
+from . import detectors as detectors
+from .genfocus_nodes import AllInFocus, GenfocusModel, Refocus
+from .mvinverse_nodes import MVInverseMaps, MVInverseModel
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {
+    "HearmemanAllInFocus": AllInFocus,
+    "HearmemanGenfocusModel": GenfocusModel,
+    "HearmemanMVInverse": MVInverseMaps,
+    "HearmemanMVInverseModel": MVInverseModel,
+    "HearmemanRefocus": Refocus,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "HearmemanAllInFocus": "Genfocus: all in focus",
+    "HearmemanGenfocusModel": "Genfocus: load FLUX.1-dev and its LoRAs",
+    "HearmemanMVInverse": "MVInverse: albedo, metallic, roughness, normals, shading",
+    "HearmemanMVInverseModel": "MVInverse: load",
+    "HearmemanRefocus": "Genfocus: refocus",
+}
 WEB_DIRECTORY = "./web"

@@ -1,4 +1,4 @@
-# ComfyUI at COMFYUI_COMMIT, and the custom nodes: one layer each.
+# ComfyUI at COMFYUI_COMMIT, the custom nodes, and the packages of our own nodes: one layer each.
 {
   layer,
   plugin,
@@ -76,5 +76,25 @@ in
           }) (filter (folder: match "${node}/.*" folder != null) tier.nodeFolders)
         );
       }
-    ) (attrNames tier.nodes);
+    ) (attrNames tier.nodes)
+    ++ map (
+      package:
+      let
+        folder = "opt/env/${tier.comfyuiEnvironment}/lib/python3.11/site-packages/${package}";
+        tree = inputs.${tier.packages.${package}};
+      in
+      layer {
+        name = "package-${package}";
+        trees = [
+          {
+            source = "${tree}/${package}";
+            target = folder;
+          }
+          {
+            source = "${tree}/LICENSE";
+            target = "${folder}/LICENSE";
+          }
+        ];
+      }
+    ) (attrNames tier.packages);
 }

@@ -124,7 +124,7 @@ let
           target = "opt/hearmeman/workflows";
         }
         {
-          # Our workflows among the templates of ComfyUI's page.
+          # Our own nodes, and our workflows among the templates of ComfyUI's page.
           source = sources "comfyui-node" ../comfyui_node;
           target = "opt/comfyui-nodes/hearmeman";
         }
@@ -175,7 +175,8 @@ let
           comfyui_arguments = tier.comfyuiArguments;
           environment_key = comfyuiKey tier;
           node_folders = tier.nodeFolders;
-          silent_nodes = [ "hearmeman" ];
+          # Its classes are for a real ComfyUI.
+          silent_nodes = if tier.comfyui == null then [ "hearmeman" ] else [ ];
           models_dir = if baked then "/opt/models" else "";
         };
       };

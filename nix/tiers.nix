@@ -16,6 +16,13 @@ let
     comfyui_controlnet_aux = "comfyui-controlnet-aux";
   };
 
+  # Package among ComfyUI's -> flake input: what our own nodes in ../comfyui_node import. Of the input's tree the folder
+  # of that name and its licence are taken.
+  packages = {
+    Genfocus = "genfocus";
+    mvinverse = "mvinverse";
+  };
+
   # Folders that a node makes in its own: they lead to the volume.
   nodeFolders = [
     "ComfyUI-WanVideoWrapper/text_embed_cache"
@@ -85,6 +92,7 @@ let
     comfyuiArguments = [ "--enable-manager" ];
     inherit
       nodes
+      packages
       nodeFolders
       defaults
       recommended
@@ -104,6 +112,7 @@ rec {
     comfyui = null;
     comfyuiArguments = [ ];
     nodes = { };
+    packages = { };
     nodeFolders = [ ];
     catalogue = ../tests/smoke/catalogue.toml;
     defaults = {
@@ -170,7 +179,7 @@ rec {
     };
   };
 
-  # 48 GB and more. InfCam is left out of what is recommended: nothing in the image loads it.
+  # 48 GB and more. InfCam is left out of what is recommended: its code has no licence.
   datacenter = full {
     defaults = {
       GPU_MEMORY_MODE = "full";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -18,7 +19,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "calm"))
 
 
 def pytest_configure() -> None:
-    """Refuse a place that other users cannot read, such as /root: what pods run as users of its own is run so here too."""
+    """Refuse a place that other users cannot read, such as /root: what pods run as users of its own is run so here too.
+
+    A shell starts what runs in its background deaf to Ctrl-C, and what that starts is deaf too: tests press it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     closed = [parent for parent in (ROOT, *ROOT.parents) if not parent.stat().st_mode & 0o001]
     if os.geteuid() == 0 and closed:
         raise pytest.UsageError(

@@ -32,6 +32,8 @@ LATE = {
     "turbodiffusion": "comfyui",
     "perth_watermark": "comfyui",
     "traps": "comfyui",
+    "genfocus": "comfyui",
+    "mvinverse": "comfyui",
     "xtts": "xtts",
     "chatterbox": "chatterbox",
     "small_voice": "voice",

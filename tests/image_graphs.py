@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman.models.catalogue import Catalogue
+from hearmeman.models.catalogue import Catalogue, Snapshot
 from hearmeman.workflows import check, library, prepare, schema
+from hearmeman.workflows.answers import NotReachableError
 from hearmeman.workflows.client import Client, put_files
 from hearmeman.workflows.library import Workflow
 from support.media import film, picture, sound
@@ -21,6 +22,8 @@ RUN_SECONDS = 120.0
 """How long a graph that runs may take."""
 SETTLE_SECONDS = 6.0
 """VibeVoice's nodes keep their list of models for 5 seconds: who lays files waits that long."""
+SNAPSHOT = ("config.json", "model.safetensors")
+"""What a repository's folder holds at least: VibeVoice's nodes list no folder without both."""
 QUIET_SECONDS = 60.0
 """How long ComfyUI may need to come to rest after the last prompt was taken back."""
 
@@ -67,10 +70,12 @@ def lay_placeholders(catalogue: Catalogue, models: Path) -> int:
     laid = 0
     for file in catalogue.files:
         place = models / file.to
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.touch(mode=0o644)
-            laid += 1
+        whole = isinstance(file.source, Snapshot)
+        for path in [place / name for name in SNAPSHOT] if whole else [place]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o644)
+                laid += 1
     return laid
 
 
@@ -88,6 +93,10 @@ async def check_graphs(url: str, folder: Path, say: Say) -> None:
                 given += [f"{key}={files[kind]}" for key, kind in case.uploads.items()]
                 try:
                     seen = await _put(client, case, given, folder)
+                except NotReachableError as error:
+                    # The rest would say the same.
+                    say(f"graph {case.name}", f"ComfyUI did not outlive it, or was not there: {error}", "")
+                    return
                 except HearmemanError as error:
                     say(f"graph {case.name}", str(error), "")
                 else:
@@ -120,5 +129,5 @@ async def _rest(client: Client) -> tuple[str, str]:
                 await asyncio.sleep(0.2)
     except TimeoutError:
         return f"still in the queue after {QUIET_SECONDS:g} s: {str(running)[:500]}", ""
-    except HearmemanError as error:
+    except NotReachableError as error:
         return f"ComfyUI did not outlive the graphs: {error}", ""

@@ -33,9 +33,20 @@ def test_every_help_has_an_example_that_can_be_parsed_and_the_exit_codes() -> No
         text = parser.format_help()
         assert "Exit codes: 0 done" in text
         assert f"Example:\n  hearmeman {command.split()[0]}" in text
+        for action in parser._subparsers._group_actions if parser._subparsers else ():
+            assert all(f"    {choice} " in f"{text} ".replace("\n", " \n") for choice in action.choices or ()), (
+                parser.prog
+            )
     for command, example in overview.EXAMPLES.items():
-        words = example.replace("'a red fox'", "fox").replace("'import torch'", "pass").split()
+        words = example.replace("'a fox'", "fox").replace("'import torch'", "pass").split()
         assert cli.parser_for(words[1:]).parse_args(words[1:]).command == command.split()[0]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_every_help_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    wide = {p.prog: [line for line in p.format_help().splitlines() if len(line) > columns] for p in parsers()}
+    assert {prog: lines for prog, lines in wide.items() if lines} == {}
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
+    "run": ("hearmeman.research.command", "run a program of researchers that the image may not carry"),
     "worker": ("hearmeman.worker.command", "boot as a worker of RunPod Serverless"),
     "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
     "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
@@ -57,6 +58,7 @@ _PROCESS = {
     "workspace": "sync",
     "nodes": "comfyui",
     "workflows": "comfyui",
+    "run": "comfyui",
 }
 """Command -> the process of the pod whose environment it works with; a shell in the pod has no secret of its own."""
 _RUN_AS = {
@@ -67,6 +69,7 @@ _RUN_AS = {
     "workspace": "WORKSPACE",
     "nodes": "COMFYUI",
     "overlay": "COMFYUI",
+    "run": "COMFYUI",
 }
 """Command -> the user of the pod that it becomes when root types it: it works where ComfyUI can write."""
 
@@ -83,15 +86,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=hint)
 
     def format_help(self) -> str:
-        own, command = self.epilog, self.prog.partition(" ")[2]
+        own, command = (self.description, self.epilog), self.prog.partition(" ")[2]
         if not command:
             return overview.overview(_summaries(), terminal.width())
-        wrapped = textwrap.fill(own, min(terminal.width(), 100)) if own else ""
-        self.epilog = "\n\n".join(filter(None, (wrapped, overview.epilog(command))))
+        columns = min(terminal.width(), 100)
+        described, told = (textwrap.fill(text, columns) if text else "" for text in own)
+        self.description = described or None
+        self.epilog = "\n\n".join(filter(None, (told, overview.epilog(command, columns))))
         try:
             return super().format_help()
         finally:
-            self.epilog = own
+            self.description, self.epilog = own
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         Parser.deepest = self  # The parsers of subcommands are called after their parents'.

@@ -25,6 +25,8 @@ VOICE_DIR = DATA_DIR / "voice"
 """Where the voice servers' package lies: in no environment, since several run it."""
 RUN_DIR = Path("/run/hearmeman")
 """Where boot keeps what lasts until the pod stops."""
+WORKER_DIR = Path("/tmp/hearmeman-worker")
+"""Where a serverless worker's ComfyUI keeps jobs' inputs and its temporary files: on the container's own disk."""
 
 
 class ImageError(HearmemanError):

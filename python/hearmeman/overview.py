@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Look", ("status", "logs", "env", "tune", "check")),
     ("Models", ("models",)),
-    ("Work", ("workflows", "voices")),
+    ("Work", ("workflows", "run", "voices")),
     ("Outputs", ("sync", "upload", "workspace")),
     ("Change", ("restart", "nodes", "overlay", "as-comfyui", "owners")),
     ("Run by the pod itself", ("boot", "keep", "door", "idle", "sshd", "worker")),
@@ -48,8 +48,10 @@ EXAMPLES = {
     "workflows list": "hearmeman workflows list",
     "workflows show": "hearmeman workflows show z-image-turbo",
     "workflows check": "hearmeman workflows check",
-    "workflows run": "hearmeman workflows run z-image-turbo --set prompt='a red fox'",
-    "workflows batch": "hearmeman workflows batch z-image-turbo prompts.csv --out made",
+    "workflows run": "hearmeman workflows run z-image-turbo --set prompt='a fox'",
+    "workflows batch": "hearmeman workflows batch z-image-turbo rows.csv --out out",
+    "run": "hearmeman run infcam --video a.mp4 --camera arc_left",
+    "run infcam": "hearmeman run infcam --video a.mp4 --camera arc_left",
     "voices": "hearmeman voices list",
     "voices list": "hearmeman voices list",
     "voices add": "hearmeman voices add me.wav --name me",
@@ -65,10 +67,10 @@ EXAMPLES = {
     "overlay reset": "hearmeman overlay reset",
     "as-comfyui": "hearmeman as-comfyui -- bash",
     "owners": "hearmeman owners",
-    "keep": "hearmeman keep NAME --env-file ENV.json --log NAME.log -- COMMAND",
+    "keep": "hearmeman keep NAME --env-file E.json --log N.log -- true",
     "door": "hearmeman door",
     "idle": "hearmeman idle",
-    "sshd": "hearmeman sshd --run-dir /run/hearmeman --keys-dir /run/hearmeman/ssh",
+    "sshd": "hearmeman sshd --run-dir /run/hearmeman --keys-dir KEYS",
 }
 """Command, or command and action -> a line that can be typed as it is, or nearly."""
 
@@ -91,9 +93,10 @@ def stopped(words: Sequence[str]) -> str:
     return f"stopped: {resumes}" if resumes else "stopped"
 
 
-def epilog(command: str) -> str:
+def epilog(command: str, columns: int) -> str:
     """Give what ends the help of a command, such as 'models plan': an example, and the exit codes."""
-    return f"Example:\n  {EXAMPLES.get(command, f'hearmeman {command}')}\n\n{CODES}"
+    codes = textwrap.fill(CODES, columns, subsequent_indent="  ")
+    return f"Example:\n  {EXAMPLES.get(command, f'hearmeman {command}')}\n\n{codes}"
 
 
 def overview(commands: Mapping[str, str], columns: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Self
@@ -161,6 +162,12 @@ def pairs(rows: Iterable[tuple[str, object]], columns: int | None = None) -> lis
         shown.append(("" if name == before else name, text))
         before = name
     return table(shown, columns=columns)
+
+
+def wrapped(text: str) -> list[str]:
+    """Break a sentence into lines of the terminal's columns; a word that is longer stays whole, so that it can be copied."""
+    fill = textwrap.TextWrapper(width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return fill.wrap(text)
 
 
 def shortened(text: str, columns: int) -> str:

@@ -50,7 +50,8 @@ builtins.mapAttrs (name: tier: {
   variants = map (v: v.suffix) (
     builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
   );
-  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes;
+  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes
+    ++ builtins.attrValues tier.packages;
 }) (import @ROOT@/nix/tiers.nix)
 """
 

@@ -82,7 +82,9 @@ def _daemon_answers() -> bool:
 
 def store_option() -> list[str]:
     """Nix's option for another store than /nix: HEARMEMAN_STORE, or a plain user's own where there is no daemon."""
-    local = os.geteuid() == 0 or os.access("/nix/var/nix/db", os.W_OK)
+    places = [Path("/nix/var/nix/db"), *Path("/nix/var/nix/db").parents]
+    # Not by the user's number: root of a user namespace may write no more than the user who made it.
+    local = os.access(next(place for place in places if place.exists()), os.W_OK)
     own = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hearmeman/store"
     named = os.environ.get("HEARMEMAN_STORE", "")
     store = choose_store(named, local, not named and not local and _daemon_answers(), own)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError
-from hearmeman_pod import cost, endpoint, making, run, template, verbs, volume
+from hearmeman_pod import cost, endpoint, files, making, options, run, template, verbs, volume
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.ready import PROXY
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
         else:
             sub.add_argument("--no-wait", action="store_true", help="do not wait until the pod is ready")
-            sub.add_argument("--minutes", type=_positive, default=30.0, help="how long to wait for it (30)")
+            sub.add_argument("--minutes", type=options.positive, default=30.0, help="how long to wait for it (30)")
             sub.add_argument(
                 "--keep", action="store_true", help="keep a pod that does not become ready, to look into it"
             )
@@ -97,14 +97,21 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--yes", action="store_true", help="do not ask")
         if name == "logs":
             sub.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-            sub.add_argument("--tail", type=int, default=100, help="lines of the past to show (100)")
+            sub.add_argument("--tail", type=options.whole, default=100, help="lines of the past to show (100)")
             sub.add_argument("--source", choices=("container", "system"), help="only the pod's or only RunPod's lines")
         if name == "open":
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
         if name == "ssh":
-            sub.add_argument("command", nargs="*", help="a command to run there")
+            files.add_key(sub)
+            sub.add_argument("command", nargs="*", help="a command to run there; before one with options: --")
+    for name, help, example in (
+        ("put", "send pictures, voices and LoRAs to a running pod", "hearmeman-pod put picture.png film:input"),
+        ("get", "bring files of a running pod home", "hearmeman-pod get film:output pictures"),
+        ("sync", "bring or send what is new or different", "hearmeman-pod sync film:output pictures --watch 10"),
+    ):
+        files.add(verb(name, help, example), name)
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
-    sub.add_argument("--days", type=_days, default=30, help="how many days back (30)")
+    sub.add_argument("--days", type=options.days, default=30, help="how many days back (30)")
     sub = verb(
         "template",
         "create or update a RunPod template, for deploying with a click",
@@ -112,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _wishes(sub)
     sub.add_argument("--public", action="store_true", help="let others see it")
+    sub.add_argument("--readme", metavar="FILE", help="write a README to paste into the console; - prints it")
     volume.add(
         verb(
             "volume",
@@ -152,29 +160,20 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument(
         "--gpu", action="append", default=[], help="an acceptable GPU, best first; otherwise by memory and price"
     )
-    sub.add_argument("--gpu-count", type=int, default=1, help="GPUs in the pod (1)")
-    sub.add_argument("--cloud", choices=("secure", "community"), default="secure", help="RunPod's cloud (secure)")
-    sub.add_argument("--datacenter", default="", type=str.upper, help="a data centre, such as US-KS-2")
-    sub.add_argument("--disk", type=int, default=0, metavar="GB", help="container disk (20)")
+    sub.add_argument("--gpu-count", type=options.count, default=1, help="GPUs in the pod (1)")
     sub.add_argument(
-        "--volume", type=int, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
+        "--cloud", type=str.lower, choices=("secure", "community"), default="secure", help="RunPod's cloud (secure)"
+    )
+    sub.add_argument("--datacenter", default="", type=str.upper, help="a data centre, such as US-KS-2")
+    sub.add_argument("--disk", type=options.whole, default=0, metavar="GB", help="container disk (20)")
+    sub.add_argument(
+        "--volume", type=options.whole, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
     )
     sub.add_argument("--network-volume", default="", metavar="ID", help="a network volume in place of the pod's own")
-    sub.add_argument("--max-price", type=_positive, metavar="DOLLARS", help="the most that the pod may cost an hour")
+    sub.add_argument(
+        "--max-price", type=options.positive, metavar="DOLLARS", help="the most that the pod may cost an hour"
+    )
     sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
-
-
-def _days(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 3650:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 3650")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -209,6 +208,9 @@ _VERBS: dict[str, Callable[[argparse.Namespace, World], int]] = {
     "start": verbs.start,
     "stop": verbs.stop,
     "terminate": verbs.terminate,
+    "put": files.put,
+    "get": files.get,
+    "sync": files.sync,
     "cost": cost.cost,
     "template": template.template,
     "volume": volume.run,

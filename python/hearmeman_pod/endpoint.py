@@ -1,4 +1,4 @@
-"""What `hearmeman-pod endpoint` does: plan, create, status, run, batch, delete."""
+"""`hearmeman-pod endpoint`: its actions and their options; plans, creates, shows and deletes endpoints."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import httpx2
-
-from hearmeman_pod import endpoint_batch
+from hearmeman import terminal
+from hearmeman_pod import endpoint_jobs, endpoint_known, endpoint_update, options
 from hearmeman_pod.api import Api
 from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
-from hearmeman_pod.jobs import JOBS, Jobs, reason, save, wait
-from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
-from hearmeman_pod.planned import pair, planned
-from hearmeman_pod.say import say
+from hearmeman_pod.planned import planned
+from hearmeman_pod.say import agreed, say
 from hearmeman_pod.world import World
 
-PARTLY = 3
 _LOOKS, _LOOK_PAUSE = 6, 5.0
 
 
@@ -69,11 +64,11 @@ def _create(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, api)
     for note in said:
         say(f"note: {note}")
-    for known in _all(api):
-        if known["name"].removesuffix(" -fb") == body["name"]:
+    for known in endpoint_known.every(api):
+        if endpoint_known.plain_name(known) == body["name"]:
             raise UsageError(
                 f"an endpoint named {body['name']} exists ({known['id']}): nothing was created. Give another --name, or "
-                f"delete it: hearmeman-pod endpoint delete {known['id']}"
+                f"change that one: hearmeman-pod endpoint update {known['id']}"
             )
     order = uuid.uuid4().hex
     body["env"] = {**body["env"], ORDER: order}
@@ -87,9 +82,13 @@ def _create(args: argparse.Namespace, world: World) -> int:
                 f"{error}. RunPod's list does not show it: look again with `hearmeman-pod endpoint list`"
             ) from error
     if args.json:
-        print(json.dumps(_facts(found), indent=1))
+        print(json.dumps(endpoint_known.facts(found), indent=1))
     else:
-        print(f"endpoint {found['name']} ({found['id']}) is created; it costs nothing while no worker runs")
+        least = found["workers"]["min"]
+        cost = f"{least} always run, and are paid for" if least else "it costs nothing while no worker runs"
+        print(f"endpoint {body['name']} ({found['id']}) is created; {cost}")
+        if args.api:
+            print(f"Its address is https://{found['id']}.api.runpod.ai; RunPod's key is the bearer token")
     return 0
 
 
@@ -97,36 +96,19 @@ def _find(api: Api, order: str) -> Mapping[str, Any] | None:
     for number in range(_LOOKS):
         if number:
             time.sleep(_LOOK_PAUSE)
-        for known in _all(api):
+        for known in endpoint_known.every(api):
             if known.get("env", {}).get(ORDER) == order:
                 return known
     return None
 
 
-def _all(api: Api) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = api.get("/v2/serverless", "list the endpoints")["endpoints"]
-    return found
-
-
-def _one(api: Api, wanted: str) -> Mapping[str, Any]:
-    for known in _all(api):
-        if wanted in (known["id"], known["name"], known["name"].removesuffix(" -fb")):
-            return known
-    raise UsageError(f"there is no endpoint {wanted} in this account; `hearmeman-pod endpoint list` shows them")
-
-
 def _list(args: argparse.Namespace, world: World) -> int:
-    found = _all(world.api())
+    found = endpoint_known.every(world.api())
     if args.json:
-        print(json.dumps([_facts(one) for one in found], indent=1))
+        print(json.dumps([endpoint_known.facts(one) for one in found], indent=1))
     else:
         print("\n".join(f"{one['id']}  {one['name']}  {_workers(one)}" for one in found) or "no endpoints")
     return 0
-
-
-def _facts(endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    # Not the environment: somebody may have put a secret there by hand.
-    return {key: value for key, value in endpoint.items() if key != "env"}
 
 
 def _workers(endpoint: Mapping[str, Any]) -> str:
@@ -136,83 +118,47 @@ def _workers(endpoint: Mapping[str, Any]) -> str:
 
 def _status(args: argparse.Namespace, world: World) -> int:
     api = world.api()
-    found = _one(api, args.endpoint)
-    workers = api.get(_path(found["id"]) + "/workers", "list its workers")
-    health = _jobs(world, found["id"]).health() if found.get("type") != "LOAD_BALANCER" else None
+    found = endpoint_known.one(api, args.endpoint)
+    where = endpoint_known.path(found["id"])
+    workers = api.get(f"{where}/workers", "list its workers")
+    rollout = api.get(f"{where}/releases", "list its releases")["rollout"]
+    health = endpoint_known.queue(world, found).health() if found.get("type") != "LOAD_BALANCER" else None
     if args.json:
-        print(json.dumps({**_facts(found), "running": workers, "health": health}, indent=1))
+        facts = {**endpoint_known.facts(found), "running": workers, "rollout": rollout, "health": health}
+        print(json.dumps(facts, indent=1))
         return 0
-    print(f"{found['name']} ({found['id']}): {_workers(found)}")
-    print("now: " + ", ".join(f"{number} {name}" for name, number in workers["summary"].items()))
-    for word, counts in (health or {}).items():
-        print(f"{word}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
-    return 0
-
-
-def _run(args: argparse.Namespace, world: World) -> int:
-    found = _one(world.api(), args.endpoint)
-    jobs = _jobs(world, found["id"])
-    content: dict[str, Any] = {"workflow": args.workflow}
-    if chosen := dict(pair(text, "--set") for text in args.set):
-        content["set"] = chosen
-    job = jobs.submit(content)
-    say(f"job {job} is queued")
-    try:
-        state = wait(jobs, job, say, args.minutes * 60)
-    except KeyboardInterrupt:
-        jobs.cancel(job)
-        say(f"job {job} is cancelled")
-        raise
-    if why := reason(state):
-        raise PodError(f"job {job} is {state['status']}: {why}")
-    with httpx2.Client(timeout=60.0) as client:
-        names = save(state.get("output"), args.out / job, client)
-    seconds = (state.get("executionTime") or 0) / 1000
-    if args.json:
-        print(json.dumps({"job": job, "seconds": seconds, "files": [str(args.out / job / name) for name in names]}))
+    rows: list[tuple[str, object]] = [
+        ("endpoint", f"{endpoint_known.plain_name(found)} ({found['id']}), {_workers(found)}"),
+        ("image", found.get("image", "unknown")),
+        ("workers", ", ".join(f"{number} {name}" for name, number in workers["summary"].items())),
+    ]
+    if rollout["inProgress"]:
+        news = f"{rollout['workersOnLatest']} of {rollout['workersTotal']} workers have the newest settings"
+        rows.append(("update", news))
+    if health:
+        rows.append(("jobs", ", ".join(f"{number} {name}" for name, number in health.get("jobs", {}).items())))
     else:
-        print("\n".join(str(args.out / job / name) for name in names) or "the job made no files")
+        rows.append(("address", f"https://{found['id']}.api.runpod.ai"))
+    print("\n".join(terminal.pairs(rows)))
     return 0
-
-
-def _batch(args: argparse.Namespace, world: World) -> int:
-    rows = endpoint_batch.read_rows(args.file)
-    found = _one(world.api(), args.endpoint)
-    with httpx2.Client(timeout=60.0) as client:
-        events = endpoint_batch.run(_jobs(world, found["id"]), rows, args.out, client, say, args.retry)
-    failed = [event for event in events if event["state"] != "done"]
-    if args.json:
-        print(json.dumps({"done": len(events) - len(failed), "failed": len(failed), "rows": events}, indent=1))
-    else:
-        for event in failed:
-            print(f"row {event['row']} failed: {event['why']}")
-        print(f"{len(events) - len(failed)} of {len(events)} done, in {args.out}")
-    return PARTLY if failed else 0
 
 
 def _delete(args: argparse.Namespace, world: World) -> int:
     api = world.api()
-    found = _one(api, args.endpoint)
-    if not args.yes:
-        raise UsageError(f"this deletes {found['name']} ({found['id']}) and the jobs in its queue: give --yes to do it")
+    found = endpoint_known.one(api, args.endpoint)
+    name = endpoint_known.plain_name(found)
+    if not agreed(f"This deletes {name} ({found['id']}) and the jobs in its queue.", args.yes):
+        return 1
     try:
-        api.change("DELETE", _path(found["id"]), "delete the endpoint")
+        api.change("DELETE", endpoint_known.path(found["id"]), "delete the endpoint")
     except ApiError as error:
         if error.status not in (400, 409, 422):
             raise
         # One with workers has to be emptied first.
-        api.change("PATCH", _path(found["id"]), "end its workers", {"workers": {"min": 0, "max": 0}})
-        api.change("DELETE", _path(found["id"]), "delete the endpoint")
+        api.change("PATCH", endpoint_known.path(found["id"]), "end its workers", {"workers": {"min": 0, "max": 0}})
+        api.change("DELETE", endpoint_known.path(found["id"]), "delete the endpoint")
     print(json.dumps({"id": found["id"], "deleted": True}) if args.json else f"{found['id']} is deleted")
     return 0
-
-
-def _path(endpoint: str) -> str:
-    return f"/v2/serverless/{quote(endpoint, safe='')}"
-
-
-def _jobs(world: World, endpoint: str) -> Jobs:
-    return Jobs(Api(find_key(world.environ, world.home), world.environ.get("RUNPOD_JOBS_URL") or JOBS), endpoint)
 
 
 def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
@@ -234,37 +180,82 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
             "--api", choices=("xtts", "chatterbox"), help="a voice API behind a load balancer, not the worker"
         )
         made.add_argument("--pool", action="append", default=[], help="a pool of GPUs, best first (ADA_24, AMPERE_24)")
-        made.add_argument("--workers-min", type=int, default=0, help="workers that always run, and are paid for (0)")
-        made.add_argument("--workers-max", type=int, default=3, help="workers at most (3)")
-        made.add_argument("--idle-seconds", type=int, default=10, help="how long a worker waits for its next job (10)")
         made.add_argument(
-            "--queue-delay", type=float, default=4.0, help="seconds a job may wait before a worker is added (4)"
+            "--workers-min", type=options.whole, default=0, help="workers that always run, and are paid for (0)"
         )
-        made.add_argument("--requests", type=int, default=1, help="with --api: requests at a time for each worker (1)")
-        made.add_argument("--job-seconds", type=int, default=1800, help="how long one job may take (1800)")
+        made.add_argument("--workers-max", type=options.whole, default=3, help="workers at most (3)")
+        made.add_argument(
+            "--idle-seconds", type=options.count, default=10, help="how long a worker waits for its next job (10)"
+        )
+        made.add_argument(
+            "--queue-delay",
+            type=options.positive,
+            default=4.0,
+            help="seconds a job may wait before a worker is added (4)",
+        )
+        made.add_argument(
+            "--requests", type=options.count, default=1, help="with --api: requests at a time for each worker (1)"
+        )
+        made.add_argument("--job-seconds", type=options.count, default=1800, help="how long one job may take (1800)")
         made.add_argument("--no-flashboot", action="store_true", help="start workers without RunPod's snapshots")
     action("list", "the account's endpoints")
     for name, help in (
-        ("status", "one endpoint: its workers and jobs"),
-        ("run", "run one job and save its files"),
+        ("status", "one endpoint: its workers, its jobs, and how far an update has come"),
+        ("update", "change image, workers, times or variables; it shows what changes, and asks"),
+        ("run", "run one job, show where it is, and save its files; Ctrl-C cancels it"),
+        ("collect", "wait for a job that was queued before, and save its files"),
+        ("retry", "queue a job again that failed or took too long, and save its files"),
+        ("cancel", "take a job out of the queue, or end it"),
+        ("purge-queue", "drop all jobs that no worker has begun"),
         ("batch", "run a file of jobs and save their files; the same command goes on with what was interrupted"),
         ("delete", "delete an endpoint"),
     ):
         made = action(name, help)
         made.add_argument("endpoint", help="the endpoint's id or name")
+        if name == "update":
+            _changes(made)
         if name == "run":
             made.add_argument("workflow", help="a workflow of the image")
             made.add_argument(
                 "--set", action="append", default=[], metavar="INPUT=VALUE", help="an input of the workflow"
             )
-            made.add_argument("--minutes", type=float, default=60.0, help="how long to wait for it (60)")
+        if name in ("collect", "retry", "cancel"):
+            made.add_argument("job", help="the job's id, as `run` said it")
+        if name in ("run", "collect", "retry"):
+            made.add_argument("--minutes", type=options.positive, default=60.0, help="how long to wait for it (60)")
         if name == "batch":
             made.add_argument("file", type=Path, help="a .jsonl with one job's input a line")
             made.add_argument("--retry", action="store_true", help="queue rows again that failed")
-        if name in ("run", "batch"):
+        if name in ("run", "collect", "retry", "batch"):
             made.add_argument("--out", type=Path, default=Path("out"), help="folder for the files (out)")
-        if name == "delete":
-            made.add_argument("--yes", action="store_true", help="do it")
+        if name in ("update", "purge-queue", "delete"):
+            made.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _changes(sub: argparse.ArgumentParser) -> None:
+    """Add what can be changed; nothing has a default, since what is not given stays."""
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--image", metavar="REPOSITORY@sha256:…", help="an image by its digest")
+    which.add_argument("--tier", help="the newest image of this tier in images.lock.json")
+    sub.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the workers")
+    sub.add_argument(
+        "--secret", action="append", default=[], metavar="VARIABLE[=NAME]", help="a variable whose value is a secret"
+    )
+    sub.add_argument("--unset", action="append", default=[], metavar="VARIABLE", help="take a variable away")
+    sub.add_argument("--pool", action="append", default=[], help="pools of GPUs in place of the present ones")
+    sub.add_argument("--workers-min", type=options.whole, metavar="N", help="workers that always run, and are paid for")
+    sub.add_argument("--workers-max", type=options.whole, metavar="N", help="workers at most; 0 lets jobs wait")
+    sub.add_argument("--idle-seconds", type=options.count, metavar="S", help="how long a worker waits for its next job")
+    sub.add_argument(
+        "--queue-delay", type=options.positive, metavar="S", help="how long a job may wait before a worker is added"
+    )
+    sub.add_argument(
+        "--requests", type=options.count, metavar="N", help="of a voice API: requests at a time for each worker"
+    )
+    sub.add_argument("--job-seconds", type=options.count, metavar="S", help="how long one job may take")
+    sub.add_argument("--disk", type=options.count, metavar="GB", help="a worker's disk")
+    sub.add_argument("--registry", metavar="ID", help="RunPod's credentials for a private registry")
+    sub.add_argument("--flashboot", action=argparse.BooleanOptionalAction, help="start workers from RunPod's snapshots")
 
 
 _ACTIONS = {
@@ -272,7 +263,12 @@ _ACTIONS = {
     "create": _create,
     "list": _list,
     "status": _status,
-    "run": _run,
-    "batch": _batch,
+    "update": endpoint_update.update,
+    "run": endpoint_jobs.run,
+    "collect": endpoint_jobs.collect,
+    "retry": endpoint_jobs.retry,
+    "cancel": endpoint_jobs.cancel,
+    "purge-queue": endpoint_jobs.purge,
+    "batch": endpoint_jobs.batch,
     "delete": _delete,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,10 @@ def endpoint_body(pod: Mapping[str, Any], wishes: Serverless, volume: str = "") 
     Raises:
         UsageError: RunPod would refuse it.
     """
-    if unknown := [pool for pool in wishes.pools if pool not in POOLS]:
-        raise UsageError(f"--pool {', '.join(unknown)} is unknown: choose from {', '.join(POOLS)}")
-    if len(wishes.pools) > MOST_POOLS:
-        raise UsageError(f"{len(wishes.pools)} pools, and RunPod takes {MOST_POOLS}: leave some out")
+    check_pools(wishes.pools)
     if wishes.most < max(1, wishes.least):
-        raise UsageError(f"--workers-max {wishes.most} is less than one, or than --workers-min {wishes.least}")
+        least = f"--workers-min {wishes.least}" if wishes.least else "one"
+        raise UsageError(f"--workers-max {wishes.most} is less than {least}")
     env = {name: value for name, value in pod["env"].items() if name not in _OF_PODS}
     body: dict[str, Any] = {
         "name": pod["name"],
@@ -84,6 +82,18 @@ def endpoint_body(pod: Mapping[str, Any], wishes: Serverless, volume: str = "") 
         body["networkVolumes"] = [volume]
     schema.check("CreateEndpointRequest", body)
     return body
+
+
+def check_pools(pools: Sequence[str]) -> None:
+    """Refuse pools that RunPod does not have, and more than it takes.
+
+    Raises:
+        UsageError: with the pools that there are.
+    """
+    if unknown := [pool for pool in pools if pool not in POOLS]:
+        raise UsageError(f"--pool {', '.join(unknown)} is unknown: choose from {', '.join(POOLS)}")
+    if len(pools) > MOST_POOLS:
+        raise UsageError(f"{len(pools)} pools, and RunPod takes {MOST_POOLS}: leave some out")
 
 
 def notes(wishes: Serverless, volume: str, model_bytes: int) -> list[str]:

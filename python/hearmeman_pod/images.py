@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hearmeman_pod.errors import UsageError
 
@@ -60,14 +61,7 @@ def from_lock(path: Path, tier: str) -> Image:
         newest = max(known, key=lambda entry: str(entry["date"]), default=None)
         if newest is None:
             raise UsageError(f"{path} has no image of tier {tier}; it has {', '.join(tiers) or 'none'}: {push}")
-        found = Image(
-            f"{newest['repository']}@{newest['digest']}",
-            str(newest.get("cuda_floor", "")),
-            tier,
-            int(newest["size"]),
-            {str(name): str(value) for name, value in newest.get("defaults", {}).items()},
-            {str(name): str(value) for name, value in newest.get("recommended", {}).items()},
-        )
+        found = _recorded(newest)
     except FileNotFoundError:
         raise UsageError(
             f"{path} is not there: no image has been pushed from this checkout. To fix it, {push}"
@@ -80,3 +74,25 @@ def from_lock(path: Path, tier: str) -> Image:
     if not _REFERENCE.fullmatch(found.reference) or (found.cuda_floor and not _CUDA.fullmatch(found.cuda_floor)):
         raise UsageError(f"{path} holds no usable reference for tier {tier}: {push}")
     return found
+
+
+def by_reference(path: Path, reference: str) -> Image:
+    """What the record says of an image that is in use; its reference alone where it says nothing."""
+    try:
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            if (found := _recorded(entry)).reference == reference:
+                return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return Image(reference, "")
+
+
+def _recorded(entry: Mapping[str, Any]) -> Image:
+    return Image(
+        f"{entry['repository']}@{entry['digest']}",
+        str(entry.get("cuda_floor", "")),
+        str(entry["tier"]),
+        int(entry["size"]),
+        {str(name): str(value) for name, value in entry.get("defaults", {}).items()},
+        {str(name): str(value) for name, value in entry.get("recommended", {}).items()},
+    )

@@ -47,6 +47,14 @@ class Jobs:
         """Take a job out of the queue, or end it."""
         self._api.change("POST", f"{self._path}/cancel/{quote(job, safe='')}", f"cancel job {job}")
 
+    def retry(self, job: str) -> None:
+        """Queue a job again that failed or timed out; its id stays, and its old result is gone."""
+        self._api.change("POST", f"{self._path}/retry/{quote(job, safe='')}", f"queue job {job} again")
+
+    def purge(self) -> int:
+        """Take out of the queue all jobs that no worker has begun; how many there were."""
+        return int(self._api.change("POST", f"{self._path}/purge-queue", "empty the queue").get("removed", 0))
+
     def health(self) -> dict[str, Any]:
         """Count jobs and workers by their state."""
         found: dict[str, Any] = self._api.get(f"{self._path}/health", "look at the queue")
@@ -121,19 +129,39 @@ def _content(entry: Mapping[str, Any], client: httpx2.Client) -> Iterator[bytes]
 def wait(
     jobs: Jobs, job: str, say: Callable[[str], None], seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Wait until a job has ended; its state.
+    """Wait until a job has ended, and say what it is doing; its state.
 
     Raises:
         PodError: it did not end in time; it goes on.
     """
-    end, last = time.monotonic() + seconds, ""
+    end, last, newest = time.monotonic() + seconds, "", 0
     while True:
         state = jobs.state(job)
         if state.get("status") in ENDED:
             return state
-        if state.get("status") != last:
-            last = str(state.get("status"))
-            say(f"job {job} is {last}")
+        number, doing = _progress(state)
+        # Reports may overtake each other on their way: an older one says nothing new.
+        if number >= newest and doing != last:
+            newest, last = number, doing
+            say(f"job {job}: {doing}")
         if time.monotonic() > end:
-            raise PodError(f"job {job} has not ended in {seconds / 60:g} minutes and goes on: give more --minutes")
+            raise PodError(
+                f"job {job} has not ended in {seconds / 60:g} minutes and goes on: `hearmeman-pod endpoint collect` "
+                "waits for it again, `endpoint cancel` ends it"
+            )
         sleep(PAUSE)
+
+
+def _progress(state: Mapping[str, Any]) -> tuple[int, str]:
+    """What a job that has not ended is doing, and the number of its report."""
+    told = state.get("output")
+    if state.get("status") == "IN_QUEUE":
+        return 0, "in the queue"
+    if not isinstance(told, Mapping) or not isinstance(told.get("number"), int):
+        return 0, "running" if state.get("status") == "IN_PROGRESS" else str(state.get("status")).lower()
+    words = [str(told.get("state", "running"))]
+    if node := told.get("class_type") or told.get("node"):
+        words.append(str(node))
+    if told.get("steps"):
+        words.append(f"{told.get('step', 0)}/{told['steps']}")
+    return told["number"], " ".join(words)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ OUTPUTS_GB = 15
 """What a volume keeps free for outputs, inputs, added nodes and their packages."""
 MARGIN = 1.05
 LEAST_VRAM_GB = 8.0
+_DATA_CENTER = re.compile(r"[A-Z]{2,4}(-[A-Z0-9]{1,4})+")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 PULL_BYTES_PER_SECOND = 100e6
 FETCH_BYTES_PER_SECOND = 51e6
 """What the template's authors measured in RunPod's Secure Cloud in the United States."""
@@ -107,10 +110,13 @@ class Plan:
         return self.image.size / PULL_BYTES_PER_SECOND + 60 + self.model_bytes / FETCH_BYTES_PER_SECOND
 
     def body_for(self, gpu: Gpu, order: str = "") -> dict[str, Any]:
-        """The request for `gpu`, with the create's own mark in its environment."""
+        """The request for `gpu`; in its environment what an hour of it costs, and the create's own mark."""
         body = {**self.body, "gpu": {**self.body["gpu"], "id": gpu.id}}
+        body["env"] = dict(body["env"])
+        if gpu.price is not None:
+            body["env"]["DOLLARS_PER_HOUR"] = f"{gpu.price * int(body['gpu']['count']):.4g}"
         if order:
-            body["env"] = {**body["env"], ORDER: order}
+            body["env"][ORDER] = order
         return body
 
 
@@ -149,6 +155,15 @@ def _refuse_clashes(wishes: Wishes) -> None:
         wrong.append("Community Cloud takes no data centre: leave out --datacenter, or use --cloud secure")
     if wishes.cloud == "COMMUNITY" and wishes.network_volume:
         wrong.append("network volumes exist only in Secure Cloud: use --cloud secure")
+    if wishes.data_center and not _DATA_CENTER.fullmatch(wishes.data_center):
+        wrong.append(f"--datacenter {wishes.data_center}: data centres have names such as US-KS-2 or EUR-IS-1")
+    if not all(wishes.gpus):
+        wrong.append("--gpu is empty: give a part of a GPU's name, such as 4090")
+    wrong += [
+        f"--secret {name}: a RunPod secret's name has letters, digits, dots, dashes and underscores"
+        for name, secret in wishes.secrets.items()
+        if secret and not _SECRET_NAME.fullmatch(secret)
+    ]
     volume = wishes.network_volume
     if volume and wishes.data_center and wishes.data_center != volume.data_center:
         wrong.append(
@@ -156,29 +171,33 @@ def _refuse_clashes(wishes: Wishes) -> None:
         )
     if volume and wishes.volume_gb:
         wrong.append("a network volume takes the place of the pod's own: give --volume or --network-volume, not both")
-    wrong += [
+    wrong += wrong_variables(wishes.variables, wishes.secrets)
+    if wrong:
+        raise UsageError("\n".join(wrong))
+
+
+def wrong_variables(variables: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
+    """What is wrong with the names that a person gave, one sentence a mistake."""
+    wrong = [
         f"{name} is a secret, and a command line can be read by others: make it a RunPod secret and give --secret {name}"
-        for name in wishes.variables
+        for name in variables
         if name in SECRETS
     ]
     wrong += [
-        f"--secret {name}: {name} is no secret; give --set {name}=VALUE"
-        for name in wishes.secrets
-        if name not in SECRETS
+        f"--secret {name}: {name} is no secret; give --set {name}=VALUE" for name in secrets if name not in SECRETS
     ]
     wrong += [
         f"--set {name}: hearmeman has no such variable; did you mean {near[0]}?"
-        for name in _strangers(wishes.variables)
+        for name in strangers(variables)
         if (near := difflib.get_close_matches(name.upper(), _KNOWN, n=1, cutoff=0.8))
     ]
-    if wrong:
-        raise UsageError("\n".join(wrong))
+    return wrong
 
 
 _KNOWN = frozenset({name.upper() for name in Settings.model_fields} | set(ALIASES))
 
 
-def _strangers(variables: Mapping[str, str]) -> dict[str, str]:
+def strangers(variables: Mapping[str, str]) -> dict[str, str]:
     """Variables that are not hearmeman's own: for ComfyUI, torch or a node."""
     return {name: value for name, value in variables.items() if name not in _KNOWN}
 
@@ -225,9 +244,9 @@ def _body(
     env = {
         name: f"{{{{ RUNPOD_SECRET_{wishes.secrets[name]} }}}}" if wishes.secrets.get(name) else value
         for name, value in made["env"].items()
-    } | _strangers(wishes.variables)
-    if len(env) + 2 > MOST_VARIABLES:
-        raise UsageError(f"{len(env) + 2} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
+    } | strangers(wishes.variables)
+    if len(env) + 3 > MOST_VARIABLES:
+        raise UsageError(f"{len(env) + 3} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
     env["IMAGE_DIGEST"] = image.reference.partition("@")[2]
     http = [port for port in made["ports"] if port.endswith("/http")]
     if len(http) > MOST_HTTP_PORTS:

@@ -35,6 +35,8 @@ def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself
         if image.cuda_floor:
             filters["minCudaVersion"] = image.cuda_floor
         known = gpus.from_catalogue(api.get("/v2/catalog/gpus", "list the GPUs", **filters)["gpus"], cloud)
+    # A worker fetches its models at each start; `run` and --workflow name what is needed, and that may be nothing.
+    by_itself = args.verb in ("plan", "create", "template") and not getattr(args, "workflows", [])
     wishes = Wishes(
         name=args.name or time.strftime("hearmeman-%H%M", time.localtime(world.time())),
         variables=with_models(dict(pair(text, "--set") for text in args.set), _needs(args, world)),
@@ -49,8 +51,7 @@ def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself
         max_price=args.max_price,
         registry=args.registry,
         ends_itself=ends_itself,
-        # A worker fetches its models at each start, and `run` names what its workflow needs.
-        recommended=True if args.recommended else None if args.verb in ("plan", "create", "template") else False,
+        recommended=True if args.recommended else None if by_itself else False,
     )
     # The catalogue of the checkout that this runs from.
     path = Path(catalogues.__file__).with_name("catalogue.toml")

@@ -37,11 +37,22 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 
 def problems(name: str, body: object) -> list[str]:
     """Say what is wrong with `body`, one sentence a mistake, without any of its values: some are secret."""
+    errors = list(validator(name).iter_errors(body))
+    # Where a part is wrong, its parents complain too that they hold it.
+    plain = [error for error in errors if error.validator != "unevaluatedProperties"] or errors
     found = []
-    for error in validator(name).iter_errors(body):
+    for error in plain:
         place = ".".join(str(part) for part in error.absolute_path) or "the request"
-        found.append(f"{place}: breaks the rule {error.validator}={json.dumps(error.validator_value)[:120]}")
+        found.append(f"{place}: {_rule(str(error.validator), error.validator_value)}")
     return found
+
+
+def _rule(kind: str, value: Any) -> str:
+    shown = json.dumps(value)[:120]
+    words = {"minimum": "at least ", "maximum": "at most ", "minItems": "items at least ", "enum": "one of "}
+    if kind == "minLength" and value == 1:
+        return "may not be empty"
+    return words[kind] + shown if kind in words else f"breaks the rule {kind}={shown}"
 
 
 def check(name: str, body: Mapping[str, Any]) -> None:

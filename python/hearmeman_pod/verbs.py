@@ -14,6 +14,7 @@ from typing import Any
 from hearmeman_pod import create as creation
 from hearmeman_pod import ready, show
 from hearmeman_pod.api import Api, pod_path
+from hearmeman_pod.courier import ssh_words
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
@@ -36,7 +37,7 @@ def list_pods(args: argparse.Namespace, world: World) -> int:
 
 def status(args: argparse.Namespace, world: World) -> int:
     """Show one pod, and what it says of itself."""
-    pod = _pod(world.api(), args.pod)
+    pod = find(world.api(), args.pod)
     own = world.inside.get(pod["id"], ready.STATUS_PORT, "/status")[1] if pod["status"] == "RUNNING" else None
     if args.json:
         print(json.dumps({**show.pod_facts(pod, world.inside), "pod_status": own}, indent=1))
@@ -48,7 +49,7 @@ def status(args: argparse.Namespace, world: World) -> int:
 def logs(args: argparse.Namespace, world: World) -> int:
     """Print a pod's log."""
     api = world.api()
-    pod = _pod(api, args.pod)
+    pod = find(api, args.pod)
     silence = 60.0 if args.follow else 5.0
     try:
         for when, source, line in follow(
@@ -69,23 +70,23 @@ def logs(args: argparse.Namespace, world: World) -> int:
 
 def ssh(args: argparse.Namespace, world: World) -> int:
     """Log in by SSH: directly where the pod has a public port, otherwise by RunPod's proxy."""
-    pod = _pod(world.api(), args.pod)
+    pod = find(world.api(), args.pod)
     direct, proxy = pod["ssh"]["direct"], pod["ssh"]["proxy"]
     way = direct or proxy
     if way is None:
         raise PodError(f"pod {pod['id']} is {pod['status']} and has no SSH address yet: wait until it runs")
     if args.command and direct is None:
         raise PodError("RunPod's SSH proxy has no commands, only a shell: the pod needs 22/tcp and a public address")
-    words = ["ssh", "-p", str(way["port"]), f"{way['username']}@{way['host']}", *args.command]
+    words = ssh_words(pod, way, world.home, args.identity, args.ssh_config)
     if args.json:
-        print(json.dumps({"argv": words}))
+        print(json.dumps({"argv": [*words, *args.command]}))
         return 0
-    return subprocess.run(words).returncode
+    return subprocess.run([*words, *args.command]).returncode
 
 
 def open_page(args: argparse.Namespace, world: World) -> int:
     """Open ComfyUI in the browser."""
-    pod = _pod(world.api(), args.pod)
+    pod = find(world.api(), args.pod)
     url = world.inside.url(pod["id"], COMFYUI_PORT, "/")
     print(json.dumps({"url": url}) if args.json else url)
     if not (args.only_print or args.json):
@@ -96,7 +97,7 @@ def open_page(args: argparse.Namespace, world: World) -> int:
 def start(args: argparse.Namespace, world: World) -> int:
     """Start a stopped pod, and look at its host's CUDA version before and after: a resumed pod cannot ask for one."""
     api = world.api()
-    pod = _pod(api, args.pod)
+    pod = find(api, args.pod)
     _allowed(pod, "start")
     floor = (pod.get("gpu") or {}).get("minCudaVersion") or floor_of(world)
     has = pod.get("cudaVersion")
@@ -132,7 +133,7 @@ def _started(api: Api, pod_id: str, floor: str, args: argparse.Namespace) -> int
 def stop(args: argparse.Namespace, world: World) -> int:
     """Stop a pod, unless ComfyUI is at work."""
     api = world.api()
-    pod = _pod(api, args.pod)
+    pod = find(api, args.pod)
     _allowed(pod, "stop")
     if pod["status"] == "RUNNING" and not args.force:
         code, queue = world.inside.get(pod["id"], COMFYUI_PORT, "/queue")
@@ -154,7 +155,7 @@ def stop(args: argparse.Namespace, world: World) -> int:
 def terminate(args: argparse.Namespace, world: World) -> int:
     """End a pod for good, after a question."""
     api = world.api()
-    pod = _pod(api, args.pod)
+    pod = find(api, args.pod)
     if not args.yes:
         if not sys.stdin.isatty():
             raise UsageError("terminate deletes the pod's own volume: give --yes")
@@ -172,7 +173,12 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _pod(api: Api, name: str) -> Mapping[str, Any]:
+def find(api: Api, name: str) -> Mapping[str, Any]:
+    """Find a pod by its id or name.
+
+    Raises:
+        UsageError: there is none, or there are several of this name.
+    """
     found = creation.pods(api)
     mine = [pod for pod in found if name == pod["id"]] or [pod for pod in found if name == pod["name"]]
     if len(mine) == 1:

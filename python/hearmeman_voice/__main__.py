@@ -124,7 +124,7 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
         print(f"port {port} of {args.host}: {problem.strerror}: set another --host or --port", file=sys.stderr)
         return 1
     speaker = Speaker(spec, queue_length=args.queue, idle_unload_seconds=idle)
-    store = VoiceStore(args.voices, args.builtin_voices, speaker.engine.voices)
+    store = VoiceStore(args.voices, args.builtin_voices, lambda: speaker.engine.voices)
     if args.api == "xtts":
         app = xtts_api.app(speaker, store, args.output, args.models, args.origin)
     else:

@@ -105,7 +105,7 @@ class Engine(Protocol):
     """Samples a second of what it yields."""
     languages: tuple[str, ...]
     voices: tuple[Voice, ...]
-    """Its own voices, which need no recording."""
+    """Its own voices, which need no recording; some are known only once its files are there."""
     clones: bool
     """Whether it imitates a recording; one that does not speaks with its own voice whatever the clip."""
 

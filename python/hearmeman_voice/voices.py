@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,33 +44,37 @@ class ReadOnlyVoice(VoiceError):
 class VoiceStore:
     """Voices by name; a change is whole or not there, and two changes wait for each other, also of two processes."""
 
-    def __init__(self, folder: Path, builtin_folder: Path | None = None, own: tuple[Voice, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, builtin_folder: Path | None = None, own: Callable[[], Iterable[Voice]] = tuple
+    ) -> None:
         self.folder = folder
-        self._builtin = {voice.id: voice for voice in own}
+        self._own = own
+        """The engine's own voices at this moment: some come with its weights."""
+        self._clips: dict[str, Voice] = {}
         if builtin_folder is not None:
             clips = sorted(builtin_folder.glob("*.wav"))
-            self._builtin |= {clip.stem: Voice(clip.stem, clip, "en", _gender(clip.stem)) for clip in clips}
+            self._clips = {clip.stem: Voice(clip.stem, clip, "en", _gender(clip.stem)) for clip in clips}
         self._lock = threading.RLock()
+
+    def _builtin(self) -> dict[str, Voice]:
+        return {voice.id: voice for voice in self._own()} | self._clips
 
     def list(self) -> Sequence[Voice]:
         """All of them, the image's own first."""
-        return [*self._builtin.values(), *self.uploaded()]
+        return [*self._builtin().values(), *self.uploaded()]
 
     def builtin(self) -> Sequence[Voice]:
         """Those that are always there."""
-        return [*self._builtin.values()]
+        return [*self._builtin().values()]
 
     def uploaded(self) -> Sequence[Voice]:
         """Those that people added, by upload or by putting a WAV into the folder."""
-        notes = self._notes()["voices"]
+        notes, builtin = self._notes()["voices"], self._builtin()
         clips = sorted(self.folder.glob("*.wav")) if self.folder.is_dir() else []
         return [
             Voice(clip.stem, clip, notes.get(clip.stem))
             for clip in clips
-            if clip.stem not in self._builtin
-            and not clip.name.startswith(".")
-            and not clip.is_symlink()
-            and clip.is_file()
+            if clip.stem not in builtin and not clip.name.startswith(".") and not clip.is_symlink() and clip.is_file()
         ]
 
     def get(self, name: str) -> Voice:
@@ -161,7 +165,7 @@ class VoiceStore:
 
     def _changeable(self, name: str) -> Voice:
         voice = self.get(name)
-        if voice.id in self._builtin:
+        if voice.id in self._builtin():
             raise ReadOnlyVoice(
                 f"{voice.id!r} belongs to the image and stays as it is; upload a voice under another name"
             )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Body, FastAPI, Query
 from fastapi import Request as HttpRequest
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
 from hearmeman_voice import reply, served
-from hearmeman_voice.engine import Request
+from hearmeman_voice.engine import Request, Voice
 from hearmeman_voice.errors import ApiError
 from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.openai import Lenient, Manner, Text, voice_of_file
@@ -177,12 +178,15 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/speakers", tags=["voices"])
     def speakers(request: HttpRequest) -> list[dict[str, str]]:
-        """The speakers, as SillyTavern asks for them."""
+        """The speakers, as SillyTavern asks for them; one without a recording says its name to whoever wants to hear it."""
         base = str(request.base_url).rstrip("/")
-        return [
-            {"name": voice.id, "voice_id": voice.id, "preview_url": f"{base}/sample/{voice.id}.wav"}
-            for voice in here.store.list()
-        ]
+
+        def heard(voice: Voice) -> str:
+            if voice.clip:
+                return f"{base}/sample/{quote(voice.id)}.wav"
+            return f"{base}/tts_stream?{urlencode({'text': voice.id, 'speaker_wav': voice.id, 'language': 'en'})}"
+
+        return [{"name": voice.id, "voice_id": voice.id, "preview_url": heard(voice)} for voice in here.store.list()]
 
     @router.get("/sample/{file:path}", tags=["voices"], response_class=FileResponse, responses={404: REFUSALS[400]})
     def sample(file: str) -> Response:

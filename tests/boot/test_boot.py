@@ -146,6 +146,16 @@ def test_plan_starts_and_writes_nothing(pod: Pod) -> None:
     assert not (pod.root / "volume").exists()
 
 
+def test_a_command_runs_in_place_of_the_pod_with_its_options(pod: Pod) -> None:
+    done = pod.boot("sh", "-c", "echo $0; exit 7", "--plan")
+    assert (done.returncode, done.stdout) == (7, "--plan\n"), done.stderr
+    assert not pod.run_dir.exists()
+    for words, said in ((["workr"], "workr"), (["worker", "--plan"], "options come before it")):
+        done = pod.boot(*words)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert pod.boot("--plan", "worker").returncode == 0
+
+
 def test_bad_settings_and_arguments_are_told_together(pod: Pod) -> None:
     pod.environ |= {"COMFYUI_PORT": "x", "GPU_TIER": "huge", "COMFYUI_ARGS": "--nonsense --listen"}
     done = pod.boot()

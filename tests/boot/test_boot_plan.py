@@ -26,6 +26,23 @@ from hearmeman.users import COMFYUI, IDLE
 from support.planning import IMAGE, KEY, SECRET, SYNC, TUNING, machine, planned
 
 
+def test_two_workers_on_one_volume_write_into_no_folder_of_each_other() -> None:
+    def places(pod: str) -> tuple[set[str], set[str]]:
+        made = planned({"ENABLE_WORKER": "true", "RUNPOD_POD_ID": pod})
+        argv = next(process.argv for process in made.processes if process.name == "comfyui")
+        flags = ("--output-directory", "--input-directory", "--temp-directory")
+        found = {argv[argv.index(flag) + 1] for flag in flags}
+        assert found <= {folder.path for folder in made.folders}
+        return {path for path in found if path.startswith("/workspace")}, found
+
+    (first, all_of_first), (second, _) = places("a"), places("b")
+    assert first == {"/workspace/ComfyUI/output/a"} and second == {"/workspace/ComfyUI/output/b"}
+    # The container's own disk, which no other worker sees and which ends with the worker.
+    assert all_of_first - first == {"/tmp/hearmeman-worker", "/tmp/hearmeman-worker/input"}
+    pod = next(process.argv for process in planned({}).processes if process.name == "comfyui")
+    assert not {"--output-directory", "--input-directory", "--temp-directory"} & {*pod}
+
+
 def test_the_plan_is_pure() -> None:
     assert planned(SECRET) == planned(SECRET)
     assert not Path("/run/hearmeman/env").exists()

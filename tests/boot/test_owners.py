@@ -176,7 +176,9 @@ def test_state_files_go_to_those_who_write_them(volume: Path) -> None:
     def check(volume: Path) -> None:
         for name in ("models.json", "sync.json", "sync-1.db", "boot.json"):
             (volume / name).write_text("{}")
-        (volume / "sync.lock").symlink_to("/etc/passwd")
+        elsewhere = volume.with_name("elsewhere")
+        elsewhere.touch()
+        (volume / "sync.lock").symlink_to(elsewhere)
         owners.settle_state(str(volume))
         found = {path.name: path.lstat().st_uid for path in volume.iterdir()}
         assert found == {
@@ -186,7 +188,7 @@ def test_state_files_go_to_those_who_write_them(volume: Path) -> None:
             "boot.json": 0,
             "sync.lock": 0,
         }
-        assert Path("/etc/passwd").stat().st_uid == 0
+        assert elsewhere.stat().st_uid == 0
 
     as_root(check, volume)
 

@@ -100,7 +100,7 @@ def test_an_app_runs_from_the_checkout_from_a_subfolder_and_from_anywhere(
     for name in flake.files(ROOT):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
-    command = ["nix", "run", f"path:{checkout}#inspect", *flake.offline_inputs()]
+    command = ["nix", "run", *store_option(), f"path:{checkout}#inspect", *flake.offline_inputs()]
     environment = {**os.environ, "NIX_CONFIG": nix_settings(False, os.geteuid() == 0), "XDG_CACHE_HOME": str(tmp_path)}
     for name in ("HEARMEMAN_ROOT", "PYTHONPATH"):
         environment.pop(name, None)

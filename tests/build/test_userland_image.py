@@ -29,7 +29,7 @@ def peak() -> int:
     path = nix("eval", "--raw", f"{flake.reference()}#packages.x86_64-linux.{layer}.outPath", *flake.offline_inputs())
     again = [] if invalid_paths([path]) else ["--rebuild"]
     program = "import sys; from hearmeman_build.build import build_output; build_output(*sys.argv[1:])"
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "python"), "HOME": "/root"}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "python"), "HOME": str(Path.home())}
     environment["HEARMEMAN_ROOT"] = str(ROOT)
     found = 0
     with subprocess.Popen(["python3", "-c", program, layer, *again], env=environment) as process:

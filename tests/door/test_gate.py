@@ -455,7 +455,7 @@ def kill(pod: GatedPod, name: str) -> None:
 def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: GatedPod) -> None:
     ready = json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"]
     kill(pod, "door")
-    seen = set()
+    seen, pages = set(), set()
     end = time.monotonic() + 60
     while time.monotonic() < end:
         status, text, answer = ask(pod, "COMFYUI", "/system_stats", BEARER)
@@ -463,9 +463,15 @@ def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: G
         if status == 503:
             assert answer.getheader("Retry-After") == "2"
             assert "try again" in json.loads(text)["error"]
+            for more, wanted in (({}, 503), ({"Cf-Ray": "8f-FRA"}, 200)):
+                html = ask(pod, "COMFYUI", "/", {**BEARER, "Accept": "text/html,*/*", **more})
+                if "The gate is starting" in html[1]:
+                    pages.add((html[0], html[2].getheader("X-Hearmeman-State"), wanted))
         elif seen == {200, 503} or (status == 200 and 503 in seen):
             break
-    assert seen == {200, 503} or seen == {503, 200}
+    assert seen == {200, 503}
+    assert pages == {(503, "starting", 503), (200, "starting", 200)}
+    assert ask(pod, "COMFYUI", "/_door/away/proxied", BEARER)[0] == 404
     pod.wait_for(lambda: json.loads(pod.ssh("hearmeman status --json").stdout)["ready"], "ready again")
     assert json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"] == ready
 

@@ -28,7 +28,7 @@ class ComfyUI:
     process: subprocess.Popen[bytes]
 
 
-def command(base: Path, port: int, *more: str) -> list[str]:
+def command(base: Path, port: int, *more: str, main: Path = MAIN) -> list[str]:
     """The command line that starts it like the pod does, its folders made."""
     for folder in ("models", "user", "output"):
         (base / folder).mkdir(parents=True, exist_ok=True)
@@ -38,18 +38,20 @@ def command(base: Path, port: int, *more: str) -> list[str]:
     places += ["--user-directory", str(base / "user"), "--database-url", f"sqlite:///{base}/user/comfyui.db"]
     places += ["--extra-model-paths-config", str(config)]
     net = ["--listen", "127.0.0.1", "--port", str(port)]
-    return [sys.executable, str(MAIN), *net, *places, "--disable-auto-launch", "--log-stdout", "--cpu", *more]
+    return [sys.executable, str(main), *net, *places, "--disable-auto-launch", "--log-stdout", "--cpu", *more]
 
 
 @contextlib.contextmanager
-def comfyui(base: Path, write_seconds: float = 0.05, more: Sequence[str] = ()) -> Iterator[ComfyUI]:
+def comfyui(base: Path, write_seconds: float = 0.05, more: Sequence[str] = (), main: Path = MAIN) -> Iterator[ComfyUI]:
     """A stand-in under `base` that answers; it is ended on the way out."""
     port = free_port()
     environ = os.environ | {"STANDIN_WRITE_SECONDS": str(write_seconds), "PYTHONDONTWRITEBYTECODE": "1"}
     log = base / "comfyui.log"
     base.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
-        process = subprocess.Popen(command(base, port, *more), env=environ, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command(base, port, *more, main=main), env=environ, stdout=out, stderr=subprocess.STDOUT
+        )
     running = ComfyUI(f"http://127.0.0.1:{port}", port, base, base / "output", process)
     try:
         _wait(running, log)

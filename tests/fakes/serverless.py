@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import sys
 import threading
 import time
 import uuid
@@ -30,6 +32,10 @@ class Job:
     progress: list[Any] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     """Sizes of answers that were larger than the platform takes."""
+    taken: float = 0.0
+    """When a worker took it, on the monotonic clock."""
+    answered: float = 0.0
+    """When its answer came."""
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -40,14 +46,15 @@ class Serverless:
         self.poll = poll
         self.jobs: dict[str, Job] = {}
         self.pings = 0
+        self.unhealthy: list[tuple[str, str]] = []
+        """Workers that reported themselves unhealthy: which check failed, and why."""
         self.problems: list[str] = []
         """What was asked for against the rules."""
         self.takes = 0
         self._stops: list[str] = []
         self._changed = threading.Condition()
         handler = type("Bound", (_Handler,), {"platform": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v2/endpoint"
 
     def __enter__(self) -> Self:
@@ -71,6 +78,14 @@ class Serverless:
             "RUNPOD_ENDPOINT_ID": "endpoint",
             "RUNPOD_PING_INTERVAL": "1000",
         }
+
+    def drop(self) -> int:
+        """Cut every connection, as one that a restored snapshot holds is; how many there were."""
+        open_now = list(self._server.connections)
+        for connection in open_now:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        return len(open_now)
 
     def submit(self, given: Any, sync: bool = False, **more: Any) -> Job:
         """Queue a job, as /run or /runsync does."""
@@ -102,7 +117,7 @@ class Serverless:
             job = self._next()
             if job is None:
                 return None
-            job.status = "IN_PROGRESS"
+            job.status, job.taken = "IN_PROGRESS", time.monotonic()
             return {"id": job.id, **job.body}
 
     def _next(self) -> Job | None:
@@ -135,9 +150,32 @@ class Serverless:
             if job.done.is_set():
                 self.problems.append(f"a second answer for {job_id}")
             job.status = "FAILED" if body.get("error") else "COMPLETED"
-            job.output, job.error = body.get("output"), body.get("error", "")
+            job.output, job.error, job.answered = body.get("output"), body.get("error", ""), time.monotonic()
             job.done.set()
             return 200
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self.connections: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Know which connections are open."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget one."""
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a worker that was ended."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -175,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif words[0] == "job-stop":
             self._send(200, {"jobsToStop": self.platform.stops()})
         else:
+            query = parse_qs(urlsplit(self.path).query)
+            if query.get("status") == ["unhealthy"]:
+                self.platform.unhealthy.append((query["check"][0], query["reason"][0]))
             self.platform.pings += 1
             self._send(200, {})
 

@@ -38,6 +38,8 @@ with tempfile.TemporaryDirectory() as place:
     # As it was published: with its configuration pickled, which coqui-tts converts in place.
     with xtts._legacy_safe_globals():
         torch.save({"config": config, "model": model.state_dict()}, folder / "model.pth")
+    latents = {"gpt_cond_latent": torch.randn(1, 32, 1024), "speaker_embedding": torch.randn(1, 512, 1)}
+    torch.save({"Ana Florence": latents, "Eugenio Mataracı": latents}, folder / "speakers_xtts.pth")
     del model
     before = hashlib.sha256((folder / "model.pth").read_bytes()).hexdigest()
     (folder / "model.pth").chmod(0o444)
@@ -61,6 +63,10 @@ with tempfile.TemporaryDirectory() as place:
     assert len(engine._fitting("a word and " * 12, "en")) > 1
     long = sum(len(block) for block in engine.synthesize(Request("a word and " * 12, voice, seed=1)))
     assert long > len(sound)
+    # The names are read without torch; the model speaks with what torch reads.
+    ana, _ = engine.voices
+    assert ana.id == "Ana Florence"
+    assert sum(len(block) for block in engine.synthesize(Request("hello there.", ana, seed=1))) > 1000
     heard = []
     for block in engine.synthesize(Request("hello there.", voice, seed=1), lambda heard=heard: bool(heard)):
         heard.append(block)

@@ -63,8 +63,9 @@ def test_a_model_that_is_left_out_says_why_even_if_it_is_the_only_one(case: Case
         assert "no model is asked for" not in done.out
 
 
-def test_lists_and_plans_fit_eighty_columns(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_and_plans_fit(case: Case, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     full = {"MODEL_CATALOGUE": str(ROOT / "python/hearmeman/models/catalogue.toml"), "MODELS": "flux1-dev,scail2"}
     everything = {
         "ENABLE_SCAIL": "true",
@@ -73,10 +74,10 @@ def test_lists_and_plans_fit_eighty_columns(case: Case, monkeypatch: pytest.Monk
         "ENABLE_XTTS": "true",
         "COQUI_TOS_AGREED": "true",
     }
-    for action in ("list", "plan"):
-        out = case.run(action, **full, **everything, VOLUME_SIZE_GB="1000000").out
+    for words in (["list"], ["plan"], ["show", "zimage-turbo", "wan21-t2v-14b"]):
+        out = case.run(*words, **full, **everything, VOLUME_SIZE_GB="1000000").out
         assert len(out.splitlines()) > 20
-        assert [line for line in out.splitlines() if len(line) > 80] == []
+        assert [line for line in out.splitlines() if len(line) > columns] == []
 
 
 def test_a_model_that_is_looked_at_is_not_asked_for_by_that(case: Case) -> None:

@@ -163,7 +163,9 @@ def test_the_whole_catalogue_can_be_locked_against_a_hub_that_has_it(
             repo = hub.repos.setdefault(file.source.repo, Repo({}, commit=FIRST))
             hub.repos[file.source.repo] = Repo({**repo.files, file.source.path: Stored(file.id.encode())}, commit=FIRST)
         elif isinstance(file.source, Snapshot):
-            hub.repos[file.source.repo] = Repo({"config.json": Stored(b"{}", lfs=False), "m.bin": RIGHT}, commit=FIRST)
+            named = {name.replace("*", "any"): RIGHT for name in file.source.include}
+            files = {"config.json": Stored(b"{}", lfs=False), "m.bin": RIGHT, **named}
+            hub.repos[file.source.repo] = Repo(files, commit=FIRST)
     for file in known.files:
         revision = getattr(file.source, "revision", "main")
         if revision != "main":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -127,3 +129,85 @@ def test_it_arrives_at_a_webhook_and_at_ntfy_and_is_tried_again(
     headers, body = Receiver.bodies[2]
     assert (headers["Title"], body) == ("p1 is ready", b"ComfyUI can be used.")
     assert "secret-topic" not in capsys.readouterr().err
+
+
+class Hanging(Handler):
+    """Takes a message and says nothing."""
+
+    asked: ClassVar[list[str]] = []
+    free: ClassVar[threading.Event] = threading.Event()
+
+    def answer(self) -> None:
+        self.asked.append(self.path)
+        self.free.wait(60)
+
+
+def test_a_receiver_that_hangs_holds_up_neither_the_looks_nor_the_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Notifier, "LOOK_SECONDS", 0.01)
+    looks = 0
+
+    async def found() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        return {**FOUND, "state": {"word": "ready"}}
+
+    async def watched(url: str) -> float:
+        watching = asyncio.create_task(Notifier(url, "p1", found).watch())
+        async with asyncio.timeout(30):
+            while not Hanging.asked or looks < 20:
+                await asyncio.sleep(0.01)
+        begun = time.monotonic()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        return time.monotonic() - begun
+
+    Hanging.asked, Hanging.free = [], threading.Event()
+    with Host([(Hanging, 0)]) as host:
+        try:
+            assert asyncio.run(watched(host.address() + "/secret-topic")) < 1
+        finally:
+            Hanging.free.set()
+    assert len(Hanging.asked) == 1, "ready is said once"
+    assert "secret-topic" not in capsys.readouterr().err
+
+
+class Refusing(Handler):
+    """Wants nothing of this."""
+
+    asked: ClassVar[list[str]] = []
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append(self.path)
+        self.send(404, {})
+
+
+def test_a_receiver_that_refuses_is_not_asked_again_and_a_look_that_fails_ends_no_later_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Notifier, "LOOK_SECONDS", 0.01)
+    looks = 0
+
+    async def found() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise OSError("the run folder cannot be read")
+        return {**FOUND, "state": {"word": "ready"}}
+
+    async def watched(url: str) -> None:
+        watching = asyncio.create_task(Notifier(url, "p1", found).watch())
+        async with asyncio.timeout(30):
+            while not Refusing.asked or looks < 20:
+                await asyncio.sleep(0.01)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    Refusing.asked = []
+    with Host([(Refusing, 0)]) as host:
+        asyncio.run(watched(host.address() + "/secret-topic"))
+    assert len(Refusing.asked) == 1
+    said = capsys.readouterr().err
+    assert "notify.look_failed" in said and "secret-topic" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -17,10 +18,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fakes.comfyui import ComfyUI, comfyui
-from hearmeman.door.server import Door
+from hearmeman.door.server import Door, serve
 from hearmeman.page import stream as stream_of_page
 from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
+from support.ports import free_port
 from support.repository import ROOT
 
 HTML = {"Accept": "text/html"}
@@ -196,6 +198,27 @@ def test_a_stream_says_everything_then_what_changes_then_goes_on_after_a_break(p
     other = stream(url, headers={"Last-Event-ID": "another-5"})
     assert "about" in sections(next(events(other)))
     other.close()
+
+
+def test_an_open_tab_holds_up_no_stop(running: ComfyUI, tmp_path: Path) -> None:
+    run_dir = run_folder(tmp_path, running.url)
+    port = free_port()
+
+    async def stopped_after() -> float:
+        door = Door(run_dir, json.loads((run_dir / "boot.json").read_text()), None)
+        serving = asyncio.create_task(serve(door, run_dir / "gate/door.sock", [("127.0.0.1", port)]))
+        while not (run_dir / "gate/door.sock").exists():
+            await asyncio.sleep(0.01)
+        answer = await asyncio.to_thread(stream, f"http://127.0.0.1:{port}")
+        await asyncio.to_thread(answer.readline)
+        begun = time.monotonic()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        answer.close()
+        return time.monotonic() - begun
+
+    # Within what the stop has for the doors.
+    assert asyncio.run(stopped_after()) < 0.9
 
 
 def test_one_reader_serves_every_tab_and_stops_with_the_last(pod: tuple[str, Door, Path]) -> None:

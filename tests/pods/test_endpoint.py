@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fakes.runpod import KEY
 from hearmeman_pod import schema
 from hearmeman_pod.endpoint_plan import POOLS
 
@@ -69,7 +73,11 @@ def test_an_answer_that_is_lost_makes_one_endpoint(operator: Operator) -> None:
 def test_status_shows_queue_and_workers_and_no_environment(operator: Operator) -> None:
     created(operator)
     code, out, _ = operator("endpoint", "status", "films")
-    assert code == 0 and "0 to 3 workers" in out and "0 inQueue" in out
+    assert code == 0 and "0 to 3 workers" in out and "0 inQueue" in out and "@sha256:" in out
+    assert "newest settings" not in out
+    operator.runpod.rollout = (1, 3)
+    code, out, _ = operator("endpoint", "status", "films")
+    assert code == 0 and "1 of 3 workers have the newest settings" in out
     code, out, _ = operator("endpoint", "list", "--json")
     assert code == 0 and "env" not in json.loads(out)[0]
 
@@ -83,6 +91,31 @@ def test_a_job_is_run_and_its_files_stay_in_their_folder(operator: Operator, tmp
     assert [path.read_bytes() for path in files] == [b"picture"] * 2
     code, _, err = operator("endpoint", "run", made, "z", "--set", "prompt=fail")
     assert code == 1 and "out of memory" in err
+
+
+_SDK = """
+import json, os, runpod, sys
+endpoint = runpod.Endpoint(sys.argv[1], api_key=os.environ["RUNPOD_API_KEY"])
+job = endpoint.run({"workflow": "z", "set": {"prompt": "a cat"}})
+states = [job.status(), job.output(timeout=30), job.status()]
+other = endpoint.run({"workflow": "z"})
+print(json.dumps([job.job_id, *states, endpoint.health()["jobs"]["inQueue"], other.cancel()["status"]]))
+"""
+
+
+def test_runpods_own_sdk_asks_what_we_ask_and_finds_the_same(operator: Operator, tmp_path: Path) -> None:
+    made = created(operator)
+    environ = {**os.environ, "RUNPOD_ENDPOINT_BASE_URL": f"{operator.runpod.url}/v2", "RUNPOD_API_KEY": KEY}
+    done = subprocess.run([sys.executable, "-c", _SDK, made], env=environ, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    job, first, output, last, waiting, cancelled = json.loads(done.stdout)
+    assert (first, last, waiting, cancelled) == ("IN_PROGRESS", "COMPLETED", 1, "CANCELLED")
+    assert set(output) == {"images", "texts"}
+    assert operator("endpoint", "collect", made, job, "--out", str(tmp_path / "o"))[0] == 0
+    assert (tmp_path / "o" / job / "a.png").read_bytes() == b"picture"
+    assert operator("endpoint", "run", made, "z", "--set", "prompt=a cat", "--out", str(tmp_path / "o"))[0] == 0
+    asked = [body for method, path, body in operator.runpod.requests if (method, path) == ("POST", f"/v2/{made}/run")]
+    assert asked[0] == asked[2] == {"input": {"workflow": "z", "set": {"prompt": "a cat"}}}
 
 
 def batch(operator: Operator, tmp_path: Path, *words: str) -> tuple[int, dict[str, object], str]:
@@ -137,3 +170,64 @@ def test_an_endpoint_with_workers_is_emptied_and_deleted(operator: Operator) -> 
     assert operator("endpoint", "delete", made)[0] == 2
     assert operator("endpoint", "delete", made, "--yes")[0] == 0
     assert not operator.runpod.endpoints
+
+
+def test_a_job_shows_its_steps_and_never_goes_back(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    operator.runpod.progress = (
+        {"number": 2, "state": "running", "node": "3", "class_type": "KSampler", "step": 5, "steps": 20},
+        {"number": 1, "state": "preparing"},
+        {"number": 3, "state": "running", "node": "3", "class_type": "KSampler", "step": 20, "steps": 20},
+        {"number": 4, "state": "uploading"},
+    )
+    code, _, err = operator("endpoint", "run", "films", "z", "--out", str(tmp_path / "o"))
+    assert code == 0, err
+    said = [line.partition("job job0: ")[2] for line in err.splitlines() if "job job0: " in line]
+    assert said == ["running", "running KSampler 5/20", "running KSampler 20/20", "uploading"]
+
+
+def test_a_job_that_failed_is_queued_again_under_its_id(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    out_words = ("--out", str(tmp_path / "o"))
+    assert operator("endpoint", "run", "films", "z", "--set", "prompt=fail", *out_words)[0] == 1
+    code, out, err = operator("endpoint", "retry", "films", "job0", *out_words)
+    assert code == 0, err
+    assert (len(operator.runpod.jobs), out.split()[0]) == (1, str(tmp_path / "o/job0/a.png"))
+    code, _, err = operator("endpoint", "retry", "films", "job0", *out_words)
+    assert code == 1 and "Only jobs that failed or timed out" in err
+
+
+def test_a_job_that_took_too_long_is_collected_later(operator: Operator, tmp_path: Path) -> None:
+    created(operator)
+    words = ("--out", str(tmp_path / "o"))
+    code, _, err = operator("endpoint", "run", "films", "z", "--minutes", "0.0001", *words)
+    assert code == 1 and "endpoint collect" in err
+    code, _, err = operator("endpoint", "collect", "films", "job0", *words)
+    assert code == 0 and (tmp_path / "o/job0/a.png").is_file(), err
+    code, _, err = operator("endpoint", "collect", "films", "job7", *words)
+    assert code == 2 and "knows no job job7" in err
+
+
+def test_the_queue_is_emptied_and_a_job_cancelled(operator: Operator) -> None:
+    created(operator)
+    for _ in range(3):
+        operator("endpoint", "run", "films", "z", "--minutes", "0.0001")
+    running = [job for job, facts in operator.runpod.jobs.items() if facts["status"] == "IN_PROGRESS"]
+    for job in list(operator.runpod.jobs)[1:]:
+        operator.runpod.jobs[job]["status"] = "IN_QUEUE"
+    code, _, err = operator("endpoint", "purge-queue", "films")
+    assert code == 2 and "drops the 2 jobs" in err and "--yes" in err
+    code, out, _ = operator("endpoint", "purge-queue", "films", "--yes", "--json")
+    assert (code, json.loads(out)) == (0, {"removed": 2})
+    assert operator.runpod.jobs[running[0]]["status"] == "IN_PROGRESS"
+    assert operator("endpoint", "cancel", "films", running[0])[0] == 0
+    assert operator.runpod.jobs[running[0]]["status"] == "CANCELLED"
+
+
+def test_a_voice_api_has_an_address_and_no_jobs(operator: Operator) -> None:
+    code, out, _ = operator("endpoint", "create", "--name", "films", "--api", "xtts")
+    assert code == 0 and "https://ep0.api.runpod.ai" in out
+    code, out, _ = operator("endpoint", "status", "films")
+    assert code == 0 and "https://ep0.api.runpod.ai" in out
+    code, _, err = operator("endpoint", "run", "films", "z")
+    assert code == 2 and "has no jobs" in err

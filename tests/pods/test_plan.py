@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,9 @@ def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None
         ({"network_volume": Volume("v", 100, "US-KS-2"), "volume_gb": 30}, "not both"),
         ({"variables": {"HF_TOKEN": "hf_secretsecret"}}, "HF_TOKEN is a secret"),
         ({"secrets": {"WAN_480P": ""}}, "is no secret"),
+        ({"data_center": "NOWHERE"}, "such as US-KS-2"),
+        ({"secrets": {"HF_TOKEN": "a }} b"}}, "letters, digits, dots"),
+        ({"gpus": ("",)}, "--gpu is empty"),
         ({"gpus": ("4091",)}, "no such GPU; near it are"),
         ({"gpus": ("A100",)}, "give one of these names"),
     ],
@@ -217,6 +221,58 @@ def test_a_plan_for_another_tool_carries_the_digest_and_no_secret(form: str) -> 
         json.loads(text)
 
 
+# As SkyPilot 0.14.1 (sky/provision/runpod/utils.py) and dstack 0.22.5 with gpuhunt 0.1.34 (providers/runpod.py) spell them.
+SPELT = {
+    "NVIDIA GeForce RTX 3090": ("RTX3090", "RTX3090"),
+    "NVIDIA GeForce RTX 4090": ("RTX4090", "RTX4090"),
+    "NVIDIA GeForce RTX 5090": ("RTX5090", "RTX5090"),
+    "NVIDIA RTX A5000": ("RTXA5000", "A5000"),
+    "NVIDIA RTX A6000": ("RTXA6000", "A6000"),
+    "NVIDIA A40": ("A40", "A40"),
+    "NVIDIA L4": ("L4", "L4"),
+    "NVIDIA L40": ("L40", "L40"),
+    "NVIDIA L40S": ("L40S", "L40S"),
+    "NVIDIA RTX 6000 Ada Generation": ("RTX6000-Ada", "RTX6000Ada"),
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": ("RTXPRO6000", "RTXPRO6000"),
+    "NVIDIA A100 80GB PCIe": ("A100-80GB", "A100"),
+    "NVIDIA A100-SXM4-80GB": ("A100-80GB-SXM", "A100"),
+    "NVIDIA H100 PCIe": ("H100", "H100"),
+    "NVIDIA H100 80GB HBM3": ("H100-SXM", "H100"),
+    "NVIDIA H100 NVL": ("H100-NVL", "H100NVL"),
+    "NVIDIA H200": ("H200-SXM", "H200"),
+    "NVIDIA B200": ("B200", "B200"),
+}
+
+
+@pytest.mark.parametrize("gpu", sorted({*SPELT, *(gpu.id for gpu in from_names())}))
+def test_other_tools_are_told_of_a_gpu_by_the_name_that_they_know(gpu: str) -> None:
+    body = {**planned().body, "gpu": {"id": gpu, "count": 2}}
+    sky, dstack = json.loads(FORMATS["skypilot"](body)), json.loads(FORMATS["dstack"](body))
+    assert (sky["resources"]["accelerators"], dstack["resources"]["gpu"]) == (
+        {SPELT[gpu][0]: 2},
+        {"name": SPELT[gpu][1], "count": 2},
+    )
+
+
+@pytest.mark.parametrize("name", ["Film Nr. 7", "7", "ä", "a" * 80, "hearmeman-1230"])
+def test_a_name_for_other_tools_keeps_their_rule(name: str) -> None:
+    body = {**planned().body, "name": name}
+    for form in ("skypilot", "dstack"):
+        assert re.fullmatch("[a-z][a-z0-9-]{1,40}", json.loads(FORMATS[form](body))["name"])
+
+
+def test_what_another_tool_has_no_words_for_is_refused_and_a_data_centre_is_passed_on() -> None:
+    body = planned(data_center="US-KS-2").body
+    assert json.loads(FORMATS["skypilot"](body))["resources"]["infra"] == "runpod/*/US-KS-2"
+    assert json.loads(FORMATS["dstack"](body))["regions"] == ["US-KS-2"]
+    for wishes in ({"network_volume": Volume("v", 100, "US-KS-2")}, {"registry": "r"}):
+        made = planned(**wishes).body
+        assert FORMATS["runpodctl"](made)
+        for form in ("skypilot", "dstack"):
+            with pytest.raises(UsageError, match=f"--as {form} cannot name"):
+                FORMATS[form](made)
+
+
 def test_without_a_key_a_plan_shows_everything_but_the_price_and_asks_nobody(operator: Operator) -> None:
     operator.has_key = False
     code, out, _ = operator("plan", "--set", "WAN_480P=true")
@@ -245,3 +301,28 @@ def test_a_variable_of_somebody_elses_is_passed_on() -> None:
     planned_env = planned(variables={"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}).body["env"]
     assert planned_env.pop("IMAGE_DIGEST").startswith("sha256:"), "its outputs carry it"
     assert planned_env == {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu-count", "0"], "it is one or more"),
+        (["--disk", "-5"], "'-5' is no whole number"),
+        (["--volume", "1e3"], "'1e3' is no whole number"),
+        (["--max-price", "nan"], "'nan' is no number above zero"),
+        (["--max-price", "cheap"], "'cheap' is no number above zero"),
+        (["--cloud", "COMMUNITY", "--datacenter", "us-ks-2"], "Community Cloud takes no data centre"),
+    ],
+)
+def test_numbers_that_are_none_are_named(operator: Operator, words: list[str], said: str) -> None:
+    code, _, err = operator("plan", *words)
+    assert code == 2 and said in err, err
+
+
+def test_a_body_that_breaks_a_rule_is_said_in_words_and_without_its_values() -> None:
+    body = {**planned().body, "disk": 0, "name": "", "cloud": "hf_secretsecret"}
+    body["gpu"] = {**body["gpu"], "count": 0}
+    found = schema.problems("CreatePodRequest", body)
+    assert {"disk: at least 1", "name: may not be empty", "gpu.count: at least 1"} <= set(found)
+    assert not [text for text in found if "unevaluated" in text or "hf_secret" in text]
+    assert schema.problems("CreatePodRequest", {**planned().body, "colour": "red"})

@@ -18,7 +18,7 @@ from fakes.comfyui import ComfyUI, comfyui
 from fakes.runpod import KEY, RunPod
 from support.repository import ROOT
 
-from .conftest import Operator
+from .conftest import ENTRY, Operator
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,15 @@ def test_a_plan_by_workflow_names_its_models(ready: Operator) -> None:
     models = json.loads(out)["body"]["env"]["MODELS"].split(",")
     assert models[0] == "zimage-turbo" and any("wan22" in model for model in models)
     assert ready("plan", "--workflow", "wan22-i2w")[0] == 2
+
+
+def test_a_workflow_without_models_is_planned_without_any(ready: Operator) -> None:
+    recommending = {**ENTRY, "defaults": {}, "recommended": {"WAN_480P": "true"}}
+    (ready.root / "images.lock.json").write_text(json.dumps([recommending]))
+    code, out, err = ready("plan", "--json")
+    assert code == 0 and json.loads(out)["body"]["env"]["WAN_480P"] == "true", err
+    code, out, err = ready("plan", "--workflow", "smoke-image", "--json")
+    assert code == 0 and "WAN_480P" not in json.loads(out)["body"]["env"], err
 
 
 def test_events_and_the_bill_are_json_lines(ready: Operator, tmp_path: Path) -> None:

@@ -137,10 +137,34 @@ def test_a_template_is_made_once_and_then_updated(operator: Operator, runpod: Ru
     assert made["image"] == REFERENCE and made["env"]["HF_TOKEN"] == "{{ RUNPOD_SECRET_hf_token }}"
 
 
+def test_a_template_has_a_readme_of_its_variables(operator: Operator, runpod: RunPod, tmp_path: Path) -> None:
+    words = ("template", "--name", "mine", "--set", "WAN_480P=true", "--secret", "HF_TOKEN", "--readme")
+    code, out, err = operator(*words, "-")
+    assert code == 0 and "created" in err
+    (secret,) = [line for line in out.splitlines() if line.startswith("| `HF_TOKEN`")]
+    assert "Secret: `{{ RUNPOD_SECRET_hf_token }}`" in secret
+    (chosen,) = [line for line in out.splitlines() if line.startswith("| `WAN_480P`")]
+    assert "| `true` |" in chosen and "`RUNPOD_POD_ID`" not in out
+    assert operator(*words, str(tmp_path / "README.md"))[0] == 0
+    assert (tmp_path / "README.md").read_text() == out
+    assert operator(*words, str(tmp_path / "none" / "README.md"))[0] == 2
+    assert operator(*words, "-", "--json")[0] == 2
+
+
 def test_ssh_and_open_print_what_they_would_run(operator: Operator, runpod: RunPod) -> None:
     runpod.made(dict(BODY), "RUNNING")
-    assert json.loads(operator("ssh", "mine", "--json")[1])["argv"] == ["ssh", "-p", "2222", "root@127.0.0.1"]
+    words = json.loads(operator("ssh", "--json", "-i", "key", "mine", "--", "ls", "-l")[1])["argv"]
+    assert words[:3] == ["ssh", "-i", "key"] and words[-5:] == ["-p", "2222", "root@127.0.0.1", "ls", "-l"]
     assert operator("open", "mine", "--print")[1].strip() == runpod.proxy.format(id="pod0", port=8188) + "/"
+
+
+def test_a_host_key_belongs_to_the_pod_and_not_to_the_address_it_had(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "RUNNING")
+    runpod.made({**BODY, "name": "next"}, "RUNNING")
+    for name, pod_id in (("mine", "pod0"), ("next", "pod1")):
+        words = json.loads(operator("ssh", name, "--json")[1])["argv"]
+        said = subprocess.run(["ssh", "-G", *words[1:]], capture_output=True, text=True, check=True).stdout.splitlines()
+        assert f"hostkeyalias runpod-{pod_id}" in said and "stricthostkeychecking accept-new" in said
 
 
 def test_a_wrong_key_is_explained_and_not_shown(operator: Operator, runpod: RunPod) -> None:

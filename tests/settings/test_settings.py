@@ -106,14 +106,14 @@ def test_other_software_s_variables_are_left_alone(name: str) -> None:
 
 def test_toggles_that_nothing_knows_are_named() -> None:
     found = strangers({"ENABLE_TELEPORT": "true", "ENABLE_R2_SINC": "true", "FOO": "1"}, NAMES)
-    assert found == ["ENABLE_TELEPORT is set, and nothing here knows it: it has no effect"]
+    assert found == ["ENABLE_TELEPORT is set, and nothing here knows it: it has no effect; remove it"]
 
 
 @pytest.mark.parametrize(("name", "meant"), [("MODEL", "MODELS"), ("TTS_PORT", "XTTS_PORT")])
 def test_a_name_that_may_be_another_program_s_is_only_a_warning(name: str, meant: str) -> None:
     load({name: "x"}, whole=True)
     assert strangers({name: "x"}, NAMES) == [
-        f"{name} is not a variable of this pod and has no effect: if {meant} is meant, rename it"
+        f"{name} is not a variable of this pod and has no effect: rename it if {meant} is meant"
     ]
 
 

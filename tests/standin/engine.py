@@ -190,6 +190,12 @@ class _Run:
             return nodes.empty_image(given), None
         if kind == "EmptyAudio":
             return nodes.empty_audio(given), None
+        if kind in nodes.MORE:
+            value, files = nodes.MORE[kind](engine.output, given)
+            for index, file in enumerate(files):
+                engine.stop_if_asked()
+                await engine.write(file, partial(self._progress, node, index, len(files)))
+            return value, {"gifs": [dict(file.result) for file in files]} if files else None
         text = nodes.metadata(self.item.prompt, self.item.extra) if engine.keep_metadata else {}
         source, key, save = (
             ("images", "images", nodes.save_image) if kind == "SaveImage" else ("audio", "audio", nodes.save_audio)

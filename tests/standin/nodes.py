@@ -119,6 +119,9 @@ CLASSES: Mapping[str, NodeClass] = {
     )
 }
 
+MORE: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Any, list[Pending]]]] = {}
+"""What a test's own stand-in adds: a class's name -> what it makes of its inputs, and the files that it writes."""
+
 _MOST_PIXELS = 1 << 30
 _MOST_SAMPLES = 1 << 28
 

@@ -46,6 +46,7 @@ class Server:
             ("GET", "/object_info/{name}", self.object_info),
             ("GET", "/models", self.models),
             ("GET", "/models/{folder}", self.models),
+            ("GET", "/experiment/models", self.model_folders),
             ("GET", "/prompt", self.exec_info),
             ("POST", "/prompt", self.post_prompt),
             ("GET", "/history", self.get_history),
@@ -124,6 +125,12 @@ class Server:
     async def models(self, request: web.Request) -> web.Response:
         # The folders' names, or the files of one; its nodes load none.
         return web.json_response([] if "folder" in request.match_info else ["checkpoints", "loras"])
+
+    async def model_folders(self, request: web.Request) -> web.Response:
+        folders = [
+            {"name": name, "folders": [name], "extensions": [".safetensors"]} for name in ("checkpoints", "loras")
+        ]
+        return web.json_response(folders)
 
     async def exec_info(self, request: web.Request) -> web.Response:
         return web.json_response({"exec_info": {"queue_remaining": self.engine.remaining()}})

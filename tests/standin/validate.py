@@ -108,7 +108,7 @@ def _link(
         _node(prompt, source, found, above)
 
 
-_CONVERT: Mapping[str, Any] = {"INT": int, "FLOAT": float, "STRING": str}
+_CONVERT: Mapping[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool, "COMBO": str}
 
 
 def _value(name: str, kind: str, conf: Mapping[str, Any], inputs: Json, errors: list[Json]) -> None:

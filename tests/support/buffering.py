@@ -14,7 +14,7 @@ _HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
 
 
 @contextlib.contextmanager
-def buffering(port: int) -> Iterator[tuple[str, list[str]]]:
+def buffering(port: int, block: int = BLOCK) -> Iterator[tuple[str, list[str]]]:
     """Stand before `port` of this machine: the proxy's own address, and the paths that were asked for so far."""
     asked: list[str] = []
 
@@ -38,8 +38,8 @@ def buffering(port: int) -> Iterator[tuple[str, list[str]]]:
                         self.send_header(name, value)
                 self.send_header("Connection", "close")
                 self.end_headers()
-                while block := answer.read(BLOCK):  # Waits until a block is full, or the answer ends.
-                    self.wfile.write(block)
+                while piece := answer.read(block):  # Waits until a block is full, or the answer ends.
+                    self.wfile.write(piece)
             except (OSError, http.client.HTTPException):
                 pass
             finally:

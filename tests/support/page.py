@@ -51,6 +51,7 @@ def run_folder(root: Path, comfyui_url: str, **more: Any) -> Path:
         "ports": PORTS,
         "doors": [port["words"] for port in PORTS],
         "pod": "p1",
+        "output": f"{root}/ComfyUI/output",
         "phases": {"settings": 0.2, "prepared": 0.4},
         "warnings": ["the volume is 97% full: delete files"],
         "failed": {},

@@ -15,12 +15,15 @@ from pathlib import Path
 from hearmeman_build import flake
 from hearmeman_build.build import tier_parts
 from hearmeman_build.downloads import store_name
-from hearmeman_build.host import WORK, store_file
+from hearmeman_build.host import WORK, store_file, store_option
 from hearmeman_build.store import flat_path
 from support.repository import ROOT
 
 ODD = "a checkout #1, Käufer"
 """A folder's name with what trips Nix, make and shells: a blank, `#` and a letter beyond ASCII."""
+
+UID = 54321
+"""The account's number; no system of ours gives it to anybody."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class PlainUser:
     def command(self, *arguments: str) -> list[str]:
         """The command line that runs `arguments` as this user, where /nix is empty."""
         inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/nix", "--die-with-parent"]
+        for table in ("passwd", "group"):
+            inside += ["--ro-bind", str(self.home.parent / table), f"/etc/{table}"]
         inside += ["--chdir", str(self.checkout), "--"]
         if os.geteuid() == 0:
             inside += ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
@@ -51,8 +56,10 @@ class PlainUser:
     def give(self, *paths: Path) -> None:
         """Put copies of this machine's store paths into the user's own store, so that they need not be built again."""
         exported = self.checkout / ".work/exported"
+        # Their names in the store, wherever on the disk this machine's lies.
+        names = [f"/nix/store/{path.name}" for path in paths]
         with exported.open("wb") as file:
-            subprocess.run(["nix-store", "--export", *map(str, paths)], stdout=file, check=True)
+            subprocess.run(["nix-store", *store_option(), "--export", *names], stdout=file, check=True)
         done = self.run(
             "-c",
             "import subprocess; from hearmeman_build.host import store_option\n"
@@ -67,24 +74,22 @@ def plain_user() -> Iterator[PlainUser]:
     """Make the user, its home and its checkout; all of it is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="plain-"))
     folder.chmod(0o755)
-    name = f"plain-{os.getpid()}"
     home, checkout = folder / "home", folder / ODD
-    uid = os.geteuid()
+    uid = UID if os.geteuid() == 0 else os.geteuid()
     try:
         home.mkdir()
+        # An account is a line in a file, which is laid over the machine's own: who runs the tests need not be able to add users.
+        (folder / "passwd").write_text(Path("/etc/passwd").read_text() + f"plain:x:{UID}:{UID}::{home}:/bin/sh\n")
+        (folder / "group").write_text(Path("/etc/group").read_text() + f"plain:x:{UID}:\n")
         for file in flake.files(ROOT):
             (checkout / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, checkout / file, follow_symlinks=False)
         (checkout / ".venv").symlink_to((ROOT / ".venv").resolve())
         seed(checkout / ".work/prefetch", "smoke")
-        if uid == 0:
-            subprocess.run(["useradd", "--system", "--user-group", "--home-dir", str(home), name], check=True)
-            uid = int(subprocess.run(["id", "-u", name], stdout=subprocess.PIPE, text=True, check=True).stdout)
-            subprocess.run(["chown", "-R", f"{name}:{name}", str(folder)], check=True)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", f"{UID}:{UID}", str(folder)], check=True)
         yield PlainUser(home, checkout, uid)
     finally:
-        if os.geteuid() == 0:
-            subprocess.run(["userdel", name], check=False, stderr=subprocess.DEVNULL)
         subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
         shutil.rmtree(folder)
 

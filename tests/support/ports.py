@@ -1,4 +1,4 @@
-"""Ports for what tests start: no two test processes of a user are given the same one, and no process gets one twice."""
+"""Ports for what tests start: no two test processes are given the same one, and no process gets one twice."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def free_port() -> int:
 
 def _claim(port: int) -> bool:
     """Lock byte `port` of a file that all test processes share; the kernel lets go of it when this process ends."""
+    claims = _claims(os.getpid())
     with contextlib.suppress(BlockingIOError, PermissionError):  # What another process's lock is answered with.
-        fcntl.lockf(_claims(os.getpid()), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
         _taken.add(port)
         return True
     return False
@@ -40,8 +41,13 @@ def _claim(port: int) -> bool:
 
 @functools.cache
 def _claims(process: int) -> IO[bytes]:
-    """The shared file, opened once by `process`: closing it would let go of every lock."""
-    return (Path(tempfile.gettempdir()) / f"hearmeman-test-ports-{os.getuid()}").open("ab")
+    """The file that all users share, opened once by `process`: closing it would let go of every lock."""
+    path = Path(tempfile.gettempdir()) / "hearmeman-test-ports"
+    # Made only where it is missing: in a sticky folder nobody may open another's file with O_CREAT.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+        path.chmod(0o666)
+    return path.open("r+b")
 
 
 def _is_free(port: int) -> bool:

@@ -123,7 +123,8 @@ def shown(
             own = json.loads((pod.root / "opt/hearmeman/image.json").read_text())
             (volume / "image.json").write_text(json.dumps(own | {"comfyui_main": "/workspace/main.py"}))
             pod.entrypoint = [*pod.entrypoint, "--image-file", "/workspace/image.json"]
-        ports = {name: free_port() for name in ("COMFYUI", "STATUS", "XTTS")}
+        given = variables or {}
+        ports = {name: int(given.get(f"{name}_PORT") or free_port()) for name in ("COMFYUI", "STATUS", "XTTS")}
         made = Shown(pod, hub, r2, ports)
         try:
             pod.start(
@@ -136,7 +137,7 @@ def shown(
                     "MODELS": "shown",
                     **r2.environ(),
                     **({"ACCESS_TOKEN": TOKEN} if gated else {}),
-                    **(variables or {}),
+                    **given,
                 }
             )
             pod.wait_line("door")

@@ -57,7 +57,7 @@ def held(api: str, folder: Path, queue_length: int = 4, loaded: bool = True) -> 
     if loaded:
         hand.let_load()
     speaker = Speaker(Spec(ENGINE, folder), queue_length=queue_length)
-    store = VoiceStore(folder / "voices", None, speaker.engine.voices)
+    store = VoiceStore(folder / "voices", None, lambda: speaker.engine.voices)
     if api == "xtts":
         app = xtts_api.app(speaker, store, folder / "output", folder)
     else:

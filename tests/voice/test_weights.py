@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from hearmeman.models.catalogue import read
+from hearmeman_voice.engine import Request, Voice
 from hearmeman_voice.engines import chatterbox, xtts
+from hearmeman_voice.refusals import Refused
 from support.repository import ROOT
 
 CATALOGUE = read(ROOT / "python/hearmeman/models/catalogue.toml")
@@ -16,9 +18,9 @@ CATALOGUE = read(ROOT / "python/hearmeman/models/catalogue.toml")
 @pytest.mark.parametrize(
     ("model", "folder", "files"),
     [
-        ("chatterbox-multilingual", "chatterbox", chatterbox.FILES["multilingual"]),
+        ("chatterbox-multilingual", "chatterbox", (*chatterbox.FILES["multilingual"], chatterbox.SEGMENTER)),
         ("chatterbox", "chatterbox", chatterbox.FILES["english"]),
-        ("xtts-v2", "xtts/v2", (*xtts.FILES, "speakers_xtts.pth")),
+        ("xtts-v2", "xtts/v2", xtts.FILES),
     ],
 )
 def test_the_catalogue_brings_what_the_engine_reads(model: str, folder: str, files: tuple[str, ...]) -> None:
@@ -36,3 +38,9 @@ def test_an_engine_finds_its_files_where_the_fetch_puts_them(tmp_path: Path, mon
             (tmp_path / file.to).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file.to).touch()
     assert [engine.missing() for engine in engines] == [None, None, None]
+
+
+def test_chinese_without_its_segmenter_is_one_clear_refusal_and_no_download(tmp_path: Path) -> None:
+    engine = chatterbox.Chatterbox(tmp_path)
+    with pytest.raises(Refused, match=r"spacy_ontonotes\.zip, which is not in .*`hearmeman models fetch` brings it"):
+        next(engine.synthesize(Request("你好。", Voice("female"), language="zh")))

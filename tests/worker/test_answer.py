@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -150,3 +154,28 @@ def test_a_jobs_bucket_that_cannot_be_used_is_refused_before_anything_runs(
     found = asyncio.run(handler.handle(job, config.read(environ), lambda job, what: None))
     assert (says in found["error"]) != allowed
     assert ("ComfyUI" in found["error"]) == allowed
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_jobs_bucket_is_reached_at_the_address_that_was_checked_and_at_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    real, names, addresses = socket.getaddrinfo, ["93.184.215.14"], []
+
+    def look_up(host: str, port: Any, *more: Any, **named: Any) -> Any:
+        if host == "rebinding.example.com":
+            # Public when it is looked up first, this machine ever after.
+            return real(names.pop() if names else "127.0.0.1", port, *more, **named)
+        if host == "93.184.215.14":
+            addresses.append(host)
+            raise OSError(errno.ENETUNREACH, "no network in a test")
+        return real(host, port, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with R2() as r2:
+        port = urlsplit(r2.url).port
+        own = Bucket(f"{scheme}://rebinding.example.com:{port}", r2.bucket, "i", "s")
+        with pytest.raises(bucket.UploadError, match="private network"):
+            bucket.upload(own, "a", tmp_path / "f", allow_private=False)
+        assert addresses == ["93.184.215.14"] and not r2.objects and not r2.requests

@@ -12,6 +12,7 @@ from hearmeman.worker import request
 
 GRAPH = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}}, "2": {"class_type": "Load", "inputs": {}}}
 PICTURE = base64.b64encode(b"picture").decode()
+TWICE = {"name": "a.png", "image": PICTURE}
 
 
 def parse(**given: Any) -> request.Request:
@@ -58,6 +59,11 @@ def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
     ("given", "says"),
     [
         ({}, "workflow"),
+        ({"workflow": ""}, "workflow is empty"),
+        ({"workflow": " \n"}, "workflow is empty"),
+        ({"workflow": None}, "workflow is empty"),
+        ({"workflow": {}}, "workflow is empty"),
+        ({"workflow": 3}, "is no workflow"),
         ({"workflow": "{"}, "no JSON"),
         ({"workflow": {"nodes": [], "links": []}}, "workflow"),
         ({"workflow": "../../etc/passwd.json"}, "no path"),
@@ -69,6 +75,10 @@ def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
         ({"workflow": "x", "set": ["a=1"]}, "takes an object"),
         ({"workflow": "x", "set": {"a": [1]}}, "takes a text"),
         ({"workflow": GRAPH, "imges": []}, "no field 'imges'"),
+        ({"workflow": GRAPH, "comfy_org_api_key": 3}, "takes the key as text"),
+        ({"workflow": GRAPH, "images": [TWICE, TWICE]}, "both named 'a.png'"),
+        ({"workflow": GRAPH, "images": [TWICE], "files": [{**TWICE, "name": "./a.png"}]}, "both named 'a.png'"),
+        ({"workflow": GRAPH, "images": ["a.png"]}, 'needs "name"'),
         ({"workflow": GRAPH, "images": {}}, "takes a list"),
         ({"workflow": GRAPH, "images": [{"name": "a.png"}]}, 'needs "name"'),
         ({"workflow": GRAPH, "images": [{"name": "a.png", "image": "?!"}]}, "no base64"),

@@ -129,6 +129,8 @@ def test_a_worker_that_was_frozen_while_it_waited_takes_the_next_job(running: Ru
     before = running.platform.takes
     time.sleep(running.platform.poll + 1)
     assert running.platform.takes == before
+    # A snapshot that is restored finds none of its connections alive.
+    assert running.platform.drop() > 0
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     job = running.platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "color": 77}})
@@ -160,6 +162,31 @@ def test_sigterm_ends_the_worker_after_the_job_that_runs(tmp_path: Path, running
         one.send_signal(signal.SIGTERM)
         assert platform.result(job).status == "COMPLETED"
         assert one.wait(90) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "check", "says"),
+    [
+        (
+            {"MODELS": "smoke"},
+            ("--python", sys.executable),
+            "models_are_verified",
+            "1 model files are missing or were not verified, such as",
+        ),
+        ({"WORKER_WARMUP": "smoke-imag"}, (), "comfyui_is_warm", "no workflow is named smoke-imag"),
+    ],
+)
+def test_a_worker_that_is_not_fit_says_why_in_a_sentence_and_takes_no_job(
+    tmp_path: Path, running: Running, more: dict[str, str], words: tuple[str, ...], check: str, says: str
+) -> None:
+    with Serverless(poll=0.5) as platform:
+        with worker(platform, running.comfyui, tmp_path / "w", platform.environ() | more, *words) as process:
+            assert process.wait(60) == 1
+        ((failed, why),) = platform.unhealthy
+        assert failed == check and why.startswith("NotFitError: ") and says in why, why
+        log = (tmp_path / "w/log").read_text()
+        assert says in log and "Traceback" not in log
+        assert not platform.takes and not platform.problems
 
 
 def test_its_local_api_runs_a_job(tmp_path: Path, running: Running) -> None:

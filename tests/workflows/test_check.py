@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
+from hearmeman.models.context import make_context
 from hearmeman.workflows import check, library, prepare, schema
-from support.media import picture
+from support.media import film, picture, sound
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -25,17 +27,22 @@ SCHEMA = schema.read(FOLDER / schema.FILE)
 CATALOGUE = catalogue.read(Path(catalogue.__file__).with_name("catalogue.toml"))
 
 NO_GRAPH_YET = {
-    "ENABLE_GENFOCUS",
     "ENABLE_ILLUSTRIOUS_EMBEDDINGS",
-    "ENABLE_INFCAM",
-    "ENABLE_MVINVERSE",
-    "ENABLE_STORYMEM",
 }
 """Toggles that no workflow serves; the embeddings are named in a prompt, the rest are research systems."""
 
 
 def test_every_workflow_with_every_choice_fits_the_nodes_and_the_files() -> None:
     assert check.problems(WORKFLOWS, SCHEMA, CATALOGUE) == []
+
+
+@pytest.mark.parametrize("name", ["steadydancer", "qwen-image-edit"])
+def test_a_file_that_comfyui_does_not_list_where_it_lies_is_a_mistake(name: str) -> None:
+    ends = dict.fromkeys(SCHEMA.extensions, (".safetensors",))
+    found = check.problems({name: WORKFLOWS[name]}, dataclasses.replace(SCHEMA, extensions=ends), CATALOGUE)
+    wrong = any("yolov10m.onnx: ComfyUI lists only .safetensors in models/detection" in text for text in found)
+    # A loader of GGUF files lists them by itself.
+    assert (bool(found), wrong) == ((name == "steadydancer"),) * 2
 
 
 def test_a_toggle_without_a_workflow_is_known_to_be_one() -> None:
@@ -155,6 +162,36 @@ def test_show_says_what_one_takes_and_what_is_missing(tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["missing"] == ["vace-14b"]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_and_what_one_takes_fit(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    for words in (["list"], ["show", "z-image-turbo"], ["show", "vace-inpaint"]):
+        assert main(["workflows", *words, "--dir", str(FOLDER)], environ) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) > 10
+        # A command that is there to be copied stays in one line.
+        assert [line for line in said if len(line) > columns and not line.startswith("run: ")] == []
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_the_command_that_show_ends_with_is_one_that_is_taken(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    assert main(["workflows", "show", name, "--dir", str(FOLDER)], environ) == 0
+    words = capsys.readouterr().out.splitlines()[-1].removeprefix("run: hearmeman workflows run ").split()
+    made = {"picture": picture, "video": film, "sound": sound}
+    graph, given = library.graph(WORKFLOWS[name]), []
+    for setting in words[2::2]:
+        key = setting.partition("=")[0]
+        node = WORKFLOWS[name].inputs[key].places[0][0]
+        given.append(f"{key}={made[prepare.kind_of_file(graph[node]['class_type'])](tmp_path)}")
+    assert words[0] == name and prepare.prepared(WORKFLOWS[name], given, FOLDER, environ)
+
+
 def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -164,4 +201,18 @@ def test_check_ends_with_one_where_a_graph_does_not_fit(tmp_path: Path, capsys: 
     graph["sampler"]["inputs"]["scheduler"] = "simpel"
     (tmp_path / "vace-t2v.json").write_text(json.dumps(graph))
     assert main(["workflows", "check", "--dir", str(tmp_path)], environ) == 1
-    assert "vace-t2v: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+    assert "vace-t2v speed=full: node sampler, scheduler: 'simpel'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_the_variables_that_the_table_names_fetch_all_that_a_workflow_loads(name: str, tmp_path: Path) -> None:
+    """Every graph has a toggle, and what that fetches satisfies it, with each of its choices."""
+    workflow = WORKFLOWS[name]
+    environ = {"VOLUME_DIR": str(tmp_path), "MODEL_CATALOGUE": catalogue.__file__.replace(".py", ".toml")}
+    known = {model.id: model for model in CATALOGUE.models}
+    for options in check.combinations(workflow):
+        needs = workflow.needs(options)
+        asked = {variable: value for model in needs for variable, value in known[model].when.items()}
+        asked["MODELS"] = ",".join(model for model in needs if not known[model].when)
+        planned = make_context({**environ, **asked}).plan()
+        assert set(needs) <= {model for step in planned.having("fetch", "list") for model in step.models}, options

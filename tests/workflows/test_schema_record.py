@@ -16,6 +16,16 @@ from support.repository import ROOT
 
 FILE = ROOT / "workflows" / schema.FILE
 WHOLE = json.loads(FILE.read_text(encoding="utf-8"))
+FOLDERS = [
+    {
+        "name": name,
+        "folders": [f"/workspace/ComfyUI/{place}" for place in places] or ["/elsewhere"],
+        "extensions": WHOLE["model_extensions"][name],
+    }
+    for name, places in WHOLE["model_folders"].items()
+    if name in WHOLE["model_extensions"]
+]
+"""What the ComfyUI of our schema would say of its folders."""
 FILES = {"checkpoints": ["a.safetensors"], "loras": ["b.safetensors"]}
 
 
@@ -69,9 +79,12 @@ def object_info(new: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("new", [False, True])
 def test_a_running_comfyui_gives_the_schema_that_we_have(new: bool) -> None:
-    made = record.recorded(object_info(new), FILES, "0.33.0", WHOLE)
+    made = record.recorded(object_info(new), FILES, FOLDERS, "0.33.0", WHOLE)
     assert record.changes(WHOLE["nodes"], made["nodes"]) == []
     assert made["from_source"] == [] and made["comfyui_version"] == "0.33.0"
+    assert [made[key] for key in ("model_folders", "model_extensions")] == [
+        WHOLE[key] for key in ("model_folders", "model_extensions")
+    ]
 
 
 def test_what_came_and_went_and_changed_is_named() -> None:
@@ -83,7 +96,7 @@ def test_what_came_and_went_and_changed_is_named() -> None:
     }
     del info["KSampler"]
     info["VAEDecode"]["input"]["required"]["tile"] = ["INT", {"default": 1, "min": 0, "max": 4}]
-    made = record.recorded(info, FILES, "0.34.0", WHOLE)
+    made = record.recorded(info, FILES, FOLDERS, "0.34.0", WHOLE)
     assert record.changes(WHOLE["nodes"], made["nodes"]) == ["+ Newcomer", "- KSampler", "~ VAEDecode: inputs"]
     new = made["nodes"]["Newcomer"]["inputs"]["required"]
     assert new == {

@@ -71,6 +71,8 @@ def test_every_loader_sampler_and_saver_is_reached_by_its_word() -> None:
             for name in ("steps", "filename_prefix", "image", "video", "audio"):
                 value = entry["inputs"].get(name)
                 is_free = value is not None and not schema.is_link(value) and (node, name) not in reached
+                if workflow.name == "mvinverse" and name == "filename_prefix":
+                    continue  # Its maps are told apart by it.
                 if is_free and (name in ("filename_prefix",) or prepare.is_upload(SCHEMA, chosen, node, name)):
                     hidden.append(f"{workflow.name} {node}.{name}")
     assert hidden == []

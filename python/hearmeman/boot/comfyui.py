@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hearmeman.image import Image
+from hearmeman.image import WORKER_DIR, Image
 from hearmeman.settings import Settings
 from hearmeman.tune.tuner import Tuning
 
@@ -18,6 +18,9 @@ def comfyui_argv(settings: Settings, image: Image, tuning: Tuning, run_dir: str)
     argv += ["--extra-model-paths-config", f"{run_dir}/extra_model_paths.yaml"]
     if settings.output_path != f"{base}/output":
         argv += ["--output-directory", settings.output_path]
+    if settings.enable_worker:
+        # It empties its temporary folder when it starts, also where another worker shares the volume.
+        argv += ["--input-directory", settings.input_path, "--temp-directory", str(WORKER_DIR)]
     return (*argv, "--disable-auto-launch", "--log-stdout", *image.comfyui_arguments, *tuning.arguments)
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hearmeman import __version__
-from hearmeman.errors import HearmemanError
+from hearmeman.errors import HearmemanError, UsageError
 from hearmeman.image import IMAGE_FILE, NODES_DIR, RUN_DIR, Image, read_image
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman boot`."""
     parser.add_argument(
-        "role", nargs="?", choices=["worker"], help="worker: take jobs from RunPod Serverless; else be a pod"
+        "role",
+        nargs="?",
+        metavar="worker | COMMAND",
+        help="worker: take jobs from RunPod Serverless; a command of the image: run that instead; neither: be a pod",
     )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's arguments")
     parser.add_argument("--plan", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--json", action="store_true", help="with --plan: print JSON")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for what lasts until the pod stops")
@@ -30,8 +36,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Boot the pod; comes back only with --plan, an error, or the end of a pod that was held open."""
+    if args.role and args.role != "worker":
+        _instead(args.role, args.arguments)
+    if args.arguments:
+        raise UsageError(f"{args.arguments[0]} stands behind `worker`: options come before it")
     if args.role == "worker":
-        environ = {**_of_a_worker(Path("/runpod-volume").is_dir()), **environ, "ENABLE_WORKER": "true"}
+        environ = {**_of_a_worker(os.access("/runpod-volume", os.W_OK)), **environ, "ENABLE_WORKER": "true"}
     try:
         return _boot(args, environ)
     except HearmemanError as error:
@@ -40,6 +50,17 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if args.plan or not hold.is_wanted(environ):
             raise
         return hold.hold(error, environ, args.run_dir, sys.executable)
+
+
+def _instead(command: str, arguments: Sequence[str]) -> NoReturn:
+    """Become a command: `docker run IMAGE bash`, and tools such as SkyPilot, whose own start is the container's command."""
+    found = shutil.which(command)
+    if found is None:
+        raise UsageError(
+            f"boot takes `worker`, or a command that is to run in place of the pod, and {command!r} is neither"
+        )
+    sys.stdout.flush()
+    os.execv(found, [command, *arguments])
 
 
 def _of_a_worker(has_volume: bool) -> dict[str, str]:
@@ -122,7 +143,9 @@ def _record(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> d
         "doors": [door.words() for door in plan.doors],
         "ports": [_port(door, settings) for door in plan.doors],
         "pod": pod,
+        "output": settings.output_path,
         "digest": settings.image_digest,
+        "dollars_per_hour": settings.dollars_per_hour,
         "gated": settings.gated,
         "voices": voices.urls(settings, {process.name for process in plan.processes}),
         "failed": plan.failed,

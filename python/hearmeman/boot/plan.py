@@ -15,7 +15,7 @@ from hearmeman.boot.processes import Table
 from hearmeman.boot.stop_shares import stop_shares
 from hearmeman.door import ports as door_table
 from hearmeman.errors import HearmemanError
-from hearmeman.image import Image
+from hearmeman.image import WORKER_DIR, Image
 from hearmeman.settings import ALIASES, NAMES, Settings
 from hearmeman.settings.declare import strangers
 from hearmeman.tune.tuner import Tuning
@@ -214,7 +214,7 @@ def _never_ends(settings: Settings) -> tuple[str, ...]:
         return ()
     if not settings.ends_by_itself:
         why = "RunPod gave this pod no RUNPOD_API_KEY and RUNPOD_POD_ID"
-        return (f"IDLE_STOP_MINUTES and MAX_MINUTES have no effect: {why}: end the pod yourself",)
+        return (f"IDLE_STOP_MINUTES and MAX_MINUTES have no effect: {why}; stop the pod yourself",)
     if settings.runpod_volume_id and settings.idle_action == "stop":
         return ("RunPod may not stop a pod with a network volume, only terminate it: set IDLE_ACTION=terminate",)
     return ()
@@ -262,6 +262,7 @@ def _folders(settings: Settings, image: Image, machine: Machine, run_dir: str) -
     base, own = settings.comfyui_dir, settings.own_path
     theirs = [*comfyui_folders(settings), settings.models_path, settings.output_path]
     theirs += [f"{base}/{name}" for name in ("input", "user", "custom_nodes", "temp")]
+    theirs += [str(WORKER_DIR), settings.input_path] if settings.enable_worker else []
     if settings.enable_xtts or settings.enable_chatterbox or settings.sync_workspace:
         theirs.append(settings.voices_path)
     theirs += [own, f"{own}/home", f"{own}/overlays", str(PurePosixPath(database(settings)).parent)]
@@ -293,39 +294,47 @@ def _warnings(
     found = list(tuning.warnings)
     sync_share = stop_shares(settings)[1]
     if not machine.volume_is_mount and settings.storage_mode != "ephemeral":
-        found.append(f"no volume is mounted at {settings.volume_dir}: what is written there goes with the pod")
+        found.append(
+            f"no volume is mounted at {settings.volume_dir}: what is written there goes with the pod; "
+            "attach a volume, or set STORAGE_MODE=ephemeral where that is meant"
+        )
     if machine.volume_used >= FULL:
-        found.append(f"the volume is {machine.volume_used:.0%} full: models or outputs may not fit")
+        found.append(
+            f"the volume is {machine.volume_used:.0%} full: models or outputs may not fit; delete files or make it larger"
+        )
     if settings.enable_r2_sync and sync_share - 1 < settings.sync_drain_seconds:
         found.append(
             f"SYNC_DRAIN_SECONDS={settings.sync_drain_seconds:g} does not fit STOP_SECONDS={settings.stop_seconds:g}: "
-            f"the sync gets {max(0.0, sync_share - 1):g} s"
+            f"the sync gets {max(0.0, sync_share - 1):g} s; raise STOP_SECONDS"
         )
     if machine.not_separate:
         found.append(
             f"processes cannot be given users of their own ({machine.not_separate}): "
-            "ComfyUI and its custom nodes could read the pod's secrets"
+            "ComfyUI and its custom nodes could read the pod's secrets; run the container as root with the usual capabilities"
         )
     found += settings.key_problems
     if settings.comfyui_commit and settings.comfyui_commit != image.comfyui_rev:
         found.append(
             f"COMFYUI_COMMIT={settings.comfyui_commit} has no effect: this image holds ComfyUI {image.comfyui_rev[:12]}; "
-            "another commit is another image"
+            "build an image with the other, or unset it"
         )
     if settings.sage_attention and not machine.memory.gpus:
-        found.append("SAGE_ATTENTION=true has no effect without a GPU")
+        found.append("SAGE_ATTENTION=true has no effect without a GPU: choose a pod with one, or unset it")
     found += voices.warnings(settings, machine, image)
     if machine.ownerless:
         found.append(
             f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "
-            f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key go with the pod"
+            f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key go with the pod; "
+            "use a volume that keeps owners"
         )
     if settings.update_nodes_on_start and not machine.volume_repositories:
         found.append(
-            "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update"
+            "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update; unset it"
         )
     found += _never_ends(settings)
     if settings.sync_workspace and not settings.enable_r2_sync:
-        found.append("SYNC_WORKSPACE=true has no effect without ENABLE_R2_SYNC=true: the workspace is not saved")
+        found.append(
+            "SYNC_WORKSPACE=true has no effect without a sync, and the workspace is not saved: set ENABLE_R2_SYNC=true"
+        )
     found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)

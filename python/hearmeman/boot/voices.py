@@ -104,4 +104,5 @@ def warnings(settings: Settings, machine: Machine, image: Image) -> list[str]:
     if not found:
         return []
     who = " and ".join(found)
-    return [f"no GPU is seen: {who} answer with hibari, a small English voice that needs no GPU and imitates nobody"]
+    small = "hibari, a small English voice that needs no GPU and imitates nobody"
+    return [f"no GPU is seen: {who} answer with {small}; choose a pod with a GPU for their own voices"]

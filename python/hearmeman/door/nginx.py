@@ -10,6 +10,14 @@ from hearmeman.door.ports import Door
 CHECK, REFUSED, LOGIN, DOWN = "/_door/check", "/_door/refused", "/_door/login", "/_door/down"
 """Addresses at the door's own server: may it pass, the answer to a refusal, the login form, the service is not up."""
 
+_AWAY = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
+    '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+    "<title>The gate is starting</title></head><body><h1>The gate is starting</h1>"
+    "<p>This page tries again by itself, every two seconds.</p></body></html>"
+)
+"""What a browser is shown while the doorman, which makes the other pages, does not answer."""
+
 _HEAD = """# Written by hearmeman boot.
 daemon off;
 {user}
@@ -53,6 +61,10 @@ http {{
   map $http_upgrade $upgrade_to {{ default ""; ~*^websocket$ websocket; }}
   map $upgrade_to $connection_kind {{ default ""; websocket upgrade; }}
 
+  # Who asks while the doorman does not answer: a program, a browser, or a browser behind Cloudflare, which puts a page
+  # of its own in the place of a 5xx answer's.
+  map "$http_cf_ray $http_accept" $asks {{ default program; "~^ .*text/html" browser; "~^[^ ]+ .*text/html" proxied; }}
+
   upstream door {{ server unix:{run}/gate/door.sock; keepalive 64; }}
 """
 
@@ -64,13 +76,20 @@ _SERVER = """
     error_page 401 403 = {refused};
     error_page 502 504 = {down};
     # What nginx makes of a doorman that does not answer, as while it restarts.
-    error_page 500 = @nobody;
-    location @nobody {{
+    error_page 500 = /_door/away/$asks;
+    location /_door/away/ {{
+      internal;
       auth_request off;
-      default_type application/json;
       add_header Retry-After 2 always;
       add_header Cache-Control no-store always;
-      return 503 '{{"error": "the gate is starting: try again in a moment"}}\n';
+      add_header X-Hearmeman-State starting always;
+      location = /_door/away/program {{
+        internal;
+        default_type application/json;
+        return 503 '{{"error": "the gate is starting: try again in a moment"}}\n';
+      }}
+      location = /_door/away/browser {{ internal; default_type text/html; return 503 '{away}'; }}
+      location = /_door/away/proxied {{ internal; default_type text/html; return 200 '{away}'; }}
     }}
     limit_conn port 1024;
 
@@ -160,6 +179,7 @@ def gate_conf(doors: Iterable[Door], run_dir: Path, as_root: bool = False) -> st
             upstream=upstream if door.inner else "door",
             open="" if door.inner else _OPEN,
             service=door.service,
+            away=_AWAY,
         )
     return text + "}\n"
 

@@ -236,7 +236,8 @@ class Door:
 
 async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
     """Serve on a unix socket and on `listens` until cancelled."""
-    runner = web.AppRunner(door.app(), access_log=None)
+    # A tab whose stream is open would hold up the pod's stop.
+    runner = web.AppRunner(door.app(), access_log=None, shutdown_timeout=0.3)
     await runner.setup()
     sock.unlink(missing_ok=True)
     await web.UnixSite(runner, str(sock), backlog=BACKLOG).start()

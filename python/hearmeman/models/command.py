@@ -106,8 +106,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(show.plan_json(made) if args.json else show.plan(made))
         context.check_space(made)
         return 0
-    from hearmeman.models import fetch_command
+    from hearmeman.models import fetch_command, on_host
 
+    if on_host.link(made.having("fetch"), context.store.root, Path(context.settings.model_host_cache)):
+        made = context.plan()
     return fetch_command.run(made, context, args.json)
 
 

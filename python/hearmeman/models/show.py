@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hearmeman.models.asked import asked_for
 from hearmeman.models.catalogue import Catalogue, File, Model
 from hearmeman.models.plan import Plan, Step
-from hearmeman.terminal import pairs, size, table
+from hearmeman.terminal import pairs, size, table, wrapped
 
 if TYPE_CHECKING:
     from hearmeman.models.context import Context
@@ -111,7 +111,8 @@ def plan(made: Plan) -> str:
     notes = pairs(("note", note) for note in made.notes)
     if not made.steps:
         why = "nothing to fetch" if made.notes else "no model is asked for"
-        return "\n".join([f"{why}: `hearmeman models list` shows every model and what asks for it", *notes])
+        hint = wrapped(f"{why}: `hearmeman models list` shows every model and what asks for it")
+        return "\n".join([*hint, *notes])
     rows = [(step.action, _size_of(step), _file_of(step), ", ".join(step.models)) for step in made.steps]
     lines = table(rows, ("do", "size", "file", "for"), right=(1,), wraps=(2, 3))
     if notes:
@@ -120,9 +121,8 @@ def plan(made: Plan) -> str:
     much = size(made.fetch_bytes)
     if made.unknown:
         much = f"at least {much}, {len(made.unknown)} of them of unknown size"
-    return "\n".join(
-        [*lines, "", f"{len(todo)} of {len(made.steps)} to fetch: {much}; {size(made.free_bytes)} are free"]
-    )
+    total = f"{len(todo)} of {len(made.steps)} to fetch: {much}; {size(made.free_bytes)} are free"
+    return "\n".join([*lines, "", *wrapped(total)])
 
 
 def _size_of(step: Step) -> str:

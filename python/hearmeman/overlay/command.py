@@ -30,7 +30,7 @@ class OverlayError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman overlay`."""
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
-    actions = parser.add_subparsers(dest="action", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     start = actions.add_parser("exec", help="become ComfyUI, with the overlay if it starts with it")
     start.add_argument("argv", nargs="+", help="-- and ComfyUI's command")
     shown = actions.add_parser("list", help="show what is in it, and what another image's overlay holds")

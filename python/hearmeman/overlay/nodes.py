@@ -39,7 +39,7 @@ class Outcome:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman nodes`."""
-    actions = parser.add_subparsers(dest="action", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     update = actions.add_parser("update", help="git pull --ff-only in every custom node on the volume")
     update.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
     install = actions.add_parser("install", help="fetch the nodes and packages that a restored workspace names")

@@ -86,6 +86,11 @@ def part(done: float, whole: float) -> str:
     return f"{number if everything.endswith(f' {unit}') else some} of {everything}"
 
 
+def dollars(amount: float) -> str:
+    """Render what something costs; a part of a cent is nothing that a person counts."""
+    return f"${amount:.2f}" if amount >= 0.005 or amount == 0 else "under $0.01"
+
+
 def ago(now: float, at: object) -> str:
     """Render how long ago something was; empty where that is unknown."""
     return age(now - at) if isinstance(at, int | float) and at else ""

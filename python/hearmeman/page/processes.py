@@ -9,7 +9,7 @@ from typing import Any
 from hearmeman.page.blocks import NOT_FROM_HERE, Found, calm, card, first, restart, sentence
 from hearmeman.page.html import Html, tag
 
-_RANKS = {"failed": 0, "stopped": 1, "waiting": 1, "done": 3}
+_RANKS = {"failed": 0, "stopped": 1, "waiting": 1, "partly done": 1, "done": 3}
 
 
 def processes(found: Found) -> Html:
@@ -22,7 +22,7 @@ def processes(found: Found) -> Html:
 def _word(one: Mapping[str, Any]) -> str:
     keep = one["keep"]
     if keep.get("done"):
-        return "done" if keep.get("exit") in (0, 3) else "failed"
+        return {0: "done", 3: "partly done"}.get(keep.get("exit"), "failed")
     if keep.get("pid"):
         return "running"
     if one["statename"] == "STOPPED":
@@ -41,7 +41,7 @@ def _process(one: Mapping[str, Any], tail: list[Mapping[str, Any]], now: float) 
     lines = tag("ol", *(tag("li", line["text"]) for line in tail), class_="log") if tail else None
     button = restart(name) if name not in NOT_FROM_HERE else None
     body = [tag("p", sentence(first(one["what"])), class_="what"), lines, button]
-    head = tag("summary", tag("b", name), tag("span", word, class_=f"word {word}"), again, up)
+    head = tag("summary", tag("b", name), tag("span", word, class_=f"word {word.partition(' ')[0]}"), again, up)
     return tag("li", tag("details", head, *body, data_key=f"process-{name}"), failed, data_key=name)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, facts, first, part, restart, sentence
+from hearmeman.page.blocks import NOT_FROM_HERE, Found, bar, calm, card, dollars, facts, first, part, restart, sentence
 from hearmeman.page.html import Html, tag
 from hearmeman.status.collect import countdown
 from hearmeman.status.timeline import timeline
@@ -22,7 +22,7 @@ def top(found: Found) -> Html:
     gpus = (found["usage"] or {}).get("gpus") or (boot.get("machine") or {}).get("gpus") or []
     said.append(", ".join(gpu["name"] for gpu in gpus) or "no GPU")
     if boot.get("dollars_per_hour"):
-        said.append(f"${boot['dollars_per_hour']:.2f} an hour")
+        said.append(_price(float(boot["dollars_per_hour"]), now - boot.get("started", now)))
     if ends := countdown(found.get("idle") or {}, now):
         said.append(ends)
     # What fails stands with what to do about it, right below.
@@ -42,6 +42,12 @@ def top(found: Found) -> Html:
         id="top",
         class_=f"state-{state['word']}",
     )
+
+
+def _price(hourly: float, seconds: float) -> str:
+    """Say what the pod costs, and has cost since this start."""
+    so_far = hourly * (seconds // 60) / 60
+    return f"${hourly:.2f} an hour" + (f", {dollars(so_far)} since this start" if so_far else "")
 
 
 def _coming(models: Mapping[str, Any]) -> str:
@@ -130,7 +136,7 @@ def machine(found: Found) -> Html:
         whole = disk["used"] + disk["free"]
         rows.append(
             bar(
-                f"{disk['what']}, {disk['path']}",
+                first(f"{disk['what']}, {disk['path']}"),
                 whole - disk["free"],
                 whole,
                 text,
@@ -176,7 +182,10 @@ def doors(found: Found) -> Html:
                 data_key=str(port["port"]),
             )
         )
-    return card("doors", "Doors", tag("ul", *rows, class_="rows"), note="who can come in")
+    proxied = any(".proxy.runpod.net" in port["address"] for port in found["boot"].get("ports", []))
+    # What ComfyUI's own page does not say when an upload ends in an error.
+    limit = tag("p", "RunPod's proxy takes uploads of up to 100 MB: send larger files over SSH.", class_="note")
+    return card("doors", "Doors", tag("ul", *rows, class_="rows"), limit if proxied else None, note="who can come in")
 
 
 def about(found: Found) -> Html:
@@ -191,7 +200,7 @@ def about(found: Found) -> Html:
     if image.get("comfyui_rev"):
         rows.append(("ComfyUI", tag("code", image["comfyui_rev"])))
     if tuning.get("memory_mode"):
-        rows.append(("Memory", f"{tuning.get('tier')}, {tuning['memory_mode']}"))
+        rows.append(("Tuned for", f"{tuning.get('tier')}, memory mode {tuning['memory_mode']}"))
         rows.append(("Arguments", tag("code", " ".join(tuning.get("arguments", [])) or "none")))
     volume = boot.get("volume", {})
     if volume.get("path"):

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from hearmeman.page.blocks import Found, ago, bar, calm, card, facts, first, part, sentence
+from hearmeman.page.blocks import Found, ago, bar, calm, card, dollars, facts, first, part, sentence
 from hearmeman.page.html import Html, tag
 from hearmeman.terminal import count, rate, size
 
@@ -26,6 +26,9 @@ def comfyui(found: Found) -> Html:
     shown: list[Html | None] = []
     if not facts_["answers"]:
         shown.append(tag("p", state["headline"] if state["word"] != "ready" else "Not looked at yet", class_="quiet"))
+        # How far it is, in its own words.
+        last = [line["text"] for line in found["tails"].get("comfyui", []) if line["text"].strip()][-1:]
+        shown += [tag("p", tag("code", text)) for text in last if state["word"] == "starting"]
     elif facts_["running"] is None:
         shown.append(tag("p", "Idle, the queue is empty", class_="quiet"))
     else:
@@ -141,7 +144,8 @@ def sync(found: Found) -> Html:
     """Show what was uploaded and what waits."""
     state, now = found["sync"], found["now"]
     if not state:
-        words = "Outputs stay on the volume. Set `ENABLE_R2_SYNC=true` to upload them to a bucket as they appear."
+        where = f"in `{found['boot']['output']}`" if found["boot"].get("output") else "on the volume"
+        words = f"Outputs stay {where}. Set `ENABLE_R2_SYNC=true` to upload them to a bucket as they appear."
         return card("sync", "Uploads", tag("p", sentence(words), class_="quiet"))
     waiting = f"{count(state.get('backlog_files', 0), 'file')}, {size(state.get('backlog_bytes', 0))}"
     waiting += f", {state['uploading']} on their way" if state.get("uploading") else ""
@@ -158,9 +162,8 @@ def sync(found: Found) -> Html:
         rows.append(("Bucket", tag("code", f"s3://{state['bucket']}")))
     cost = state.get("cost") or {}
     if cost:
-        held = f"{count(cost['objects'], 'object')}, {size(cost['stored_bytes'])}"
-        paid = f"{dollars(cost['storage_dollars_month'])} a month, and {dollars(cost['requests_dollars_month'])} for requests"
-        rows.append(("Costs", f"{held}: {paid}"))
+        paid = dollars(cost["storage_dollars_month"] + cost["requests_dollars_month"])
+        rows.append(("Costs", f"{paid} this month, with {size(cost['stored_bytes'])} stored"))
     failing = [
         tag(
             "li",
@@ -172,11 +175,6 @@ def sync(found: Found) -> Html:
     ]
     gone = tag("p", "The upload process does not run now.", class_="error") if state.get("pid") is None else None
     return card("sync", "Uploads", gone, facts(rows), tag("ul", *failing, class_="files") if failing else None)
-
-
-def dollars(amount: float) -> str:
-    """Render what something costs; a part of a cent is nothing that a person counts."""
-    return f"${amount:.2f}" if amount >= 0.005 or amount == 0 else "under $0.01"
 
 
 def voices(found: Found) -> Html:

@@ -46,7 +46,9 @@ class Places(_Group):
         "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
     )
     models_dir: Folder = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models")
-    comfyui_output_dir: Folder = var("", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output")
+    comfyui_output_dir: Folder = var(
+        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output, of a worker a folder of its own in there"
+    )
     state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
 
@@ -191,14 +193,20 @@ class Models(_Group):
     qwen_edit_model: Literal["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "fp8", "full"] = var(
         "Q4_K_M", "which Qwen-Image-Edit: a GGUF quantisation, fp8, or full for bf16"
     )
-    enable_genfocus: bool = var(False, "fetch Genfocus (nothing in the image loads it; FLUX.1-dev is gated)")
-    enable_mvinverse: bool = var(False, "fetch MVInverse's weights (nothing in the image loads them)")
-    enable_flashportrait: bool = var(False, "fetch FlashPortrait")
-    enable_storymem: bool = var(False, "fetch StoryMem (nothing in the image loads it)")
-    enable_infcam: bool = var(False, "fetch InfCam on a datacenter GPU (nothing in the image loads it)")
+    enable_genfocus: bool = var(False, "fetch Genfocus; MODELS=flux1-dev fetches its gated base FLUX.1-dev")
+    enable_mvinverse: bool = var(False, "fetch MVInverse, which may be used non-commercially only")
+    enable_flashportrait: bool = var(False, "fetch FlashPortrait, for its own node")
+    enable_storymem: bool = var(False, "fetch StoryMem (not for commercial use)")
+    enable_infcam: bool = var(
+        False, "fetch InfCam on a datacenter GPU; its code has no licence and is not in the image"
+    )
     download_connections: int = var(32, "connections that all downloads together may use", ge=1, le=256)
     download_connections_per_file: int = var(16, "connections that one file may use", ge=1, le=64)
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
+    model_host_cache: Folder = var(
+        "/runpod-volume/huggingface-cache/hub",
+        "where RunPod puts its cached models; those that the catalogue knows are used from there once they are verified",
+    )
     model_cache: CacheUrl = var(
         "",
         "a bucket of your own that serves and keeps models, s3://BUCKET/PREFIX; it uses R2_ENDPOINT and R2's two keys",
@@ -314,6 +322,12 @@ class Given(_Group):
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
     image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
+    dollars_per_hour: float = var(
+        0,
+        "what an hour of the pod cost when it was made, which hearmeman-pod gives; its page shows it",
+        given=True,
+        ge=0,
+    )
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
     runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, SecretStr, ValidationInfo, field_validator
 
+from hearmeman.image import WORKER_DIR
 from hearmeman.settings import groups, values
 from hearmeman.settings.declare import UNSUBSTITUTED, UNSUBSTITUTED_TEXT, extra_of
 
@@ -47,8 +48,14 @@ class Settings(
 
     @property
     def output_path(self) -> str:
-        """Where outputs appear."""
-        return self.comfyui_output_dir or f"{self.comfyui_dir}/output"
+        """Where outputs appear; each serverless worker has a folder of its own, since workers share a volume."""
+        own = f"/{self.runpod_pod_id}" if self.enable_worker else ""
+        return self.comfyui_output_dir or f"{self.comfyui_dir}/output{own}"
+
+    @property
+    def input_path(self) -> str:
+        """Where ComfyUI finds inputs; a job's must not lie where another worker writes one of the same name."""
+        return f"{WORKER_DIR if self.enable_worker else self.comfyui_dir}/input"
 
     @property
     def voices_path(self) -> str:
@@ -90,7 +97,7 @@ class Settings(
         """What is wrong with lines of the public keys, counted from 1."""
         name = "SSH_PUBLIC_KEY" if self.ssh_public_key else "PUBLIC_KEY"
         found = [
-            f"line {number} of {name} {problem}; it is left out"
+            f"line {number} of {name} {problem}, so it is left out: correct it"
             for number, key in enumerate(self._keys(), 1)
             if (problem := values.key_problem(key))
         ]

@@ -117,12 +117,18 @@ def ending(idle: Mapping[str, Any], now: float) -> list[str]:
         return []
     left = duration(max(0.0, float(idle.get("ends_at", now)) - now))
     word = {"stop": "stopped", "terminate": "terminated"}.get(str(idle.get("action")), "ended")
-    return [f"the pod is {word} in {left}: {idle.get('why')}"]
+    to_do = "use it to put that off" if idle.get("unless_used") else "copy what you need before"
+    return [f"the pod is {word} in {left}: {idle.get('why')}; {to_do}"]
 
 
 def end_of(keep: Mapping[str, Any]) -> str:
     """Say how a process ended that does not run now; nothing while it runs."""
-    if keep.get("pid") or keep.get("exit") is None:
+    return "" if keep.get("pid") else last_end_of(keep)
+
+
+def last_end_of(keep: Mapping[str, Any]) -> str:
+    """Say how a process ended last, whether or not it runs again; nothing where it never ended."""
+    if keep.get("exit") is None:
         return ""
     said = [f"it ended with exit {keep['exit']}", keep.get("why", "")]
     said.append(f"its last line: {keep['last_line']}" if keep.get("last_line") else "")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hearmeman.status.collect import end_of
+from hearmeman.status.collect import end_of, last_end_of
 
 SLOW_SECONDS = 30.0
 """A ComfyUI that was ready and does not answer for less than this is busy, and not gone."""
@@ -15,7 +15,7 @@ TRIES = 3
 """Starts after which a ComfyUI that never was ready counts as failing, though it may just be starting again."""
 _DO = (
     "set|unset|use|remove|delete|name|attach|give|see|mount|edit|run|restart|free|put|raise|install|look|build|pull|stop|add|correct|"
-    "copy|lower|choose|check|try|wait|make|ask|accept|update|another"
+    "copy|lower|choose|rename|check|try|wait|make|ask|accept|update|another"
 )
 _FIX = re.compile(rf"(?:[;:,.]) (?=(?:{_DO})\b)")
 
@@ -69,7 +69,7 @@ def state(found: Mapping[str, Any], now: float) -> State:
         again = keep.get("starts", 0) > 1
         return State("starting", "Starting again" if again else "Starting", _starting(keep, now, found, why))
     if keep.get("starts"):
-        return State("failing", "ComfyUI does not stay up", end_of(keep) or why)
+        return State("failing", "ComfyUI does not stay up", last_end_of(keep) or why)
     return State("starting", "Starting", "ComfyUI is about to be started")
 
 

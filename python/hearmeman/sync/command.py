@@ -31,7 +31,7 @@ class SyncError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
     parser.epilog = "Without a word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
-    what = parser.add_subparsers(dest="what", metavar="[status | check | parts | free | cost]")
+    what = parser.add_subparsers(dest="what", metavar="[ACTION]")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         found = what.add_parser(name, help=help, description=help, allow_abbrev=False)

@@ -130,13 +130,17 @@ def tune(
         _driver_rule(memory, cuda_floor, draft)
         if len(memory.gpus) > 1:
             draft.warnings.append(
-                f"{len(memory.gpus)} GPUs seen; ComfyUI uses one of them and does not pool their memory"
+                f"{len(memory.gpus)} GPUs seen; ComfyUI uses one of them and does not pool their memory: "
+                "choose a pod with one unless other programs use the rest"
             )
     else:
         why = "no GPU seen" if not memory.gpus else "COMFYUI_ARGS says --cpu"
         chosen_tier, chosen_mode = ("consumer" if tier == "auto" else tier), "cpu"
         if not memory.gpus:
-            draft.warnings.append(f"no GPU seen: {memory.gpu_problem}; ComfyUI runs on the CPU, which is very slow")
+            draft.warnings.append(
+                f"no GPU seen: {memory.gpu_problem}; ComfyUI runs on the CPU, which is very slow; "
+                "choose a pod with a GPU"
+            )
         draft.reasons["tier"] = why if tier == "auto" else f"GPU_TIER={tier}"
         draft.reasons["memory_mode"] = why
         draft.give("--cpu", f"{why}: ComfyUI would not start without it")
@@ -169,9 +173,11 @@ def _gpu_rules(gpu: Gpu, tier: str, mode: str, draft: _Draft) -> tuple[str, str]
     draft.reasons["memory_mode"] = seen if mode == "auto" else f"GPU_MEMORY_MODE={mode}"
     chosen_tier = row_tier if tier == "auto" else tier
     if _ORDER.index(chosen_tier) > _ORDER.index(row_tier):
-        draft.warnings.append(f"GPU_TIER={tier} asks for more than the GPU is: {seen}")
+        draft.warnings.append(f"GPU_TIER={tier} asks for more than the GPU is: {seen}; unset it to go by the GPU")
     if not bound:
-        draft.warnings.append(f"{gpu.name} has {gpu.vram_mib} MiB of VRAM; below 8 GB few models run")
+        draft.warnings.append(
+            f"{gpu.name} has {gpu.vram_mib} MiB of VRAM, and below 8 GB few models run; choose a larger GPU"
+        )
     wished = {
         "full": (),
         "model_cpu_offload": ("--disable-smart-memory",),
@@ -215,7 +221,7 @@ def _voice_rule(gpu: Gpu, voices: Sequence[str], draft: _Draft) -> None:
     if need * 1024 > gpu.vram_mib / 2:
         draft.warnings.append(
             f"{names_text} need about {need:g} GB of the {gpu.vram_mib} MiB of VRAM: "
-            "few models fit beside them; turn one off or take a larger GPU"
+            "few models fit beside them; choose a larger GPU, or one voice"
         )
 
 
@@ -228,7 +234,8 @@ def _driver_rule(memory: Memory, cuda_floor: str, draft: _Draft) -> None:
         draft.problems.append(
             f"this host's NVIDIA driver {memory.driver} runs CUDA up to {has}, and this image needs {cuda_floor}: "
             "ComfyUI would fail at its first use of the GPU. A pod cannot change its host's driver: "
-            f"stop it and create one with CUDA {cuda_floor} or newer (the filter 'CUDA version' on RunPod)"
+            f"stop it and create one with CUDA {cuda_floor} or newer (the filter 'CUDA version' on RunPod; "
+            "of an endpoint, its minimum CUDA version)"
         )
 
 
@@ -252,7 +259,9 @@ def _disk_rule(memory: Memory, draft: _Draft) -> None:
     if memory.models.is_network:
         where = f"the models lie on a network filesystem ({memory.models.kind})"
         draft.give("--disable-mmap", f"{where}, where reading through mmap is many times slower")
-        draft.warnings.append(f"{where}: a model's first load is as slow as the volume is")
+        draft.warnings.append(
+            f"{where}: a model's first load is as slow as the volume is; choose a pod with a disk of its own if that matters"
+        )
 
 
 def _without_clashes(draft: _Draft, given: set[str], flags: Mapping[str, Flag]) -> list[Argument]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import urllib3
 
+from hearmeman import terminal
 from hearmeman.errors import HearmemanError, PassingError, UsageError
 from hearmeman.image import RUN_DIR
 from hearmeman.state_file import read_json
@@ -91,14 +92,14 @@ def _list(answer: Mapping[str, Any], as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer))
         return 0
-    voices = answer["voices"]
-    width = max((len(voice["name"]) for voice in voices), default=4)
-    for voice in voices:
+    rows = []
+    for voice in answer["voices"]:
         kind = "the image's" if voice["builtin"] else "yours"
         notes = [voice["language"] or "any language", kind]
         if voice["aliases"]:
             notes.append(f"also {', '.join(voice['aliases'])}")
-        print(f"{voice['name']:{width}}  {'; '.join(notes)}")
+        rows.append((voice["name"], "; ".join(notes)))
+    print("\n".join(terminal.table(rows)))
     return 0
 
 

@@ -46,14 +46,23 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     from hearmeman.worker import handler, start
 
     phases.mark("sdk")
-    # Before jobs are taken: RunPod may keep the warm process and bring it back.
-    asyncio.run(start.warm_up(config, phases.mark))
+
+    def models_are_verified() -> None:
+        start.check_models(args.python, config)
+        phases.mark("models")
+
+    async def comfyui_is_warm() -> None:
+        await start.warm_up(config, phases.mark)
+        phases.mark("ready")
+
+    # Before jobs are taken, since RunPod may keep the warm process and bring it back. The SDK does both in this order, and
+    # tells RunPod by name and sentence which failed.
     if args.python:
-
-        def models_are_verified() -> None:
-            start.check_models(args.python, config)
-
         sdk.register_fitness_check(models_are_verified)
+    if "--rp_serve_api" in theirs:  # It asks no checks then.
+        asyncio.run(comfyui_is_warm())
+    else:
+        sdk.register_fitness_check(comfyui_is_warm)
 
     async def handle(job: dict[str, Any]) -> dict[str, Any]:
         phases.mark("first job taken")
@@ -62,7 +71,6 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         finally:
             phases.mark("first job done")
 
-    phases.mark("ready")
     sys.argv = [sys.argv[0], *theirs]
     sdk.start({"handler": handle})
     return 0

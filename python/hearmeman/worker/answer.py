@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hearmeman.errors import HearmemanError
@@ -57,13 +58,28 @@ def linked(result: Result, saved: Saved, urls: Sequence[str]) -> dict[str, Any]:
 
 def _answer(result: Result, items: Sequence[tuple[Output, str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {"images": []}
-    for output, kind, data in items:
+    names = unique([output.filename for output, _, _ in items])
+    for name, (output, kind, data) in zip(names, items, strict=True):
         key = "files" if output.kind in _RESERVED else output.kind
-        found.setdefault(key, []).append({"filename": output.filename, "type": kind, "data": data})
+        found.setdefault(key, []).append({"filename": name, "type": kind, "data": data})
     if result.texts:
         found["texts"] = [{"node": node, "text": text} for node, text in result.texts]
     if not items and not result.texts:
         found["status"] = "success_no_images"
+    return found
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Give each file a name of its own: ComfyUI may have two of one name in two folders, and an answer has no folders."""
+    taken, found = set(names), []
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            path = PurePosixPath(name)
+            name = next(
+                other for count in itertools.count(2) if (other := f"{path.stem}-{count}{path.suffix}") not in taken
+            )
+            taken.add(name)
+        found.append(name)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from hearmeman.errors import HearmemanError
 from hearmeman.sync.client import client_config, session
+from hearmeman.worker import inputs
 from hearmeman.worker.request import Bucket
 
 if TYPE_CHECKING:
@@ -28,8 +30,40 @@ class UploadError(HearmemanError):
     """An output could not be uploaded."""
 
 
-def upload(bucket: Bucket, key: str, path: Path, public: str = "") -> str:
+class _Guarded:
+    """Connects to addresses of the open internet alone, and to the very one that was looked at.
+
+    The host was looked up when the job came; by now its name may stand for another address.
+    """
+
+    _dns_host: str
+    port: int
+
+    def _new_conn(self) -> socket.socket:
+        name = self._dns_host
+        self._dns_host = inputs.public_address(name, self.port)
+        try:
+            found: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return found
+        finally:
+            # The certificate is the name's.
+            self._dns_host = name
+
+
+def _guard(client: S3Client) -> None:
+    """Let the client reach no private network, whatever its endpoint's name comes to stand for, or redirects to."""
+    manager: Any = client._endpoint.http_session._manager  # type: ignore[attr-defined]
+    manager.pool_classes_by_scheme = {scheme: _guarded(kind) for scheme, kind in manager.pool_classes_by_scheme.items()}
+
+
+def _guarded(pool: Any) -> type:
+    return type(pool.__name__, (pool,), {"ConnectionCls": type("Guarded", (_Guarded, pool.ConnectionCls), {})})
+
+
+def upload(bucket: Bucket, key: str, path: Path, public: str = "", allow_private: bool = True) -> str:
     """Upload a file as `key` and give its address: below `public`, else one that is signed for seven days.
+
+    Unless `allow_private`, nothing but addresses of the open internet is connected to.
 
     Raises:
         UploadError: it is not in the bucket whole.
@@ -37,6 +71,8 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "") -> str:
     size = path.stat().st_size
     try:
         client = _client(bucket)
+        if not allow_private:
+            _guard(client)
         client.upload_file(str(path), bucket.name, key)
         # An address is given for what can be read back, and for nothing else.
         there = int(client.head_object(Bucket=bucket.name, Key=key)["ContentLength"])

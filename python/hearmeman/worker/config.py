@@ -41,6 +41,8 @@ class Config:
     """First part of an uploaded object's key."""
     public: str = ""
     """Address under which the pod's bucket is open to all; empty means signed addresses."""
+    comfy_org_key: str = field(default="", repr=False)
+    """The key of nodes that call Comfy.org, for jobs that bring none."""
     warmup: str = ""
     """The workflow that is run before the first job; empty means none."""
 
@@ -67,6 +69,7 @@ def read(environ: Mapping[str, str], workflows: Path = WORKFLOWS_DIR) -> Config:
         overflow=own,
         prefix=settings.r2_prefix,
         public=settings.worker_public_url,
+        comfy_org_key=environ.get("COMFY_ORG_API_KEY", ""),
         warmup=settings.worker_warmup,
     )
 

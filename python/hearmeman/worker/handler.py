@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -91,11 +92,16 @@ async def _run(job: str, asked: Request, config: Config, steps: Steps, folder: P
     graph, files, workflow = await _prepared(asked, config, steps, folder)
     # Opened for each job: a worker that waits holds no connection to ComfyUI, which a restored snapshot would find dead.
     async with Client(config.comfyui) as client:
-        for number, attached in enumerate(asked.attached):
-            path = await _file(attached, folder / f"attached-{number}", config)
+        # All of them before ComfyUI is given the first.
+        paths = [
+            await _file(attached, folder / f"attached-{number}", config)
+            for number, attached in enumerate(asked.attached)
+        ]
+        for path, attached in zip(paths, asked.attached, strict=True):
             await client.upload(path, attached.name)
         await put_files(client, graph, files)
-        extra = {"api_key_comfy_org": asked.api_key} if asked.api_key else {}
+        key = asked.api_key or config.comfy_org_key
+        extra = {"api_key_comfy_org": key} if key else {}
         try:
             result = await client.run(graph, _NO_END, steps.at, extra=extra)
         except (RunFailedError, RefusedError) as error:
@@ -149,7 +155,9 @@ def _explained(error: HearmemanError, workflow: Workflow, graph: Graph, config: 
     if isinstance(error, RunFailedError):
         text = advice.for_failure(error, workflow, graph)
     elif isinstance(error, RefusedError):
-        text = advice.for_refusal(error, schema.read(config.workflows / schema.FILE), ())
+        # Without the schema ComfyUI's own words have to do.
+        with contextlib.suppress(HearmemanError):
+            text = advice.for_refusal(error, schema.read(config.workflows / schema.FILE), ())
     return HearmemanError(f"{error}. {text[0].upper()}{text[1:]}" if text else str(error))
 
 
@@ -170,11 +178,12 @@ async def _answer(
         first = config.overflow
     steps.say(state="uploading", files=len(saved))
     public = config.public if first is config.overflow else ""
+    allow_private = config.private_urls or first is not asked.bucket
     urls = []
     for number, (output, path) in enumerate(saved):
         # The number keeps apart files of one name in two folders.
         key = "/".join(filter(None, (config.prefix, job, f"{number}-{output.filename}")))
-        urls.append(await asyncio.to_thread(buckets.upload, first, key, path, public))
+        urls.append(await asyncio.to_thread(buckets.upload, first, key, path, public, allow_private))
     found = answer.linked(result, saved, urls)
     if (there := answer.size(found)) > most:
         raise answer.too_large(most, there)

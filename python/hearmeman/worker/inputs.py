@@ -49,7 +49,7 @@ class Resolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         for one in found:
             if not is_public(one["host"]):
-                raise InputError(f"{host} is an address of a private network, and a job may not reach into that")
+                raise _private(host)
         return found
 
     async def close(self) -> None:
@@ -77,7 +77,24 @@ def check(url: str, allow_private: bool = False) -> None:
     except ValueError:
         return
     if not allow_private and not is_public(str(literal)):
-        raise InputError(f"{host} is an address of a private network, and a job may not reach into that")
+        raise _private(host)
+
+
+def _private(host: str) -> InputError:
+    return InputError(f"{host} is an address of a private network, and a job may not reach into that")
+
+
+def public_address(host: str, port: int) -> str:
+    """Look a host up and give one of its addresses to connect to, each of which is of the open internet.
+
+    Raises:
+        InputError: one of them is not.
+        OSError: it cannot be found.
+    """
+    found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if not all(map(is_public, found)):
+        raise _private(host)
+    return found[0]
 
 
 async def find_bucket(host: str, allow_private: bool = False) -> None:

@@ -16,7 +16,9 @@ from hearmeman.errors import UsageError
 from hearmeman.workflows import library
 from hearmeman.workflows.library import Graph
 
-_FIELDS = ("workflow", "set", "images", "files", "s3Config", *("comfy_org_api_key", "api_key_comfy_org"))
+KEY_FIELDS = ("comfy_org_api_key", "api_key_comfy_org")
+"""Both spellings of the key: worker-comfyui's code reads the first, ComfyUI and some of its guides the second."""
+_FIELDS = ("workflow", "set", "images", "files", "s3Config", *KEY_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Request:
     attached: tuple[Attached, ...]
     """Files for ComfyUI's input folder."""
     api_key: str
-    """For nodes that call Comfy.org; empty if none is given."""
+    """For nodes that call Comfy.org; empty if the job brings none."""
     bucket: Bucket | None
     """The request's own bucket."""
 
@@ -81,6 +83,8 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
     if unknown:
         raise UsageError(f"input has no field {unknown[0]!r}; it takes {', '.join(_FIELDS)}")
     workflow, settings = given["workflow"], given.get("set") or {}
+    if workflow is None or (isinstance(workflow, str) and not workflow.strip()):
+        raise UsageError("workflow is empty: give a graph in API format, or the name of one of the image's workflows")
     if not isinstance(settings, dict):
         raise UsageError('set takes an object, such as {"prompt": "a cat"}')
     graph: Graph | None = None
@@ -92,6 +96,12 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
         if settings:
             raise UsageError("set goes with the name of a workflow; change the values in your own graph itself")
     values = {key: value for key, value in settings.items() if not _is_file(value)}
+    attached = {
+        f"{field}[{number}]": _attached(f"{field}[{number}]", one, most_bytes)
+        for field in ("images", "files")
+        for number, one in enumerate(_list(field, given.get(field)))
+    }
+    _check_names(attached)
     return Request(
         name="" if graph is not None else workflow,
         graph=graph,
@@ -101,14 +111,29 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
             for key, value in settings.items()
             if key not in values
         },
-        attached=tuple(
-            _attached(f"{field}[{number}]", one, most_bytes)
-            for field in ("images", "files")
-            for number, one in enumerate(_list(field, given.get(field)))
-        ),
-        api_key=str(given.get("comfy_org_api_key") or given.get("api_key_comfy_org") or ""),
+        attached=tuple(attached.values()),
+        api_key=_key(given),
         bucket=_bucket(job.get("s3Config") or given.get("s3Config")),
     )
+
+
+def _check_names(attached: Mapping[str, Attached]) -> None:
+    """Refuse two files of one name: the second would take the first one's place in ComfyUI's input folder."""
+    places: dict[str, str] = {}
+    for place, one in attached.items():
+        if one.name in places:
+            raise UsageError(
+                f"{places[one.name]} and {place} are both named {one.name!r}, and ComfyUI keeps one file of a name: "
+                "give each its own"
+            )
+        places[one.name] = place
+
+
+def _key(given: Mapping[str, Any]) -> str:
+    for field in KEY_FIELDS:
+        if not isinstance(given.get(field), str | None):
+            raise UsageError(f"{field} takes the key as text")
+    return next((given[field] for field in KEY_FIELDS if given.get(field)), "")
 
 
 def _graph(workflow: Any) -> Graph:

@@ -15,7 +15,7 @@ from hearmeman.workflows import library, prepare
 from hearmeman.workflows.answers import NotReachableError
 from hearmeman.workflows.client import Client
 
-_LOOK = 0.2
+_LOOK = 0.05
 _SAY = 30.0
 _WARMUP = 1800.0
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -160,15 +161,19 @@ def prepare(
         merged = [*(text for text in common if text.partition("=")[0] not in names), *settings]
         try:
             graph, files = make(merged)
-            asked = json.dumps([graph, sorted(map(str, files.values()))], sort_keys=True)
-            key = hashlib.sha256(asked.encode()).hexdigest()[:16]
-            made.append(Row(number, tuple(merged), graph, files, key))
+            made.append(row(number, merged, graph, files))
         except HearmemanError as error:
             wrong.append(f"row {number}: {error}")
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise BatchError("nothing was sent:\n" + "\n".join(f"  {text}" for text in wrong[:10]) + more)
     return made
+
+
+def row(number: int, settings: Sequence[str], graph: Graph, files: Mapping[tuple[str, str], Path]) -> Row:
+    """One row with its key."""
+    asked = json.dumps([graph, sorted(map(str, files.values()))], sort_keys=True)
+    return Row(number, tuple(settings), graph, files, hashlib.sha256(asked.encode()).hexdigest()[:16])
 
 
 @dataclass(frozen=True)
@@ -213,19 +218,31 @@ async def run(
         BatchError: `folder` holds a batch already, and `resume` is not set; or another is at work there.
         LostError: ComfyUI went away; a resumed run goes on.
     """
+    async with opened(folder, limits) as journal:
+        return await run_rows(client, rows, journal, limits, say, explain)
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, limits: Limits) -> AsyncIterator[Journal]:
+    """The journal of `folder`, which keeps others out.
+
+    Raises:
+        BatchError: `folder` holds a batch already, and `limits` do not say to go on; or another is at work there.
+    """
     journal = Journal(folder / JOURNAL)
     journal.open()
     try:
         if journal.events and not limits.resume:
             raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
-        return await _run(client, rows, journal, limits, say, explain)
+        yield journal
     finally:
         journal.close()
 
 
-async def _run(
+async def run_rows(
     client: Client, rows: Sequence[Row], journal: Journal, limits: Limits, say: Say, explain: Explain
 ) -> Outcome:
+    """Run those rows that are not done in `journal`; raises as `run` does."""
     left = [row for row in rows if not _is_done(row, journal)]
     waiting = {row.number for row in left}
     for row in rows:

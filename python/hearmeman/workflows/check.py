@@ -11,8 +11,8 @@ from hearmeman.workflows import library
 from hearmeman.workflows.library import Workflow
 from hearmeman.workflows.schema import Schema, mistakes, reachable
 
-_VOICES = ("ENABLE_XTTS", "ENABLE_CHATTERBOX", "COQUI_TOS_AGREED")
-"""Toggles of what is no graph but a server."""
+_NO_GRAPHS = ("ENABLE_XTTS", "ENABLE_CHATTERBOX", "COQUI_TOS_AGREED", "ENABLE_INFCAM")
+"""Toggles of what is no graph but a server or a command."""
 
 
 def problems(workflows: Mapping[str, Workflow], schema: Schema, catalogue: Catalogue) -> list[str]:
@@ -57,4 +57,4 @@ def toggles_without(workflows: Mapping[str, Workflow], catalogue: Catalogue) -> 
     toggles = {name.upper() for name in Settings.model_fields}
     served = {name for model in catalogue.models if model.id in used for name in model.when}
     asked = {name for model in catalogue.models for name, value in model.when.items() if value == "true"}
-    return sorted(asked & toggles - served - set(_VOICES))
+    return sorted(asked & toggles - served - set(_NO_GRAPHS))

@@ -204,7 +204,8 @@ class Client(Connection):
         """
         query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        # A process's number would not do: two containers that share the folder may have the same.
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
         try:
             async with self.call("GET", "/view", params=query) as response:
                 if response.status != 200:

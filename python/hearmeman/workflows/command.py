@@ -18,7 +18,7 @@ DEFAULT_DIR = str(WORKFLOWS_DIR)
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    which = parser.add_subparsers(dest="action", required=True)
+    which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = which.add_parser("list", help="the workflows that there are")
     shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
@@ -48,16 +48,20 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return rerun_command.run(args, environ)
     if args.action == "schema":
         return schema_command.run(args, environ)
-    workflows = library.load(Path(args.dir))
     if args.action == "list":
-        return _list(workflows, args, environ)
+        return _list(library.load(Path(args.dir)), args, environ)
     if args.action == "check":
-        return _check(workflows, Path(args.dir), args.json, environ)
-    workflow = library.own(Path(args.name)) if library.is_path(args.name) else library.find(workflows, args.name)
+        return _check(library.load(Path(args.dir)), Path(args.dir), args.json, environ)
+    is_own = library.is_path(args.name)
+    workflow = library.own(Path(args.name)) if is_own else library.find(library.load(Path(args.dir)), args.name)
     if args.action == "show":
         from hearmeman.workflows import show_command
 
         return show_command.run(workflow, Path(args.dir), args.json, environ)
+    if args.action == "batch" and args.rows.suffix.lower() == ".json":
+        from hearmeman.workflows import film_command
+
+        return film_command.run(workflow, args, environ)
     return (
         run_command.batch(workflow, args, environ)
         if args.action == "batch"
@@ -87,7 +91,8 @@ def _list(workflows: Mapping[str, library.Workflow], args: argparse.Namespace, e
         lacks = lacking.get(workflow.name, [])
         more = f"{lacks[0]}{f' and {len(lacks) - 1} more' if len(lacks) > 1 else ''}" if lacks else ""
         rows.append((workflow.name, *([f"lacks {more}" if lacks else "ready"] if args.url else []), workflow.title))
-    print("\n".join([*terminal.table(rows), "", "`hearmeman workflows show NAME` says what one takes and needs"]))
+    hint = terminal.wrapped("`hearmeman workflows show NAME` says what one takes and needs")
+    print("\n".join([*terminal.table(rows), "", *hint]))
     return 0
 
 

@@ -78,11 +78,14 @@ async def history(connection: Connection, prompt_id: str, ear: Ear, patience: fl
     answered, known, pause = time.monotonic(), time.monotonic(), _FIRST_LOOK
     while True:
         try:
-            entry = (await connection.get_object(f"/history/{prompt_id}")).get(prompt_id)
-            if isinstance(entry, dict):
-                return entry
-            if await _is_queued(connection, prompt_id):
+            found = await _entry(connection, prompt_id)
+            if found is None and await _is_queued(connection, prompt_id):
                 known = time.monotonic()
+            elif found is None:
+                # It may have ended between the two questions: a busy ComfyUI takes seconds to answer one.
+                found = await _entry(connection, prompt_id)
+            if found is not None:
+                return found
             answered = time.monotonic()
         except NotReachableError:
             if time.monotonic() - answered > patience:
@@ -101,6 +104,11 @@ async def history(connection: Connection, prompt_id: str, ear: Ear, patience: fl
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ear.over.wait(), SILENCE_SECONDS if is_silent else pause)
             pause = min(2 * pause, POLL_SECONDS)
+
+
+async def _entry(connection: Connection, prompt_id: str) -> dict[str, Any] | None:
+    found = (await connection.get_object(f"/history/{prompt_id}")).get(prompt_id)
+    return found if isinstance(found, dict) else None
 
 
 async def _is_queued(connection: Connection, prompt_id: str) -> bool:

@@ -87,6 +87,8 @@ class Workflow:
     """Name for --set -> a choice among whole changes."""
     about: str = ""
     """A sentence or two: what it is for, and what to mind."""
+    ram_gb: float = 0.0
+    """RAM in GB that must be free while its models are loaded; 0: nobody knows of a limit."""
     is_own: bool = False
     """Whether it is a file of the user's and no entry of the index."""
 
@@ -135,8 +137,8 @@ def _entry(index: Path, number: int, entry: Mapping[str, Any]) -> Workflow:
         choices = {key: _choice(value) for key, value in entry.get("choices", {}).items()}
         models = tuple(str(model) for model in entry["models"])
         file = index.parent / str(entry["file"])
-        about = str(entry.get("about", ""))
-        return Workflow(str(entry["name"]), str(entry["title"]), file, models, inputs, choices, about)
+        about, ram = str(entry.get("about", "")), float(entry.get("ram_gb", 0))
+        return Workflow(str(entry["name"]), str(entry["title"]), file, models, inputs, choices, about, ram)
     except KeyError as error:
         raise LibraryError(f"{index}: workflow {number} has no {error}; add it") from error
     except (TypeError, ValueError, AttributeError) as error:

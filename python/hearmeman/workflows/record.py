@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MOST = 60
@@ -17,10 +17,15 @@ _FLAGS = ("is_input_list", "output_node", "experimental", "deprecated", "api_nod
 
 
 def recorded(
-    info: Mapping[str, Any], models: Mapping[str, list[str]], version: str, before: Mapping[str, Any]
+    info: Mapping[str, Any],
+    models: Mapping[str, list[str]],
+    folders: Sequence[Mapping[str, Any]],
+    version: str,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The new schema: `info` is /object_info, `models` each folder's files as /models gives them.
 
+    `folders` is /experiment/models: name, folders, and the extensions by which they are listed, where none means every file.
     `before` is the schema that is replaced: a loader's list is empty where no model is, so which folder a known loader
     reads is taken from there, and so are the facts that /object_info does not hold.
     """
@@ -29,8 +34,29 @@ def recorded(
         name: _node(name, node, models, before["nodes"].get(name, {}), hints) for name, node in sorted(info.items())
     }
     formats = _video_formats(info) or before.get("vhs_video_formats", {})
-    kept = {key: value for key, value in before.items() if key not in ("nodes", "from_source", "vhs_video_formats")}
-    return {**kept, "comfyui_version": version, "from_source": [], "vhs_video_formats": formats, "nodes": nodes}
+    by_name = {str(folder["name"]): folder for folder in folders}
+    new: dict[str, Any] = {
+        "comfyui_version": version,
+        "model_folders": _places(folders, before["model_folders"]),
+        "model_extensions": {name: sorted(folder["extensions"]) for name, folder in sorted(by_name.items())},
+        "from_source": [],
+        "vhs_video_formats": formats,
+        "nodes": nodes,
+    }
+    return {**{key: value for key, value in before.items() if key not in new}, **new}
+
+
+def _places(folders: Sequence[Mapping[str, Any]], before: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Each type's folders below ComfyUI's base; of one that lies elsewhere too, or is not told, what was known before."""
+    found = {str(folder["name"]): [str(place) for place in folder["folders"]] for folder in folders}
+    first, usual = found.get("checkpoints", [""])[0], "models/checkpoints"
+    base = first.removesuffix(usual)
+    made = dict(before)
+    for name, places in found.items():
+        below = first.endswith(usual) and all(place.startswith(base) for place in places)
+        if below or name not in before:
+            made[name] = [place.removeprefix(base) for place in places]
+    return dict(sorted(made.items()))
 
 
 def _hints(nodes: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,7 +53,9 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
         one.add_argument("--fetch", action="store_true", help="fetch models that are missing first")
     runner.add_argument("--out", type=Path, metavar="DIR", help="download the outputs into this folder")
     batcher.add_argument(
-        "rows", type=Path, help="a .csv whose header names the inputs, or a .jsonl with an object a line"
+        "rows",
+        type=Path,
+        help="a .csv whose header names the inputs, a .jsonl with an object a line, or the .json of a story",
     )
     batcher.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files and the record")
     batcher.add_argument("--resume", action="store_true", help="go on with what is in DIR")
@@ -100,16 +102,17 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
-    url, token = _checked(args, environ)
+    url, token = checked(args, environ)
     folder = Path(args.dir)
     graph, files = prepared(workflow, _settings(workflow, args), folder, environ)
     if args.fetch:
         fetch(workflow, args, environ)
-    from hearmeman.workflows import once
+    from hearmeman.workflows import memory, once
     from hearmeman.workflows.client import Client
 
     async def go() -> None:
         async with Client(url, token) as client:
+            await memory.check_machine(client, workflow, not args.url)
             await once.run(client, graph, files, args.timeout, args.out, screen)
 
     log("workflow_started", name=workflow.name, url=url)
@@ -133,9 +136,10 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
         HearmemanError: one of its leaves, with what happened and what to do.
     """
     from hearmeman.workflows import batch as rows_of
+    from hearmeman.workflows import memory
     from hearmeman.workflows.client import Client
 
-    url, token = _checked(args, environ)
+    url, token = checked(args, environ)
     if args.at_once < 1:
         raise UsageError(f"--at-once {args.at_once}: it takes a number above 0")
 
@@ -146,19 +150,14 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
     if args.fetch:
         fetch(workflow, args, environ)
     events = Events(sys.stdout) if args.json else None
-
-    def say(number: int, state: str, detail: Any) -> None:
-        if events is not None:
-            events.event("row", row=number, rows=len(rows), state=state, **{_KEYS.get(state, "files"): detail})
-        else:
-            text = detail if isinstance(detail, str) else ", ".join(detail)
-            log("batch_row", row=f"{number}/{len(rows)}", state=state, what=text or None)
+    say = sayer(events, len(rows))
 
     def explain(row: int, error: HearmemanError) -> str:
-        return _with_advice(error, workflow, rows[row - 1].graph, Path(args.dir), args, environ)
+        return with_advice(error, workflow, rows[row - 1].graph, Path(args.dir), args, environ)
 
     async def go() -> rows_of.Outcome:
         async with Client(url, token) as client:
+            await memory.check_machine(client, workflow, not args.url)
             limits = rows_of.Limits(args.at_once, args.timeout, args.resume)
             return await rows_of.run(client, rows, args.out, limits, say, explain)
 
@@ -178,7 +177,25 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
 _KEYS = {"failed": "why", "sent": "prompt_id"}
 
 
-def _checked(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
+    """What tells of each row: as JSON, or in the log."""
+
+    def say(number: int, state: str, detail: Any) -> None:
+        if events is not None:
+            events.event("row", row=number, rows=rows, state=state, **{_KEYS.get(state, "files"): detail})
+        else:
+            text = detail if isinstance(detail, str) else ", ".join(detail)
+            log("batch_row", row=f"{number}/{rows}", state=state, what=text or None)
+
+    return say
+
+
+def checked(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+    """ComfyUI's address and its gate's token.
+
+    Raises:
+        UsageError: arguments do not go together.
+    """
     if not args.timeout > 0:
         raise UsageError(f"--timeout {args.timeout:g}: it takes a number of seconds above 0")
     if args.fetch and args.url:
@@ -232,14 +249,14 @@ def _explained(
     try:
         yield
     except (RefusedError, RunFailedError) as error:
-        error.args = (_with_advice(error, workflow, graph, folder, args, environ),)
+        error.args = (with_advice(error, workflow, graph, folder, args, environ),)
         raise
     except OSError as error:
         message = f"cannot write to the folder given with --out, {error.filename or args.out}: {error.strerror}"
         raise SaveError(message) from error
 
 
-def _with_advice(
+def with_advice(
     error: HearmemanError,
     workflow: library.Workflow,
     graph: library.Graph,
@@ -247,6 +264,7 @@ def _with_advice(
     args: argparse.Namespace,
     environ: Mapping[str, str],
 ) -> str:
+    """An error's words, with what to do about it."""
     text = ""
     if isinstance(error, RunFailedError):
         text = advice.for_failure(error, workflow, graph)

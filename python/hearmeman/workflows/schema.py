@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Schema:
     """Class -> its inputs, outputs and module."""
     folders: Mapping[str, tuple[str, ...]]
     """Folder type -> folders below ComfyUI's base."""
+    extensions: Mapping[str, tuple[str, ...]]
+    """Folder type -> ends of the names of files that ComfyUI lists there; none means every file."""
     video_formats: Mapping[str, tuple[str, ...]]
     """Format of VHS_VideoCombine -> the further inputs that it has."""
 
@@ -63,23 +66,28 @@ class Schema:
 
 
 def read(path: Path) -> Schema:
-    """Read the schema.
+    """Read the schema; one that was read before, and is the same file still, is not read again.
 
     Raises:
         SchemaError: it is missing or damaged.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        formats = {
-            name: tuple(str(widget[0]) for widget in widgets) for name, widgets in raw["vhs_video_formats"].items()
-        }
-        folders = {name: tuple(places) for name, places in raw["model_folders"].items()}
-        return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, formats)
+        now = path.stat()
+        return _read(path, now.st_mtime_ns, now.st_size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise SchemaError(
             f"{path} cannot be used: {reason}; it is part of the workflows: take it from the image again"
         ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, changed: int, size: int) -> Schema:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    formats = {name: tuple(str(widget[0]) for widget in widgets) for name, widgets in raw["vhs_video_formats"].items()}
+    folders = {name: tuple(places) for name, places in raw["model_folders"].items()}
+    extensions = {name: tuple(ends) for name, ends in raw["model_extensions"].items()}
+    return Schema(str(raw["comfyui_version"]), raw["nodes"], folders, extensions, formats)
 
 
 def mistakes(graph: Mapping[str, Any], schema: Schema, files: Iterable[str] | None = None) -> list[Mistake]:
@@ -257,6 +265,11 @@ def _model(
         place.removeprefix("models/") for place in schema.folders.get(spec["folder"], ()) if place.startswith("models/")
     ]
     if any(f"{place}/{value}" in known for place in places):
+        ends = _ends(spec, schema)
+        if ends and Path(value).suffix.lower() not in ends:
+            yield Mistake(
+                node_id, name, f"{value}: ComfyUI lists only {', '.join(ends)} in models/{' and models/'.join(places)}"
+            )
         return
     elsewhere = [path for path in known if path.rpartition("/")[2] == value]
     where = (
@@ -265,3 +278,11 @@ def _model(
         else "no model of this workflow brings it; this node"
     )
     yield Mistake(node_id, name, f"{value}: {where} looks in models/{' and models/'.join(places)}")
+
+
+def _ends(spec: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
+    """Ends of the names that a loader lists: its folder's, unless it looks for GGUF files alone or too. None means all."""
+    ends = schema.extensions.get(spec["folder"], ())
+    if ends == ("folder",):  # ComfyUI's word for a list of folders.
+        return ()
+    return {"gguf": (".gguf",), "any+gguf": (*ends, ".gguf") if ends else ()}.get(spec.get("ext", ""), ends)

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     schema.read(path)
     before = json.loads(path.read_text(encoding="utf-8"))
     url, token = run_command.address(args.url, environ)
-    info, models, version = asyncio.run(_ask(url, token))
-    after = record.recorded(info, models, version, before)
+    info, models, folders, version = asyncio.run(_ask(url, token))
+    after = record.recorded(info, models, folders, version, before)
     found = record.changes(before["nodes"], after["nodes"])
     if args.json:
         print(json.dumps({"before": before["comfyui_version"], "now": version, "changes": found}, indent=2))
@@ -54,11 +54,11 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _ask(url: str, token: str) -> tuple[dict[str, Any], dict[str, list[str]], str]:
+async def _ask(url: str, token: str) -> tuple[dict[str, Any], dict[str, list[str]], list[dict[str, Any]], str]:
     from hearmeman.workflows.client import Client
 
     async with Client(url, token) as client:
         version = str((await client.get("/system_stats"))["system"]["comfyui_version"])
         folders = await client.get("/models")
         models = {folder: await client.get(f"/models/{folder}") for folder in folders}
-        return await client.object_info(), models, version
+        return await client.object_info(), models, await client.get("/experiment/models"), version

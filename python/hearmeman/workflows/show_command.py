@@ -30,22 +30,23 @@ def run(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mappin
             json.dumps({**facts, "models": list(needs), "missing": missing, "gpu": problem, "fits": judged}, indent=2)
         )
         return 0
-    lines = [workflow.title, *([workflow.about] if workflow.about else []), ""]
+    lines = [*terminal.wrapped(workflow.title), *terminal.wrapped(workflow.about), ""]
     rows = []
     for parameter in parameters:
         choices = parameter["choices"]
         takes = f"; {', '.join(map(str, choices))}" if choices and len(choices) <= 8 else ""
         rows.append((parameter["name"], _short(parameter["default"]), f"{parameter['help']}{takes}"))
     lines += terminal.table(rows, head=("--set", "default", "meaning"), wraps=(1, 2))
-    lines += ["", f"models: {', '.join(needs) or 'none'}"]
+    said = [f"models: {', '.join(needs) or 'none'}"]
     if missing:
-        lines.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
+        said.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
     elif needs:
-        lines.append("all of its models are here")
-    lines += [_verdict(fit) for fit in fits] if not problem else [f"GPU: {problem}"] if needs else []
+        said.append("all of its models are here")
+    said += [_verdict(fit) for fit in fits] if not problem else [f"GPU: {problem}"] if needs else []
+    lines += ["", *(line for text in said for line in terminal.wrapped(text))]
     lines += [
         "",
-        f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(parameters)}",
+        f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(workflow, folder, environ)}",
     ]
     print("\n".join(lines))
     return 0
@@ -83,8 +84,16 @@ def _type(spec: Any, upload: bool, choices: list[Any] | None, class_type: str) -
     return "choice" if choices else named.get(schema.kind_of(spec), "text")
 
 
-def _needed(parameters: list[dict[str, Any]]) -> str:
-    files = [one["name"] for one in parameters if one["type"] in ("picture", "video", "sound")]
+def _needed(workflow: library.Workflow, folder: Path, environ: Mapping[str, str]) -> str:
+    """What `run` wants at least: the files that are loaded with the default choices."""
+    nodes = schema.read(folder / schema.FILE)
+    chosen = library.choose(library.graph(workflow), workflow, workflow.defaults(environ))
+    graph = chosen if workflow.is_own else schema.reachable(chosen, nodes)
+    files = [
+        key
+        for key, parameter in workflow.inputs.items()
+        if any(node in graph and is_upload(nodes, graph, node, name) for node, name in parameter.places)
+    ]
     return "".join(f" --set {name}=FILE" for name in files)
 
 

@@ -29,7 +29,7 @@ PAUSE = 2.0
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman workspace`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="save | restore | list | prune")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def command(name: str, help: str, dry: str = "") -> argparse.ArgumentParser:
         found = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -44,7 +44,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     restoring.add_argument("--json", action="store_true", help="print JSON")
     restoring.add_argument("--from", type=int, metavar="N", dest="number", help="an earlier save; see `list`")
-    restoring.add_argument("--only", choices=("user", "input", "voices"), help="only this folder")
+    restoring.add_argument(
+        "--only", choices=("user", "input", "voices"), metavar="FOLDER", help="only this: user, input or voices"
+    )
     restoring.add_argument(
         "--at-start",
         type=float,

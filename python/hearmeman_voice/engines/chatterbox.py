@@ -1,7 +1,6 @@
 """Chatterbox by Resemble AI, English or in 23 languages: imitates a recording, acts, and watermarks all it says."""
 
 import json
-import logging
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,8 +15,6 @@ from hearmeman_voice.audio import stretch
 from hearmeman_voice.cache import Conditionals
 from hearmeman_voice.engine import Request, Samples, Voice, never
 from hearmeman_voice.refusals import Failed, Refused
-
-log = logging.getLogger(__name__)
 
 LANGUAGES = (
     "ar",
@@ -56,6 +53,8 @@ FILES = {
     ),
 }
 """What each model reads. Source: chatterbox-tts 0.1.7, tts.py and mtl_tts.py."""
+SEGMENTER = "spacy_ontonotes.zip"
+"""What cuts Chinese into words, which the tokenizer wants before each sign; Chinese alone needs it."""
 LIMITS = {"zh": 60, "ja": 60, "ko": 100}
 """Characters of a chunk where one is a syllable or more: the model ends after 40 s of sound."""
 PAUSE = 0.12
@@ -123,7 +122,7 @@ class Chatterbox:
             from chatterbox.mtl_tts import ChatterboxMultilingualTTS as Model
 
             # It would download the segmenter's model from GitHub into HOME, and fail without a network.
-            ChineseCangjieConverter._init_segmenter = lambda converter: self._give_segmenter(converter)
+            ChineseCangjieConverter._init_segmenter = lambda converter: None
         self.adopt(Model.from_local(self._folder, device))
 
     def adopt(self, tts: Any) -> None:
@@ -151,6 +150,8 @@ class Chatterbox:
         self._known.clear()
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
+        if request.language == "zh":
+            self._need_segmenter()
         import torch
 
         exaggeration = 0.5 if request.exaggeration is None else request.exaggeration
@@ -210,12 +211,17 @@ class Chatterbox:
             for layer in self._tts.t3.tfmr.layers:
                 layer.self_attn._forward_hooks.clear()
 
-    def _give_segmenter(self, converter: Any) -> None:
-        """Let Chinese be cut into words, if what that needs was fetched; without it the signs stand alone."""
-        converter.segmenter = None
-        packed = self._folder / "spacy_ontonotes.zip"
+    def _need_segmenter(self) -> None:
+        """Have Chinese cut into words. Raises: Refused where the segmenter's model was not fetched."""
+        packed = self._folder / SEGMENTER
         if not packed.is_file():
-            log.warning("%s is not there: Chinese is spoken without being cut into words", packed)
+            raise Refused(
+                "language",
+                f"Chatterbox speaks Chinese with {SEGMENTER}, which is not in {self._folder}; `hearmeman models fetch` brings it",
+                "not_found",
+            )
+        converter = self._tts.tokenizer.cangjie_converter
+        if converter.segmenter is not None:
             return
         from spacy_pkuseg import pkuseg
 

@@ -1,5 +1,6 @@
 """XTTS v2 by coqui-tts: seventeen languages, imitates a recording, and gives sound while it still thinks."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -10,14 +11,19 @@ import numpy as np
 
 from hearmeman_voice.cache import Conditionals
 from hearmeman_voice.engine import Request, Samples, Voice, never
+from hearmeman_voice.engines import studio
 from hearmeman_voice.refusals import Refused
+
+log = logging.getLogger(__name__)
 
 LIMITS = {
     "en": 250, "de": 253, "fr": 273, "es": 239, "it": 213, "pt": 203, "pl": 224, "zh-cn": 82, "ar": 166, "cs": 186,
     "ru": 182, "nl": 251, "tr": 226, "ja": 71, "hu": 224, "ko": 95, "hi": 150,
 }  # fmt: skip
 """Characters of a chunk in each language. Source: TTS/tts/layers/xtts/tokenizer.py, char_limits."""
-FILES = ("config.json", "model.pth", "vocab.json")
+SPEAKERS = "speakers_xtts.pth"
+"""Coqui's own speakers, who speak every language without a recording."""
+FILES = ("config.json", "model.pth", "vocab.json", SPEAKERS)
 BLOCK_TOKENS = 20
 """Tokens of one block, which are 0.9 s of sound; the author's choice."""
 _KNOBS = ("temperature", "length_penalty", "repetition_penalty", "top_k", "top_p", "speed")
@@ -29,12 +35,12 @@ class Xtts:
     name = "xtts"
     rate = 24000
     languages = tuple(LIMITS)
-    voices: tuple[Voice, ...] = ()
     clones = True
 
     def __init__(self, models: Path) -> None:
         self._folder = models / "xtts" / "v2"
         self._model: Any = None
+        self._studio: tuple[Voice, ...] = ()
         self._known: Conditionals[tuple[Any, Any]] = Conditionals()
 
     @property
@@ -43,6 +49,17 @@ class Xtts:
             return version("coqui-tts")
         except PackageNotFoundError:
             return "absent"
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """The studio speakers, as soon as their file is there."""
+        path = self._folder / SPEAKERS
+        if not self._studio and path.is_file():
+            try:
+                self._studio = tuple(Voice(name) for name in studio.names(path))
+            except (OSError, ValueError) as problem:
+                log.warning("the studio speakers cannot be offered: %s", problem)
+        return self._studio
 
     def limit(self, language: str) -> int:
         return LIMITS.get(language, 200)
@@ -97,7 +114,7 @@ class Xtts:
     def _study(self, voice: Voice) -> tuple[Any, Any]:
         """What the model hears in the voice's recording: latents for its two parts."""
         if voice.clip is None:
-            raise Refused("voice", f"XTTS needs a recording to imitate, and {voice.id!r} has none", "voice_not_found")
+            return self._studied(voice.id)
         clip, config = voice.clip, self._model.config
         settings = {
             "gpt_cond_len": config.gpt_cond_len,
@@ -109,6 +126,20 @@ class Xtts:
         return self._known.get(
             clip, tuple(settings.values()), lambda: self._model.get_conditioning_latents(str(clip), **settings)
         )
+
+    def _studied(self, name: str) -> tuple[Any, Any]:
+        """The latents of a studio speaker."""
+        if self._model.speaker_manager is None:
+            raise Refused(
+                "voice",
+                f"{SPEAKERS} is not in {self._folder}, and {name!r} has no recording; fetch it with "
+                "`hearmeman models fetch`, or choose a voice with a recording",
+                "voice_not_found",
+            )
+        found = self._model.speaker_manager.speakers.get(name)
+        if found is None:
+            raise Refused("voice", f"{name!r} has no recording and is no speaker of {SPEAKERS}", "voice_not_found")
+        return found["gpt_cond_latent"], found["speaker_embedding"]
 
     def _fitting(self, text: str, language: str) -> list[str]:
         """The text in parts whose tokens the model can take: numbers and signs become words, and some are long."""

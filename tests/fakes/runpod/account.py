@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,8 @@ class FakePod:
     status: str = "PROVISIONING"
     cost: float = 0.69
     cuda: str = "12.8"
+    used: float = field(default_factory=time.monotonic)
+    """When ComfyUI was last asked for something, on the monotonic clock."""
 
 
 @dataclass
@@ -87,7 +90,15 @@ class Account:
     """Whether a log stream breaks before its first line."""
     retry_after: str = "1"
     """When one who asks too often may ask again."""
+    progress: tuple[dict[str, Any], ...] = ()
+    """What a job that runs reports, one at each look."""
+    rollout: tuple[int, int] = (0, 0)
+    """Workers of an endpoint that have its newest settings, and all of them."""
     key: str = KEY
+    minute: float = 60.0
+    """Seconds of the pods' minutes: one that nobody used for IDLE_STOP_MINUTES ends itself."""
+    ssh_port: int = 2222
+    """Where the pods' sshd is, on loopback; 0: they have no such port."""
 
     def __post_init__(self) -> None:
         self.pods: dict[str, FakePod] = {}
@@ -96,6 +107,8 @@ class Account:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.lost: deque[str] = deque()
         """What happens to the next answers about jobs: drop-after, expired."""
+        self.patches: deque[str] = deque()
+        """What happens to the next updates of an endpoint: ok, drop-after, 500-before."""
         self.requests: list[tuple[str, str, Any]] = []
         self.invalid: list[str] = []
         """Requests and answers that broke RunPod's schema."""
@@ -119,6 +132,14 @@ class Account:
         """Pods that cost money."""
         return [pod_id for pod_id, pod in self.pods.items() if pod.status not in ("TERMINATED", "EXITED")]
 
+    def pass_time(self) -> None:
+        """Let idle pods end themselves."""
+        for pod in self.pods.values():
+            minutes = float(pod.body.get("env", {}).get("IDLE_STOP_MINUTES", 0))
+            if pod.status == "RUNNING" and minutes and time.monotonic() - pod.used > minutes * self.minute:
+                stops = pod.body["env"].get("IDLE_ACTION", "stop") == "stop"
+                pod.status = "EXITED" if stops else "TERMINATED"
+
     def made(self, body: dict[str, Any], status: str = "PROVISIONING") -> str:
         """Put a pod there."""
         with self.lock:
@@ -136,7 +157,8 @@ class Account:
             "ERROR": ["start", "terminate"],
         }
         running = pod.status == "RUNNING"
-        end = {"host": "127.0.0.1", "port": 2222, "username": "root", "command": "ssh root@127.0.0.1 -p 2222"}
+        end = {"host": "127.0.0.1", "port": self.ssh_port, "username": "root"}
+        end["command"] = f"ssh root@127.0.0.1 -p {self.ssh_port}"
         answer: dict[str, Any] = {
             "id": pod_id,
             "name": pod.body["name"],
@@ -153,7 +175,7 @@ class Account:
             "cloud": pod.body.get("cloud", "SECURE"),
             "dataCenterId": "US-KS-2",
             "cudaVersion": pod.cuda,
-            "ssh": {"proxy": None, "direct": end if running else None},
+            "ssh": {"proxy": None, "direct": end if running and self.ssh_port else None},
             "template": None,
             "cost": 0.0 if pod.status in ("EXITED", "TERMINATED") else pod.cost,
             "locked": False,

@@ -84,6 +84,7 @@ class Pods(Answers):
             self._problem(429, "Too Many Requests", "slow down", headers={"Retry-After": fake.retry_after})
             return
         with fake.lock:
+            fake.pass_time()
             unseen = fake.overtaken | {pod_id for pod_id, left in fake.unlisted.items() if left > 0}
             shown = [
                 fake.shown(pod_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ class Proxy(Answers):
         if gate and what != "/healthz" and self.headers.get("Authorization") != f"Bearer {gate}":
             self._send(401, {"detail": "token"})
             return
+        if port == "8188":
+            pod.used = time.monotonic()
         if port == "8188" and fake.comfyui:
             self._pass_on(method, fake.comfyui + what, text)
         elif port == "8188" and what == "/queue":

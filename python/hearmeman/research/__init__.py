@@ -1,0 +1,1 @@
+"""Programs of researchers that the image may not carry: fetched when a person agrees, run in ComfyUI's Python."""

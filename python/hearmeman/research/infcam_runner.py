@@ -1,0 +1,67 @@
+"""Starts InfCam's script in ComfyUI's Python: stands in for two packages it imports in vain, and feeds UniDepth in slices.
+
+It knows nothing of hearmeman, which ComfyUI's Python does not have: `python infcam_runner.py CODE ARGUMENT…`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import runpy
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+SLICE = 8
+"""Frames that UniDepth sees at once: all 81 take 48 GB by its authors' figure."""
+
+
+def stand_in(name: str, **attributes: Any) -> None:
+    """Put a module where an import looks for it, unless the real one is installed."""
+    if importlib.util.find_spec(name) is None:
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        module.__dict__.update(attributes)
+        sys.modules[name] = module
+
+
+def no_download(name: str = "", *more: Any, **named: Any) -> None:
+    """What modelscope would fetch is on the disk already.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError(f"InfCam wants to download {name}, which `hearmeman models fetch infcam` should have fetched")
+
+
+def nothing(*given: Any, **named: Any) -> None:
+    """What wandb would log."""
+
+
+def in_slices(infer: Any) -> Any:
+    """UniDepth's `infer` for some frames at a time; the script uses nothing of it but the lens, which is per frame."""
+
+    def sliced(self: Any, rgb: Any, camera: Any = None, normalize: bool = True) -> dict[str, Any]:
+        frames = rgb if rgb.ndim == 4 else rgb.unsqueeze(0)
+        parts = [infer(self, frames[at : at + SLICE], camera, normalize) for at in range(0, len(frames), SLICE)]
+        return {"intrinsics": importlib.import_module("torch").cat([part["intrinsics"] for part in parts])}
+
+    return sliced
+
+
+def main(argv: list[str]) -> None:
+    """Run the script as its authors do."""
+    code = argv[1]
+    sys.path.insert(0, code)
+    stand_in("modelscope", snapshot_download=no_download)
+    stand_in("wandb", log=nothing, Image=nothing)
+    if "--k_from_unidepth" in argv:
+        depth = importlib.import_module("unidepth.models").UniDepthV2
+        depth.infer = in_slices(depth.infer)
+    sys.argv = [f"{code}/inference_infcam.py", *argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv)

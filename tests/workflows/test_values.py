@@ -1,0 +1,171 @@
+"""The values of each graph: those that ComfyUI's own templates, or the authors' examples, have for the same system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hearmeman.workflows import library, schema
+from hearmeman.workflows.library import Graph
+from support.repository import ROOT
+
+FOLDER = ROOT / "workflows"
+WORKFLOWS = library.load(FOLDER)
+SCHEMA = schema.read(FOLDER / schema.FILE)
+
+UNI_PC = {"sampler": "uni_pc", "scheduler": "simple"}
+EULER = {"sampler_high.sampler_name": "euler", "sampler_low.sampler_name": "euler", "sampler_low.scheduler": "simple"}
+PAIR = {
+    "sampler_high.add_noise": "enable",
+    "sampler_high.start_at_step": 0,
+    "sampler_high.return_with_leftover_noise": "enable",
+    "sampler_low.add_noise": "disable",
+    "sampler_low.noise_seed": 0,
+    "sampler_low.return_with_leftover_noise": "disable",
+}
+"""How two experts share the steps, whatever their number."""
+
+
+def size(width: int, height: int, frames: int, fps: float) -> dict[str, Any]:
+    return {"width": width, "height": height, "frames": frames, "fps": fps}
+
+
+def run(steps: int, cfg: float, shift: float) -> dict[str, Any]:
+    return {"steps": steps, "cfg": cfg, "shift": shift}
+
+
+VALUES: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+    ("wan21-t2v-1.3b", {}, size(832, 480, 33, 16) | run(30, 6, 8) | UNI_PC),
+    ("wan21-t2v-14b", {}, size(832, 480, 33, 16) | run(20, 6, 5) | UNI_PC),
+    # The template's 512x512 is that of the 480p model; ours is the 720p one.
+    ("wan21-i2v-14b", {}, size(832, 480, 33, 16) | run(20, 6, 8) | UNI_PC),
+    ("wan22-i2v", {"speed": "full"}, size(640, 640, 81, 16) | run(20, 3.5, 5) | {"handover": 10} | EULER | PAIR),
+    ("wan22-i2v", {"speed": "4steps"}, run(4, 1, 5) | {"handover": 2, "lora_high.strength_model": 1.0} | EULER | PAIR),
+    ("wan22-flf2v", {"speed": "full"}, size(640, 640, 81, 16) | run(20, 4, 8) | {"handover": 10} | EULER | PAIR),
+    ("wan22-flf2v", {"speed": "4steps"}, run(4, 1, 5) | {"handover": 2} | EULER | PAIR),
+    ("wan22-fun-inp", {"speed": "full"}, size(640, 640, 81, 16) | run(20, 3.5, 8) | {"handover": 10} | EULER | PAIR),
+    ("wan22-fun-inp", {"speed": "4steps"}, run(4, 1, 8) | {"handover": 2} | EULER | PAIR),
+    ("wan22-ti2v-5b", {"from": "text"}, size(1280, 704, 121, 24) | run(20, 5, 8) | UNI_PC),
+    ("wan22-ti2v-5b", {"from": "image"}, size(1280, 704, 121, 24) | run(20, 5, 8) | UNI_PC),
+    ("vace-t2v", {"speed": "full"}, size(1280, 720, 81, 16) | run(20, 6, 8) | UNI_PC),
+    ("vace-t2v", {"speed": "4steps"}, run(4, 1, 8) | UNI_PC | {"lora.strength_model": 0.7}),
+    ("vace-v2v", {"speed": "4steps"}, size(720, 720, 81, 16) | run(4, 1, 8) | UNI_PC | {"lora.strength_model": 0.3}),
+    ("vace-inpaint", {"speed": "full"}, size(720, 720, 81, 16) | run(20, 6, 5) | UNI_PC | {"grow": 20}),
+    ("vace-inpaint", {"speed": "6steps"}, run(6, 1, 5) | UNI_PC | {"lora.strength_model": 0.3}),
+    ("vace-outpaint", {"speed": "full"}, size(960, 960, 81, 16) | run(20, 6, 8) | {"padded.feathering": 0}),
+    ("vace-outpaint", {"speed": "3steps"}, run(3, 1, 8) | UNI_PC | {"lora.strength_model": 0.4}),
+    (
+        "scail2",
+        {"speed": "6steps"},
+        size(896, 512, 81, 30) | run(6, 1, 5) | {"sampler": "euler", "dpo.strength_model": 1.0, "lora.strength_model": 0.8},
+    ),
+    ("scail2", {"speed": "full"}, run(40, 5, 5) | {"scheduler": "simple"}),
+    ("steadydancer", {}, size(832, 480, 81, 16) | run(4, 1, 5) | {"scheduler": "dpm++_sde", "blocks": 35}),
+    # What StoryMem's own configuration has; 13 of 40 steps lie above its boundary of 0.9.
+    ("storymem", {}, size(832, 480, 81, 16) | run(40, 3.5, 4) | {"handover": 13, "scheduler": "unipc", "strength": 1.0}),
+    ("storymem", {"shot": "text"}, run(40, 3.5, 4)),
+    # Kijai's example of ReCamMaster, and its authors' size.
+    ("camera-move", {}, {"width": 832, "height": 480, "fps": 16} | run(20, 6, 5)),
+    (
+        "wan22-i2v-turbodiffusion",
+        {},
+        {"frames": 33, "steps": 4, "resolution": "480", "aspect": "1:1", "fps": 24, "sampler.boundary": 0.9},
+    ),
+    (
+        "z-image-turbo",
+        {},
+        {"width": 1024, "height": 1024, "sampler": "res_multistep", "scheduler": "simple", "clip.type": "lumina2"}
+        | run(8, 1, 3),
+    ),
+    ("qwen-image-edit", {"speed": "full"}, run(40, 4, 3.1) | {"sampler": "euler", "norm.strength": 1.0}),
+    ("qwen-image-edit", {"speed": "4steps"}, run(4, 1, 3.1) | {"lora.strength_model": 1.0}),
+    (
+        "realism-illustrious",
+        {},
+        {"width": 832, "height": 1216, "steps": 25, "cfg": 7, "sampler": "dpmpp_2m", "scheduler": "karras"},
+    ),
+    # What the specification ships under its three names, where ComfyUI can run it.
+    (
+        "wan21-t2v-14b-api",
+        {},
+        {"width": 480, "height": 320, "frames": 17, "steps": 15, "cfg": 6, "format": "video/webm"} | UNI_PC,
+    ),
+    (
+        "z-image-turbo-txt2img",
+        {},
+        {"width": 1024, "height": 1024, "steps": 9, "cfg": 1, "sampler": "euler", "clip.type": "qwen_image"},
+    ),
+    (
+        "realism-illustrious-txt2img",
+        {},
+        {"width": 1024, "height": 1024, "steps": 25, "cfg": 7, "sampler": "dpmpp_2m", "scheduler": "karras"},
+    ),
+]  # fmt: skip
+
+
+def graph_of(name: str, options: dict[str, str]) -> Graph:
+    workflow = WORKFLOWS[name]
+    return schema.reachable(library.choose(library.graph(workflow), workflow, workflow.defaults({}) | options), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"), VALUES, ids=[f"{n} {' '.join(o.values())}" for n, o, _ in VALUES]
+)
+def test_a_graph_has_the_values_of_its_authors(name: str, options: dict[str, str], wanted: dict[str, Any]) -> None:
+    graph = graph_of(name, options)
+
+    def found(key: str) -> list[Any]:
+        given = WORKFLOWS[name].inputs.get(key)
+        places = given.places if given else [tuple(key.split("."))]
+        return [graph[node]["inputs"][name] for node, name in places if node in graph]
+
+    seen = {key: found(key) for key in wanted}
+    assert seen == {key: [value] * len(seen[key]) for key, value in wanted.items()}
+    assert all(seen.values())
+
+
+def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
+    """A mask of one frame would leave the others to be made wholly anew: ComfyUI fills up with ones."""
+    for name in ("vace-inpaint", "vace-outpaint"):
+        graph = graph_of(name, {})
+        masks = graph[graph["vace"]["inputs"]["control_masks"][0]]
+        every = graph[masks["inputs"]["image"][0]]
+        assert every["class_type"] == "RepeatImageBatch"
+        asked = library.apply(WORKFLOWS[name], library.graph(WORKFLOWS[name]), ["frames=33"])
+        assert {entry["inputs"].get("amount", 33) for entry in asked.values()} == {33}
+        assert asked["vace"]["inputs"]["length"] == asked["video"]["inputs"]["frame_load_cap"] == 33
+
+
+def test_what_is_made_anew_is_empty_in_what_vace_is_shown() -> None:
+    """VACE keeps what it sees under the mask."""
+    inputs = graph_of("vace-inpaint", {})
+    emptied = inputs[inputs["vace"]["inputs"]["control_video"][0]]
+    assert emptied["class_type"] == "ImageCompositeMasked"
+    assert emptied["inputs"]["mask"] == inputs["kept"]["inputs"]["mask"] == ["grown", 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("vace-t2v", "steps", "20 to 30"),
+        ("vace-inpaint", "cfg", "4 to 7"),
+        ("vace-outpaint", "frames", "17 to 49"),
+        ("wan22-fun-inp", "frames", "17 to 41"),
+        ("wan22-fun-inp", "fps", "12 to 24"),
+        ("wan22-i2v-turbodiffusion", "steps", "1 to 4"),
+        ("wan22-i2v", "speed", "steps=6 handover=3 or steps=8 handover=4"),
+    ],
+)
+def test_the_specifications_guidance_is_the_parameters_help(name: str, key: str, said: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert said in (workflow.inputs[key].help if key in workflow.inputs else workflow.choices[key].help)
+
+
+@pytest.mark.parametrize("steps", [4, 6, 8, 20])
+def test_more_steps_are_shared_out_by_the_handover(steps: int) -> None:
+    workflow = WORKFLOWS["wan22-i2v"]
+    asked = library.apply(workflow, library.graph(workflow), [f"steps={steps}", f"handover={steps // 2}"])
+    high, low = asked["sampler_high"]["inputs"], asked["sampler_low"]["inputs"]
+    assert (high["steps"], high["end_at_step"]) == (low["steps"], low["start_at_step"]) == (steps, steps // 2)
+    assert low["end_at_step"] >= steps
