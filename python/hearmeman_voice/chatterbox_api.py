@@ -39,7 +39,7 @@ def app(speaker: Speaker, store: VoiceStore, origins: Sequence[str] = ()) -> ASG
     """Make the API; `origins` are web pages elsewhere that may use it."""
     models = tuple(dict.fromkeys(("chatterbox", speaker.engine.name, *MODELS)))
     here = Served("chatterbox", models, speaker, store, Metrics("chatterbox", speaker.state))
-    made = FastAPI(title="Chatterbox", description=_ABOUT, version=speaker.engine.version, redirect_slashes=False)
+    made = FastAPI(title="Chatterbox", description=_ABOUT, version=speaker.engine.version, **served.APP)
     router = APIRouter()
     router.include_router(served.common(here))
     router.include_router(library(here))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
 from hearmeman_voice import engine, errors, openai, reply, text
@@ -19,6 +20,16 @@ from hearmeman_voice.openai import Manner, SpeechBody
 from hearmeman_voice.refusals import VoiceError
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import UnknownVoice, VoiceStore
+
+APP: dict[str, Any] = {"redirect_slashes": False, "docs_url": None, "redoc_url": None}
+"""How both apps are made. FastAPI's own pages load their scripts from elsewhere, which a pod may not reach."""
+
+_PAGE = Path(__file__).with_name("docs.html")
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; media-src blob:; form-action 'none'; "
+    "base-uri 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
 
 Responses = dict[int | str, dict[str, Any]]
 """What FastAPI's `responses` take."""
@@ -252,6 +263,11 @@ def common(served: Served) -> APIRouter:
     return router
 
 
+def docs() -> HTMLResponse:
+    """The API's page: every address, with examples that can be sent. It loads nothing from elsewhere."""
+    return HTMLResponse(_PAGE.read_text("utf-8"), headers=_PAGE_HEADERS)
+
+
 def longest(request: Request) -> int:
     """Give the most characters of one text: OpenAI's own client, which names itself, may send what OpenAI allows."""
     return openai.MOST_BY_OPENAI if "x-stainless-lang" in request.headers else openai.MOST
@@ -273,4 +289,5 @@ def finish(app: FastAPI, served: Served, router: APIRouter, uploads: Sequence[st
 
     app.openapi = described  # type: ignore[method-assign]
     app.include_router(router)
+    app.get("/docs", include_in_schema=False)(docs)
     return Pages(Front(app, served.metrics, uploads), origins)

@@ -97,7 +97,7 @@ def app(speaker: Speaker, store: VoiceStore, output: Path, models: Path, origins
     sweep(output, time.time())
     names = tuple(dict.fromkeys(("xtts", "xtts_v2", "main", speaker.engine.name)))
     here = Served("xtts", names, speaker, store, Metrics("xtts", speaker.state))
-    made = FastAPI(title="XTTS", description=_ABOUT, version=speaker.engine.version, redirect_slashes=False)
+    made = FastAPI(title="XTTS", description=_ABOUT, version=speaker.engine.version, **served.APP)
     router = APIRouter()
     router.include_router(served.common(here))
     router.include_router(library(here))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -12,10 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import aiohttp
 
+from support.memory import processor_seconds, resident
 from support.ports import free_port
 from support.repository import ROOT
 from support.voice import answers, wait_for
@@ -23,7 +22,6 @@ from support.voice import answers, wait_for
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes."
 ROUNDS = 7
 """Pairs of rounds; the peer goes first in every other one."""
-_TICK = os.sysconf("SC_CLK_TCK")
 CLIENTS = {1: 20, 8: 40, 32: 64}
 """Clients at once, and how many requests they make together in a round."""
 
@@ -128,31 +126,6 @@ def server(*arguments: str) -> Iterator[tuple[str, int, float]]:
             finally:
                 process.terminate()
                 process.wait(30)
-
-
-def resident(process: int) -> tuple[float, float]:
-    """MB of memory of a process, and of its children."""
-    own, *others = [_megabytes(pid) for pid in (process, *children(process))]
-    return own, sum(others)
-
-
-def _megabytes(process: int) -> float:
-    return int(Path(f"/proc/{process}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def processor_seconds(process: int) -> float:
-    """Seconds of processor time that a process and its children have used."""
-    total = 0
-    for pid in (process, *children(process)):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICK
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process has started, on any of its threads."""
-    files = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(pid) for file in files for pid in file.read_text().split()]
 
 
 def main() -> int:

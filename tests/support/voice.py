@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,9 @@ def voice_process(api: str, folder: Path, within: Sequence[str] = ()) -> Iterato
 
 
 @contextlib.contextmanager
-def running(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(
+    api: str, folder: Path, within: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Do the same for a test that ends it; give its process too."""
     builtin = folder / "builtin"
     builtin.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def running(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[tupl
         ("output", "output"),
     ):
         command += [f"--{name}", str(folder / place)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder), **(environ or {})}
     log = folder / f"{api}.log"
     with log.open("wb") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=folder) as process:
         url = f"http://127.0.0.1:{port}"
