@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hearmeman import terminal
-from hearmeman_pod import bucket
+from hearmeman_pod import bucket, planned
 from hearmeman_pod import create as creation
 from hearmeman_pod.bucket import Stored
 from hearmeman_pod.show import STOPPED_GB_MONTH
@@ -37,7 +37,7 @@ def cost(args: argparse.Namespace, world: World) -> int:
         ),
     }
     pods = creation.pods(api)
-    volumes = api.get("/v2/network-volumes", "list the network volumes")["networkVolumes"]
+    volumes = planned.volumes(api)
     endpoints = api.get("/v2/serverless", "list the endpoints")["endpoints"]
     names = {item["id"]: item["name"] for item in (*pods, *volumes, *endpoints)}
     stored, problem = bucket.stored(world.environ) if bucket.is_known(world.environ) else (None, "")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hearmeman.models import catalogue as catalogues
 from hearmeman.workflows import library
@@ -80,6 +81,11 @@ def pair(text: str, option: str, optional: bool = False) -> tuple[str, str]:
     if not name.isidentifier() or not (equals or optional):
         raise UsageError(f"{option} takes VARIABLE=VALUE")
     return name, value
+
+
+def volumes(api: Api) -> list[dict[str, Any]]:
+    """The account's network volumes."""
+    return list(api.get("/v2/network-volumes", "list the network volumes")["networkVolumes"])
 
 
 def volume(api: Api, volume_id: str) -> Volume:

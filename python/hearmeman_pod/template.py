@@ -33,6 +33,9 @@ def template(args: argparse.Namespace, world: World) -> int:
     schema.check("CreateTemplateRequest", body)
     known = api.get("/v2/templates", "list the templates")["templates"]
     mine = next((item for item in known if item["name"] == body["name"]), None)
+    about = readme(body["name"], body["image"], body.get("env", {})) if args.readme else ""
+    if args.readme not in (None, "", "-"):
+        _write(args.readme, about)
     if mine:
         found = api.change("PATCH", f"/v2/templates/{mine['id']}", "update the template", body)
     else:
@@ -43,8 +46,8 @@ def template(args: argparse.Namespace, world: World) -> int:
         say(line)
     else:
         print(json.dumps(found, indent=1) if args.json else line)
-    if args.readme:
-        _write(args.readme, readme(body["name"], body["image"], body.get("env", {})))
+    if args.readme == "-":
+        sys.stdout.write(about)
     return 0
 
 
@@ -82,9 +85,6 @@ def _row(variable: str, env: Mapping[str, str]) -> str:
 
 
 def _write(where: str, text: str) -> None:
-    if where == "-":
-        sys.stdout.write(text)
-        return
     beside = Path(f"{where}.part")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -94,5 +94,5 @@ def _write(where: str, text: str) -> None:
         beside.replace(where)
     except OSError as error:
         raise UsageError(
-            f"the template is there, but its README could not be written to {where}: {error.strerror}"
+            f"the README cannot be written to {where}: {error.strerror}; nothing was changed in the account"
         ) from error

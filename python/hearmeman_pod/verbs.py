@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import time
 import webbrowser
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from hearmeman_pod.courier import ssh_words
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
-from hearmeman_pod.say import say
+from hearmeman_pod.say import agreed, say
 from hearmeman_pod.world import COMFYUI_PORT, World
 
 _START_LOOKS, _START_PAUSE = 30, 3.0
@@ -156,13 +155,8 @@ def terminate(args: argparse.Namespace, world: World) -> int:
     """End a pod for good, after a question."""
     api = world.api()
     pod = find(api, args.pod)
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise UsageError("terminate deletes the pod's own volume: give --yes")
-        answer = input(f"End pod {pod['id']} ({pod['name']}) and delete its own volume? [y/N] ")
-        if answer.strip().lower() not in ("y", "yes"):
-            print("nothing was done")
-            return 1
+    if not agreed(f"This ends pod {pod['id']} ({pod['name']}) and deletes its own volume.", args.yes):
+        return 1
     creation.terminate(api, pod["id"], say)
     if args.json:
         print(json.dumps({"id": pod["id"], "status": "TERMINATED"}))

@@ -16,7 +16,7 @@ from hearmeman.models.sources import Sources
 from hearmeman.settings import Settings, load
 from hearmeman_pod import volume_account
 from hearmeman_pod.errors import UsageError
-from hearmeman_pod.planned import pair
+from hearmeman_pod.planned import pair, volumes
 from hearmeman_pod.planned import volume as volume_of
 from hearmeman_pod.say import say
 from hearmeman_pod.volume_fill import Filler, Outcome
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, world: World) -> int:
 
 
 def _list(args: argparse.Namespace, world: World) -> int:
-    found = volume_account.volumes(world.api())
+    found = volumes(world.api())
     if args.json:
         print(json.dumps(found, indent=1))
     else:

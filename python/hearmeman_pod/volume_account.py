@@ -10,16 +10,12 @@ from typing import Any
 from hearmeman_pod.api import Api
 from hearmeman_pod.cost import network_price
 from hearmeman_pod.errors import UnknownOutcomeError, UsageError
+from hearmeman_pod.planned import volumes
 from hearmeman_pod.say import agreed, say
 from hearmeman_pod.world import World
 
 SMALLEST_GB, LARGEST_GB = 10, 4096
 """What RunPod's API takes (CreateNetworkVolumeRequest)."""
-
-
-def volumes(api: Api) -> list[dict[str, Any]]:
-    """The account's network volumes."""
-    return list(api.get("/v2/network-volumes", "list the network volumes")["networkVolumes"])
 
 
 def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> int:
