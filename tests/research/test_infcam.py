@@ -220,3 +220,19 @@ def test_a_job_that_cannot_be_done_is_explained(change: dict[str, object], words
     job = infcam.Job(**{**given, "lens": "24mm", "zoom": 1.0, **change})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=words):
         infcam.check(job, 200)
+
+
+def test_a_film_that_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
+    """The kernel's own limit of a file's size stands for a full disk."""
+    (tmp_path / "film.mp4").write_bytes(bytes(200_000))
+    keep = (
+        "import pathlib, resource, signal, sys; from hearmeman.research import infcam\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "infcam._keep(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), 'hall')"
+    )
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", keep, str(tmp_path / "film.mp4"), str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "the film cannot be written to" in done.stderr
+    assert list(out.iterdir()) == []

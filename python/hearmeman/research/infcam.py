@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -128,9 +129,9 @@ def execute(
 
 def _keep(made: Path, out: Path, name: str) -> Path:
     """Move a film to a name that nothing has, whole or not at all."""
+    part = out / f".{name}.{os.getpid()}.part"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        part = out / f".{name}.{os.getpid()}.part"
         shutil.copyfile(made, part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -142,3 +143,6 @@ def _keep(made: Path, out: Path, name: str) -> Path:
         raise InfCamError(f"{out} has too many films of that name")
     except OSError as error:
         raise InfCamError(f"the film cannot be written to {out}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
