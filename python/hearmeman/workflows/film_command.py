@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
-from hearmeman.workflows import batch, film, library, memory, run_command, schema, story
+from hearmeman.workflows import batch, film, library, ram, run_command, schema, story
 from hearmeman.workflows.client import Client
 from hearmeman.workflows.prepare import Files, prepared
 from hearmeman.workflows.shown import Events
@@ -46,7 +46,7 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
 
     async def go() -> batch.Outcome:
         async with Client(url, token) as client:
-            await memory.check_machine(client, workflow, not args.url)
+            await ram.check_machine(client, workflow, not args.url)
             limits = batch.Limits(1, args.timeout, args.resume)
             say = run_command.sayer(events, len(told.shots))
             return await film.run(client, told, make, common, args.out, limits, say, explain)

@@ -107,12 +107,12 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
     graph, files = prepared(workflow, _settings(workflow, args), folder, environ)
     if args.fetch:
         fetch(workflow, args, environ)
-    from hearmeman.workflows import memory, once
+    from hearmeman.workflows import once, ram
     from hearmeman.workflows.client import Client
 
     async def go() -> None:
         async with Client(url, token) as client:
-            await memory.check_machine(client, workflow, not args.url)
+            await ram.check_machine(client, workflow, not args.url)
             await once.run(client, graph, files, args.timeout, args.out, screen)
 
     log("workflow_started", name=workflow.name, url=url)
@@ -136,7 +136,7 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
         HearmemanError: one of its leaves, with what happened and what to do.
     """
     from hearmeman.workflows import batch as rows_of
-    from hearmeman.workflows import memory
+    from hearmeman.workflows import ram
     from hearmeman.workflows.client import Client
 
     url, token = checked(args, environ)
@@ -157,7 +157,7 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
 
     async def go() -> rows_of.Outcome:
         async with Client(url, token) as client:
-            await memory.check_machine(client, workflow, not args.url)
+            await ram.check_machine(client, workflow, not args.url)
             limits = rows_of.Limits(args.at_once, args.timeout, args.resume)
             return await rows_of.run(client, rows, args.out, limits, say, explain)
 

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.comfyui import comfyui
 from hearmeman.cli import main
-from hearmeman.workflows import library, memory, schema
+from hearmeman.workflows import library, ram, schema
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -43,9 +43,9 @@ def test_what_does_not_fit_into_ram_is_not_sent(tmp_path: Path, capsys: pytest.C
 
 def test_the_containers_limit_counts_where_it_is_less_than_the_hosts_ram() -> None:
     portrait = WORKFLOWS["flashportrait"]
-    memory.check(portrait, 200e9, None)
-    with pytest.raises(memory.MemoryTooSmallError, match="wants 72 GB of RAM free .* and 48 GB are"):
-        memory.check(portrait, 200e9, 48e9)
+    ram.check(portrait, 200e9, None)
+    with pytest.raises(ram.MemoryTooSmallError, match="wants 72 GB of RAM free .* and 48 GB are"):
+        ram.check(portrait, 200e9, 48e9)
 
 
 def test_the_pods_memory_mode_is_the_nodes_mode() -> None:
