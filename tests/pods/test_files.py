@@ -179,7 +179,7 @@ def test_what_was_half_sent_goes_on_and_what_is_damaged_does_not_count(laptop: L
 
     with pytest.raises(_CutError), Courier(laptop.argv(), "input", "pod0") as talk:
         talk.put(path, "half.bin", digest, False, cut)
-    laptop.pod.wait_for(lambda: part.stat().st_size >= 4 << 20, "what was sent")
+    laptop.pod.wait_for(lambda: part.is_file() and part.stat().st_size >= 4 << 20, "what was sent")
     assert not (laptop.comfyui / "input/half.bin").exists()
     if damaged:
         with part.open("r+b") as file:

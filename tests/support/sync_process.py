@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hearmeman
+from hearmeman.state_file import read_json
 from hearmeman.users import SYNC, wrapped
 
 PYTHON = str(Path(hearmeman.__file__).parents[1])
@@ -86,9 +86,8 @@ class Sync:
         return "".join(list(self.lines))
 
     def report(self) -> dict[str, Any]:
-        """Its state file."""
-        found: dict[str, Any] = json.loads((self.state / "sync.json").read_text(encoding="utf-8"))
-        return found
+        """Its state file; empty before the daemon has first written it."""
+        return read_json(self.state / "sync.json")
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
         """Wait until `condition`, else raise with the log."""

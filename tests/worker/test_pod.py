@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from fakes.hub import Hub
 from fakes.serverless import KEY, Serverless, wait_until
+from hearmeman.state_file import read_json
 from hearmeman.users import WORKER
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from support.pod import Pod
@@ -46,8 +46,9 @@ def test_a_booted_worker_runs_a_job_as_a_user_of_its_own_and_ends_when_told(pod:
         )
         pod.wait_for(job.done.is_set, "the job", 120)
         assert (job.status, job.error) == ("COMPLETED", "")
+        wait_until("the report", lambda: any(pod.volume.glob(".hearmeman/*/worker.json")))
         report = next(pod.volume.glob(".hearmeman/*/worker.json"))
-        wait_until("the report", lambda: "first job done" in json.loads(report.read_text())["seconds_since_start"])
+        wait_until("the job in it", lambda: "first job done" in read_json(report)["seconds_since_start"])
         assert report.stat().st_uid == WORKER.uid
         # ComfyUI and its nodes are not given the key with which jobs are taken.
         shown = subprocess.run(pod.inside("/bin/sh", "-c", OTHERS), capture_output=True, text=True, check=True).stdout
