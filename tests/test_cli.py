@@ -124,7 +124,7 @@ def test_control_c_is_130_and_says_what_stays(
 
     monkeypatch.setattr(cli, "parser_for", interrupted)
     assert cli.main(["models", "fetch", "zimage-turbo"], {}) == 130
-    assert "stopped: what has arrived stays; the same command goes on from there" in capsys.readouterr().err
+    assert "stopped: what has arrived is kept; run the same command again to continue" in capsys.readouterr().err
     assert cli.main(["env"], {}) == 130
     assert capsys.readouterr().err == "\nhearmeman: stopped\n"
     for command in overview.RESUMES:

@@ -173,9 +173,7 @@ def test_upload_sync_and_their_state_hold_no_secret(tmp_path: Path) -> None:
             # Written while it watches: it sees the file closed, and need not wait whether more comes.
             daemon.wait_said("sync.reconciled", 60)
             (daemon.output / "a.png").write_bytes(bytes(100))
-            daemon.wait_for(
-                lambda: "last_error" in daemon.report(), "a report", 60
-            )
+            daemon.wait_for(lambda: "last_error" in daemon.report(), "a report", 60)
         finally:
             daemon.kill()
         said = daemon.log()
@@ -233,7 +231,7 @@ def test_tracebacks_warnings_and_other_libraries_lines_hold_no_secret() -> None:
     assert done.returncode == 1
     for part in ("a library says ***", "a warning about ***", "ValueError: invalid literal", "KeyError: '***'"):
         assert part in done.stderr
-    assert "this is a bug of hearmeman (KeyError)" in done.stderr
+    assert "this is a bug in hearmeman (KeyError)" in done.stderr
     assert done.stdout == "{'token': '***'}\n"
     assert_hidden(done.stdout + done.stderr, "the output")
 

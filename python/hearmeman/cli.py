@@ -25,20 +25,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("hearmeman.status.logs_command", "what the pod's processes wrote, merged by time"),
     "env": ("hearmeman.settings.command", "every variable, its value and where that comes from"),
     "tune": ("hearmeman.tune.command", "tier, memory mode and ComfyUI arguments for this machine"),
-    "check": ("hearmeman.tune.check_command", "try GPU, disk and network, and say what is unsound"),
+    "check": ("hearmeman.tune.check_command", "test GPU, disk and network, and say what is faulty"),
     "models": ("hearmeman.models.command", "list, plan, fetch and verify models"),
     "sync": ("hearmeman.sync.command", "upload outputs to the bucket as they appear"),
     "upload": ("hearmeman.sync.upload_command", "upload files to the bucket once"),
     "workspace": ("hearmeman.workspace.command", "save workflows, settings, inputs and added nodes; bring them back"),
     "workflows": ("hearmeman.workflows.command", "list and run workflows"),
-    "run": ("hearmeman.research.command", "run a program of researchers that the image may not carry"),
+    "run": ("hearmeman.research.command", "run a research program that the image may not include"),
     "worker": ("hearmeman.worker.command", "boot as a worker of RunPod Serverless"),
     "voices": ("hearmeman.voices.command", "list, add and remove the voices of the voice APIs"),
-    "restart": ("hearmeman.status.restart", "stop a process of the pod and start it again"),
+    "restart": ("hearmeman.status.restart", "restart a process of the pod"),
     "nodes": ("hearmeman.overlay.nodes", "update the custom nodes on the volume"),
-    "overlay": ("hearmeman.overlay.command", "the Python packages that were added to ComfyUI on the volume"),
+    "overlay": ("hearmeman.overlay.command", "the Python packages added to ComfyUI on the volume"),
     "as-comfyui": ("hearmeman.overlay.as_comfyui", "run a command as ComfyUI: its user, environment and packages"),
-    "owners": ("hearmeman.boot.owners_command", "give ComfyUI what root or an older pod left in its folders"),
+    "owners": ("hearmeman.boot.owners_command", "give ComfyUI the files that root or an older pod left in its folders"),
     "keep": ("hearmeman.boot.keep", "keep one process running (used by boot)"),
     "door": ("hearmeman.door.command", "the status page and the gate's doorman (used by boot)"),
     "idle": ("hearmeman.idle.command", "end a pod that nobody uses (used by boot)"),
@@ -126,7 +126,7 @@ def _summaries() -> dict[str, str]:
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Make the parser; only the subcommand that `argv` names is imported."""
-    parser = Parser(prog="hearmeman", description="Runs a ComfyUI pod, and looks into it.", allow_abbrev=False)
+    parser = Parser(prog="hearmeman", description="Runs a ComfyUI pod, and shows what it is doing.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hearmeman {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     chosen = next((word for word in argv if not word.startswith("-")), None)
@@ -184,7 +184,7 @@ def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         return 141
     except Exception as error:
         traceback.print_exc()
-        print(f"hearmeman: this is a bug of hearmeman ({type(error).__name__}): please report it", file=sys.stderr)
+        print(f"hearmeman: this is a bug in hearmeman ({type(error).__name__}): please report it", file=sys.stderr)
         return 1
 
 

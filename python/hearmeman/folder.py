@@ -85,7 +85,7 @@ class Folder:
                 if depth < _DEEPEST:
                     yield from self._files(descriptor, folder, f"{where}/{folder}", wanted, left_out, depth + 1)
                 else:
-                    left_out(f"{where}/{folder}", "it lies too deep")
+                    left_out(f"{where}/{folder}", "it is nested too deep")
         finally:
             os.close(descriptor)
 
@@ -104,7 +104,7 @@ class Folder:
         if not stat.S_ISREG(status.st_mode) or stranger:
             os.close(descriptor)
             raise OSError(
-                errno.EPERM, "it is a hard link to another user's file" if stranger else "it is no plain file"
+                errno.EPERM, "it is a hard link to another user's file" if stranger else "it is not a plain file"
             )
         return descriptor
 

@@ -75,16 +75,16 @@ EXAMPLES = {
 """Command, or command and action -> a line that can be typed as it is, or nearly."""
 
 RESUMES = {
-    "models fetch": "what has arrived stays; the same command goes on from there",
-    "models add": "what has arrived stays; `hearmeman models fetch` goes on from there",
-    "models verify": "no file was changed; the same command begins again",
-    "workflows batch": "rows that are done are kept; the same command with --resume goes on",
-    "workspace save": "the list of before still holds; the same command sends only what is not there yet",
-    "workspace restore": "files that are back stay; the same command goes on",
+    "models fetch": "what has arrived is kept; run the same command again to continue",
+    "models add": "what has arrived is kept; `hearmeman models fetch` continues",
+    "models verify": "no file was changed; run the same command to start over",
+    "workflows batch": "finished rows are kept; run the same command with --resume to continue",
+    "workspace save": "the previous save still counts; run the same command again to send the rest",
+    "workspace restore": "restored files are kept; run the same command again to continue",
 }
 """Command and action -> what becomes of what was done when Ctrl-C stops it."""
 
-CODES = "Exit codes: 0 done, 1 failed, 2 wrongly asked and nothing was done, 3 partly done, 130 stopped by Ctrl-C."
+CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, nothing was done, 3 partly done, 130 stopped by Ctrl-C."
 
 
 def stopped(words: Sequence[str]) -> str:
@@ -105,7 +105,7 @@ def overview(commands: Mapping[str, str], columns: int) -> str:
 
     listed = {name for _, names in GROUPS for name in names}
     more = ("More", tuple(name for name in commands if name not in listed))
-    lines = ["Runs a ComfyUI pod, and looks into it.", ""]
+    lines = ["Runs a ComfyUI pod, and shows what it is doing.", ""]
     for heading, names in (*GROUPS[:-1], more, GROUPS[-1]):
         rows = []
         for name in (name for name in names if name in commands):
@@ -113,5 +113,5 @@ def overview(commands: Mapping[str, str], columns: int) -> str:
             rows.append(("", f"$ {EXAMPLES.get(name, f'hearmeman {name}')}"))
         if rows:
             lines += [colored(heading, "bold"), *table(rows, columns=columns), ""]
-    more_help = "`hearmeman COMMAND --help` says more of each. `--no-color` or NO_COLOR: no colours."
+    more_help = "`hearmeman COMMAND --help` describes each one. `--no-color` or NO_COLOR: no colours."
     return "\n".join([*lines, *textwrap.wrap(more_help, columns)])

@@ -155,7 +155,7 @@ def test_when_it_fails(browser: Browser, failing: Shown) -> None:
 
 
 def test_the_login(browser: Browser, gated: Shown) -> None:
-    _every_way(browser, "login", gated.page, ["This pod asks for its token"], REFUSED)
+    _every_way(browser, "login", gated.page, ["This pod requires its token"], REFUSED)
     with tab(browser, 360) as seen:
         seen.page.goto(gated.page)
         seen.page.keyboard.type("not the token")  # The field has the focus.

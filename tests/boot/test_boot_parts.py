@@ -32,8 +32,8 @@ from support.planning import IMAGE, TUNING, machine
     [
         (None, "cannot be read: No such file"),
         ("{", "not JSON"),
-        ("[]", "holds no JSON object"),
-        ('{"tier": "smoke"}', "lacks or misstates comfyui_rev"),
+        ("[]", "is not a JSON object"),
+        ('{"tier": "smoke"}', "lacks or has wrong comfyui_rev"),
     ],
 )
 def test_an_image_file_that_cannot_be_used(tmp_path: Path, content: str | None, said: str) -> None:
@@ -258,7 +258,7 @@ def test_nodes_on_the_volume_are_pulled_and_failures_leave_them_as_they_are(
     assert "node.updated name=behind" in said
     assert "node.failed name=gone" in said
     assert "node.failed name=changed" in said
-    assert "2 of 3 custom nodes stay as they were: changed, gone" in said
+    assert "2 of 3 custom nodes were not updated: changed, gone" in said
     assert git(nodes / "behind", "rev-parse", "HEAD") == git(upstream, "rev-parse", "HEAD")
     assert git(nodes / "changed", "rev-parse", "HEAD") == mine
 

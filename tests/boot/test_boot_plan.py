@@ -200,7 +200,7 @@ def test_jupyter_is_never_without_a_token() -> None:
     assert "--ServerApp.allow_origin=https://p1-8888.proxy.runpod.net" in jupyter.argv
     assert not any("*" in word for word in jupyter.argv)
     assert "JUPYTER_TOKEN" in made.unset
-    assert "carries no JupyterLab" in (planned({"JUPYTER_PASSWORD": "j" * 12}).failed or {})["jupyter"]
+    assert "has no JupyterLab" in (planned({"JUPYTER_PASSWORD": "j" * 12}).failed or {})["jupyter"]
 
 
 SERVICES = {name: (f"/{name}", "{host}:{port}", "{voices}", "{models}", "{queue}") for name in ("xtts", "chatterbox")}
@@ -271,7 +271,7 @@ def test_without_a_gpu_the_small_engine_speaks_and_asks_for_no_terms() -> None:
 
 def test_voices_on_a_gpu_that_is_not_there_do_not_start() -> None:
     made = planned({**TOS, "VOICE_GPU": "1"}, image=VOICES, memory=GPU)
-    assert (made.failed or {})["xtts"] == ("VOICE_GPU=1, and this pod's GPUs are numbered 0 to 0: name one of them")
+    assert (made.failed or {})["xtts"] == ("VOICE_GPU=1, but this pod's GPUs are numbered 0 to 0: name one of them")
     two = Memory(GPU.gpus * 2, "", None, 0)
     env = next(
         p.env for p in planned({**TOS, "VOICE_GPU": "1"}, image=VOICES, memory=two).processes if p.name == "xtts"
@@ -287,7 +287,7 @@ def test_a_taken_port_of_a_side_door_stops_only_that() -> None:
 
 
 def test_persistent_storage_needs_a_volume() -> None:
-    with pytest.raises(plan.BootError, match="STORAGE_MODE=persistent, and nothing is mounted at /workspace"):
+    with pytest.raises(plan.BootError, match="STORAGE_MODE=persistent, but nothing is mounted at /workspace"):
         planned({"STORAGE_MODE": "persistent"}, volume_is_mount=False)
     assert not any("no volume" in w for w in planned({"STORAGE_MODE": "ephemeral"}, volume_is_mount=False).warnings)
 

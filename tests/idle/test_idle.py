@@ -246,7 +246,7 @@ def test_jobs_speech_sessions_fetches_and_uploads_are_uses(parts: tuple[str, typ
     (tmp_path / "proc/8").mkdir()
     (tmp_path / "proc/8/cmdline").write_bytes(b"python\0-m\0hearmeman\0sync\0")
     (tmp_path / "proc/7/cmdline").write_bytes(b"sshd: root@notty\0\0")
-    names = (names - {"a terminal"}) | {"an SSH session", "a fetch of models", "an upload"}
+    names = (names - {"a terminal"}) | {"an SSH session", "a model fetch", "an upload"}
     assert set(activity.look().uses) == names
     assert all("no_track_activity=1" in path for path in server.asked if path.startswith("/api/status"))
 

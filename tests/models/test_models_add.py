@@ -114,7 +114,7 @@ def test_civitais_size_is_compared(case: Case) -> None:
 @pytest.mark.parametrize(
     ("address", "code", "told"),
     [
-        ("sd15", 2, "is no address; models of the catalogue are asked for with MODELS=sd15"),
+        ("sd15", 2, "is not an address; enable models of the catalogue with MODELS=sd15"),
         ("civitai:12345@lora", 2, "did you mean loras"),
         (
             "civitai:999@loras",

@@ -75,7 +75,7 @@ def test_an_address_is_a_source_and_a_place(address: str, source: Source, to: st
         ("http://h.org/x.pth@vae", "begin it with https://"),
         ("https://me:pw@h.org/x.pth@vae", "leave passwords and keys out of addresses"),
         ("https://civitai.com/api/download/models/1?token=abc@vae", "leave passwords and keys out of addresses"),
-        ("ftp://h.org/x.pth@vae", "is no address: it takes civitai:VERSION@FOLDER"),
+        ("ftp://h.org/x.pth@vae", "is not an address: use civitai:VERSION@FOLDER"),
         ("hf:owner/repo/x.safetensors@loras/../x", "without '..'"),
         ("hf:owner/repo/x.safetensors@loras/.x/y", "takes no hidden"),
     ],

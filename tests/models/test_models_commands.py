@@ -60,7 +60,7 @@ def test_a_model_that_is_left_out_says_why_even_if_it_is_the_only_one(case: Case
         done = case.run(*words, MODELS="", ENABLE_INFCAM="true", GPU_TIER="consumer")
         assert done.code == 0
         assert "n0 is not fetched: it is for tier datacenter" in " ".join((done.out + done.err).split())
-        assert "no model is asked for" not in done.out
+        assert "no model is enabled" not in done.out
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

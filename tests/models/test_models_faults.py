@@ -75,8 +75,8 @@ def test_what_passes_is_waited_out(web: Web, case: Case, fault: Fault, facts: ob
     [
         (Fault("html"), "sent a web page instead of the file", 1),
         (Fault("json"), "sent a message instead of the file", 1),
-        (Fault("gzip"), "sent the file compressed (gzip), which it was asked not to", 1),
-        (Fault("status", status=401), "wants a token (401)", 1),
+        (Fault("gzip"), "sent the file compressed (gzip), although it was asked not to", 1),
+        (Fault("status", status=401), "requires a token (401)", 1),
         (Fault("status", status=403), "forbids it (403)", 1),
         (Fault("status", status=404), "has no such file (404)", 1),
         (Fault("status", status=416), "has a shorter file than the catalogue says", 1),
@@ -137,7 +137,7 @@ def test_storage_that_goes_on_denying_what_the_hub_states_is_a_passing_cause(tmp
         case.add("one", {"kind": "huggingface", "repo": "a/b", "path": "f.bin"})
         done = case.run("fetch")
         assert done.code == 75, done.err
-        assert "refuses its link (403)" in done.err
+        assert "rejects its own link (403)" in done.err
         assert "The cause may pass for 1 of them" in done.err
         assert hub.links <= 6, "a bounded number of links"
         hub.faults.clear()
@@ -171,11 +171,11 @@ def test_a_file_that_changes_between_ranges_is_one_or_the_other(web: Web, case: 
     timer.join()
     assert done.code == 0, done.err
     assert target.read_bytes() == OTHER
-    assert "changed while it was fetched: beginning again" in done.err
+    assert "changed while it was fetched: starting over" in done.err
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("round/file.bin", "redirects without end"), ("nothing.bin", "has no such file (404)")]
+    ("path", "told"), [("round/file.bin", "redirects endlessly"), ("nothing.bin", "has no such file (404)")]
 )
 def test_bad_addresses(web: Web, case: Case, path: str, told: str) -> None:
     case.add("one", **unlocked(web, path))  # type: ignore[arg-type]
@@ -262,7 +262,7 @@ def test_no_room_in_the_middle_of_a_file(
         done = case.run("fetch")
     assert done.code == 75, "who frees some space need not start it again"
     assert told in done.err
-    assert re.search(r"\d+ bytes of it are missing: free some space", done.err)
+    assert re.search(r"\d+ bytes are still missing: free some space", done.err)
     assert not target.exists()
 
     before = web.sent("/file.bin")

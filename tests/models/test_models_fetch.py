@@ -100,7 +100,7 @@ def test_the_token_goes_to_the_hub_alone_and_into_no_line(case: Case, hub: Hub) 
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [("", "then set HF_TOKEN to that account's token"), ("hf_wrong", "the Hub refuses HF_TOKEN (401)")],
+    [("", "then set HF_TOKEN to that account's token"), ("hf_wrong", "the Hub rejects HF_TOKEN (401)")],
 )
 def test_gated(case: Case, hub: Hub, token: str, words: str) -> None:
     hub.repos[REPO] = Repo(hub.repos[REPO].files, gated=True)
@@ -255,7 +255,7 @@ def test_civitai_with_its_redirect_and_a_key_for_its_own_host(tmp_path: Path) ->
         case.add("gone", {**source, "version": 8}, "checkpoints/gone.safetensors")
         without = case.run("fetch")
         assert without.code == 1
-        assert "wants a login: set its token" in without.err
+        assert "requires a login: set its token" in without.err
         done = case.run("fetch", CIVITAI_API_KEY="ck_secret")
         wrong = case.run("fetch", CIVITAI_API_KEY="ck_wrong")
     assert done.code == 3
@@ -417,7 +417,7 @@ def test_a_real_disk_that_is_too_small(case: Case, hub: Hub) -> None:
     process = case.start("fetch", before=before, MODELS_DIR=str(inside / "models"))
     _, err = process.communicate()
     assert process.returncode == 1
-    assert "has 0.01 GB free; 0.00 GB are to be fetched and 0.54 GB must stay free" in err
+    assert "has 0.01 GB free; 0.00 GB would be fetched and 0.54 GB must stay free" in err
     assert hub.requests == []
 
 

@@ -155,7 +155,7 @@ def test_of_two_pods_on_one_volume_one_fetches_and_the_other_sees_it(tmp_path: P
     assert sent <= sum(len(stored.data) for stored in FILES.values()) * 1.2
     waited = [text for text in texts if "models.waiting" in text]
     assert len(waited) == 1
-    assert 'why="another fetch is at it"' in waited[0]
+    assert 'why="another fetch is running"' in waited[0]
     assert [p for p in re.findall(r"models.waiting .*percent=(\d+)", waited[0]) if int(p) > 0]
     assert not (case.folder / ".hearmeman/lease.json").exists()
 

@@ -111,7 +111,7 @@ def test_only_what_is_asked_for(smoke: Catalogue) -> None:
         ('to = "checkpoints/', 'to = "../', "file smoke-tiny: to"),
         ('to = "checkpoints/tiny', 'to = "tiny', "takes FOLDER/NAME"),
         ('to = "checkpoints/', 'to = "checkpoints/.', "takes no hidden"),
-        ('to = "checkpoints/', 'to = "models/', "no one looks into models/"),
+        ('to = "checkpoints/', 'to = "models/', "nothing loads from models/"),
         ("size = 4194384", "size = -1", "greater than or equal to 0"),
         ('files = ["smoke-tiny"]', 'files = ["other"]', "unknown file other"),
         ("[[model]]", "[[modell]]", "modell"),
@@ -127,12 +127,12 @@ def test_a_wrong_catalogue_is_refused_by_name(tmp_path: Path, old: str, new: str
         read(path)
 
 
-@pytest.mark.parametrize(("other", "told"), [("vae/A.bin", "differ in case alone"), ("vae/A.BIN/part", "lies inside")])
+@pytest.mark.parametrize(("other", "told"), [("vae/A.bin", "differ only in case"), ("vae/A.BIN/part", "lies inside")])
 def test_places_that_differ_in_case_alone_are_refused(other: str, told: str) -> None:
     files = tuple(File(id=to, source=Web(url="http://x/y"), to=to) for to in ("vae/a.bin", other))
     with pytest.raises(ValueError, match=told):
         Catalogue(file=files, model=())
-    with pytest.raises(ValueError, match=r"files A\.bin and a\.bin differ in case alone"):
+    with pytest.raises(ValueError, match=r"files A\.bin and a\.bin differ only in case"):
         Listing(revision="c", parts=(Part(path="a.bin", size=1), Part(path="A.bin", size=1)))
 
 
@@ -141,7 +141,7 @@ def test_two_files_for_one_place_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     file = text[text.index("[[file]]") : text.index("[[model]]")]
     path.write_text(text + file.replace('"smoke-tiny"', '"again"'))
-    with pytest.raises(CatalogueError, match=f"destination {TO} is there twice"):
+    with pytest.raises(CatalogueError, match=f"destination {TO} appears twice"):
         read(path)
 
 
@@ -305,7 +305,7 @@ def test_infcam_is_for_datacenter_cards_or_by_name(full: Catalogue) -> None:
 @pytest.mark.parametrize(
     ("host", "variables", "words"),
     [
-        (Host(vram_gb=12.0), {"WAN_720P": "true"}, "this GPU does not hold it (least: 16 GB)"),
+        (Host(vram_gb=12.0), {"WAN_720P": "true"}, "it does not fit on this GPU (least: 16 GB)"),
         (Host(vram_gb=16.0), {"WAN_720P": "true"}, "it runs with parts of it in RAM, slowly"),
         (Host(), {"ENABLE_ILLUSTRIOUS": "true"}, "CIVITAI_API_KEY is not set"),
         (

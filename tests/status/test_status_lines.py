@@ -11,7 +11,7 @@ FOUND: dict[str, Any] = {
     "boot": {
         "image": {"tier": "consumer", "comfyui_rev": "0123456789abcdef"},
         "tuning": {"tier": "consumer", "memory_mode": "model_cpu_offload", "arguments": ["--disable-mmap"] * 8},
-        "doors": ["8188 ComfyUI: EVERYBODY who knows the address; set ACCESS_TOKEN to ask for a token", "22 SSH: keys"],
+        "doors": ["8188 ComfyUI: EVERYBODY who knows the address; set ACCESS_TOKEN to require a token", "22 SSH: keys"],
     },
     "phases": {"settings": 0.1},
     "ready": False,
@@ -72,7 +72,7 @@ def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch, columns:
 
 def test_a_wide_terminal_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert any(line.endswith("set ACCESS_TOKEN to ask for a token") for line in lines(FOUND))
+    assert any(line.endswith("set ACCESS_TOKEN to require a token") for line in lines(FOUND))
 
 
 def test_what_takes_no_time_is_named_with_what_comes_next() -> None:

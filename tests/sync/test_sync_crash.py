@@ -129,6 +129,6 @@ def test_nothing_is_lost_torn_or_doubled(r2: R2, tmp_path: Path) -> None:
         by_file.setdefault(name, []).append(stored.sha256)
     for name, finished in versions.items():
         assert finished[-1] in by_file.get(name, []), f"{name} is not in the bucket as it is"
-        assert len(set(by_file[name])) == len(by_file[name]), f"{name} is there twice"
+        assert len(set(by_file[name])) == len(by_file[name]), f"{name} appears twice"
     assert r2.overwritten == []
     assert [upload.key for upload in r2.uploads.values() if not upload.key.startswith(probes)] == []

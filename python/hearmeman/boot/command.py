@@ -24,12 +24,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "role",
         nargs="?",
         metavar="worker | COMMAND",
-        help="worker: take jobs from RunPod Serverless; a command of the image: run that instead; neither: be a pod",
+        help="worker: take jobs from RunPod Serverless; any other command of the image: run it instead of the pod; "
+        "nothing: be a pod",
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's arguments")
     parser.add_argument("--plan", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--json", action="store_true", help="with --plan: print JSON")
-    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for what lasts until the pod stops")
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="folder for state that lasts until the pod stops")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
     parser.add_argument("--nodes-dir", type=Path, default=NODES_DIR, help="the image's custom nodes")
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.role and args.role != "worker":
         _instead(args.role, args.arguments)
     if args.arguments:
-        raise UsageError(f"{args.arguments[0]} stands behind `worker`: options come before it")
+        raise UsageError(f"{args.arguments[0]} comes after `worker`: put options before it")
     if args.role == "worker":
         environ = {**_of_a_worker(os.access("/runpod-volume", os.W_OK)), **environ, "ENABLE_WORKER": "true"}
     try:
@@ -56,9 +57,7 @@ def _instead(command: str, arguments: Sequence[str]) -> NoReturn:
     """Become a command: `docker run IMAGE bash`, and tools such as SkyPilot, whose own start is the container's command."""
     found = shutil.which(command)
     if found is None:
-        raise UsageError(
-            f"boot takes `worker`, or a command that is to run in place of the pod, and {command!r} is neither"
-        )
+        raise UsageError(f"boot takes `worker`, or a command to run in place of the pod, but {command!r} is neither")
     sys.stdout.flush()
     os.execv(found, [command, *arguments])
 
@@ -182,7 +181,8 @@ def lines(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> lis
     gpus = ", ".join(f"{gpu.name} ({gpu.vram_mib} MiB)" for gpu in memory.gpus) or "none"
     shown = [
         f"hearmeman {__version__}: image for tier {image.tier}, ComfyUI {image.comfyui_rev[:12]}",
-        f"  volume     {volume.path}, {mounted}, {kind}, {volume.free_bytes / 1e9:.1f} GB free, {here.volume_used:.0%} used",
+        f"  volume     {volume.path}, {mounted}, {kind}, {volume.free_bytes / 1e9:.1f} GB free, "
+        f"{here.volume_used:.0%} used",
         f"  gpu        {gpus}" + (f", driver {memory.driver}" if memory.driver else ""),
         f"  memory     {tuning.tier}, {tuning.memory_mode}: {tuning.reasons['memory_mode']}",
         f"  arguments  {' '.join(tuning.arguments) or '(none)'}",
@@ -192,14 +192,14 @@ def lines(plan: Any, settings: Any, here: Any, image: Image, tuning: Any) -> lis
         notes = [f"as {process.user.name}"] if not process.user.whole else []
         notes += ["once"] if process.once else []
         notes += [f"after {', '.join((*process.after, *process.needs))}"] if process.after or process.needs else []
-        notes += [f"is given {', '.join(process.secrets)}"] if process.secrets else []
+        notes += [f"gets {', '.join(process.secrets)}"] if process.secrets else []
         notes.append(f"stops in stage {process.stop_stage} within {process.stop_seconds:g} s")
         shown.append(f"  process    {process.name}: {'; '.join(notes)}")
     shown += [f"  door       {words}" for words in doors.words(plan.doors)]
     if settings.authorized_keys and settings.runpod_public_ip and settings.runpod_tcp_port_22:
         shown.append(f"  ssh        ssh root@{settings.runpod_public_ip} -p {settings.runpod_tcp_port_22}")
     if plan.withheld:
-        shown.append(f"  withheld   {', '.join(plan.withheld)}: they look secret, no process is given them")
+        shown.append(f"  withheld   {', '.join(plan.withheld)}: they look like secrets, so no process gets them")
     shown += [f"  NOT WORKING {name}: {why}" for name, why in (plan.failed or {}).items()]
     return shown + [f"  warning    {warning}" for warning in plan.warnings]
 

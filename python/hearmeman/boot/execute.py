@@ -85,7 +85,12 @@ def _volume(plan: BootPlan) -> None:
         if not plan.separate:
             Path(folder.path).mkdir(parents=True, exist_ok=True)
         elif refused := owners.settle(folder):
-            log("owners.refused", path=folder.path, why=refused, means="who may write there is as the filesystem says")
+            log(
+                "owners.refused",
+                path=folder.path,
+                why=refused,
+                means="write access there is whatever the filesystem allows",
+            )
     if plan.separate:
         owners.settle_state(plan.state)
         for path, depth in plan.soon:
@@ -100,7 +105,7 @@ def _volume(plan: BootPlan) -> None:
 
 def _configure_manager(file: str, content: str) -> None:
     """Write ComfyUI-Manager's configuration unless there is one, a person's or its own."""
-    means = "ComfyUI-Manager installs nodes of its list for whoever can open ComfyUI; edit the file to change that"
+    means = "ComfyUI-Manager installs nodes from its list for anyone who can open ComfyUI; edit the file to change that"
     try:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         with Path(file).open("x", encoding="utf-8") as written:

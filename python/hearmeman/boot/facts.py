@@ -120,7 +120,7 @@ def _separation(volume: Path) -> tuple[str, str]:
         return why, ""
     answer = probe(volume)
     if answer.refused and not answer.shared:
-        return f"{volume} keeps no owners ({answer.refused}), and no user but root could write there", ""
+        return f"{volume} does not store file owners ({answer.refused}), so only root could write there", ""
     return "", answer.refused
 
 

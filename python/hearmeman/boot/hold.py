@@ -119,7 +119,7 @@ def hold(error: HearmemanError, environ: Mapping[str, str], run_dir: Path, pytho
                 children[name], started[name] = _start(wrapped(argv, user), {**given, **own}), now
         if now - began >= next_words:
             where = " ".join(f"{host}:{port}" for host, port in held.listens)
-            means = "the pod waits and costs money: set the variables right and restart it, or stop it"
+            means = "the pod is waiting and costs money: correct the variables and restart it, or stop it"
             log(
                 "boot.held",
                 minutes=round((now - began) / 60),

@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help="file that holds its pid, starts and last exit, as JSON")
     parser.add_argument("--after", type=Path, action="append", default=[], help="start when this report says it ended")
     parser.add_argument("--needs", type=Path, action="append", default=[], help="the same, and only if it ended with 0")
-    parser.add_argument("--directory", default="/", help="where the process is started (%(default)s)")
+    parser.add_argument("--directory", default="/", help="folder that the process starts in (%(default)s)")
     parser.add_argument("--oom-score", type=int, default=0, help="how much sooner the kernel ends it, 0 to 1000")
     parser.add_argument("--note", default="", help="regular expression of lines to keep in the report")
     parser.add_argument("--umask", type=lambda text: int(text, 8), help="the process's umask, octal")
@@ -151,7 +151,7 @@ class Keeper:
         report = read_json(path)
         if not report.get("done"):
             tried = report.get("exit")
-            return f"{path.stem} is not done yet" + (f" (it ended with {tried} and is tried again)" if tried else "")
+            return f"{path.stem} is not done yet" + (f" (it ended with {tried} and is being retried)" if tried else "")
         return f"{path.stem} ended with {report['exit']}" if path in self.args.needs and report.get("exit") else ""
 
     def _one_life(self) -> int:

@@ -20,7 +20,7 @@ class OwnersError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman owners`."""
-    parser.add_argument("folder", nargs="*", help="folders; by default all that are ComfyUI's")
+    parser.add_argument("folder", nargs="*", help="folders (default: all of ComfyUI's)")
     parser.add_argument("--only-folders", action="store_true", help="leave the files in them as they are")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
     parser.add_argument("--then", nargs=argparse.REMAINDER, help="become this command afterwards")
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     if os.geteuid() != 0 or not users.is_separate(args.run_dir):
         raise OwnersError(
-            "folders are given to ComfyUI by root, in a pod whose processes have users of their own: see `hearmeman status`"
+            "only root can give folders to ComfyUI, in a pod that runs its processes as separate users: see "
+            "`hearmeman status`"
         )
     if not args.then:
         with contextlib.suppress(OSError):

@@ -103,7 +103,7 @@ def check(settings: Settings, machine: Machine, tuning: Tuning) -> None:
             )
     if settings.storage_mode == "persistent" and not machine.volume_is_mount:
         problems.append(
-            f"STORAGE_MODE=persistent, and nothing is mounted at {settings.volume_dir}: attach a volume there, "
+            f"STORAGE_MODE=persistent, but nothing is mounted at {settings.volume_dir}: attach a volume there, "
             "or set STORAGE_MODE=auto to run without one"
         )
     told = set()
@@ -115,7 +115,8 @@ def check(settings: Settings, machine: Machine, tuning: Tuning) -> None:
             )
         elif not place.problem and full and place.free_bytes not in told:
             problems.append(
-                f"{place.path} has {place.free_bytes / 1024**2:.0f} MiB free, {MIN_FREE_BYTES // 1024**2} MiB are needed: "
+                f"{place.path} has {place.free_bytes / 1024**2:.0f} MiB free, {MIN_FREE_BYTES // 1024**2} MiB "
+                "are needed: "
                 f"use a larger disk, delete files, or set {place.variable} to a folder on another one"
             )
         told |= {place.problem, place.free_bytes}
@@ -151,7 +152,7 @@ def make_plan(
     for process in Table(settings, machine, image, tuning, base, theirs, run_dir, python).processes():
         if any("\n" in word for word in process.argv):
             raise BootError(
-                f"the command of {process.name} holds a line break: remove it from the variables that name paths"
+                f"the command of {process.name} contains a line break: remove it from the variables that name paths"
             )
         secrets = {name: alias for name, alias in process.secrets.items() if environ.get(name)}
         user = ROOT if machine.not_separate else process.user
@@ -213,10 +214,12 @@ def _never_ends(settings: Settings) -> tuple[str, ...]:
     if not (settings.idle_stop_minutes or settings.max_minutes):
         return ()
     if not settings.ends_by_itself:
-        why = "RunPod gave this pod no RUNPOD_API_KEY and RUNPOD_POD_ID"
+        why = "RunPod did not give this pod a RUNPOD_API_KEY and RUNPOD_POD_ID"
         return (f"IDLE_STOP_MINUTES and MAX_MINUTES have no effect: {why}; stop the pod yourself",)
     if settings.runpod_volume_id and settings.idle_action == "stop":
-        return ("RunPod may not stop a pod with a network volume, only terminate it: set IDLE_ACTION=terminate",)
+        return (
+            "RunPod may refuse to stop a pod with a network volume, and only terminate it: set IDLE_ACTION=terminate",
+        )
     return ()
 
 
@@ -224,8 +227,8 @@ def _left_out(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{', '.join(names)}: ComfyUI could write what they name, so only ComfyUI is given them; "
-        "name a place outside the volume for other processes",
+        f"{', '.join(names)}: ComfyUI could write where they point, so only ComfyUI gets "
+        "them; for other processes name a place outside the volume",
     )
 
 
@@ -237,13 +240,14 @@ def _not_started(settings: Settings, machine: Machine, image: Image) -> dict[str
             found[name] = problem
     if settings.jupyter_password is not None and not image.jupyter_python:
         found["jupyter"] = (
-            f"JUPYTER_PASSWORD is set, and this image (tier {image.tier}) carries no JupyterLab: unset it or use another image"
+            f"JUPYTER_PASSWORD is set, but this image (tier {image.tier}) has no JupyterLab: unset it or use "
+            "another image"
         )
     parts = {"STATUS_PORT": "status page", "SSH_PORT": "sshd", "JUPYTER_PORT": "jupyter"}
     parts |= {f"{name}{port}": name.lower() for name in ("XTTS", "CHATTERBOX") for port in ("_PORT", "_INNER_PORT")}
     if settings.enable_worker and not image.worker_python:
         found["worker"] = (
-            f"this image (tier {image.tier}) does not carry RunPod's SDK: it takes no jobs; use another image"
+            f"this image (tier {image.tier}) does not have RunPod's SDK, so it cannot take jobs; use another image"
         )
     for listen in machine.listens:
         if listen.problem and not listen.essential:
@@ -295,46 +299,52 @@ def _warnings(
     sync_share = stop_shares(settings)[1]
     if not machine.volume_is_mount and settings.storage_mode != "ephemeral":
         found.append(
-            f"no volume is mounted at {settings.volume_dir}: what is written there goes with the pod; "
-            "attach a volume, or set STORAGE_MODE=ephemeral where that is meant"
+            f"no volume is mounted at {settings.volume_dir}: what is written there is lost with the pod; "
+            "attach a volume, or set STORAGE_MODE=ephemeral if that is what you want"
         )
     if machine.volume_used >= FULL:
         found.append(
-            f"the volume is {machine.volume_used:.0%} full: models or outputs may not fit; delete files or make it larger"
+            f"the volume is {machine.volume_used:.0%} full: models or outputs may not fit; delete files or make "
+            "it larger"
         )
     if settings.enable_r2_sync and sync_share - 1 < settings.sync_drain_seconds:
         found.append(
-            f"SYNC_DRAIN_SECONDS={settings.sync_drain_seconds:g} does not fit STOP_SECONDS={settings.stop_seconds:g}: "
+            f"SYNC_DRAIN_SECONDS={settings.sync_drain_seconds:g} does not fit into "
+            f"STOP_SECONDS={settings.stop_seconds:g}: "
             f"the sync gets {max(0.0, sync_share - 1):g} s; raise STOP_SECONDS"
         )
     if machine.not_separate:
         found.append(
-            f"processes cannot be given users of their own ({machine.not_separate}): "
-            "ComfyUI and its custom nodes could read the pod's secrets; run the container as root with the usual capabilities"
+            f"processes cannot run as separate users ({machine.not_separate}): "
+            "ComfyUI and its custom nodes could read the pod's secrets; run the container as root with the "
+            "usual capabilities"
         )
     found += settings.key_problems
     if settings.comfyui_commit and settings.comfyui_commit != image.comfyui_rev:
         found.append(
-            f"COMFYUI_COMMIT={settings.comfyui_commit} has no effect: this image holds ComfyUI {image.comfyui_rev[:12]}; "
-            "build an image with the other, or unset it"
+            f"COMFYUI_COMMIT={settings.comfyui_commit} has no effect: this image has ComfyUI {image.comfyui_rev[:12]}; "
+            "build an image with that commit, or unset it"
         )
     if settings.sage_attention and not machine.memory.gpus:
         found.append("SAGE_ATTENTION=true has no effect without a GPU: choose a pod with one, or unset it")
     found += voices.warnings(settings, machine, image)
     if machine.ownerless:
         found.append(
-            f"{settings.volume_dir} keeps no owners ({machine.ownerless}): ComfyUI and its custom nodes could change "
-            f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key go with the pod; "
-            "use a volume that keeps owners"
+            f"{settings.volume_dir} does not store file owners ({machine.ownerless}): ComfyUI and its custom "
+            "nodes could change "
+            f"{settings.state_path} and everything else there; logs, JupyterLab's settings and the SSH host key "
+            "are lost with the pod; "
+            "use a volume that stores file owners"
         )
     if settings.update_nodes_on_start and not machine.volume_repositories:
         found.append(
-            "UPDATE_NODES_ON_START=true, and no custom node on the volume is a git checkout: nothing to update; unset it"
+            "UPDATE_NODES_ON_START=true, but no custom node on the volume is a git checkout: nothing to update; "
+            "unset it"
         )
     found += _never_ends(settings)
     if settings.sync_workspace and not settings.enable_r2_sync:
         found.append(
-            "SYNC_WORKSPACE=true has no effect without a sync, and the workspace is not saved: set ENABLE_R2_SYNC=true"
+            "SYNC_WORKSPACE=true has no effect without the sync, so the workspace is not saved: set ENABLE_R2_SYNC=true"
         )
     found += strangers(environ, {**NAMES, **ALIASES})
     return tuple(found)

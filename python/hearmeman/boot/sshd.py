@@ -85,7 +85,9 @@ def host_key(folder: Path) -> Path:
                         os.chown(path, 0, 0)
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
-        raise SshError(f"the SSH host key {key} cannot be made: {why}: {_mend(error)}, or unset PUBLIC_KEY") from error
+        raise SshError(
+            f"the SSH host key {key} cannot be created: {why}: {_mend(error)}, or unset PUBLIC_KEY"
+        ) from error
     return key
 
 

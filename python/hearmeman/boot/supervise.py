@@ -82,7 +82,7 @@ def verdict(reports: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
     code, said = 0, []
     for report in reports:
         is_sync = report.get("name") == "sync"
-        left = "outputs may be left; they are sent at the next start"
+        left = "outputs may be left; the next start sends them"
         if report.get("killed"):
             said.append(f"{report['name']} did not stop in time and was killed" + (f": {left}" if is_sync else ""))
         elif is_sync and report.get("exit") not in (0, None):

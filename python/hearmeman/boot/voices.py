@@ -16,15 +16,17 @@ def problem(name: str, settings: Settings, machine: Machine, image: Image) -> st
     """Say why a voice API cannot start here; empty if it can."""
     variable = f"ENABLE_{name.upper()}"
     if name not in image.services:
-        return f"{variable}=true, and this image (tier {image.tier}) carries no {name}: unset {variable} or use another image"
+        return (
+            f"{variable}=true, but this image (tier {image.tier}) has no {name}: unset {variable} or use another image"
+        )
     gpus = len(machine.memory.gpus)
     if gpus and settings.voice_gpu and int(settings.voice_gpu) >= gpus:
-        return f"VOICE_GPU={settings.voice_gpu}, and this pod's GPUs are numbered 0 to {gpus - 1}: name one of them"
+        return f"VOICE_GPU={settings.voice_gpu}, but this pod's GPUs are numbered 0 to {gpus - 1}: name one of them"
     # The small engine has no such terms.
     if name == "xtts" and not settings.coqui_tos_agreed and _is_own_engine(name, machine, image):
         return (
-            "XTTS v2's licence (Coqui Public Model License 1.0.0) lets neither the model nor the speech that it makes be "
-            "used commercially: set COQUI_TOS_AGREED=true if you accept that, or unset ENABLE_XTTS"
+            "XTTS v2's licence (Coqui Public Model License 1.0.0) allows commercial use of neither the model "
+            "nor the speech it makes: set COQUI_TOS_AGREED=true if you accept that, or unset ENABLE_XTTS"
         )
     return ""
 
@@ -105,4 +107,4 @@ def warnings(settings: Settings, machine: Machine, image: Image) -> list[str]:
         return []
     who = " and ".join(found)
     small = "hibari, a small English voice that needs no GPU and imitates nobody"
-    return [f"no GPU is seen: {who} answer with {small}; choose a pod with a GPU for their own voices"]
+    return [f"no GPU was found: {who} answer with {small}; choose a pod with a GPU for their own voices"]

@@ -64,14 +64,14 @@ class Lock:
             # For what takes an address and no header: https://any:TOKEN@host/. Browsers keep it and send it along.
             fits = self.fits(_password(bearer.strip()))
             if fits and is_foreign(headers, self._origins):
-                return Verdict(False, False, "another site's page sent this; open the pod's own page")
+                return Verdict(False, False, "this came from another site's page; open the pod's own page")
             return Verdict(fits, not fits, "" if fits else "the token is wrong")
         values = [cookies[name] for name in (SECURE_COOKIE, COOKIE) if name in cookies]
         if not any(self.is_session(value, now) for value in values):
             # Nobody can guess a signature: an old cookie is no attempt, and answers to it need not wait.
-            return Verdict(False, False, "the session is over" if values else "a token is needed")
+            return Verdict(False, False, "the session has ended" if values else "a token is needed")
         if is_foreign(headers, self._origins):
-            return Verdict(False, False, "another site's page sent this; open the pod's own page")
+            return Verdict(False, False, "this came from another site's page; open the pod's own page")
         return Verdict(True, False)
 
     def _sign(self, content: str) -> str:

@@ -59,10 +59,10 @@ def held(reason: str, ends: str = "") -> str:
     """Render why a pod could not start, and when it ends itself."""
     title = "This pod could not start"
     advice = (
-        "Set the variables right and restart the pod, or stop it: it costs money while it waits. "
-        "Its log, and SSH if PUBLIC_KEY is set, say the same."
+        "Correct the variables and restart the pod, or stop it: it costs money while it waits. "
+        "Its log, and SSH if PUBLIC_KEY is set, show the same."
     )
-    countdown = tag("p", f"The pod {ends}; a session over SSH is use.") if ends else None
+    countdown = tag("p", f"The pod {ends}; an SSH session counts as use.") if ends else None
     return _page(title, tag("h1", title), tag("pre", reason), tag("p", advice), countdown)
 
 
@@ -89,14 +89,14 @@ def login(action: str, next_path: str, why: str = "") -> str:
         action=action,
     )
     lead = tag("p", "It is the value of the pod's variable ACCESS_TOKEN.", class_="quiet")
-    return _page("Token needed", tag("h1", "This pod asks for its token"), lead, form)
+    return _page("Token needed", tag("h1", "This pod requires its token"), lead, form)
 
 
 def down(service: str, page: str = "") -> str:
     """Render the note that a service does not answer yet; the browser asks again by itself. `page` is the pod's page."""
     head = tag("h1", tag("span", "", class_="dot", aria_hidden="true"), f"{service} does not answer yet")
     text = tag("p", "It is starting, or was restarted. This page tries again by itself.")
-    look = tag("p", tag("a", "The pod's page", href=page), " shows how far it is.") if page else None
+    look = tag("p", tag("a", "The pod's page", href=page), " shows its progress.") if page else None
     again = tag("meta", http_equiv="refresh", content="3")
     return _page(f"{service} is starting", tag("div", head, class_="state-starting"), text, look, more=again)
 

@@ -54,7 +54,7 @@ class Door:
             "gate": "whoever has ACCESS_TOKEN",
             "token": "whoever has JUPYTER_PASSWORD",
             "keys": "whoever has a key of PUBLIC_KEY",
-            "": "EVERYBODY who knows the address; set ACCESS_TOKEN to ask for a token",
+            "": "EVERYBODY who knows the address; set ACCESS_TOKEN to require a token",
         }
         return f"{where}: {who[self.guard]}"
 

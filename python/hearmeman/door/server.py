@@ -43,7 +43,7 @@ class Door:
     def __init__(self, run_dir: Path, boot: dict[str, Any], lock: Lock | None, notify_url: str = "") -> None:
         self.run_dir, self.boot, self.lock = run_dir, boot, lock
         self.slow_down = SlowDown()
-        self.readiness = collect.Readiness(False, "not looked at yet")
+        self.readiness = collect.Readiness(False, "not checked yet")
         # When this was restarted: what happened since the pod's start happened before.
         self.phases: dict[str, float] = dict(read_json(run_dir / "gate" / "door.json").get("phases", {}))
         self.ready_pid = 0
@@ -141,7 +141,7 @@ class Door:
         if pages.for_browser(request.headers):
             page = pages.login(LOGIN, pages.local_path(request.headers.get("X-Uri", "/")))
             return web.Response(status=401, text=page, content_type="text/html", headers=headers)
-        text = "this pod asks for its token: send the header 'Authorization: Bearer ACCESS_TOKEN'"
+        text = "this pod requires its token: send the header 'Authorization: Bearer ACCESS_TOKEN'"
         return web.json_response({"error": text}, status=401, headers=headers)
 
     async def form(self, request: web.Request) -> web.StreamResponse:
@@ -161,7 +161,7 @@ class Door:
         where = pages.local_path(where)
         if not self.lock.fits(token):
             await self._failed()
-            page = pages.login(LOGIN, where, "This is not the token.")
+            page = pages.login(LOGIN, where, "That is not the token.")
             return web.Response(status=401, text=page, content_type="text/html", headers=pages.HEADERS)
         secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
         answer = web.Response(status=303, headers={**pages.HEADERS, "Location": where})

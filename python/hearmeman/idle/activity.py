@@ -75,7 +75,7 @@ class Activity:
         marks["a terminal"] = self._typed()
         models, sync = (read_json(self._places.state / f"{name}.json") for name in ("models", "sync"))
         if models.get("state") == "fetching" and self._wall() - float(models.get("updated", 0)) < _FRESH_SECONDS:
-            uses.append("a fetch of models")
+            uses.append("a model fetch")
         if to_send(sync) and self._runs(sync.get("pid"), "sync"):
             uses.append("an upload")
         marks["an upload"] = (sync.get("uploaded_files"), sync.get("uploaded_bytes"))

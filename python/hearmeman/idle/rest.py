@@ -43,7 +43,7 @@ def act(base: str, pod: str, key: str, action: str) -> None:
         http.clear()
     if answer.status not in (200, 204):
         raise StopError(
-            f"RunPod answered {answer.status}{_words(answer.data)}: {_ADVICE.get(answer.status, 'it is tried again')}"
+            f"RunPod answered {answer.status}{_words(answer.data)}: {_ADVICE.get(answer.status, 'it will be retried')}"
         )
 
 

@@ -72,7 +72,7 @@ def judge(limits: Limits, clock: Clock, now: float) -> Verdict:
     if limits.idle:
         found.append((clock.used + limits.idle - now, f"nobody used it for {limits.idle / 60:g} minutes", limits.idle))
     if limits.longest:
-        why = f"it ran for {limits.longest / 60:g} minutes, as long as it may"
+        why = f"it ran for {limits.longest / 60:g} minutes, its limit"
         found.append((clock.started + limits.longest - now, why, limits.longest))
     left, why, limit = min(found)
     return Verdict(left, why, why.startswith("nobody"), left <= min(WARN_SECONDS, limit / 2))

@@ -117,7 +117,7 @@ class Watch:
             except StopError as error:
                 pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
                 tries += 1
-                self._problem = f"the pod could not be ended ({action}), and is paid for: {error}"
+                self._problem = f"the pod could not be ended ({action}), and still costs money: {error}"
                 log("idle.failed", action=action, why=str(error), tries=tries, again_in=pause)
             else:
                 pause, self._problem = AGAIN_SECONDS, ""
@@ -133,7 +133,7 @@ class Watch:
                 return self._orders.action, 0, True
         left = int(sync.get("backlog_files", 0))
         if left and self._orders.action == "terminate" and not self._orders.network_volume:
-            log("idle.kept", files=left, means="they would be lost with the pod: it is stopped and not terminated")
+            log("idle.kept", files=left, means="they would be lost with the pod: it is stopped, not terminated")
             return "stop", left, False
         return self._orders.action, left, False
 

@@ -40,7 +40,7 @@ def refuse_ids(names: Sequence[str]) -> None:
     """
     if plain := [name for name in names if not is_address(name)]:
         raise UsageError(
-            f"{plain[0]!r} is no address; models of the catalogue are asked for with MODELS={plain[0]} or"
+            f"{plain[0]!r} is not an address; enable models of the catalogue with MODELS={plain[0]} or"
             f" `hearmeman models fetch {plain[0]}`"
         )
 
@@ -82,7 +82,7 @@ def remove(args: argparse.Namespace, context: Context) -> int:
         print(json.dumps({"removed": sorted(gone)}, indent=2))
         return 0
     print("\n".join(f"forgotten: {address}" for address in sorted(gone)))
-    print("`hearmeman models prune` names their files, and with --yes removes them")
+    print("`hearmeman models prune` lists their files, and with --yes removes them")
     return 0
 
 
@@ -113,8 +113,12 @@ def _ask(file: File, context: Context, quiet: bool) -> None:
         where = error.filename or context.store.root
         raise UnwritableError(f"{where} cannot be written: {error.strerror}: nothing was added") from error
     if not quiet:
-        stated = "size not stated" if found.size is None else size(found.size)
-        digest = f"sha256 {found.sha256[:12]}" if found.sha256 else "no hash stated: it is noted once it is here"
+        stated = "size unknown" if found.size is None else size(found.size)
+        digest = (
+            f"sha256 {found.sha256[:12]}"
+            if found.sha256
+            else ("no hash published: it is recorded after the first fetch")
+        )
         print(f"{file.to}  {stated}, {digest}", flush=True)
 
 

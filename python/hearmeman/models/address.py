@@ -107,14 +107,14 @@ def _source(where: str, address: str) -> tuple[Source, str]:
         return _hugging_face(unquote(path), (parse_qs(query).get("revision") or ["main"])[0], address)
     if kind in ("http", "https") and rest.startswith("//"):
         return _web(where, address)
-    raise AddressError(f"{address!r} is no address: it takes {_FORMS}")
+    raise AddressError(f"{address!r} is not an address: use {_FORMS}")
 
 
 def _civitai(rest: str, address: str) -> CivitAI:
     version, _, file = rest.partition("/")
     if not version.isdigit() or int(version) < 1:
         raise AddressError(
-            f"{address!r}: after civitai: comes the number of a version, as in the page's ?modelVersionId=NUMBER"
+            f"{address!r}: civitai: is followed by the number of a version, as in the page's ?modelVersionId=NUMBER"
         )
     return CivitAI(version=int(version), file=file)
 
@@ -123,13 +123,13 @@ def _hugging_face(path: str, revision: str, address: str) -> tuple[HuggingFace, 
     owner, _, rest = path.strip("/").partition("/")
     repo, _, inside = rest.partition("/")
     if not (owner and repo):
-        raise AddressError(f"{address!r}: after hf: comes OWNER/REPO/PATH")
+        raise AddressError(f"{address!r}: hf: is followed by OWNER/REPO/PATH")
     if not inside or inside.endswith("/"):
         raise AddressError(f"{address!r} names a repository: add the path of the file that you want from it")
     try:
         return HuggingFace(repo=f"{owner}/{repo}", path=inside, revision=revision), PurePosixPath(inside).name
     except ValidationError as error:
-        raise AddressError(f"{address!r}: {owner}/{repo} is no name of a repository") from error
+        raise AddressError(f"{address!r}: {owner}/{repo} is not the name of a repository") from error
 
 
 def _web(where: str, address: str) -> tuple[Source, str]:
@@ -171,7 +171,8 @@ def _to(place: str, source: Source, name: str, address: str, folders: Collection
         raise AddressError(f"{address!r} does not say which folder: end it with @FOLDER, one of {_list(folders)}")
     if parts[0] not in folders:
         raise AddressError(
-            f"{address!r}: nobody looks into a folder {parts[0]!r}{nearest(parts[0], folders)}; there are {_list(folders)}"
+            f"{address!r}: nothing loads from a folder {parts[0]!r}{nearest(parts[0], folders)}; choose one of "
+            f"{_list(folders)}"
         )
     if len(parts) > 1 and "." in parts[-1]:
         return "/".join(parts), False

@@ -37,7 +37,8 @@ def asked_for(catalogue: Catalogue, settings: Settings, names: Iterable[str] = (
         for name in model.when:
             if name not in values:
                 raise UnknownVariableError(
-                    f"the catalogue's model {model.id} depends on {name}, which is no variable{nearest(name, values)}:"
+                    f"the catalogue's model {model.id} depends on {name}, which is not a "
+                    f"variable{nearest(name, values)}:"
                     " correct it"
                 )
     return tuple(model for model in catalogue.models if model.id in wanted or _switched_on(model, values))

@@ -271,7 +271,7 @@ class Catalogue(Entry):
         folders = COMFYUI_FOLDERS | {folder.name for folder in self.folders}
         for file in self.files:
             if file.to.partition("/")[0] not in folders:
-                problems.append(f"file {file.id}: no one looks into {file.to.partition('/')[0]}/: add a [[folder]]")
+                problems.append(f"file {file.id}: nothing loads from {file.to.partition('/')[0]}/: add a [[folder]]")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -296,7 +296,7 @@ def parts(file: File, listing: Listing) -> tuple[File, ...]:
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:
-    return [f"{what} {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return [f"{what} {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
 
 
 def _alike(what: str, names: Iterable[str]) -> list[str]:
@@ -304,7 +304,7 @@ def _alike(what: str, names: Iterable[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(name.casefold(), []).append(name)
-    return [f"the {what} {' and '.join(group)} differ in case alone" for group in groups.values() if len(group) > 1]
+    return [f"the {what} {' and '.join(group)} differ only in case" for group in groups.values() if len(group) > 1]
 
 
 def _nested(places: list[str]) -> list[str]:

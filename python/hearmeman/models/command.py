@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from hearmeman.models.plan import Plan, Step
 
 _ACTIONS = {
-    "list": "the models that there are, and which are enabled",
-    "show": "all that is known of models: files, sizes, sources, licences, and what asks for them",
-    "plan": "what a fetch would do, and what to know first",
-    "fetch": "fetch what is enabled and not there yet",
-    "add": "note models by their address on this volume, for later pods too, and fetch them",
+    "list": "list all models, and which are enabled",
+    "show": "all that is known about a model: files, sizes, sources, licences, and what enables it",
+    "plan": "what a fetch would do, and what to know before",
+    "fetch": "fetch what is enabled and missing",
+    "add": "add models by address to this volume, for later pods too, and fetch them",
     "remove": "forget models that were added by address; `prune` then removes their files",
-    "verify": "read every file again and name those that are damaged",
-    "lock": "ask the sources for revision, size and hash, and write them down",
-    "prune": "name, and with --yes remove, what was fetched and no enabled model needs",
+    "verify": "read every file again and list those that are damaged",
+    "lock": "ask the sources for revision, size and hash, and record them",
+    "prune": "list, and with --yes remove, fetched files that no enabled model needs",
 }
 
 
@@ -46,10 +46,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "lock":
             sub.add_argument("--all", action="store_true", help="lock every model of the catalogue")
             sub.add_argument("--out", type=Path, help="where to write (beside the catalogue)")
-            sub.add_argument("--check", action="store_true", help="write nothing; 3 if something moved")
+            sub.add_argument("--check", action="store_true", help="write nothing; exit 3 if something moved")
         if name == "prune":
-            sub.add_argument("--yes", action="store_true", help="remove what is named")
-            sub.add_argument("--everything", action="store_true", help="even when no model is asked for")
+            sub.add_argument("--yes", action="store_true", help="remove what is listed")
+            sub.add_argument("--everything", action="store_true", help="even when no model is enabled")
 
 
 def _which(action: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _which(action: str) -> dict[str, Any]:
             "metavar": "ADDRESS",
             "help": "civitai:VERSION@FOLDER, hf:OWNER/REPO/PATH@FOLDER, https://…@FOLDER",
         }
-    return {"nargs": "*", "metavar": "MODEL", "help": "ids or addresses, beside those that the settings ask for"}
+    return {"nargs": "*", "metavar": "MODEL", "help": "ids or addresses, besides those that the settings enable"}
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -128,8 +128,8 @@ def _verify(made: Plan, context: Context, as_json: bool) -> int:
     if problems:
         sys.stdout.flush()
         raise SomeCorruptError(
-            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` fixes them:\n"
-            + "\n".join(f"  {why}" for why in problems)
+            f"{len(problems)} of {len(made.steps)} files are not what they should be: `hearmeman models fetch` "
+            "fixes them:\n" + "\n".join(f"  {why}" for why in problems)
         )
     return 0
 

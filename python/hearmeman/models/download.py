@@ -256,7 +256,7 @@ class Download:
 
     def change(self, attempt: int, size: int | None, sha256: str) -> None:
         """Begin again, since the source has another content now; the lock is held."""
-        why = f"{self.file.source} changed while it was fetched: beginning again"
+        why = f"{self.file.source} changed while it was fetched: starting over"
         if self.move(Event.AGAIN, attempt):
             self.content.become(size, sha256)
             log("model.again", file=self.file.to, why=why)

@@ -86,7 +86,7 @@ def stalled(name: str, seconds: float, why: str) -> StalledError:
     """Say that nothing arrived of the file `name`."""
     return StalledError(
         f"{name}: nothing arrived for {seconds:g} s ({why}): check the network;"
-        " the next fetch goes on where this one stopped, DOWNLOAD_TIMEOUT sets the limit"
+        " the next fetch resumes where this one stopped, DOWNLOAD_TIMEOUT sets the limit"
     )
 
 
@@ -94,7 +94,7 @@ def twice_wrong(name: str, source: object, size: int, why: str) -> CorruptError:
     """Say that the file `name` came whole and wrong, and did so again."""
     return CorruptError(
         f"{name}: {source} sent {size} bytes twice, and both times {why}:"
-        " nothing was put in its place; if upstream changed the file, run `hearmeman models lock`"
+        " it was not kept; if upstream changed the file, run `hearmeman models lock`"
     )
 
 
@@ -103,8 +103,8 @@ def disk_error(name: str, place: str, missing: int, error: OSError) -> FetchErro
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk is full" if error.errno == errno.ENOSPC else "the volume's quota is used up"
         return DiskFullError(
-            f"{name}: {what}, {missing} bytes of it are missing: free some space or use a larger volume;"
-            " the next fetch goes on where this one stopped"
+            f"{name}: {what}, {missing} bytes are still missing: free some space or use a larger volume;"
+            " the next fetch resumes where this one stopped"
         )
     return FetchError(f"{name}: {error.filename or place} cannot be written: {error.strerror}")
 

@@ -141,7 +141,7 @@ class Waiting:
         percent = percent or "0"
         if percent != self._said:
             self._said = percent
-            log("models.waiting", why="another fetch is at it", owner=words.get("owner"), percent=self._said)
+            log("models.waiting", why="another fetch is running", owner=words.get("owner"), percent=self._said)
 
 
 def _failed(files: int, errors: list[FetchError]) -> AllFailedError | SomeFailedError | MissingForNowError:
@@ -149,6 +149,6 @@ def _failed(files: int, errors: list[FetchError]) -> AllFailedError | SomeFailed
     kind = AllFailedError if len(errors) == files else SomeFailedError
     end = ""
     if passing := sum(error.passing for error in errors):
-        kind, end = MissingForNowError, f"\nThe cause may pass for {passing} of them: the same command goes on later."
+        kind, end = MissingForNowError, f"\n{passing} of them may work later: run the same command again."
     lines = "\n".join(f"  {error}" for error in errors)
-    return kind(f"{len(errors)} of {files} files are missing, {files - len(errors)} are there:\n{lines}{end}")
+    return kind(f"{len(errors)} of {files} files are missing, {files - len(errors)} are present:\n{lines}{end}")

@@ -78,7 +78,12 @@ def _lease(made: Plan, context: Context) -> Iterator[tuple[Lease | None, bool]]:
         except OSError as error:
             if error.errno not in _UNWRITABLE or made.having("fetch", "list"):
                 raise
-            log("models.unwritable", folder=own, why=error.strerror, then="only reading, since all files are there")
+            log(
+                "models.unwritable",
+                folder=own,
+                why=error.strerror,
+                then="nothing to write, since all files are present",
+            )
         yield lease, waiting.waited
 
 

@@ -140,13 +140,13 @@ class Http:
             response.drain_conn()
             response.release_conn()
             if urlsplit(url).scheme == "https" and urlsplit(location).scheme != "https":
-                raise NotFoundError(f"{host(url)} redirects to an address without encryption: report it to the source")
+                raise NotFoundError(f"{host(url)} redirects to an unencrypted address: report it to the source")
             if "/login" in urlsplit(location).path:
-                raise GatedError(f"{host(url)} wants a login: set its token")
+                raise GatedError(f"{host(url)} requires a login: set its token")
             if response.status == 303:
                 method, body = "GET", None
             url = location
-        raise NotFoundError(f"{host(first)} redirects without end: check the address")
+        raise NotFoundError(f"{host(first)} redirects endlessly: check the address")
 
     def _send(self, url: str, headers: Mapping[str, str], method: str, body: bytes | None) -> BaseHTTPResponse:
         try:
@@ -173,10 +173,10 @@ def _file_answer(response: BaseHTTPResponse, url: str, span: tuple[int, int], na
     if kind in _PAGES and not name.endswith((".json", ".html")):
         what = "a web page" if "html" in kind else "a message"
         raise ContradictionError(
-            odd(f"{where} sent {what} instead of the file{_message(response)}: the file may want a login")
+            odd(f"{where} sent {what} instead of the file{_message(response)}: the file may require a login")
         )
     if (encoding := response.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
-        raise ContradictionError(odd(f"{where} sent the file compressed ({encoding}), which it was asked not to"))
+        raise ContradictionError(odd(f"{where} sent the file compressed ({encoding}), although it was asked not to"))
     length = _number(response.headers.get("Content-Length", ""))
     tag = response.headers.get("ETag", "")
     tag = "" if tag.startswith("W/") else tag
@@ -185,7 +185,7 @@ def _file_answer(response: BaseHTTPResponse, url: str, span: tuple[int, int], na
         return Answer(response, url, 0, length, length, tag, ranges=False)
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != span[0]:
-        raise ContradictionError(odd(f"{where} answered with a range that was not asked for"))
+        raise ContradictionError(odd(f"{where} answered with a range that was not requested"))
     total = None if found[3] == "*" else int(found[3])
     return Answer(response, url, span[0], total, int(found[2]) + 1 - span[0], tag, ranges=True)
 
@@ -199,9 +199,9 @@ def _refuse_file(response: BaseHTTPResponse, url: str, stated: bool, own: bool) 
         gated = GatedError(_forbidden(status, where, said))
         if own and _is_spoken(response):
             raise gated
-        raise ContradictionError(NotServedError(f"{where} refuses its link ({status}){said}") if stated else gated)
+        raise ContradictionError(NotServedError(f"{where} rejects its own link ({status}){said}") if stated else gated)
     if stated:
-        raise ContradictionError(NotServedError(f"{where} does not serve what the source states ({status}){said}"))
+        raise ContradictionError(NotServedError(f"{where} does not serve what its source reports ({status}){said}"))
     if status in (404, 410):
         raise ContradictionError(NotFoundError(_nothing_there(status, where)))
     if status == 416:
@@ -227,8 +227,8 @@ def _refuse_api(response: BaseHTTPResponse, url: str) -> None:
 
 def _forbidden(status: int, where: str, said: str) -> str:
     if status == 401:
-        return f"{where} wants a token (401){said}: set it, or check that it is still valid"
-    return f"{where} forbids it ({status}){said}: accept its licence on the site, or use another token"
+        return f"{where} requires a token (401){said}: set it, or check that it is still valid"
+    return f"{where} denies access ({status}){said}: accept its licence on the site, or use another token"
 
 
 def _nothing_there(status: int, where: str) -> str:

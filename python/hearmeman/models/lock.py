@@ -60,7 +60,7 @@ def read(path: Path) -> Lock:
     except FileNotFoundError:
         return Lock()
     except (OSError, ValidationError) as error:
-        raise CatalogueError(f"{path} is not a lock of a catalogue: remove it, or lock again ({error})") from error
+        raise CatalogueError(f"{path} is not the lock of a catalogue: remove it, or lock again ({error})") from error
 
 
 def apply(known: Catalogue, lock: Lock, stated: Mapping[str, Locked] | None = None) -> Catalogue:

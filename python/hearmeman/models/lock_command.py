@@ -131,6 +131,6 @@ class _Asker:
             status = "unstated"
         else:
             status = "same" if (old.sha256 or old.blob) and old.size is not None else "new"
-        size = "size not stated" if found.size is None else f"{found.size} bytes"
+        size = "size unknown" if found.size is None else f"{found.size} bytes"
         digest = f"{(found.sha256 or found.blob or '')[:12] or 'no hash'} at {found.revision[:12] or '-'}"
         return status, f"{size}, {digest}" + (f", named {found.name}" if found.name else "")

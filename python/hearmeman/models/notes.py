@@ -40,7 +40,7 @@ def notes(todo: Iterable[File], models: Iterable[Model], host: Host, left_out: I
 
 
 def _whose(host: Host) -> str:
-    return "this GPU's is" if host.vram_gb is not None else "no GPU was seen, so the tier is"
+    return "this GPU's is" if host.vram_gb is not None else "no GPU was found, so the tier is"
 
 
 def _about_model(model: Model, host: Host, asked: set[str]) -> Iterator[str]:
@@ -53,9 +53,9 @@ def _about_model(model: Model, host: Host, asked: set[str]) -> Iterator[str]:
         if slow is not None and host.vram_gb >= slow * 0.95:
             end = "it runs with parts of it in RAM, slowly"
         else:
-            end = "this GPU does not hold it" + (f" (least: {slow:g} GB)" if slow else "")
+            end = "it does not fit on this GPU" + (f" (least: {slow:g} GB)" if slow else "")
         about = "about " if model.vram_estimated else ""
-        yield f"wants {about}{model.vram_gb:g} GB of GPU memory, {host.vram_gb:.0f} GB are there: {end}"
+        yield f"needs {about}{model.vram_gb:g} GB of GPU memory, and there are {host.vram_gb:.0f} GB: {end}"
 
 
 def _about_files(files: Iterable[File], host: Host) -> list[str]:
@@ -81,4 +81,4 @@ def _about_file(file: File, host: Host) -> Iterator[str]:
             yield "its size is not known"
     elif not file.sha256 and not file.blob:
         what = "its hash is not known" if file.size is not None else "neither its hash nor its size is known"
-        yield f"{what}, so it is checked against what the source states"
+        yield f"{what}, so it is checked against what the source reports"

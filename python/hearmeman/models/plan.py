@@ -144,7 +144,7 @@ def _step(file: File, disk: Disk, models: tuple[str, ...]) -> Step:
     if record is None or (record.size, record.mtime_ns) != (found.size, found.mtime_ns):
         return Step(file, "verify", "never verified" if record is None else "changed since it was verified", models)
     if file.sha256 is not None and record.sha256 != file.sha256:
-        return Step(file, "fetch", "another version of it is there", models, left)
+        return Step(file, "fetch", "another version is in its place", models, left)
     if not (file.sha256 or file.blob or record.source or file.stated):
         return Step(file, "verify", "never compared with its source", models)
     return Step(file, "present", "verified before", models)
@@ -179,10 +179,10 @@ def check_space(plan: Plan, models_dir: str, quota_gb: float = 0) -> None:
     short = plan.fetch_bytes + MARGIN_BYTES - plan.free_bytes
     raise DiskTooSmallError(
         f"{where} {plan.free_bytes / 1e9:.2f} GB free; {'at least ' if plan.unknown else ''}"
-        f"{plan.fetch_bytes / 1e9:.2f} GB are to be fetched"
+        f"{plan.fetch_bytes / 1e9:.2f} GB would be fetched"
         f" and {MARGIN_BYTES / 1e9:.2f} GB must stay free, {short / 1e9:.2f} GB are missing: nothing was fetched."
-        f" Use a larger volume, delete files (`hearmeman models prune` names what no enabled model needs),"
-        f" or ask for fewer models: the largest is {largest.id} with {_bytes_for(steps, largest) / 1e9:.2f} GB."
+        f" Use a larger volume, delete files (`hearmeman models prune` lists what no enabled model needs),"
+        f" or enable fewer models: the largest is {largest.id} with {_bytes_for(steps, largest) / 1e9:.2f} GB."
     )
 
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Show what could go; with --yes remove it.
 
     Raises:
-        NothingEnabledError: no model is asked for, and it was not said that everything may go.
+        NothingEnabledError: no model is enabled, and it was not said that everything may go.
         PruneError: something could not be removed.
     """
     store = context.store
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     going = [one for one in found if not one.kept]
     if args.yes and going and not context.models and not args.everything:
         raise NothingEnabledError(
-            f"no model is asked for, so all {len(going)} that were fetched would go: nothing was removed."
-            " Set the variables of the pod, name in MODELS or here what is to stay, or say --everything"
+            f"no model is enabled, so all {len(going)} fetched files would go: nothing was removed. "
+            "Set the variables of the pod, name what is to stay in MODELS or here, or give --everything"
         )
     if args.yes and going:
         with Lease(store.own / "lease.json", context.settings.runpod_pod_id, lambda words: None):

@@ -30,8 +30,11 @@ def catalogue(known: Catalogue, asked: set[str]) -> str:
                 "\n".join(what),
             )
         )
-    lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what asks for it"), right=(2, 3))
-    end = ["* is asked for by the settings; ~ is a rounded size,", "> lacks a file of unknown size, ? is all unknown"]
+    lines = table(rows, ("", "model", "disk GB", "GPU GB", "what it is, and what enables it"), right=(2, 3))
+    end = [
+        "* is enabled by the settings; ~ is a rounded size;",
+        "> has a file of unknown size; ? is unknown altogether",
+    ]
     return "\n".join([*lines, *end])
 
 
@@ -42,7 +45,7 @@ def models(context: Context, chosen: Sequence[Model]) -> str:
     for model in chosen:
         stored, exact = _size(known, model)
         rows: list[tuple[str, object]] = [("model", model.id), ("what", model.title)]
-        rows.append(("asked for", ("yes, by " if model.id in asked else "no; by ") + ", ".join(asked_by(model))))
+        rows.append(("enabled", ("yes, by " if model.id in asked else "no; by ") + ", ".join(asked_by(model))))
         rows.append(("disk", f"{exact}{size(stored)}" if stored else "unknown"))
         if model.vram_gb is not None:
             less = "" if model.vram_gb_offload is None else f", or {model.vram_gb_offload:g} GB with parts of it in RAM"
@@ -110,8 +113,8 @@ def plan(made: Plan) -> str:
     """Render a plan: files in their order, notes, sums."""
     notes = pairs(("note", note) for note in made.notes)
     if not made.steps:
-        why = "nothing to fetch" if made.notes else "no model is asked for"
-        hint = wrapped(f"{why}: `hearmeman models list` shows every model and what asks for it")
+        why = "nothing to fetch" if made.notes else "no model is enabled"
+        hint = wrapped(f"{why}: `hearmeman models list` shows every model and what enables it")
         return "\n".join([*hint, *notes])
     rows = [(step.action, _size_of(step), _file_of(step), ", ".join(step.models)) for step in made.steps]
     lines = table(rows, ("do", "size", "file", "for"), right=(1,), wraps=(2, 3))

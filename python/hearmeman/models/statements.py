@@ -47,7 +47,9 @@ class Statements:
         stated = self.ask(file)
         place = PurePosixPath(stated.name)
         if not stated.name or place.name != stated.name or stated.name.startswith("."):
-            raise FetchError(f"its source names it {stated.name!r}, which no file can be called: name it, @FOLDER/NAME")
+            raise FetchError(
+                f"its source names it {stated.name!r}, which is not a valid file name: give it one, @FOLDER/NAME"
+            )
         folder = file.id.rpartition("@")[2]
         used = {
             found.name.casefold()

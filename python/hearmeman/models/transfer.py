@@ -164,7 +164,7 @@ def _settle(download: Download, answer: Answer, part: Part, remote: Remote, atte
     if content.etag and answer.etag != content.etag:
         download.change(attempt, file.size, "")
     if content.size and answer.total is not None and answer.total != content.size:
-        what = f"sends {answer.total} bytes, {content.size} were stated"
+        what = f"sends {answer.total} bytes, {content.size} were reported"
         other = NotServedError(what) if remote.stated or remote.cached else moved(file.to, file.source, what)
         raise ContradictionError(other)
     if not answer.ranges and (part.pos or download.connections > 1 or content.done):

@@ -80,7 +80,7 @@ def _become(args: argparse.Namespace, env: Mapping[str, str]) -> None:
         words += ["--kernel-descriptor", str(descriptor)]
     if not _can_stay():
         os.chdir(env["HOME"])
-        log("folder.changed", to=env["HOME"], why="ComfyUI's user may not enter the one that this was started in")
+        log("folder.changed", to=env["HOME"], why="ComfyUI's user may not enter the folder that this was started in")
     argv = [sys.executable, "-P", "-m", "hearmeman", "as-comfyui", *words, "--", *args.argv]
     users.become(users.COMFYUI, argv, env)
 

@@ -31,11 +31,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman overlay`."""
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    start = actions.add_parser("exec", help="become ComfyUI, with the overlay if it starts with it")
+    start = actions.add_parser("exec", help="start ComfyUI, with the overlay if that works")
     start.add_argument("argv", nargs="+", help="-- and ComfyUI's command")
-    shown = actions.add_parser("list", help="show what is in it, and what another image's overlay holds")
+    shown = actions.add_parser("list", help="list its packages, and those of other images' overlays")
     shown.add_argument("--json", action="store_true", help="print JSON")
-    actions.add_parser("install", help="install here what overlays for other images hold")
+    actions.add_parser("install", help="install the packages of other images' overlays here")
     actions.add_parser("reset", help="set it aside; ComfyUI starts with the image's packages alone")
 
 

@@ -41,9 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman nodes`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     update = actions.add_parser("update", help="git pull --ff-only in every custom node on the volume")
-    update.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
-    install = actions.add_parser("install", help="fetch the nodes and packages that a restored workspace names")
-    install.add_argument("--seconds", type=float, help="what all may take (UPDATE_NODES_SECONDS)")
+    update.add_argument("--seconds", type=float, help="seconds for all of it (UPDATE_NODES_SECONDS)")
+    install = actions.add_parser("install", help="fetch the nodes and packages that a restored workspace lists")
+    install.add_argument("--seconds", type=float, help="seconds for all of it (UPDATE_NODES_SECONDS)")
     install.add_argument("--dry-run", action="store_true", help="show what is missing and fetch nothing")
     install.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
             log("node.current", name=outcome.name, commit=outcome.after[:10])
     failed = [outcome.name for outcome in outcomes if outcome.problem]
     if failed:
-        raise PartlyDoneError(f"{len(failed)} of {len(nodes)} custom nodes stay as they were: {', '.join(failed)}")
+        raise PartlyDoneError(f"{len(failed)} of {len(nodes)} custom nodes were not updated: {', '.join(failed)}")
     return 0
 
 

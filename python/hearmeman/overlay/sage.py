@@ -37,6 +37,6 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str], wait: float = WAI
     if sage and sage[-1].get("ok"):
         log("sage.used", what=sage[-1].get("what"))
         return [FLAG]
-    why = sage[-1].get("what") if sage else "it was not tried: `hearmeman status` says what is known of the GPU"
+    why = sage[-1].get("what") if sage else "it was not tried: `hearmeman status` shows what is known about the GPU"
     log("sage.not_used", why=why, means="ComfyUI uses torch's own attention")
     return []

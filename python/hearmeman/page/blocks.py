@@ -63,7 +63,7 @@ def restart(name: str) -> Html:
         "button",
         f"Restart {name}",
         type="submit",
-        data_confirm=f"Restart {name}? What it does now is lost.",
+        data_confirm=f"Restart {name}? Its current work is lost.",
     )
     hidden = tag("input", type="hidden", name="name", value=name)
     return tag("form", hidden, button, method="post", action="/actions/restart", class_="act")

@@ -35,7 +35,8 @@ _COLUMNS = (
 """Sections that stand below each other; the two long lists stand side by side where there is room."""
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+    "connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -72,7 +73,7 @@ def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str
     )
     body = tag(
         "body",
-        tag("a", "Skip to the state", href="#main", class_="skip"),
+        tag("a", "Skip to the status", href="#main", class_="skip"),
         parts["top"],
         tag("p", "", id="connection", role="status", hidden=True),
         tag("main", parts["problems"], tag("div", *grid, class_="grid"), id="main", tabindex="-1"),
@@ -86,8 +87,8 @@ def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str
 
 def _footer(acts: bool) -> str:
     if acts:
-        return "This page looks and does not count as use: a pod that is idle stays idle."
-    return "This page only shows: restarting and speaking need ACCESS_TOKEN, or a visitor on the pod itself."
+        return "Viewing this page does not count as use: an idle pod stays idle."
+    return "This page is read-only: restarting and speaking need ACCESS_TOKEN, or a visitor on the pod itself."
 
 
 def note(title: str, text: str) -> str:

@@ -73,11 +73,11 @@ def _pod(found: Mapping[str, Any]) -> Iterator[Metric]:
         state.add_metric([word], float(found["state"]["word"] == word))
     yield state
     yield from _gauge("start_time_seconds", "When the pod started, Unix seconds.", boot.get("started"))
-    phases = GaugeMetricFamily("hearmeman_phase_seconds", "When a phase of the start was over.", labels=["phase"])
+    phases = GaugeMetricFamily("hearmeman_phase_seconds", "When a phase of the start ended.", labels=["phase"])
     for name, seconds in found["phases"].items():
         phases.add_metric([name], float(seconds))
     yield phases
-    problems = GaugeMetricFamily("hearmeman_problems", "What the page warns of.", labels=["level"])
+    problems = GaugeMetricFamily("hearmeman_problems", "Warnings and errors on the page.", labels=["level"])
     for level in ("error", "warning"):
         problems.add_metric([level], sum(one["level"] == level for one in found["problems"]))
     yield problems
@@ -92,18 +92,18 @@ def _pod(found: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _comfyui(facts: Mapping[str, Any]) -> Iterator[Metric]:
     yield from _gauge("comfyui_up", "1 while ComfyUI answers.", int(facts["answers"]))
-    queue = GaugeMetricFamily("hearmeman_comfyui_queue", "Prompts that run and that wait.", labels=["state"])
+    queue = GaugeMetricFamily("hearmeman_comfyui_queue", "Prompts running and waiting.", labels=["state"])
     queue.add_metric(["running"], float(facts["running"] is not None))
     queue.add_metric(["waiting"], float(facts["waiting"]))
     yield queue
 
 
 def _fetch(state: Mapping[str, Any]) -> Iterator[Metric]:
-    for name, text in (("present", "Models' files that are there."), ("failed", "Files that were not fetched.")):
+    for name, text in (("present", "Model files that are present."), ("failed", "Files that could not be fetched.")):
         yield from _gauge(f"fetch_files_{name}", text, state.get(f"files_{name}"))
-    yield from _gauge("fetch_files_wanted", "Models' files that are asked for.", state.get("files_total"))
-    yield from _gauge("fetch_bytes_wanted", "Bytes that are asked for.", state.get("bytes_total"))
-    yield from _gauge("fetch_bytes_present", "Bytes of them that are there.", state.get("bytes_done"))
+    yield from _gauge("fetch_files_wanted", "Model files that are wanted.", state.get("files_total"))
+    yield from _gauge("fetch_bytes_wanted", "Bytes that are wanted.", state.get("bytes_total"))
+    yield from _gauge("fetch_bytes_present", "Bytes of them that are present.", state.get("bytes_done"))
     speed = state.get("bytes_per_second") if state.get("state") == "fetching" else 0 if state else None
     yield from _gauge("fetch_bytes_per_second", "How fast files are fetched now.", speed)
 
@@ -120,7 +120,7 @@ def _sync(state: Mapping[str, Any] | None, now: float) -> Iterator[Metric]:
     yield from _gauge("sync_lag_seconds", "How long the oldest of them waits.", lag)
     yield from _gauge("sync_failing_files", "Outputs whose last upload failed.", state.get("failing_files"))
     yield from _gauge(
-        "sync_last_success_time_seconds", "When an output was uploaded last.", state.get("last_success_at")
+        "sync_last_success_time_seconds", "When the last output was uploaded.", state.get("last_success_at")
     )
     failures = CounterMetricFamily("hearmeman_sync_failures", "Uploads that failed, by kind.", labels=["kind"])
     for kind, number in (state.get("failures_by_kind") or {}).items():
@@ -136,18 +136,18 @@ def _machine(usage: Mapping[str, Any]) -> Iterator[Metric]:
     yield from _gauge("memory_limit_bytes", "Memory that it may use.", ram.get("limit"))
     labels = ["gpu", "name"]
     made = {
-        "percent": GaugeMetricFamily("hearmeman_gpu_utilization_percent", "How much the GPU computes.", labels=labels),
+        "percent": GaugeMetricFamily("hearmeman_gpu_utilization_percent", "How busy the GPU is.", labels=labels),
         "used": GaugeMetricFamily("hearmeman_gpu_memory_used_bytes", "GPU memory in use.", labels=labels),
         "total": GaugeMetricFamily("hearmeman_gpu_memory_bytes", "GPU memory in all.", labels=labels),
         "celsius": GaugeMetricFamily("hearmeman_gpu_celsius", "The GPU's temperature.", labels=labels),
-        "watts": GaugeMetricFamily("hearmeman_gpu_watts", "What the GPU draws.", labels=labels),
+        "watts": GaugeMetricFamily("hearmeman_gpu_watts", "The power that the GPU draws.", labels=labels),
     }
     for number, gpu in enumerate(usage.get("gpus", [])):
         for key, family in made.items():
             if gpu.get(key) is not None:
                 family.add_metric([str(number), gpu["name"]], float(gpu[key]))
     yield from made.values()
-    free = GaugeMetricFamily("hearmeman_disk_free_bytes", "What may still be written.", labels=["path"])
+    free = GaugeMetricFamily("hearmeman_disk_free_bytes", "Free space.", labels=["path"])
     total = GaugeMetricFamily("hearmeman_disk_bytes", "The filesystem's size.", labels=["path"])
     for disk in usage.get("disks", []):
         free.add_metric([disk["path"]], float(disk["free"]))
@@ -156,8 +156,8 @@ def _machine(usage: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _voices(voices: Mapping[str, Any]) -> Iterator[Metric]:
-    up = GaugeMetricFamily("hearmeman_voice_up", "1 while a voice engine would speak.", labels=["engine"])
-    waiting = GaugeMetricFamily("hearmeman_voice_waiting", "Texts that wait for a voice.", labels=["engine"])
+    up = GaugeMetricFamily("hearmeman_voice_up", "1 while a voice engine can speak.", labels=["engine"])
+    waiting = GaugeMetricFamily("hearmeman_voice_waiting", "Texts waiting for a voice.", labels=["engine"])
     for name, state in voices.items():
         up.add_metric([name], float(str(state["word"]).startswith("ready")))
         waiting.add_metric([name], float(state.get("waiting") or 0))

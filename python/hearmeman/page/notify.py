@@ -69,7 +69,7 @@ class News:
         self.was_ready = True
         seconds = found["phases"].get("comfyui_ready")
         after = f" {duration(seconds)} after its start" if seconds else ""
-        return [Message("ready", f"{pod} is ready", f"ComfyUI of {pod} can be used{after}.")]
+        return [Message("ready", f"{pod} is ready", f"ComfyUI on {pod} is ready{after}.")]
 
     def _failed(self, found: Mapping[str, Any], pod: str, now: float) -> list[Message]:
         errors = {one["what"]: one["fix"] for one in found["problems"] if one["level"] == "error"}
@@ -163,7 +163,7 @@ class Notifier:
                     if answer.status < 300:
                         log("notify.sent", notice=message.event)
                         return True
-                    why = f"it answers {answer.status}"
+                    why = f"it answered {answer.status}"
                     if answer.status < 500 and answer.status != 429:
                         break
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:

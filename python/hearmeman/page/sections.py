@@ -54,7 +54,7 @@ def _coming(models: Mapping[str, Any]) -> str:
     if models.get("state") != "fetching":
         return ""
     left = models.get("seconds_left")
-    said = f"Models are on their way: {part(models.get('bytes_done', 0), models.get('bytes_total', 0))}"
+    said = f"Models are being fetched: {part(models.get('bytes_done', 0), models.get('bytes_total', 0))}"
     return f"{said}, {calm(left)} left" if left is not None else said
 
 

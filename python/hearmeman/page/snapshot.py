@@ -100,7 +100,7 @@ class Snapshot:
 def _voice(url: str, keep: Mapping[str, Any]) -> dict[str, Any]:
     """Ask an engine's /health, which loads and wakes nothing."""
     if not keep.get("pid"):
-        return {"word": "does not run"}
+        return {"word": "not running"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=2) as answer:

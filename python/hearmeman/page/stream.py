@@ -101,7 +101,7 @@ class Hub:
         """Stream the changes until the tab goes."""
         if self.streams >= MOST_STREAMS:
             return web.json_response(
-                {"error": "too many tabs look at this pod"}, status=503, headers={"Retry-After": "30"}
+                {"error": "too many open tabs on this pod"}, status=503, headers={"Retry-After": "30"}
             )
         answer = web.StreamResponse(headers=HEADERS)
         # A slow tab holds back one change and no more: what it has not taken yet is sent as it is by then.

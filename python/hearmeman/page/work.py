@@ -25,7 +25,7 @@ def comfyui(found: Found) -> Html:
     opened = tag("a", "Open ComfyUI", href=link, class_="button") if link and state["word"] == "ready" else None
     shown: list[Html | None] = []
     if not facts_["answers"]:
-        shown.append(tag("p", state["headline"] if state["word"] != "ready" else "Not looked at yet", class_="quiet"))
+        shown.append(tag("p", state["headline"] if state["word"] != "ready" else "Not checked yet", class_="quiet"))
         # How far it is, in its own words.
         last = [line["text"] for line in found["tails"].get("comfyui", []) if line["text"].strip()][-1:]
         shown += [tag("p", tag("code", text)) for text in last if state["word"] == "starting"]
@@ -34,7 +34,7 @@ def comfyui(found: Found) -> Html:
     else:
         running, step = facts_["running"], facts_["step"]
         text = f"Running for {calm(max(0, now - running['seen']))}, {count(running['nodes'], 'node')}"
-        text += f"; {facts_['waiting']} more wait" if facts_["waiting"] else "; nothing waits"
+        text += f"; {facts_['waiting']} more waiting" if facts_["waiting"] else "; nothing is waiting"
         shown.append(tag("p", text))
         if step:
             more = ", ".join(
@@ -95,7 +95,7 @@ def models(found: Found) -> Html:
     """Show what is fetched, how fast, and how long still."""
     state, now = found["models"], found["now"]
     if not state:
-        return card("models", "Models", tag("p", "No model was asked for", class_="quiet"))
+        return card("models", "Models", tag("p", "No model is enabled", class_="quiet"))
     total, done = state.get("bytes_total", 0), state.get("bytes_done", 0)
     word = _FETCH.get(str(state.get("state")), first(str(state.get("state"))))
     note = f"{state.get('files_present', 0)} of {count(state.get('files_total', 0), 'file')}"
@@ -148,7 +148,7 @@ def sync(found: Found) -> Html:
         words = f"Outputs stay {where}. Set `ENABLE_R2_SYNC=true` to upload them to a bucket as they appear."
         return card("sync", "Uploads", tag("p", sentence(words), class_="quiet"))
     waiting = f"{count(state.get('backlog_files', 0), 'file')}, {size(state.get('backlog_bytes', 0))}"
-    waiting += f", {state['uploading']} on their way" if state.get("uploading") else ""
+    waiting += f", {state['uploading']} uploading" if state.get("uploading") else ""
     rows: list[tuple[str, Html | str]] = [("Waiting", waiting if state.get("backlog_files") else "nothing")]
     rows.append(
         (
@@ -173,7 +173,7 @@ def sync(found: Found) -> Html:
         )
         for one in (state.get("failing") or [])[:5]
     ]
-    gone = tag("p", "The upload process does not run now.", class_="error") if state.get("pid") is None else None
+    gone = tag("p", "The upload process is not running.", class_="error") if state.get("pid") is None else None
     return card("sync", "Uploads", gone, facts(rows), tag("ul", *failing, class_="files") if failing else None)
 
 

@@ -50,7 +50,7 @@ def status(run_dir: Path) -> dict[str, Any]:
     return {
         "problem": problem,
         "ready": door.get("ready", False),
-        "ready_why": door.get("why", "" if door else "not looked at yet"),
+        "ready_why": door.get("why", "" if door else "not checked yet"),
         "ready_pid": door.get("pid", 0),
         "ready_changed": door.get("changed", 0),
         "phases": phases,

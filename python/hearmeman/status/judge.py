@@ -79,7 +79,7 @@ def _starting(keep: Mapping[str, Any], now: float, found: Mapping[str, Any], why
     said = f"ComfyUI loads, {round(now - since)} s so far" if isinstance(since, int | float) else "ComfyUI loads"
     said += f", with {nodes} custom nodes" if nodes else ""
     # That nothing answers is what starting means.
-    return f"{said}: {why}" if why and "does not answer" not in why and "not looked at" not in why else said
+    return f"{said}: {why}" if why and "does not answer" not in why and "not checked" not in why else said
 
 
 def problems(found: Mapping[str, Any], now: float) -> list[Problem]:
@@ -152,7 +152,7 @@ def _warnings(found: Mapping[str, Any]) -> Iterator[Problem]:
     if opened:
         names = " and ".join(f"{port['service']} ({port['port']})" for port in opened)
         yield Problem(
-            "warning", f"everybody who knows the address can use {names}", "set ACCESS_TOKEN to ask for a token"
+            "warning", f"everybody who knows the address can use {names}", "set ACCESS_TOKEN to require a token"
         )
 
 

@@ -161,7 +161,7 @@ def _chosen(memory: Memory, own: tuple[str, ...], draft: _Draft) -> Gpu:
                 return memory.gpus[int(first)]
             last = len(memory.gpus) - 1
             draft.problems.append(
-                f"COMFYUI_ARGS says {flag} {first}, and this pod's GPUs are numbered 0 to {last}: name one of them"
+                f"COMFYUI_ARGS says {flag} {first}, but this pod's GPUs are numbered 0 to {last}: name one of them"
             )
     return memory.gpus[0]
 
@@ -244,7 +244,10 @@ def _ram_rules(memory: Memory, draft: _Draft) -> None:
     if not ram:
         return
     if memory.is_limited:
-        blind = f"the container's memory limit is {ram:.1f} GiB, and ComfyUI would go by the host's {memory.host_bytes / GIB:.0f} GiB"
+        blind = (
+            f"the container's memory limit is {ram:.1f} GiB, and ComfyUI would go by the host's "
+            f"{memory.host_bytes / GIB:.0f} GiB"
+        )
         if ram < NO_CACHE_BELOW_GIB:
             draft.give("--cache-none", blind)
         else:
@@ -260,7 +263,8 @@ def _disk_rule(memory: Memory, draft: _Draft) -> None:
         where = f"the models lie on a network filesystem ({memory.models.kind})"
         draft.give("--disable-mmap", f"{where}, where reading through mmap is many times slower")
         draft.warnings.append(
-            f"{where}: a model's first load is as slow as the volume is; choose a pod with a disk of its own if that matters"
+            f"{where}: a model's first load is as slow as the volume is; choose a pod with a disk of its own if "
+            "that matters"
         )
 
 

@@ -56,10 +56,10 @@ def _no_constant(name: str) -> NoReturn:
 def _end(header: Any) -> int:
     """Give where the last tensor ends; tensors must follow each other without holes."""
     if not isinstance(header, dict):
-        raise ValueError("its header is no table")
+        raise ValueError("its header is not a table")
     about = {} if header.get("__metadata__") is None else header["__metadata__"]
     if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
-        raise ValueError("its metadata holds something else than text")
+        raise ValueError("its metadata holds something other than text")
     spans = [_span(name, entry) for name, entry in header.items() if name != "__metadata__"]
     position = 0
     for start, end, name in sorted(spans):

@@ -40,7 +40,7 @@ def _resolve(source: HuggingFace, settings: Settings, token: str) -> Remote:
         )
     if found.commit_hash is None:
         # A proxy's page, or storage without the Hub's headers: huggingface_hub takes neither for a file.
-        raise ContradictionError(NotServedError(f"{settings.hf_endpoint} did not answer as the Hub does"))
+        raise ContradictionError(NotServedError(f"{settings.hf_endpoint} did not answer like the Hub"))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     etag = (found.etag or "").lower()
     xet = None
@@ -88,7 +88,7 @@ def _listing(source: Snapshot, settings: Settings, token: str) -> Listing:
         if isinstance(f, RepoFile) and source.takes(f.path)
     )
     if commit is None or not parts:
-        raise NotFoundError("the repository has no file that is wanted: check the catalogue's patterns")
+        raise NotFoundError("no file of the repository matches: check the catalogue's patterns")
     return Listing(revision=commit, parts=parts)
 
 
@@ -120,7 +120,7 @@ def _told(repo: str, settings: Settings, token: str) -> Iterator[None]:
     except (httpx2.TransportError, OSError) as error:
         raise TransientError(f"{settings.hf_endpoint} does not answer ({brief(error)})") from error
     except ValueError as error:
-        raise ContradictionError(NotServedError(f"{settings.hf_endpoint} did not answer as the Hub does")) from error
+        raise ContradictionError(NotServedError(f"{settings.hf_endpoint} did not answer like the Hub")) from error
 
 
 def _verdict(error: Exception, status: int, repo: str, page: str, token: str, endpoint: str) -> FetchError:
@@ -131,7 +131,7 @@ def _verdict(error: Exception, status: int, repo: str, page: str, token: str, en
             fix = "the account of HF_TOKEN must accept it" if token else "then set HF_TOKEN to that account's token"
             return GatedError(f"it is gated: accept its licence on {page}; {fix}")
         case hub.RevisionNotFoundError():
-            return NotFoundError("that revision does not exist there any more: lock the file again")
+            return NotFoundError("that revision no longer exists there: lock the file again")
         case hub.RemoteEntryNotFoundError():
             return NotFoundError("it does not exist in that repository (404): correct the catalogue, or lock it")
         case hub.RepositoryNotFoundError():
@@ -140,5 +140,5 @@ def _verdict(error: Exception, status: int, repo: str, page: str, token: str, en
         case hub.DisabledRepoError():
             return NotFoundError(f"the Hub has disabled the repository {repo}: another source is needed")
     if status in (401, 403) and token:
-        return TokenRefusedError(f"the Hub refuses HF_TOKEN ({status}): make a new token that may read it")
+        return TokenRefusedError(f"the Hub rejects HF_TOKEN ({status}): make a new token that may read it")
     return FetchError(f"{endpoint} answered {status}: check HF_ENDPOINT")

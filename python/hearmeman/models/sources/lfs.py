@@ -31,5 +31,5 @@ def resolve(file: File, source: GitLFS, http: Http) -> Remote:
         headers = dict(action.get("header") or {})
         return Remote(action["href"], headers, size=file.size, sha256=file.sha256, stated=True)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        verdict = FetchError(f"{host(url)} did not answer as a Git LFS server does: check the address")
+        verdict = FetchError(f"{host(url)} did not answer like a Git LFS server: check the address")
         raise ContradictionError(verdict) from error
