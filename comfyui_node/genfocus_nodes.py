@@ -40,8 +40,8 @@ class GenfocusModel:
                     [*genfocus_flux.MODES],
                     {
                         "default": "auto",
-                        "tooltip": "full: 32 GB of GPU memory. sequential: 12 GB, its weights come from host memory "
-                        "for each step. auto: whichever fits.",
+                        "tooltip": "full: 32 GB of GPU memory. sequential: 12 GB, since its weights "
+                        "are moved from RAM for each step. auto: whichever fits.",
                     },
                 ),
             }
@@ -100,8 +100,8 @@ class Refocus:
 
     CATEGORY = "hearmeman/Genfocus"
     DESCRIPTION = (
-        "Blurs a sharp photo as a lens with a large aperture does, by Genfocus' BokehNet: sharp is what lies as deep as "
-        "the point, or as what the mask shows."
+        "Blurs a sharp photo like a lens with a large aperture, by Genfocus' BokehNet: what is as far away as the "
+        "point, or as what the mask shows, stays sharp."
     )
     RETURN_TYPES = ("IMAGE", "IMAGE")
     RETURN_NAMES = ("image", "blur")
@@ -124,7 +124,7 @@ class Refocus:
                 "focus_y": ("FLOAT", {**side, "tooltip": "0 is the top, 1 the bottom"}),
                 **_RUN,
             },
-            "optional": {"mask": ("MASK", {"tooltip": "what is to be in focus, in place of the point"})},
+            "optional": {"mask": ("MASK", {"tooltip": "what should be in focus, instead of the point"})},
         }
 
     def run(
@@ -182,7 +182,7 @@ def _focus(disparity: torch.Tensor, x: float, y: float, mask: torch.Tensor | Non
         return disparity[sizes.at_fraction(y, height), sizes.at_fraction(x, width)]
     shown = torch.nn.functional.interpolate(mask[None, None].float(), (height, width), mode="nearest")[0, 0] > 0.5
     if not shown.any():
-        raise ValueError("The mask shows nothing: paint white what is to be in focus, or focus on a point instead.")
+        raise ValueError("The mask shows nothing: paint what should be in focus white, or focus on a point instead.")
     return disparity[shown.to(disparity.device)].median()
 
 

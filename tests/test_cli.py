@@ -60,7 +60,7 @@ def test_env_as_json_says_what_is_wrong_in_the_document() -> None:
     assert set(problems) == {
         *("COMFYUI_PORT", "ENABLE_R2_SINC", "R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
     }
-    assert problems["COMFYUI_PORT"] == "COMFYUI_PORT='x': takes a whole number from 1 to 65535"
+    assert problems["COMFYUI_PORT"] == "COMFYUI_PORT='x': must be a whole number from 1 to 65535"
 
 
 def test_in_a_running_pod_env_misses_no_secret_that_boot_gave(tmp_path: Path) -> None:

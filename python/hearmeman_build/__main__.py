@@ -65,11 +65,12 @@ def parser() -> argparse.ArgumentParser:
                 "--to",
                 default="",
                 metavar="REGISTRY/NAME",
-                help="where it goes, without a tag (default: HEARMEMAN_REPOSITORY, else ghcr.io/OWNER/NAME of the git remote)",
+                help="where it goes, without a tag (default: HEARMEMAN_REPOSITORY, else ghcr.io/OWNER/NAME of the "
+                "git remote)",
             )
             command.add_argument("--tag", default="", help="default: by tier and baked models, e.g. latest-prosumer")
             command.add_argument(
-                "--move-tag", action="store_true", help="replace what --tag names, where it is another image"
+                "--move-tag", action="store_true", help="replace what --tag names, even if it is another image"
             )
             command.add_argument(
                 "--compression",
@@ -78,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
                 help="gzip for registries and hosts that take no zstd; another digest, the same image ID",
             )
             command.add_argument(
-                "--no-sbom", action="store_true", help="attach no list of parts, for a registry that refuses it"
+                "--no-sbom",
+                action="store_true",
+                help="do not attach the list of parts (SBOM), for a registry that refuses it",
             )
             command.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP, e.g. on loopback")
         if name == "load":
@@ -91,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
                 "--against", default="", metavar="TIER", help="show what differs from this tier's image"
             )
             command.add_argument(
-                "--contents", default="", metavar="LAYER", help="list the files of layers described so"
+                "--contents", default="", metavar="LAYER", help="list the files of the layers with this description"
             )
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "sbom":

@@ -97,7 +97,7 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
                 "github",
                 machine.github,
                 "answers" if machine.github else "does not answer",
-                "give ComfyUI and the nodes by HEARMEMAN_SOURCES=FOLDER, see docs/images.md",
+                "give ComfyUI and the nodes with HEARMEMAN_SOURCES=FOLDER, see docs/images.md",
             )
         )
     for address, answers in machine.substituters.items():

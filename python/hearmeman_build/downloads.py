@@ -79,7 +79,7 @@ def check_file(path: Path, sha256: str, lock: str) -> None:
         path.unlink()
         raise BuildError(
             f"{path.name} has sha256 {actual}, {lock} says {sha256}: the download is damaged; "
-            "run the same command again, and if it stays so `make lock`"
+            "run the same command again; if that does not help, `make lock`"
         )
 
 
@@ -95,14 +95,16 @@ def _run(command: Sequence[str], errors: int = subprocess.STDOUT) -> str:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False).stdout.strip()
     except FileNotFoundError as error:
         raise BuildError(
-            f"{command[0]} is not on this machine: pinned packages are fetched with Debian's apt; on another system build "
-            "with nixpkgs, `nix build .#image-TIER`, which fetches them by itself"
+            f"{command[0]} is not on this machine: pinned packages are fetched with Debian's apt; on another "
+            "system build "
+            "with nixpkgs, `nix build .#image-TIER`, which fetches them itself"
         ) from error
 
 
 _MISMATCH = re.compile(r"hash sum mismatch|do not match the hashes", re.IGNORECASE)
 _UNREACHABLE = re.compile(
-    r"could not (connect|resolve)|temporary failure|timed out|unable to connect|connection (failed|broken|refused|reset)"
+    "could not (connect|resolve)|temporary failure|timed out|unable to connect|connection "
+    "(failed|broken|refused|reset)"
     # What pip says, without any retry, of an index that does not answer.
     r"|\(from versions: none\)"
     r"|network is unreachable|name or service not known|\b50[0-9] ",
@@ -113,10 +115,13 @@ _UNREACHABLE = re.compile(
 def reason(said: str, where: str) -> str:
     """Why a download failed and what to do, from what apt or pip said of it."""
     if _MISMATCH.search(said):
-        return f"{where} sent other bytes than the lock's sha256: run the same command again, and if it stays so `make lock`"
+        return (
+            f"{where} sent other bytes than the lock's sha256: run the same command again; if that does not "
+            "help, `make lock`"
+        )
     if _UNREACHABLE.search(said):
         return f"{where} cannot be reached: check the network, then run the same command again"
-    return f"{where} does not have it any more: run `make lock`, which takes what it has today"
+    return f"{where} no longer has it: run `make lock`, which takes what it has today"
 
 
 def fetch_wheels(root: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Path]:

@@ -145,8 +145,8 @@ def full_disk() -> str:
     free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
     collect = " ".join(["nix-store", *store_option(), "--gc"])
     return (
-        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for one, and run the same "
-        "command again, which goes on from where it was"
+        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for example, and run the same "
+        "command again, which continues from there"
     )
 
 

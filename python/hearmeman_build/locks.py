@@ -26,7 +26,7 @@ def read(root: Path, name: str, cure: str = "run `make lock`, which writes it an
         return json.loads(text)
     except ValueError as error:
         conflict = any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines())
-        what = "holds the marks of a merge conflict" if conflict else f"is no JSON ({error})"
+        what = "holds the marks of a merge conflict" if conflict else f"is not JSON ({error})"
         raise BuildError(f"{name} {what}: {cure}") from error
 
 

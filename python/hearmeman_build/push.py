@@ -87,7 +87,7 @@ def push(
     sizes = {layer["digest"]: layer["size"] for layer in image.layers}
     sent = sum(size for digest, size in sizes.items() if digest in copied.sent)
     skipped = sum(size for digest, size in sizes.items() if digest in copied.skipped)
-    say(f"sent {sent / 1e6:.2f} MB, {skipped / 1e6:.2f} MB were there already")
+    say(f"sent {sent / 1e6:.2f} MB, {skipped / 1e6:.2f} MB were already there")
     return Pushed(to, copied.digest, sent, skipped)
 
 
@@ -138,7 +138,8 @@ def _check_docker(host: str) -> None:
             socket.create_connection((address.hostname or "", address.port or 2375), 10).close()
     except OSError as error:
         raise BuildError(
-            f"docker does not answer at {host} ({error.strerror or error}): start it, or name its address in DOCKER_HOST"
+            f"docker does not answer at {host} ({error.strerror or error}): start it, or name its address in "
+            "DOCKER_HOST"
         ) from error
 
 
@@ -150,7 +151,8 @@ def _docker_flags(host: str) -> list[str]:
     """
     if host.startswith("ssh://"):
         raise BuildError(
-            f"DOCKER_HOST={host}: skopeo does not speak SSH; write a file instead with `--into docker-archive:image.tar:` "
+            f"DOCKER_HOST={host}: skopeo does not speak SSH; write a file instead with `--into "
+            "docker-archive:image.tar:` "
             "and load it with `docker load --input image.tar`"
         )
     certificates = os.environ.get("DOCKER_CERT_PATH", "")
@@ -170,7 +172,7 @@ def _teller(image: Image, say: Callable[[str], None]) -> Callable[[str, str], No
     """Words for skopeo's states: a line when a layer begins to move and one when it is there."""
     known = {layer.digest: layer for layer in layers(image)}
     begun: set[str] = set()
-    words = {"done": "sent", "skipped": "there already"}
+    words = {"done": "sent", "skipped": "already there"}
 
     def tell(digest: str, state: str) -> None:
         layer = known[digest]

@@ -17,7 +17,7 @@ from hearmeman_build.host import writable_checkout, write_atomically
 from hearmeman_build.inspect_image import configuration
 
 NAME = "images.lock.json"
-_CURE = f"take it from git again, `git checkout {NAME}`, or delete it; nothing was pushed"
+_CURE = f"restore it from git, `git checkout {NAME}`, or delete it; nothing was pushed"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read(root: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and {"tier", "repository", "digest"} <= set(entry) for entry in entries
     ):
-        raise BuildError(f"{NAME} is no list of pushed images: {_CURE}")
+        raise BuildError(f"{NAME} is not a list of pushed images: {_CURE}")
     return entries
 
 

@@ -18,6 +18,7 @@ def check_layer(to: str, what: str, size: int) -> None:
     most = LARGEST_LAYER.get(registry)
     if most is not None and size > most:
         raise BuildError(
-            f"{registry} stores no layer over {most / 1e9:.0f} GB, {what} has {size / 1e9:.1f} GB: push to another "
+            f"{registry} does not store layers over {most / 1e9:.0f} GB, {what} has {size / 1e9:.1f} GB: push "
+            "to another "
             "registry, or leave it out and let the pod fetch it"
         )

@@ -48,7 +48,7 @@ def _checked(name: str, source: str) -> str:
     if "@" in name or ":" in name.rpartition("/")[2]:
         raise BuildError(f"{source} {name} has a tag or digest: give REGISTRY/NAME, and the tag by --tag")
     if not _REFERENCE.fullmatch(name):
-        raise BuildError(f"{source} {name} is not REGISTRY/NAME in small letters, like ghcr.io/you/hearmeman: {_HOW}")
+        raise BuildError(f"{source} {name} is not REGISTRY/NAME in lowercase, like ghcr.io/you/hearmeman: {_HOW}")
     return name
 
 

@@ -68,7 +68,7 @@ def discard(paths: Sequence[str]) -> None:
         nix(*command, program="nix-store")
     except BuildError as error:
         raise BuildError(
-            f"{len(paths)} files in the store are damaged and it does not let them go: run as its owner "
+            f"{len(paths)} files in the store are damaged and cannot be removed by this user: run as its owner "
             f"`sudo nix-store {' '.join(command)}`, then the same command again\n{error}"
         ) from error
 

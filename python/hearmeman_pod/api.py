@@ -35,7 +35,7 @@ class Api:
         if not key:
             raise UsageError(
                 "no API key: set RUNPOD_API_KEY, or run `runpodctl config`. "
-                "`hearmeman-pod plan` works without one, but for prices"
+                "`hearmeman-pod plan` works without one, except for prices"
             )
         self._sleep = sleep
         self._now = now
@@ -177,7 +177,8 @@ def _content(answer: httpx2.Response, action: str) -> Any:
         )
     if not isinstance(body, dict):
         raise NoJsonError(
-            f"what answered when RunPod was asked to {action} is not RunPod: it sent no JSON object. Something stands between "
+            f"what answered when RunPod was asked to {action} is not RunPod: it sent no JSON object. Something "
+            "stands between "
             "this machine and the API, such as a login page or a proxy"
         )
     return body

@@ -18,7 +18,7 @@ from hearmeman_pod.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrongly asked (nothing was sent), 3 some rows failed, 4 no GPU is free. "
+    "Exit codes: 0 done, 1 failed, 2 wrong usage (nothing was sent), 3 some rows failed, 4 no GPU is free. "
     "The API key is RUNPOD_API_KEY, or what `runpodctl config` wrote."
 )
 
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser."""
     top = argparse.ArgumentParser(
         prog="hearmeman-pod",
-        description="Makes pods on RunPod from an image's digest, and looks after them.",
+        description="Creates and manages pods on RunPod from an image's digest.",
         epilog=_CODES,
         allow_abbrev=False,
     )
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--no-wait", action="store_true", help="do not wait until the pod is ready")
             sub.add_argument("--minutes", type=options.positive, default=30.0, help="how long to wait for it (30)")
             sub.add_argument(
-                "--keep", action="store_true", help="keep a pod that does not become ready, to look into it"
+                "--keep", action="store_true", help="keep a pod that does not become ready, to find out why"
             )
     for name, help, example in (
         (
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         ),
         (
             "batch",
-            "the same for every row of a file, on one pod; --resume goes on with what an earlier one left",
+            "the same for every row of a file, on one pod; --resume continues an earlier one",
             "hearmeman-pod batch z-image-turbo prompts.csv --out pictures --max-price 0.80",
         ),
     ):
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         ("start", "start a stopped pod again"),
         ("stop", "stop a pod; its volume stays and is paid for"),
         ("terminate", "end a pod for good; its own volume is deleted"),
-        ("logs", "what a pod prints"),
+        ("logs", "show what a pod prints"),
     ):
         sub = verb(name, help, f"hearmeman-pod {name} 7h9k2m4n6p")
         sub.add_argument("pod", help="the pod's id or name")
@@ -96,8 +96,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "terminate":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         if name == "logs":
-            sub.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-            sub.add_argument("--tail", type=options.whole, default=100, help="lines of the past to show (100)")
+            sub.add_argument("-f", "--follow", action="store_true", help="keep following until Ctrl-C")
+            sub.add_argument("--tail", type=options.whole, default=100, help="past lines to show (100)")
             sub.add_argument("--source", choices=("container", "system"), help="only the pod's or only RunPod's lines")
         if name == "open":
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
@@ -106,8 +106,12 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("command", nargs="*", help="a command to run there; before one with options: --")
     for name, help, example in (
         ("put", "send pictures, voices and LoRAs to a running pod", "hearmeman-pod put picture.png film:input"),
-        ("get", "bring files of a running pod home", "hearmeman-pod get film:output pictures"),
-        ("sync", "bring or send what is new or different", "hearmeman-pod sync film:output pictures --watch 10"),
+        ("get", "copy files from a running pod", "hearmeman-pod get film:output pictures"),
+        (
+            "sync",
+            "copy what is new or different, in either direction",
+            "hearmeman-pod sync film:output pictures --watch 10",
+        ),
     ):
         files.add(verb(name, help, example), name)
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
@@ -118,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
         "hearmeman-pod template --name mine",
     )
     _wishes(sub)
-    sub.add_argument("--public", action="store_true", help="let others see it")
+    sub.add_argument("--public", action="store_true", help="make it public")
     sub.add_argument("--readme", metavar="FILE", help="write a README to paste into the console; - prints it")
     volume.add(
         verb(
@@ -133,8 +137,8 @@ def parser() -> argparse.ArgumentParser:
 
 _ENDPOINT = "hearmeman-pod endpoint create --name films --network-volume ID --set WAN_480P=true"
 _FORCE = {
-    "start": "start it though its host's CUDA is older than the image needs",
-    "stop": "stop it though ComfyUI is working",
+    "start": "start it even if its host's CUDA is older than the image needs",
+    "stop": "stop it even while ComfyUI is working",
 }
 
 
@@ -155,7 +159,7 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument(
         "--recommended",
         action="store_true",
-        help="with what the image's tier recommends; plan, create and template do so where you choose no model",
+        help="add what the image's tier recommends; plan, create and template do so unless you choose models",
     )
     sub.add_argument(
         "--gpu", action="append", default=[], help="an acceptable GPU, best first; otherwise by memory and price"
@@ -170,9 +174,7 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
         "--volume", type=options.whole, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
     )
     sub.add_argument("--network-volume", default="", metavar="ID", help="a network volume in place of the pod's own")
-    sub.add_argument(
-        "--max-price", type=options.positive, metavar="DOLLARS", help="the most that the pod may cost an hour"
-    )
+    sub.add_argument("--max-price", type=options.positive, metavar="DOLLARS", help="the most the pod may cost an hour")
     sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
 
 
@@ -188,7 +190,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         print(f"hearmeman-pod: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; `hearmeman-pod list` shows what runs", file=sys.stderr)
+        print("interrupted; `hearmeman-pod list` shows what is running", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

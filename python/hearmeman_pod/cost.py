@@ -114,7 +114,7 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         shown += terminal.table(rows, head=("", "id", "name", "dollars"), right=(3,), wraps=(2,))
     else:
         shown.append("nothing")
-    return [*shown, "", "What goes on costing:", "", *_going_on_lines(facts), "", _about_bucket(facts)]
+    return [*shown, "", "What keeps costing:", "", *_going_on_lines(facts), "", _about_bucket(facts)]
 
 
 def _going_on_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -135,7 +135,7 @@ def _going_on_lines(facts: Mapping[str, Any]) -> list[str]:
 
 def _about_bucket(facts: Mapping[str, Any]) -> str:
     if facts["bucket_problem"]:
-        return f"The bucket could not be asked: {facts['bucket_problem']}"
+        return f"The bucket could not be read: {facts['bucket_problem']}"
     if facts["bucket"]:
         return "Stored at list price; the first 10 GB of a Cloudflare account are free."
     return f"Set {', '.join(bucket.NEEDED[:-1])} and {bucket.NEEDED[-1]} to see the bucket."

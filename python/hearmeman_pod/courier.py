@@ -50,8 +50,9 @@ def direct_words(
     if way is None:
         why = f"it is {pod['status']}" if pod["status"] != "RUNNING" else "it has no public TCP port for 22"
         raise PodError(
-            f"pod {pod['id']} cannot be reached by SSH directly: {why}. Files need that, since RunPod's SSH proxy passes "
-            "none on: wait until it runs, or create one with 22/tcp among its ports, as `hearmeman-pod create` does"
+            f"pod {pod['id']} cannot be reached by SSH directly: {why}. Files need that, since RunPod's SSH proxy does "
+            "not transfer files: wait until it runs, or create one with 22/tcp among its ports, as "
+            "`hearmeman-pod create` does"
         )
     return ssh_words(pod, way, home, identity, config)
 
@@ -174,7 +175,7 @@ class Courier:
             came = hashlib.file_digest(file, "sha256").hexdigest()
         if end["state"] == "sent" and came != end["sha256"]:
             part.unlink()
-            raise FileError(f"{name} came damaged: nothing is kept of it, ask for it again")
+            raise FileError(f"{name} arrived damaged and was not kept: fetch it again")
         return str(end["state"])
 
     def _greeting(self) -> None:
@@ -186,7 +187,7 @@ class Courier:
             if not line:
                 raise self._lost()
             noise += len(line)
-        raise PodError(f"pod {self._pod}: what answers by SSH is no shell that runs commands")
+        raise PodError(f"pod {self._pod}: what answers over SSH is not a shell that runs commands")
 
     def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         self._write(json.dumps(order).encode() + b"\n")
@@ -239,13 +240,14 @@ def _why(said: str, code: int | None, pod_id: str, command: str) -> PodError:
     last = said.splitlines()[-1] if said else f"ssh ended with {code}"
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
         return PodError(
-            f"pod {pod_id} shows another host key than before: a pod without a volume makes a new one when it starts again; "
+            f"pod {pod_id} shows another host key than before: a pod without a volume makes a new one when it "
+            "starts again; "
             f"otherwise somebody stands between. If it was started again: ssh-keygen -R runpod-{pod_id}\n  {last}"
         )
     if "Permission denied" in said:
         return PodError(
-            f"pod {pod_id} does not take this machine's SSH key. Its public part belongs into RunPod's console, Settings, SSH "
-            f"public keys, before the pod is created; --identity FILE names another key\n  {last}"
+            f"pod {pod_id} does not take this machine's SSH key. Add its public part in RunPod's console, Settings, "
+            f"SSH public keys, before the pod is created; --identity FILE names another key\n  {last}"
         )
     if code is None or code == 255 or code < 0:  # 255 is ssh's own; below 0 a signal ended it.
         return LostError(f"the connection to pod {pod_id} broke or was not made: {last}. By hand: {command}")

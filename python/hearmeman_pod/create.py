@@ -98,9 +98,9 @@ class _Trial:
             self.unanswered = True
             refusals.append(f"{gpu.id}: RunPod failed to make it")
         raise NoCapacityError(
-            "RunPod placed the pod on none of these GPUs, nothing was created:\n"
+            "RunPod could not place the pod on any of these GPUs, and nothing was created:\n"
             + "\n".join(f"  {text}" for text in refusals)
-            + "\nIf all say the same, it is about the request; otherwise try again later, or allow more with --gpu"
+            + "\nIf all say the same, the request is at fault; otherwise try again later, or allow more with --gpu"
         )
 
     def _ask(self, gpu: Gpu) -> Pod | None:
@@ -113,7 +113,7 @@ class _Trial:
                 raise UnknownOutcomeError("RunPod's answer to the create describes no pod")
             return made
         except UnknownOutcomeError as error:
-            self.say(f"{error}: looking whether it was created")
+            self.say(f"{error}: checking whether it was created")
             problem = error
         for _ in range(_LOOKS):
             try:
@@ -121,7 +121,8 @@ class _Trial:
             except PodError as error:
                 raise PodError(
                     f"{problem}, and the list of pods cannot be read ({error}). A pod named {self.plan.body['name']} "
-                    "may exist and cost money: look in RunPod's console, or run `hearmeman-pod list` when the network is back"
+                    "may exist and cost money: look in RunPod's console, or run `hearmeman-pod list` when the "
+                    "network is back"
                 ) from error
             if found:
                 self.say(f"it was created: {found[0]['id']}")
@@ -134,7 +135,7 @@ class _Trial:
 
 def _end_doubtful(trial: _Trial, looks: int) -> None:
     """End what a create may have made before it was interrupted or failed; RunPod may list it late."""
-    trial.say("looking whether a pod was created, to end it")
+    trial.say("checking whether a pod was created, to end it")
     try:
         for number in range(looks):
             if number:
@@ -166,7 +167,7 @@ def sweep(
         say(f"whether RunPod made a second pod could not be looked up ({error}): see `hearmeman-pod list`")
         return
     for pod_id in found:
-        say(f"RunPod made {pod_id} too, after all")
+        say(f"RunPod created {pod_id} too, after all")
         terminate(api, pod_id, say, sleep)
 
 

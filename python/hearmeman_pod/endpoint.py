@@ -54,7 +54,7 @@ def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict
     body = endpoint_body(made.body, wishes, args.network_volume)
     if len(body["env"]) + 1 > MOST_VARIABLES:
         raise UsageError(
-            f"{len(body['env']) + 1} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults"
+            f"{len(body['env']) + 1} variables, but RunPod takes at most {MOST_VARIABLES}: leave some at their defaults"
         )
     return body, notes(wishes, args.network_volume, sum(size for _, size in made.models))
 
@@ -67,7 +67,8 @@ def _create(args: argparse.Namespace, world: World) -> int:
     for known in endpoint_known.every(api):
         if endpoint_known.plain_name(known) == body["name"]:
             raise UsageError(
-                f"an endpoint named {body['name']} exists ({known['id']}): nothing was created. Give another --name, or "
+                f"an endpoint named {body['name']} exists ({known['id']}): nothing was created. Give another "
+                "--name, or "
                 f"change that one: hearmeman-pod endpoint update {known['id']}"
             )
     order = uuid.uuid4().hex
@@ -75,11 +76,11 @@ def _create(args: argparse.Namespace, world: World) -> int:
     try:
         found = api.change("POST", "/v2/serverless", "create the endpoint", body)
     except UnknownOutcomeError as error:
-        say(f"{error}; looking whether it was made")
+        say(f"{error}; checking whether it was created")
         found = _find(api, order)
         if found is None:
             raise PodError(
-                f"{error}. RunPod's list does not show it: look again with `hearmeman-pod endpoint list`"
+                f"{error}. RunPod's list does not show it: check again with `hearmeman-pod endpoint list`"
             ) from error
     if args.json:
         print(json.dumps(endpoint_known.facts(found), indent=1))
@@ -202,12 +203,12 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
     for name, help in (
         ("status", "one endpoint: its workers, its jobs, and how far an update has come"),
         ("update", "change image, workers, times or variables; it shows what changes, and asks"),
-        ("run", "run one job, show where it is, and save its files; Ctrl-C cancels it"),
-        ("collect", "wait for a job that was queued before, and save its files"),
+        ("run", "run one job, show its progress, and save its files; Ctrl-C cancels it"),
+        ("collect", "wait for a job queued earlier, and save its files"),
         ("retry", "queue a job again that failed or took too long, and save its files"),
         ("cancel", "take a job out of the queue, or end it"),
-        ("purge-queue", "drop all jobs that no worker has begun"),
-        ("batch", "run a file of jobs and save their files; the same command goes on with what was interrupted"),
+        ("purge-queue", "drop all jobs that no worker has started"),
+        ("batch", "run a file of jobs and save their files; run it again to continue after an interruption"),
         ("delete", "delete an endpoint"),
     ):
         made = action(name, help)
@@ -220,12 +221,12 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
                 "--set", action="append", default=[], metavar="INPUT=VALUE", help="an input of the workflow"
             )
         if name in ("collect", "retry", "cancel"):
-            made.add_argument("job", help="the job's id, as `run` said it")
+            made.add_argument("job", help="the job's id, as `run` printed it")
         if name in ("run", "collect", "retry"):
             made.add_argument("--minutes", type=options.positive, default=60.0, help="how long to wait for it (60)")
         if name == "batch":
             made.add_argument("file", type=Path, help="a .jsonl with one job's input a line")
-            made.add_argument("--retry", action="store_true", help="queue rows again that failed")
+            made.add_argument("--retry", action="store_true", help="queue failed rows again")
         if name in ("run", "collect", "retry", "batch"):
             made.add_argument("--out", type=Path, default=Path("out"), help="folder for the files (out)")
         if name in ("update", "purge-queue", "delete"):
@@ -241,8 +242,8 @@ def _changes(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--secret", action="append", default=[], metavar="VARIABLE[=NAME]", help="a variable whose value is a secret"
     )
-    sub.add_argument("--unset", action="append", default=[], metavar="VARIABLE", help="take a variable away")
-    sub.add_argument("--pool", action="append", default=[], help="pools of GPUs in place of the present ones")
+    sub.add_argument("--unset", action="append", default=[], metavar="VARIABLE", help="remove a variable")
+    sub.add_argument("--pool", action="append", default=[], help="pools of GPUs that replace the present ones")
     sub.add_argument("--workers-min", type=options.whole, metavar="N", help="workers that always run, and are paid for")
     sub.add_argument("--workers-max", type=options.whole, metavar="N", help="workers at most; 0 lets jobs wait")
     sub.add_argument("--idle-seconds", type=options.count, metavar="S", help="how long a worker waits for its next job")

@@ -53,12 +53,12 @@ def read_rows(path: Path) -> list[Row]:
         try:
             content = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"line {place} of {path} is no JSON ({error}); nothing was sent") from error
+            raise UsageError(f"line {place} of {path} is not JSON ({error}); nothing was sent") from error
         if not isinstance(content, dict) or "workflow" not in content:
-            raise UsageError(f"line {place} of {path} is no object with a workflow; nothing was sent")
+            raise UsageError(f"line {place} of {path} is not an object with a workflow; nothing was sent")
         rows.append(Row(len(rows) + 1, content))
     if not rows:
-        raise UsageError(f"{path} holds no job")
+        raise UsageError(f"{path} has no jobs")
     return rows
 
 
@@ -97,7 +97,8 @@ def run(
             elif state != "done" and (state != "failed" or retry):
                 _queue(jobs, journal, row, waiting)
         say(
-            f"{len(rows)} jobs: {len(waiting)} queued, {len(rows) - len(waiting)} have ended before or could not be queued"
+            f"{len(rows)} jobs: {len(waiting)} queued, {len(rows) - len(waiting)} have ended before or could "
+            "not be queued"
         )
         _collect(jobs, journal, {row.number: row for row in rows}, waiting, out, client, say, sleep)
         return [journal.events[row.number] for row in rows]
@@ -143,7 +144,7 @@ def _collect(
                 if error.status != 404:
                     raise
                 # RunPod keeps results for a while only.
-                state = {"status": "FAILED", "error": "RunPod does not know the job any more; --retry queues it again"}
+                state = {"status": "FAILED", "error": "RunPod no longer knows the job; --retry queues it again"}
             if state.get("status") not in ENDED:
                 continue
             del waiting[number]

@@ -64,10 +64,10 @@ def purge(args: argparse.Namespace, world: World) -> int:
     jobs = endpoint_known.queue(world, found)
     waiting = jobs.health().get("jobs", {}).get("inQueue", 0)
     name = endpoint_known.plain_name(found)
-    if not agreed(f"This drops the {waiting} jobs that wait in the queue of {name}; those that run go on.", args.yes):
+    if not agreed(f"This drops the {waiting} jobs waiting in the queue of {name}; those running continue.", args.yes):
         return 1
     removed = jobs.purge()
-    print(json.dumps({"removed": removed}) if args.json else f"{removed} jobs are taken out of the queue of {name}")
+    print(json.dumps({"removed": removed}) if args.json else f"{removed} jobs were removed from the queue of {name}")
     return 0
 
 

@@ -93,16 +93,17 @@ def check_pools(pools: Sequence[str]) -> None:
     if unknown := [pool for pool in pools if pool not in POOLS]:
         raise UsageError(f"--pool {', '.join(unknown)} is unknown: choose from {', '.join(POOLS)}")
     if len(pools) > MOST_POOLS:
-        raise UsageError(f"{len(pools)} pools, and RunPod takes {MOST_POOLS}: leave some out")
+        raise UsageError(f"{len(pools)} pools, but RunPod takes at most {MOST_POOLS}: leave some out")
 
 
 def notes(wishes: Serverless, volume: str, model_bytes: int) -> list[str]:
     """Say what a person should know before it is made."""
     found = []
     if wishes.least:
-        found.append(f"{wishes.least} workers always run, and are paid for without a job too")
+        found.append(f"{wishes.least} workers always run, and cost money even without jobs")
     if model_bytes and not volume:
         found.append(
-            f"without --network-volume each worker fetches {model_bytes / 1e9:.1f} GB of models at its start, which is paid for"
+            f"without --network-volume each worker fetches {model_bytes / 1e9:.1f} GB of models at its start, "
+            "which costs money"
         )
     return found

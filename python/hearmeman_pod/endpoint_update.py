@@ -98,7 +98,7 @@ def _refuse(endpoint: Endpoint, changes: Changes) -> None:
         if name in _OURS
     ]
     both = {*changes.variables, *changes.secrets} & set(changes.unset)
-    wrong += [f"{name} is given and unset: choose one" for name in sorted(both)]
+    wrong += [f"{name} is both set and unset: choose one" for name in sorted(both)]
     least, most = (
         now if wanted is None else wanted
         for now, wanted in zip(map(endpoint["workers"].get, ("min", "max")), (changes.least, changes.most), strict=True)
@@ -152,7 +152,7 @@ def _environment(
     if changes.image:
         env["IMAGE_DIGEST"] = image.reference.partition("@")[2]
     if len(env) > MOST_VARIABLES:
-        raise UsageError(f"{len(env)} variables, and RunPod takes {MOST_VARIABLES}: --unset some")
+        raise UsageError(f"{len(env)} variables, but RunPod takes at most {MOST_VARIABLES}: --unset some")
     return env, made
 
 
@@ -231,7 +231,7 @@ def update(args: argparse.Namespace, world: World) -> int:
     for what, before, after in changed:
         say(f"{what}: {before} -> {after}")
     if not body:
-        say("nothing to change: the endpoint is like that")
+        say("nothing to change: the endpoint is like that already")
     elif not agreed(_question(found, body), args.yes):
         return 1
     else:
@@ -249,11 +249,11 @@ _NAMES = ("what", "before", "after")
 def _question(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
     words = [f"This changes {endpoint_known.plain_name(endpoint)} ({endpoint['id']})."]
     if body.get("workers", {}).get("min"):
-        words.append(f"{body['workers']['min']} workers will always run, and are paid for without a job too.")
+        words.append(f"{body['workers']['min']} workers will always run, and cost money even without jobs.")
     if body.get("workers", {}).get("max") == 0:
-        words.append("With no worker at most, jobs wait in the queue until there is one.")
+        words.append("With at most 0 workers, jobs wait in the queue.")
     if {"image", "env", "disk", "gpu"} & set(body):
-        words.append("Workers that run keep what they have until they end; new ones start with the new.")
+        words.append("Running workers keep their settings until they end; new ones start with the new settings.")
     return " ".join(words)
 
 
@@ -262,6 +262,6 @@ def _apply(api: Any, endpoint: Endpoint, body: Mapping[str, Any]) -> None:
     try:
         api.change("PATCH", where, "update the endpoint", body)
     except UnknownOutcomeError as error:
-        say(f"{error}: looking what became of it")
+        say(f"{error}: checking what became of it")
         if differences(api.get(where, "read the endpoint"), body):
             raise PodError(f"{error}. The endpoint is as it was: give the same command again") from error

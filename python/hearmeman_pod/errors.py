@@ -49,10 +49,12 @@ class NoJsonError(PodError):
 
 _ADVICE = {
     401: "Check the key: RUNPOD_API_KEY, or `runpodctl config`. RunPod's console makes keys under Settings, API Keys.",
-    402: "The account has too little credit: a pod needs enough for one hour. Add some in RunPod's console under Billing.",
+    402: "The account has too little credit: a pod needs enough for one hour. Add some in RunPod's console under "
+    "Billing.",
     403: "The key may not do this: make one with read and write access to pods.",
-    404: "There is no such thing in this account; `hearmeman-pod list` shows its pods.",
-    409: "RunPod does not allow this in the present state: `hearmeman-pod list` shows it. A pod with a network volume can be "
+    404: "It was not found in this account; `hearmeman-pod list` shows its pods.",
+    409: "RunPod does not allow this in the present state: `hearmeman-pod list` shows it. A pod with a network "
+    "volume can be "
     "terminated and not stopped.",
-    429: "RunPod asks for fewer requests: wait a minute and try again.",
+    429: "RunPod is limiting requests: wait a minute and try again.",
 }

@@ -70,10 +70,10 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
         sub.add_argument("out", type=Path, metavar="DIR", help="folder here")
     else:
         sub.add_argument("source", metavar="FROM", help=f"a folder here, or {where}")
-        sub.add_argument("to", metavar="TO", help="the other one: what differs there is replaced, nothing is deleted")
+        sub.add_argument("to", metavar="TO", help="the destination: what differs there is replaced, nothing is deleted")
         sub.add_argument("--watch", type=float, metavar="S", help="look again every S seconds, until Ctrl-C")
     if verb != "sync":
-        sub.add_argument("--replace", action="store_true", help="replace a file that is there and different")
+        sub.add_argument("--replace", action="store_true", help="replace existing files that differ")
     add_key(sub)
 
 
@@ -141,7 +141,7 @@ class _Mover:
             total = terminal.size(sum(one.size for one in sent))
             present = len(self.moved) - len(sent) - len(failed)
             print(
-                f"{len(sent)} sent, {total}; {present} there already" + (f"; {len(failed)} failed" if failed else ""),
+                f"{len(sent)} sent, {total}; {present} already there" + (f"; {len(failed)} failed" if failed else ""),
                 flush=True,
             )
         return (PARTLY if len(failed) < len(self.moved) else 1) if failed else 0
@@ -182,7 +182,7 @@ class _Mover:
 
     def _bring(self, item: Item) -> Moved:
         if item.path.is_symlink() or (item.path.exists() and not item.path.is_file()):
-            return Moved(str(item.path), "failed", item.size, "what has this name here is no file")
+            return Moved(str(item.path), "failed", item.size, "what has this name here is not a file")
         if item.path.exists():
             if item.path.stat().st_size == item.size:
                 theirs = self._again(lambda courier: courier.digest(item.name))
@@ -198,7 +198,7 @@ class _Mover:
         state = self._again(lambda courier: courier.get(item.name, item.size, item.mtime_ns, part, talk))
         if state == "changed":
             part.unlink()
-            return Moved(str(item.path), state, item.size, "it is being written in the pod: ask for it again")
+            return Moved(str(item.path), state, item.size, "it is being written in the pod: fetch it again")
         os.utime(part, ns=(item.mtime_ns, item.mtime_ns))
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -215,7 +215,7 @@ class _Mover:
             except LostError as error:
                 self._close()
                 if number == TRIES:
-                    raise PodError(f"{error}\nThe same command goes on where it broke.") from error
+                    raise PodError(f"{error}\nRun the same command again to continue.") from error
                 say(f"{str(error).splitlines()[0]}: once more")
                 time.sleep(PAUSE * 2 ** (number - 1))
         raise AssertionError("unreachable")
@@ -246,7 +246,7 @@ class _Talk:
 def _other(state: str, size: int, where: str) -> tuple[str, int, str]:
     if state != "other":
         return state, size, ""
-    return "failed", size, f"{where} is there with another content: give --replace, or another name"
+    return "failed", size, f"{where} is there with different content: give --replace, or another name"
 
 
 def _here(paths: list[Path], inside: bool = False) -> Iterator[Item]:
@@ -300,7 +300,8 @@ def _place(text: str) -> tuple[str, str]:
         raise UsageError(f"{place} leads outside: write the path itself")
     if not place.startswith("/") and place.split("/")[0] not in there.PLACES:
         raise UsageError(
-            f"there is no place {place}: give {', '.join(there.PLACES)}, a folder below one such as models/loras, or a path "
+            f"there is no place {place}: give {', '.join(there.PLACES)}, a folder below one such as "
+            "models/loras, or a path "
             "on the volume such as /workspace/film"
         )
     return pod, place
@@ -314,5 +315,5 @@ def _safe(name: str) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name:
-        raise PodError(f"the pod names a file {name!r}, which leads out of the folder here: nothing is brought")
+        raise PodError(f"the pod names a file {name!r}, which leads out of the folder here: nothing was copied")
     return path

@@ -102,9 +102,9 @@ def _named(known: Sequence[Gpu], name: str) -> Gpu:
     if len(exact or parts) == 1:
         return (exact or parts)[0]
     if parts:
-        raise UsageError(f"--gpu {name} may be {', '.join(gpu.id for gpu in parts)}: give one of these names")
+        raise UsageError(f"--gpu {name} could be {', '.join(gpu.id for gpu in parts)}: give one of these names")
     near = difflib.get_close_matches(name, [gpu.id for gpu in known], n=3, cutoff=0.3)
-    raise UsageError(f"--gpu {name}: RunPod has no such GPU; near it are {', '.join(near) or 'none'}")
+    raise UsageError(f"--gpu {name}: RunPod has no such GPU; the nearest are {', '.join(near) or 'none'}")
 
 
 def _none_left(condition: str, before: Sequence[Gpu], count: int) -> str:

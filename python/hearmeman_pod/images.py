@@ -41,7 +41,7 @@ def from_reference(reference: str, cuda_floor: str) -> Image:
     """
     if not _REFERENCE.fullmatch(reference):
         raise UsageError(
-            f"--image {reference} names no digest: a tag may be something else tomorrow. "
+            f"--image {reference} has no digest: a tag may be something else tomorrow. "
             "Give REPOSITORY@sha256:…, as `nix run .#push` prints it and images.lock.json holds it"
         )
     return Image(reference, cuda_floor)
@@ -64,11 +64,11 @@ def from_lock(path: Path, tier: str) -> Image:
         found = _recorded(newest)
     except FileNotFoundError:
         raise UsageError(
-            f"{path} is not there: no image has been pushed from this checkout. To fix it, {push}"
+            f"{path} does not exist: no image has been pushed from this checkout. To fix it, {push}"
         ) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{path} is damaged ({type(error).__name__}: {error}): take it from git again (`git checkout {path.name}`), "
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it from git (`git checkout {path.name}`), "
             f"or {push}"
         ) from error
     if not _REFERENCE.fullmatch(found.reference) or (found.cuda_floor and not _CUDA.fullmatch(found.cuda_floor)):

@@ -146,8 +146,8 @@ def wait(
             say(f"job {job}: {doing}")
         if time.monotonic() > end:
             raise PodError(
-                f"job {job} has not ended in {seconds / 60:g} minutes and goes on: `hearmeman-pod endpoint collect` "
-                "waits for it again, `endpoint cancel` ends it"
+                f"job {job} has not ended in {seconds / 60:g} minutes and is still running: `hearmeman-pod "
+                "endpoint collect` waits for it again, `endpoint cancel` ends it"
             )
         sleep(PAUSE)
 

@@ -17,7 +17,9 @@ def find_key(environ: Mapping[str, str], home: Path) -> str:
     """
     key = environ.get("RUNPOD_API_KEY", "").strip() or _from_runpodctl(home / ".runpod/config.toml")
     if not key.isascii() or any(not " " < character < "\x7f" for character in key):
-        raise UsageError("the API key holds blanks or characters that no key has: copy it again from RunPod's console")
+        raise UsageError(
+            "the API key has spaces or other characters that no key has: copy it again from RunPod's console"
+        )
     return key
 
 

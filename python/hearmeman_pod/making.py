@@ -45,12 +45,13 @@ def create(args: argparse.Namespace, world: World) -> int:
     except KeyboardInterrupt:
         # Whoever waits no longer may still want it.
         say(
-            f"pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod terminate {pod['id']}"
+            f"pod {pod['id']} keeps running and costs ${pod['cost']:.2f} an hour; end it: hearmeman-pod "
+            f"terminate {pod['id']}"
         )
         raise
     except BaseException:
         if args.keep:
-            say(f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour")
+            say(f"--keep: pod {pod['id']} keeps running and costs ${pod['cost']:.2f} an hour")
         else:
             creation.terminate(api, pod["id"], say)
         creation.sweep(api, order, pod["id"], say)

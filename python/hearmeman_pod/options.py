@@ -13,14 +13,14 @@ def positive(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above zero")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
     return value
 
 
 def whole(text: str) -> int:
     """A whole number, zero or more."""
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, zero or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, zero or more")
     return int(text)
 
 
@@ -34,5 +34,5 @@ def count(text: str) -> int:
 def days(text: str) -> int:
     """A number of days, up to ten years."""
     if not 1 <= whole(text) <= 3650:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 3650")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days from 1 to 3650")
     return int(text)

@@ -167,7 +167,8 @@ def _refuse_clashes(wishes: Wishes) -> None:
     volume = wishes.network_volume
     if volume and wishes.data_center and wishes.data_center != volume.data_center:
         wrong.append(
-            f"network volume {volume.id} is in {volume.data_center}, not in {wishes.data_center}: leave out --datacenter"
+            f"network volume {volume.id} is in {volume.data_center}, not in {wishes.data_center}: leave out "
+            "--datacenter"
         )
     if volume and wishes.volume_gb:
         wrong.append("a network volume takes the place of the pod's own: give --volume or --network-volume, not both")
@@ -179,12 +180,13 @@ def _refuse_clashes(wishes: Wishes) -> None:
 def wrong_variables(variables: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
     """What is wrong with the names that a person gave, one sentence a mistake."""
     wrong = [
-        f"{name} is a secret, and a command line can be read by others: make it a RunPod secret and give --secret {name}"
+        f"{name} is a secret, and a command line can be read by others: make it a RunPod secret and give "
+        f"--secret {name}"
         for name in variables
         if name in SECRETS
     ]
     wrong += [
-        f"--secret {name}: {name} is no secret; give --set {name}=VALUE" for name in secrets if name not in SECRETS
+        f"--secret {name}: {name} is not a secret; give --set {name}=VALUE" for name in secrets if name not in SECRETS
     ]
     wrong += [
         f"--set {name}: hearmeman has no such variable; did you mean {near[0]}?"
@@ -246,11 +248,13 @@ def _body(
         for name, value in made["env"].items()
     } | strangers(wishes.variables)
     if len(env) + 3 > MOST_VARIABLES:
-        raise UsageError(f"{len(env) + 3} variables, and RunPod takes {MOST_VARIABLES}: leave some at their defaults")
+        raise UsageError(
+            f"{len(env) + 3} variables, but RunPod takes at most {MOST_VARIABLES}: leave some at their defaults"
+        )
     env["IMAGE_DIGEST"] = image.reference.partition("@")[2]
     http = [port for port in made["ports"] if port.endswith("/http")]
     if len(http) > MOST_HTTP_PORTS:
-        raise UsageError(f"{len(http)} HTTP ports, and RunPod takes {MOST_HTTP_PORTS}")
+        raise UsageError(f"{len(http)} HTTP ports, but RunPod takes at most {MOST_HTTP_PORTS}")
     needed = math.ceil(model_bytes * MARGIN / 1e9)
     volume_gb = wishes.volume_gb
     if volume_gb is None:
@@ -260,10 +264,11 @@ def _body(
     disk = wishes.disk_gb or DISK_GB + (0 if room else needed)
     if room and needed > room:
         raise UsageError(
-            f"the models need {needed} GB and the volume has {room}: give --volume {needed + OUTPUTS_GB} or enable fewer"
+            f"the models need {needed} GB but the volume has {room}: give --volume {needed + OUTPUTS_GB} or "
+            "enable fewer"
         )
     if not room and needed > disk:
-        raise UsageError(f"without a volume the models need {needed} GB of --disk, and it is {disk}")
+        raise UsageError(f"without a volume the models need {needed} GB of --disk, but it is {disk}")
     body: dict[str, Any] = {
         "name": wishes.name,
         "image": image.reference,
@@ -304,13 +309,14 @@ def _notes(
     notes = []
     if not settings.gated:
         notes.append(
-            "ComfyUI will be open to everybody who knows the pod's address: make a RunPod secret `access_token` and give "
+            "ComfyUI will be open to everybody who knows the pod's address: make a RunPod secret `access_token` "
+            "and give "
             "--secret ACCESS_TOKEN"
         )
     if wishes.gpu_count > 1:
-        notes.append(f"{wishes.gpu_count} GPUs: ComfyUI uses one of them, and the others are paid for all the same")
+        notes.append(f"{wishes.gpu_count} GPUs: ComfyUI uses one of them, but you pay for all of them")
     if not image.cuda_floor:
-        notes.append("the image's lowest CUDA version is not known: a host with an older driver may be given")
+        notes.append("the image's lowest CUDA version is not known: RunPod may choose a host with an older driver")
     notes += [
         f"{model.id} is left out on this GPU: it is for {' or '.join(model.tiers)}"
         for model in asked
@@ -326,7 +332,9 @@ def _notes(
     if unknown:
         notes.append(f"of unknown size, so the volume may be too small: {', '.join(unknown)}")
     if not wishes.network_volume and wishes.volume_gb != 0 and not wishes.ends_itself:
-        notes.append("the pod's volume is on one machine and goes with it; a stopped pod still pays for it")
+        notes.append(
+            "the pod's volume is tied to one machine and is deleted with the pod; a stopped pod still pays for it"
+        )
     if not wishes.ends_itself and "ENABLE_R2_SYNC" not in {name.upper() for name in wishes.variables}:
-        notes.append("outputs stay on the pod: --set ENABLE_R2_SYNC=true and R2_ENDPOINT bring them to your bucket")
+        notes.append("outputs stay on the pod: --set ENABLE_R2_SYNC=true and R2_ENDPOINT upload them to your bucket")
     return tuple(notes)

@@ -88,10 +88,10 @@ def wait(
                 raise NotReadyError(f"pod {pod['id']} is gone: RunPod or somebody else ended it") from error
             if error.status != 429 and error.status < 500:
                 raise
-            text = f"RunPod's state of the pod cannot be read, it is tried again: {error}"
+            text = f"RunPod's state of the pod cannot be read, it will be retried: {error}"
         except PodError as error:
             # The network here may come back; the pod goes on all the same.
-            text = f"RunPod's state of the pod cannot be read, it is tried again: {error}"
+            text = f"RunPod's state of the pod cannot be read, it will be retried: {error}"
         else:
             check_price(pod, max_price)
             status = pod["status"]
@@ -115,11 +115,14 @@ def wait(
         sleep(_PAUSE)
 
 
-_WORDS = {"PROVISIONING": "RunPod looks for a machine", "STARTING": "the machine pulls the image and starts it"}
+_WORDS = {
+    "PROVISIONING": "RunPod is looking for a machine",
+    "STARTING": "the machine is pulling and starting the image",
+}
 _NEVER = (
     (
         re.compile(r"unauthorized|authentication required|access[^\n]*denied|\bdenied\b|forbidden", re.IGNORECASE),
-        "the registry gives the image to nobody without a login: store one in RunPod's console (Settings, Container "
+        "the registry requires a login for this image: store one in RunPod's console (Settings, Container "
         "Registry Auth) and give its id with --registry, or make the package public",
     ),
     (
@@ -148,21 +151,25 @@ def _inside(inside: Inside, pod_id: str) -> tuple[str, bool]:
         return "ready", True
     if code in (401, 403):
         alive, _ = inside.get(pod_id, STATUS_PORT, "/healthz")
-        words = "the pod runs; set ACCESS_TOKEN here as well to see how far it is" if alive == 200 else "the pod boots"
+        words = (
+            ("the pod runs; set ACCESS_TOKEN here as well to see how far it is")
+            if alive == 200
+            else "the pod is booting"
+        )
         return words, alive == 200
     _, status = inside.get(pod_id, STATUS_PORT, "/status")
     models = status.get("models") if isinstance(status, dict) else None
     done, total = (models or {}).get("done_bytes"), (models or {}).get("total_bytes")
     if isinstance(done, int) and isinstance(total, int) and total:
-        return f"ComfyUI starts; models {done / total:.0%} of {total / 1e9:.1f} GB", False
-    return "the pod boots" if code == 0 or code in (502, 503, 504) else f"the pod boots (HTTP {code})", False
+        return f"ComfyUI is starting; models {done / total:.0%} of {total / 1e9:.1f} GB", False
+    return "the pod is booting" if code == 0 or code in (502, 503, 504) else f"the pod is booting (HTTP {code})", False
 
 
 def _log(api: Api, pod_id: str) -> str:
     lines = _system(api, pod_id)
     means = never_pulled(lines)
     said = "\n".join(f"  {line}" for line in lines) or "  nothing"
-    return f"RunPod's own log says:\n{said}" + (f"\nThat is: {means}." if means else "")
+    return f"RunPod's own log says:\n{said}" + (f"\nThis means: {means}." if means else "")
 
 
 def _system(api: Api, pod_id: str) -> list[str]:

@@ -42,10 +42,8 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
         sub.add_argument(
             "rows", type=Path, help="a .csv whose header names the inputs, or a .jsonl with an object a line"
         )
-        sub.add_argument("--resume", action="store_true", help="go on with what is in DIR, on a new pod")
-        sub.add_argument(
-            "--at-once", type=int, default=2, metavar="N", help="rows that ComfyUI is given at one time (2)"
-        )
+        sub.add_argument("--resume", action="store_true", help="continue the batch in DIR, on a new pod")
+        sub.add_argument("--at-once", type=int, default=2, metavar="N", help="rows to queue in ComfyUI at a time (2)")
     sub.add_argument(
         "--set",
         dest="settings",
@@ -56,10 +54,12 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
     )
     sub.add_argument("--picture", default="", metavar="FILE", help="the picture, where the workflow takes one")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder here for what it makes")
-    sub.add_argument("--minutes", type=float, default=30.0, help="how long the pod may take to be ready (30)")
+    sub.add_argument(
+        "--minutes", type=float, default=30.0, help="how long the pod may take to be ready, in minutes (30)"
+    )
     sub.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds for the workflow (3600)")
     sub.add_argument(
-        "--keep", action="store_true", help="let the pod go on afterwards; it costs money until you end it"
+        "--keep", action="store_true", help="keep the pod running afterwards; it costs money until you end it"
     )
 
 
@@ -122,7 +122,8 @@ class _Run:
         """End the pod, and say what it cost."""
         if keep:
             say(
-                f"--keep: pod {pod['id']} goes on and costs ${pod['cost']:.2f} an hour until it has been idle for "
+                f"--keep: pod {pod['id']} keeps running and costs ${pod['cost']:.2f} an hour until it has been "
+                "idle for "
                 f"its IDLE_STOP_MINUTES; end it sooner: hearmeman-pod terminate {pod['id']}"
             )
         try:

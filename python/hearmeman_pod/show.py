@@ -43,14 +43,14 @@ def plan_lines(plan: Plan, has_key: bool) -> list[str]:
     elif mounts.get("network"):
         volume = f"network volume {mounts['network'][0]['volumeId']} at {mounts['network'][0]['path']}"
     else:
-        volume = "none: everything goes with the pod"
+        volume = "none: everything is lost with the pod"
     price = "unknown without an API key" if plan.price is None else f"${plan.price:.2f} an hour"
     ready = terminal.duration(plan.ready_seconds)
     if plan.price is not None:
         ready += f", ${plan.price * plan.ready_seconds / 3600:.2f} until then"
     rows: list[tuple[str, object]] = [
         ("image", plan.image.reference),
-        ("models", f"{terminal.size(plan.model_bytes)} in {len(plan.models)}, they want {plan.memory_gb:g} GB of VRAM"),
+        ("models", f"{terminal.size(plan.model_bytes)} in {len(plan.models)}, they need {plan.memory_gb:g} GB of VRAM"),
         *(("", f"{name}, {terminal.size(size)}") for name, size in plan.models),
         ("disk", f"{body['disk']} GB for the container"),
         ("volume", volume),

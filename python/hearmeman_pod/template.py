@@ -61,7 +61,7 @@ def readme(name: str, image: str, env: Mapping[str, str]) -> str:
         "",
         f"Image: `{image}`",
         "",
-        "A secret is made in RunPod's console, by the name in its reference.",
+        "Create each secret in RunPod's console, under the name in its reference.",
     ]
     for heading, names in GROUPS:
         rows = [

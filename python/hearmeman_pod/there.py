@@ -136,7 +136,7 @@ class Place:
                 raise
         if known.hexdigest() != order["sha256"]:
             part.unlink()
-            raise RefusedError(f"{path}: what came is not what was sent: nothing is kept of it, send it again")
+            raise RefusedError(f"{path}: it arrived damaged and was not kept: send it again")
         os.utime(part, ns=(order["mtime_ns"], order["mtime_ns"]))
         part.replace(path)
         _settle(path.parent)
@@ -169,7 +169,7 @@ def _opened(path: Path) -> IO[bytes]:
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise RefusedError(f"{path} is no file")
+        raise RefusedError(f"{path} is not a file")
     return os.fdopen(number, "rb")
 
 

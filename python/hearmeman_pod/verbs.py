@@ -102,7 +102,8 @@ def start(args: argparse.Namespace, world: World) -> int:
     has = pod.get("cudaVersion")
     if has and floor and _version(has) < _version(floor) and not args.force:
         raise PodError(
-            f"pod {pod['id']} is bound to a host with CUDA {has}, and the image needs {floor}: ComfyUI would fail at its "
+            f"pod {pod['id']} is bound to a host with CUDA {has}, and the image needs {floor}: ComfyUI would "
+            "fail at its "
             "first use of the GPU. Create a new pod, or give --force"
         )
     _act(api, pod, "start")
@@ -122,7 +123,8 @@ def _started(api: Api, pod_id: str, floor: str, args: argparse.Namespace) -> int
             "POST", pod_path(pod_id, "action"), f"stop {pod_id}, which came back with CUDA {has}", {"action": "stop"}
         )
         raise PodError(
-            f"pod {pod_id} came back on a host with CUDA {has}, and the image needs {floor}: it is stopped again. Create a "
+            f"pod {pod_id} came back on a host with CUDA {has}, and the image needs {floor}: it was stopped "
+            "again. Create a "
             "new pod, or give --force"
         )
     _print_state(pod, "start", args)
@@ -196,7 +198,7 @@ def _act(api: Api, pod: Mapping[str, Any], action: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = api.change("POST", f"{path}/action", f"{action} {pod['id']}", {"action": action})
         return found
     except UnknownOutcomeError as error:
-        say(f"{error}: looking what became of it")
+        say(f"{error}: checking what became of it")
         now: Mapping[str, Any] = api.get(path, "read the pod's state")
         if action in now["actions"]:
             raise PodError(f"{error}. The pod is {now['status']}: it was not done, try again") from error

@@ -82,7 +82,8 @@ def _fill(args: argparse.Namespace, world: World) -> int:
     needed = sum(file.expected for file in files)
     if needed * MARGIN > found.size * 1e9:
         raise UsageError(
-            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {found.id} has {found.size}: enlarge it, or fewer models"
+            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {found.id} has {found.size}: enlarge "
+            "it, or enable fewer models"
         )
     say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
     filler = Filler(_client(world, found.data_center), found.id, sources, say)
@@ -96,7 +97,7 @@ def _fill(args: argparse.Namespace, world: World) -> int:
     else:
         print(
             f"{len(outcomes) - len(failed)} of {len(outcomes)} files are on the volume"
-            + (": the same command goes on" if failed else "")
+            + (": run the same command again to continue" if failed else "")
         )
     return (PARTLY if len(failed) < len(outcomes) else 1) if failed else 0
 
@@ -137,7 +138,8 @@ def _client(world: World, data_center: str) -> S3Client:
         )
     if data_center not in DATA_CENTERS:
         raise UsageError(
-            f"RunPod has no S3 API in {data_center}, only in {', '.join(sorted(DATA_CENTERS))}: fill this volume from a pod, "
+            f"RunPod has no S3 API in {data_center}, only in {', '.join(sorted(DATA_CENTERS))}: fill this "
+            "volume from a pod, "
             "with `hearmeman models fetch`"
         )
     address = world.environ.get("RUNPOD_S3_URL") or f"https://s3api-{data_center.lower()}.runpod.io/"
@@ -161,14 +163,14 @@ def add(sub: argparse.ArgumentParser) -> None:
     actions = sub.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, help in (
         ("list", "the account's network volumes"),
-        ("create", "make a network volume, after its price was said"),
+        ("create", "create a network volume, after showing its price"),
         ("delete", "delete a network volume and all that is on it"),
-        ("fill", "bring models to a network volume; the same command goes on with what is missing"),
+        ("fill", "copy models to a network volume; run it again to fetch what is missing"),
     ):
         made = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
         made.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "create":
-            made.add_argument("name", help="what it is called")
+            made.add_argument("name", help="its name")
             made.add_argument(
                 "--size", type=int, required=True, metavar="GB", help="10 to 4096; it can grow, not shrink"
             )
@@ -178,7 +180,7 @@ def add(sub: argparse.ArgumentParser) -> None:
         if name == "delete":
             made.add_argument("volume", help="the volume's id or name")
         if name in ("create", "delete"):
-            made.add_argument("--yes", action="store_true", help="ask nothing")
+            made.add_argument("--yes", action="store_true", help="do not ask")
         if name == "fill":
             made.add_argument("volume", help="the volume's id")
             made.add_argument(

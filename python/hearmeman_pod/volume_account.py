@@ -21,7 +21,7 @@ SMALLEST_GB, LARGEST_GB = 10, 4096
 def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> int:
     """Make a volume; `filled` are the data centers where `volume fill` works."""
     if not SMALLEST_GB <= args.size <= LARGEST_GB:
-        raise UsageError(f"a network volume has {SMALLEST_GB} to {LARGEST_GB} GB, and {args.size} was asked for")
+        raise UsageError(f"a network volume has {SMALLEST_GB} to {LARGEST_GB} GB, not {args.size}")
     api = world.api()
     same = [one for one in volumes(api) if one["name"] == args.name]
     if same:
@@ -29,7 +29,10 @@ def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> in
     if args.datacenter not in filled:
         say(f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(filled))}")
     price = network_price({"type": "STANDARD", "size": args.size})
-    what = f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used or not."
+    what = (
+        f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used "
+        "or not."
+    )
     if not agreed(what, args.yes):
         return 1
     body = {"name": args.name, "size": args.size, "dataCenter": args.datacenter}
@@ -45,7 +48,7 @@ def _sent(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dict(api.change("POST", "/v2/network-volumes", "create the volume", body))
     except UnknownOutcomeError as error:
-        say(f"{error}: looking whether it was made")
+        say(f"{error}: checking whether it was created")
         found = [one for one in volumes(api) if one["name"] == body["name"]]
         if not found:
             raise
@@ -70,7 +73,7 @@ def delete(args: argparse.Namespace, world: World) -> int:
     try:
         api.change("DELETE", f"/v2/network-volumes/{one['id']}", "delete the volume")
     except UnknownOutcomeError as error:
-        say(f"{error}: looking whether it is gone")
+        say(f"{error}: checking whether it is gone")
         if any(other["id"] == one["id"] for other in volumes(api)):
             raise
     print(json.dumps({"id": one["id"], "deleted": True}) if args.json else f"volume {one['id']} is deleted")

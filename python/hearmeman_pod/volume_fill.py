@@ -133,9 +133,7 @@ class Filler:
             try:
                 answer = self.sources.http.open(remote, (at, ENDLESS), file.to, etag)
                 if answer.start != at:
-                    raise PodError(
-                        f"{file.to}: the source began again at {answer.start} instead of {at}: fill it again"
-                    )
+                    raise PodError(f"{file.to}: the source restarted at {answer.start} instead of {at}: fill it again")
                 etag, total = answer.etag, answer.total
                 try:
                     for block in answer.response.stream(_BLOCK, decode_content=False):
@@ -178,18 +176,14 @@ class _Check:
             PodError: it is another file.
         """
         if self._wanted is not None and self.size != self._wanted:
-            raise PodError(f"{self._file.to}: {self.size} bytes came, and it has {self._wanted}: nothing is kept of it")
+            raise PodError(f"{self._file.to}: {self.size} bytes came, and it has {self._wanted}: it was not kept")
         if self._sha256:
             if self._hash.hexdigest() != self._sha256:
-                raise PodError(
-                    f"{self._file.to}: the content is not the one that is expected (sha256): nothing is kept of it"
-                )
+                raise PodError(f"{self._file.to}: the content is not what was expected (sha256): it was not kept")
             return "sha256"
         if self._blob and self._wanted is not None:
             if self._git.hexdigest() != self._blob:
-                raise PodError(
-                    f"{self._file.to}: the content is not the one that is expected (git): nothing is kept of it"
-                )
+                raise PodError(f"{self._file.to}: the content is not what was expected (git): it was not kept")
             return "git"
         return "size" if self._wanted is not None else "nothing"
 

@@ -34,7 +34,7 @@ PORTS = {"xtts": 8020, "chatterbox": 8000}
 def _within(least: int, most: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: it is no whole number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text}: it is not a whole number from {least} to {most}")
         return int(text)
 
     return whole
@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command."""
     made = argparse.ArgumentParser(
         prog="python -m hearmeman_voice",
-        description="Serve a voice API. It asks for no token: on the pod a gate stands before it, elsewhere it stays on loopback.",
+        description="Serve a voice API. It checks no token: on a pod the gate does, elsewhere it listens on "
+        "loopback only.",
     )
     made.add_argument("api", choices=sorted(PORTS), help="which API")
     made.add_argument("--engine", help="what speaks; without it, the engine that the API is named after")
@@ -88,7 +89,7 @@ def _seconds(environ: Mapping[str, str], name: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{name}={text}: it is no number of seconds")
+        raise ValueError(f"{name}={text}: it is not a number of seconds")
     return seconds
 
 

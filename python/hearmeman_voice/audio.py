@@ -251,7 +251,7 @@ def decode(source: bytes | Path, longest: float = 300.0) -> tuple[NDArray[np.flo
     kind = _kind(data[:16])
     if kind is None:
         raise BadSound(
-            "the file is no recording in a format that is known: WAV, FLAC, MP3, Ogg, M4A, AAC, AIFF, CAF or WebM"
+            "the file is not a recording in a known format: WAV, FLAC, MP3, Ogg, M4A, AAC, AIFF, CAF or WebM"
         )
     parts: list[NDArray[np.float32]] = []
     length = 0

@@ -121,7 +121,7 @@ def is_fatal(problem: BaseException) -> bool:
 
 def _in_words(problem: BaseException) -> str:
     if type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError):
-        return "the memory did not suffice: something else holds it; try again, or with a shorter text"
+        return "memory ran out: something else holds it; try again, or with a shorter text"
     first = str(problem).strip().splitlines()[:1]
     return f"{type(problem).__name__}: {first[0][:300]}" if first else type(problem).__name__
 

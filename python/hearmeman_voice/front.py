@@ -92,7 +92,7 @@ def _counting(receive: Receive, largest: int) -> Receive:
 
 def _too_large(largest: int) -> ApiError:
     size = f"{largest // 1_000_000} MB"
-    return ApiError(413, f"the request is larger than {size}, the most that is taken here", code="too_large")
+    return ApiError(413, f"the request is larger than {size}, the most that is accepted here", code="too_large")
 
 
 def may_read(origin: str, host: str, allowed: Sequence[str]) -> bool:

@@ -35,7 +35,7 @@ def check_name(name: str) -> str:
     composed = unicodedata.normalize("NFC", name).strip()
     if not _NAME.fullmatch(composed) or composed.endswith(".") or composed.lower() == "default":
         raise BadName(
-            f"no voice can be called {name[:60]!r}: up to 80 letters, digits, blanks and . _ - @ ( ) ', "
+            f"a voice cannot be called {name[:60]!r}: use up to 80 letters, digits, spaces and . _ - @ ( ) ', "
             "beginning with a letter or digit; default is the name of the voice that is chosen as such"
         )
     return composed
@@ -47,12 +47,12 @@ def safe_child(base: Path, name: str) -> Path:
     Raises: BadName when it would be elsewhere, or no file system could hold it.
     """
     if not name or name in {".", ".."} or any(sign in name for sign in "/\\\0"):
-        raise BadName(f"{name[:60]!r} is no name of a file")
+        raise BadName(f"{name[:60]!r} is not a file name")
     try:
         if len(name.encode()) > 200:
-            raise BadName(f"{name[:60]!r}… is too long for the name of a file")
+            raise BadName(f"{name[:60]!r}… is too long for a file name")
     except UnicodeEncodeError as problem:
-        raise BadName(f"{name[:60]!r} is no name of a file") from problem
+        raise BadName(f"{name[:60]!r} is not a file name") from problem
     path = base / name
     if path.is_symlink():
         raise BadName(f"{name[:60]!r} is a link, which may lead anywhere")

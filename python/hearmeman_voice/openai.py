@@ -54,7 +54,7 @@ class VoiceId(BaseModel):
 class Manner(Lenient):
     """How it is to be spoken. Numbers may come as strings; what is absent is the engine's default."""
 
-    temperature: Number = Field(None, ge=0.05, le=5.0, description="how much chance there is in it", examples=[0.8])
+    temperature: Number = Field(None, ge=0.05, le=5.0, description="how random the speech is", examples=[0.8])
     exaggeration: Number = Field(
         None, ge=0.0, le=2.0, description="0 subdued, 0.5 natural, 1 and more dramatic (Chatterbox)", examples=[0.5]
     )
@@ -62,7 +62,8 @@ class Manner(Lenient):
         None,
         ge=0.0,
         le=1.0,
-        description="0 slower and freer, 1 faster and closer to the text; 0 where voice and text differ in language (Chatterbox)",
+        description="0 slower and freer, 1 faster and closer to the text; 0 where voice and text differ in language "
+        "(Chatterbox)",
         examples=[0.5],
     )
     repetition_penalty: Number = Field(None, ge=1.0, le=20.0)
@@ -71,21 +72,21 @@ class Manner(Lenient):
     length_penalty: Number = Field(None, ge=0.0, le=10.0)
     min_p: Number = Field(None, ge=0.0, le=1.0)
     seed: Annotated[int | None, BeforeValidator(_blank_is_none)] = Field(
-        None, ge=-1, le=2**32 - 1, description="the same seed speaks the same; -1 or nothing: by chance"
+        None, ge=-1, le=2**32 - 1, description="the same seed gives the same speech; -1 or none: random"
     )
 
 
 class SpeechBody(Manner):
     """OpenAI's request, with what Chatterbox adds to it."""
 
-    input: Text = Field(description=f"what is to be spoken: 1 to {MOST} characters", examples=["Hello world"])
-    model: str | None = Field(None, description="one of /models; nothing: what is loaded", examples=["tts-1"])
+    input: Text = Field(description=f"the text to speak: 1 to {MOST} characters", examples=["Hello world"])
+    model: str | None = Field(None, description="one of /models; none: what is loaded", examples=["tts-1"])
     voice: str | VoiceId = Field("default", description="a voice of /voices or one of its aliases", examples=["alloy"])
-    language: str | None = Field(None, description="one of /languages; nothing: the voice's own", examples=["en"])
+    language: str | None = Field(None, description="one of /languages; none: the voice's own", examples=["en"])
     response_format: Format = Field("wav", description="container of the audio")
     speed: float = Field(1.0, ge=0.25, le=4.0, description="1 is the voice's own pace")
     stream_format: Literal["audio", "sse"] = Field("audio", description="bytes of the audio, or events that carry them")
-    instructions: str | None = Field(None, description="taken, and not followed by these engines")
+    instructions: str | None = Field(None, description="accepted, and ignored by these engines")
 
     @property
     def voice_name(self) -> str:
@@ -96,13 +97,13 @@ class SpeechBody(Manner):
 class DevnenBody(Manner):
     """The request of devnen's Chatterbox server, which SillyTavern's Chatterbox provider sends."""
 
-    text: Text = Field(description="what is to be spoken", examples=["Hello world"])
+    text: Text = Field(description="the text to speak", examples=["Hello world"])
     voice_mode: Literal["predefined", "clone"] = "predefined"
     predefined_voice_id: str | None = Field(None, description="a voice of /get_predefined_voices")
     reference_audio_filename: str | None = Field(None, description="a voice of /get_reference_files")
     output_format: Format = "wav"
-    split_text: bool = Field(True, description="taken; long text is always split")
-    chunk_size: int = Field(120, description="taken; each engine has its own measure")
+    split_text: bool = Field(True, description="accepted; long text is always split")
+    chunk_size: int = Field(120, description="accepted; each engine has its own measure")
     temperature: Number = Field(None, ge=0.0, le=5.0)
     speed_factor: float = Field(1.0, ge=0.25, le=4.0)
     language: str | None = None

@@ -98,7 +98,7 @@ class Process:
                 asked_to_stop = time.monotonic()
             if asked_to_stop and time.monotonic() - asked_to_stop > STOP_SECONDS:
                 self.end()
-                raise Broken("the engine did not stop when it was asked to, and was ended")
+                raise Broken("the engine did not stop when asked to, and was killed")
             message = self._receive()
             if isinstance(message, dict):
                 if self._is_over(message):

@@ -168,7 +168,8 @@ class Remote:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except (OSError, http.client.HTTPException) as error:
                 raise UnreachableError(
-                    f"{self.url} cannot be reached: {_reason(error)}: is ENABLE_XTTS or ENABLE_CHATTERBOX set on the pod, "
+                    f"{self.url} cannot be reached: {_reason(error)}: is ENABLE_XTTS or ENABLE_CHATTERBOX set "
+                    "on the pod, "
                     "and is --url right?"
                 ) from error
 
@@ -188,7 +189,7 @@ class Remote:
         if status in (401, 403):
             return f"{self.url} refuses this token ({status}): ACCESS_TOKEN must be the pod's own"
         if 300 <= status < 400:
-            return f"{self.url} sends elsewhere ({status}): give that address with --url"
+            return f"{self.url} redirects elsewhere ({status}): give that address with --url"
         return f"{self.url} answered {status}: {message}"
 
 

@@ -36,7 +36,7 @@ def inside(base: Path, name: str) -> Path:
     except BadName:
         raise ApiError(
             400,
-            f"file_name_or_path: {name[:60]!r} is no name of a file in {base}",
+            f"file_name_or_path: {name[:60]!r} is not the name of a file in {base}",
             param="file_name_or_path",
             code="invalid_value",
         ) from None

@@ -26,7 +26,8 @@ APP: dict[str, Any] = {"redirect_slashes": False, "docs_url": None, "redoc_url":
 
 _PAGE = Path(__file__).with_name("docs.html")
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; media-src blob:; form-action 'none'; "
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; media-src blob:; form-action "
+    "'none'; "
     "base-uri 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -124,7 +125,8 @@ class Served:
         if asked and asked not in (*self.models, *openai.MODELS):
             raise ApiError(
                 404,
-                f"model: {asked[:100]!r} is not here; there is {', '.join(self.models)} (and {', '.join(openai.MODELS)} stand for it)",
+                f"model: {asked[:100]!r} is not here; here is {', '.join(self.models)} (and "
+                f"{', '.join(openai.MODELS)} stand for it)",
                 param="model",
                 code="model_not_found",
             )
@@ -164,7 +166,8 @@ class Served:
         if len(body.input) > most:
             raise ApiError(
                 400,
-                f"{param}: {len(body.input)} characters are more than {most}, the most of one request; send them in parts",
+                f"{param}: {len(body.input)} characters are more than {most}, the most of one request; send "
+                "them in parts",
                 param=param,
                 code="string_above_max_length",
             )

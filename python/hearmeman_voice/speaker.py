@@ -200,7 +200,8 @@ class Speaker:
             if len(self._jobs) >= room:
                 wait = min(max(self._last * len(self._jobs) / 2, 1.0), 20.0)
                 raise Full(
-                    f"{len(self._jobs)} requests wait already, the most that may; try again in a moment", round(wait)
+                    f"{len(self._jobs)} requests are waiting already, the most allowed; try again in a moment",
+                    round(wait),
                 )
             self._jobs.append(job)
             self._change.notify_all()
@@ -296,7 +297,7 @@ class Speaker:
             elif lane.process:
                 lane.process.listen()
                 if idle and self._clock() - since >= idle:
-                    log.info("%s was idle for %.0f s: its memory goes back", self.engine.name, idle)
+                    log.info("%s was idle for %.0f s: its memory was released", self.engine.name, idle)
                     self._unload(lane)
 
     def _is_over(self) -> bool:

@@ -38,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="xtts-vo-gen",
         description="Speaks text or a script through a pod's XTTS or Chatterbox API and writes WAV files.",
-        epilog="ACCESS_TOKEN in the environment opens the gate of a pod that has one. Exit codes: 0 all made, 1 nothing made, "
-        "2 wrong usage, 3 some lines failed; the same command goes on where it stopped.",
+        epilog="ACCESS_TOKEN in the environment opens the gate of a pod that has one. Exit codes: 0 all made, 1 "
+        "nothing made, "
+        "2 wrong usage, 3 some lines failed; run the same command again to continue.",
         allow_abbrev=False,
     )
     made.add_argument("text", metavar="TEXT", nargs="?", help="text to speak")
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list-speakers", action="store_true", help="print the server's speakers")
     made.add_argument("--list-languages", action="store_true", help="print the server's languages")
     made.add_argument("--url", help="the API's address (VOICE_URL, or http://127.0.0.1:8020)")
-    made.add_argument("--force", action="store_true", help="with --file: make again what is there")
+    made.add_argument("--force", action="store_true", help="with --file: make existing files again")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     except OSError as error:
         print(f"xtts-vo-gen: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("xtts-vo-gen: stopped; the same command goes on from here", file=sys.stderr)
+        print("xtts-vo-gen: stopped; run the same command again to continue", file=sys.stderr)
         return 130
     return 1
 
@@ -97,15 +98,17 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
     if len(chosen) != 1:
         arguments.error("give one of TEXT, --file, --list-speakers and --list-languages" + _found(chosen))
     if args.stream and (args.text is None or args.output or args.json):
-        arguments.error("--stream writes the sound of TEXT to stdout: it goes with no --file, --output and --json")
+        arguments.error(
+            "--stream writes the sound of TEXT to stdout: it cannot be combined with --file, --output or --json"
+        )
     if args.text is not None and args.output_dir:
-        arguments.error("--output-dir is for --file: say --output for one text")
+        arguments.error("--output-dir is for --file: use --output for one text")
     if args.file is not None and args.output:
-        arguments.error("--output is for one text: say --output-dir with --file")
+        arguments.error("--output is for one text: use --output-dir with --file")
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
     if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
-        arguments.error(f"--prefix {args.prefix}: it is the beginning of a file's name and no path")
+        arguments.error(f"--prefix {args.prefix}: it is the beginning of a file's name, not a path")
     if _is_recording(args.speaker) and not Path(args.speaker).is_file():
         arguments.error(f"--speaker {args.speaker}: there is no such recording")
     if args.file is not None and str(args.file) != "-" and not args.file.is_file():
@@ -171,7 +174,7 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
         mark = hashlib.sha256("\0".join((line, speaker, args.language)).encode()).hexdigest()
         if not args.force and known.get(file.name) == mark and file.is_file():
             outputs.append(Output(str(file), line, "kept"))
-            _note(f"[{number}/{len(lines)}] {file.name}: it is there")
+            _note(f"[{number}/{len(lines)}] {file.name}: it exists already")
             continue
         if lost:
             outputs.append(Output(str(file), line, "failed", lost))

@@ -119,7 +119,7 @@ class VoiceStore:
         """Take another name away. Raises: UnknownVoice."""
         with self._changing() as notes:
             if notes["aliases"].pop(alias, None) is None:
-                raise UnknownVoice(f"nobody was given the name {alias[:60]!r}")
+                raise UnknownVoice(f"no voice has the name {alias[:60]!r}")
 
     def add(self, name: str, data: bytes, language: str | None = None) -> Voice:
         """Keep a recording as a new voice. Raises: BadName, NameTaken, BadSound, OSError when the disk is full."""

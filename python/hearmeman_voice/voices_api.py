@@ -82,16 +82,14 @@ def library(served: Served) -> APIRouter:
         voice_file: Annotated[
             UploadFile, File(description="a recording of one person, 6 to 20 s, in any usual format")
         ],
-        voice_name: Annotated[str, Form(description="what it is to be called", examples=["my-voice"])],
-        language: Annotated[
-            str | None, Form(description="the language that it speaks unless asked for another")
-        ] = None,
+        voice_name: Annotated[str, Form(description="its name", examples=["my-voice"])],
+        language: Annotated[str | None, Form(description="its language unless a request names another")] = None,
     ) -> dict[str, Any]:
         """Add a voice. It is decoded first: what is no recording is not kept."""
         spoken = _language(served, language)
         data = await voice_file.read()
         voice = await _beside(lambda: store.add(voice_name, data, spoken))
-        return {"message": f"voice {voice.id!r} is there", "voice": described(voice)}
+        return {"message": f"voice {voice.id!r} was added", "voice": described(voice)}
 
     @router.get("/voices/all-names")
     def all_names() -> dict[str, Any]:
@@ -191,9 +189,9 @@ def library(served: Served) -> APIRouter:
         """Take one away."""
         with _as_answers():
             if store.aliases().get(alias) != store.get(name).id:
-                raise UnknownVoice(f"{alias[:60]!r} is no alias of {name[:60]!r}")
+                raise UnknownVoice(f"{alias[:60]!r} is not an alias of {name[:60]!r}")
         await _beside(lambda: store.remove_alias(alias))
-        return {"message": f"{alias!r} is no name of {name!r} any more"}
+        return {"message": f"{alias!r} is no longer a name of {name!r}"}
 
     return router
 
@@ -213,6 +211,6 @@ def _language(served: Served, asked: str | None) -> str | None:
     code = asked.strip().lower()
     if not (2 <= len(code) <= 8 and code.replace("-", "").isascii() and code.replace("-", "").isalpha()):
         raise ApiError(
-            400, f"language: {asked[:40]!r} is no code such as en or zh-cn", param="language", code="invalid_value"
+            400, f"language: {asked[:40]!r} is not a code such as en or zh-cn", param="language", code="invalid_value"
         )
     return code

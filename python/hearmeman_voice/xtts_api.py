@@ -35,7 +35,7 @@ LANGUAGES = {
 }  # fmt: skip
 """XTTS v2's languages, by the names that xtts-api-server gives them."""
 
-_ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses; a slash at their end does no harm.
+_ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses, with or without a slash at the end.
 
     curl -X POST http://localhost:8020/tts_to_audio/ -H "Content-Type: application/json" \\
       -d '{"text":"Hello world","speaker_wav":"female","language":"en"}' -o output.wav
@@ -45,10 +45,10 @@ _ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses; a 
 class Asked(Lenient):
     """What xtts-api-server is asked for."""
 
-    text: Text = Field(description=f"what is to be spoken: 1 to {MOST} characters", examples=["Hello world"])
+    text: Text = Field(description=f"the text to speak: 1 to {MOST} characters", examples=["Hello world"])
     speaker_wav: str = Field("female", description="a speaker of /speakers_list", examples=["female"])
     language: str = Field("en", description="a code of /languages", examples=["en"])
-    save_path: str | None = Field(None, description="taken, and not followed: /tts_to_file saves")
+    save_path: str | None = Field(None, description="accepted, and ignored: /tts_to_file saves")
 
 
 class AskedFile(Asked):
@@ -68,8 +68,8 @@ class TtsSettings(Lenient):
     repetition_penalty: float = Field(5.0, ge=0.1, le=20.0)
     top_p: float = Field(0.85, ge=0.0, le=1.0)
     top_k: int = Field(50, ge=0, le=1000)
-    enable_text_splitting: bool = Field(True, description="taken; long text is always split")
-    stream_chunk_size: int = Field(100, ge=1, le=1000, description="taken; blocks leave as they are made")
+    enable_text_splitting: bool = Field(True, description="accepted; long text is always split")
+    stream_chunk_size: int = Field(100, ge=1, le=1000, description="accepted; blocks are sent as they are made")
 
 
 class Folder(BaseModel):

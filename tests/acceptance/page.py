@@ -132,7 +132,7 @@ def _every_way(browser: Browser, name: str, url: str, says: list[str], *allowed:
 
 
 def test_while_it_starts_and_fetches(browser: Browser, starting: Shown) -> None:
-    says = ["Starting", "ComfyUI loads", "tiny-vae.safetensors", "kB/s", "left", "Settings, GPU"]
+    says = ["Starting", "ComfyUI is loading", "tiny-vae.safetensors", "kB/s", "left", "Settings, GPU"]
     _every_way(browser, "starting", starting.page, says)
 
 

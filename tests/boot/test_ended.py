@@ -60,9 +60,7 @@ def test_a_crash_loop_says_how_it_ended() -> None:
     report = {"exit": -9, "why": "memory ran out", "last_line": "loading", "starts": 4, "pid": None, "again_at": 108.0}
     process = {"keep": report, "statename": "RUNNING", "now": 100, "start": 0}
     words = collect.words(process)
-    assert (
-        words == "died, is started again in 8 s, started 4 times, last exit -9: memory ran out; its last line: loading"
-    )
+    assert words == "died, restarting in 8 s, started 4 times, last exit -9: memory ran out; its last line: loading"
     assert collect.end_of(report) == "it ended with exit -9; memory ran out; its last line: loading"
     assert collect.end_of({"pid": 5, "exit": 1}) == ""
 

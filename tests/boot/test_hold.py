@@ -100,7 +100,7 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
         wait_for_page(child, port)
         status, text, state = ask(port, "/", Accept="text/html")
         assert (status, state) == (503, "held")
-        assert "GPU_TIER=&#x27;huge&#x27;: takes one of auto" in text
+        assert "GPU_TIER=&#x27;huge&#x27;: must be one of auto" in text
         assert "&lt;b&gt;" in text
         # RunPod's proxy would replace a 503's page by its own.
         assert ask(port, "/", Accept="text/html", Cf_Ray="1")[0] == 200

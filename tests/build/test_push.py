@@ -121,7 +121,7 @@ def test_a_refusal_names_the_login_which_then_helps(
 def test_a_layer_that_the_registry_does_not_store_is_refused_before_it_is_sent(image: Image) -> None:
     huge = replace(image, layers=[*image.layers[:-1], {**image.layers[-1], "size": 14_300_000_000}])
     with pytest.raises(
-        BuildError, match=r"ghcr.io stores no layer over 10 GB, .* has 14.3 GB: push to another registry"
+        BuildError, match=r"ghcr.io does not store layers over 10 GB, .* has 14.3 GB: push to another registry"
     ):
         pushing.check_layers(huge, "ghcr.io/someone/x")
     pushing.check_layers(huge, "registry.example.org/x")

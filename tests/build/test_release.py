@@ -73,7 +73,7 @@ def test_no_tier_and_an_unknown_one_are_refused_before_anything_is_built() -> No
 
 
 def test_a_file_that_the_registry_does_not_store_is_refused_by_its_size() -> None:
-    with pytest.raises(BuildError, match=r"ghcr.io stores no layer over 10 GB, a.safetensors has 14.3 GB"):
+    with pytest.raises(BuildError, match=r"ghcr.io does not store layers over 10 GB, a.safetensors has 14.3 GB"):
         check_layer("ghcr.io/x/y", "a.safetensors", 14_300_000_000)
 
 

@@ -136,7 +136,7 @@ def test_a_person_is_warned_five_minutes_before(case: Case) -> None:
     case.time.now += 901
     watch.step()
     assert case.shown["warns"]
-    told = "the pod is stopped in 4 min 59 s: nobody used it for 20 minutes; use it to put that off"
+    told = "the pod is stopped in 4 min 59 s: nobody used it for 20 minutes; use it to postpone that"
     assert collect.ending(case.shown, 5e9) == [told]
     assert collect.countdown(case.shown, 5e9) == "stops in 4 min 59 s unless it is used"
     assert collect.countdown(case.shown, 5e9 + 60) == "stops in 3 min 59 s unless it is used"

@@ -93,7 +93,7 @@ def test_the_volume_is_computed_from_the_models() -> None:
 
 
 def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None:
-    with pytest.raises(UsageError, match=r"the models need 23 GB and the volume has 15: give --volume 38"):
+    with pytest.raises(UsageError, match=r"the models need 23 GB but the volume has 15: give --volume 38"):
         planned(variables={"WAN_720P": "true", "ENABLE_CONTROLNET": "false"}, volume_gb=15)
 
 
@@ -309,8 +309,8 @@ def test_a_variable_of_somebody_elses_is_passed_on() -> None:
         (["--gpu-count", "0"], "it is one or more"),
         (["--disk", "-5"], "'-5' is no whole number"),
         (["--volume", "1e3"], "'1e3' is no whole number"),
-        (["--max-price", "nan"], "'nan' is no number above zero"),
-        (["--max-price", "cheap"], "'cheap' is no number above zero"),
+        (["--max-price", "nan"], "'nan' is not a number above zero"),
+        (["--max-price", "cheap"], "'cheap' is not a number above zero"),
         (["--cloud", "COMMUNITY", "--datacenter", "us-ks-2"], "Community Cloud takes no data centre"),
     ],
 )

@@ -59,7 +59,7 @@ def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch, columns:
     assert [line.split()[0] for line in shown[:2]] == ["pod", "error"], "how it is, then what is wrong"
     text = " ".join(" ".join(shown).split())
     for part in (
-        "pod Starting: ComfyUI loads, 9 s so far",
+        "pod Starting: ComfyUI is loading, 9 s so far",
         "error xtts does not work: no such engine",
         "start settings 0.1 s",
         "fetch fetching: 1 of 3 files, 2.5 GB of 17 GB at 112 MB/s, 2 min 9 s left, 1 failed (5 s ago)",

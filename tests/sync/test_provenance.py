@@ -228,7 +228,7 @@ def test_rerun_refuses_other_models_and_inputs(
     said = capsys.readouterr().err
     assert {
         "missing": f"the model {name} is missing\nFetch: hearmeman models fetch ",
-        "another": f"the model {name} is another one: its sha256 is ",
+        "another": f"the model {name} is a different one: its sha256 is ",
         "input missing": "the input cat.png is missing",
         "input another": "the input cat.png is another file",
     }[what] in said

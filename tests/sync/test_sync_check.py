@@ -161,7 +161,7 @@ def test_half_sent_files_are_listed_and_ended_unless_this_pod_goes_on_with_them(
     listed = run(r2, pod, "sync", "parts")
     assert listed.returncode == 0, listed.stderr
     assert "models/m" not in listed.stdout
-    for words in ("outputs/o.mp4", "1 part ", "this pod goes on with it: u.mp4", "--abort"):
+    for words in ("outputs/o.mp4", "1 part ", "this pod is resuming it: u.mp4", "--abort"):
         assert words in listed.stdout
     assert set(r2.uploads) == {old, new, ours, elsewhere}
     done = json.loads(run(r2, pod, "sync", "parts", "--abort", "--json").stdout)

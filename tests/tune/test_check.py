@@ -90,8 +90,11 @@ def test_the_probe_itself_says_that_it_has_no_torch() -> None:
 
 
 def test_xids_are_found_in_the_kernels_log(tmp_path: Path) -> None:
-    text = "6,1,2,-;NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus.\n6,2,3,-;NVRM: Xid (PCI:0): 48, DBE\n"
-    assert check.xids(text) == Finding("xid", False, "the driver reported the GPU errors Xid 48, 79: take another pod")
+    text = (
+        "6,1,2,-;NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus.\n6,2,3,-;NVRM: Xid (PCI:0): "
+        "48, DBE\n"
+    )
+    assert check.xids(text) == Finding("xid", False, "the driver reported the GPU errors Xid 48, 79: use another pod")
     (tmp_path / "kmsg").write_text(text)
     assert check.read_xids(tmp_path / "kmsg").ok is False
     assert check.read_xids(tmp_path / "none").ok is None

@@ -262,7 +262,7 @@ def test_two_gpus_are_not_one() -> None:
         ("--cache-ram 1 2 3", "takes two values at most"),
         ("--lowvram 1", "'1' belongs to no flag"),
         ("--lowvram --highvram", "--highvram excludes --lowvram"),
-        ("'--lowvram", "close the quotation"),
+        ("'--lowvram", "close the quote"),
         ("--enable-cors-header", "lets every web page drive ComfyUI"),
         ("--enable-cors-header '*'", "lets every web page drive ComfyUI"),
         ("--tls-keyfile /k", "RunPod's proxy speaks TLS"),

@@ -42,5 +42,5 @@ def test_an_engine_finds_its_files_where_the_fetch_puts_them(tmp_path: Path, mon
 
 def test_chinese_without_its_segmenter_is_one_clear_refusal_and_no_download(tmp_path: Path) -> None:
     engine = chatterbox.Chatterbox(tmp_path)
-    with pytest.raises(Refused, match=r"spacy_ontonotes\.zip, which is not in .*`hearmeman models fetch` brings it"):
+    with pytest.raises(Refused, match=r"spacy_ontonotes\.zip, which is not in .*`hearmeman models fetch` fetches it"):
         next(engine.synthesize(Request("你好。", Voice("female"), language="zh")))

@@ -185,10 +185,10 @@ def test_wrong_rows_are_all_named_and_nothing_is_sent(
     [
         ("jobs.txt", "width\n64\n", "a batch is a .csv"),
         ("jobs.csv", "width\n", "has no rows"),
-        ("jobs.csv", "width\n64,65\n", "row 1: it takes one value for each column"),
+        ("jobs.csv", "width\n64,65\n", "row 1: give one value for each column"),
         ("jobs.jsonl", "{", "is not valid JSONL"),
-        ("jobs.jsonl", "[1]", "row 1: it takes one value"),
-        ("jobs.jsonl", '{"width": [1]}', "row 1: it takes one value"),
+        ("jobs.jsonl", "[1]", "row 1: give one value"),
+        ("jobs.jsonl", '{"width": [1]}', "row 1: give one value"),
     ],
 )
 def test_a_file_of_rows_that_is_none_is_explained(tmp_path: Path, name: str, text: str, words: str) -> None:

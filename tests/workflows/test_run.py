@@ -77,9 +77,7 @@ def test_list_says_what_a_pod_far_away_is_ready_for(pod: RemotePod, capsys: pyte
     assert lacks["smoke-image"] == [] and "node KSampler" in lacks["z-image-turbo"]
 
 
-@pytest.mark.parametrize(
-    ("token", "said"), [("", "wants a token"), ("wrong-token-12", "does not take this ACCESS_TOKEN")]
-)
+@pytest.mark.parametrize(("token", "said"), [("", "requires a token"), ("wrong-token-12", "rejects this ACCESS_TOKEN")])
 def test_a_wrong_token_is_said_and_nothing_is_sent(
     pod: RemotePod, token: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,7 +172,7 @@ def test_a_graph_of_ones_own_runs_by_its_path(
         ({"prompt": {}}, "is a request with the graph in it"),
         ({}, "is empty"),
         ([], "is no workflow"),
-        ({"1": {"inputs": {}}}, "since '1' is no node with a class_type"),
+        ({"1": {"inputs": {}}}, "since '1' is not a node with a class_type"),
         ({"1": {"class_type": "SaveImage"}}, "since node 1 has no inputs"),
         ("", "is not JSON"),
         (None, "No such file"),
@@ -227,12 +225,12 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_sent(tmp_path: Pat
         (tmp_path / "text.png", "none of the kinds of file"),
         (tmp_path / "empty.png", "the file is empty"),
         (tmp_path, "cannot be read"),
-        (sound(tmp_path), "it takes a picture, and this is a sound"),
-        (film(tmp_path), "it takes a picture, and this is a sound or video"),
+        (sound(tmp_path), "it takes a picture, but this is a sound"),
+        (film(tmp_path), "it takes a picture, but this is a sound or video"),
     ):
         with pytest.raises(UsageError, match=said):
             prepare.prepared(WORKFLOWS["wan22-i2v"], [f"image={path}"], FOLDER, {})
-    with pytest.raises(UsageError, match="it takes a video, and this is a picture"):
+    with pytest.raises(UsageError, match="it takes a video, but this is a picture"):
         prepare.prepared(WORKFLOWS["vace-v2v"], [f"video={picture(tmp_path)}"], FOLDER, {})
 
 

@@ -52,7 +52,7 @@ def obtain(home: Path, code: Code, environ: Mapping[str, str]) -> Path:
         _git(part, environ, "checkout", "--quiet", "--detach", "FETCH_HEAD")
         found = _git(part, environ, "rev-parse", "HEAD").strip()
         if found != code.commit:
-            raise CheckoutError(f"{code.source} gave commit {found} and not {code.commit}: nothing of it was kept")
+            raise CheckoutError(f"{code.source} gave commit {found} instead of {code.commit}: nothing was kept")
         shutil.rmtree(part / ".git")
         part.chmod(0o755)
         # Two that fetch it at once bring the same: the first one stays.
@@ -89,5 +89,5 @@ def _git(folder: Path, environ: Mapping[str, str], *words: str) -> str:
         raise CheckoutError(f"git cannot be started: {error.strerror}") from error
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"git {words[0]} ended with {done.returncode}"
-        raise CheckoutError(f"the code cannot be fetched: {said}. Look at the network and at --source, and try again")
+        raise CheckoutError(f"the code cannot be fetched: {said}. Check the network and --source, and try again")
     return done.stdout

@@ -15,8 +15,10 @@ from hearmeman.workflows import pictures
 
 CODE = Code("https://github.com/emjay73/InfCam", "8436c3405692629c863e6240656970c3c48df395")
 NOTICE = (
-    "InfCam's code has no licence: its authors keep all rights, and what you may do with it and with what it makes is between "
-    "you and them. So the image does not carry it. It is cloned from {source} at {commit} onto your volume, and run there as "
+    "InfCam's code has no licence: its authors keep all rights, and what you may do with it and with what it "
+    "makes is between "
+    "you and them. So the image does not carry it. It is cloned from {source} at {commit} onto your volume, and "
+    "run there as "
     "ComfyUI's user. UniDepth, which --lens measure uses, is CC BY-NC 4.0."
 )
 
@@ -28,11 +30,11 @@ class ModelsMissingError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman run`."""
     which = parser.add_subparsers(dest="program", required=True)
-    one = which.add_parser("infcam", help="a film again, along another camera path (28 GB of GPU memory)")
+    one = which.add_parser("infcam", help="make a film again, along another camera path (28 GB of GPU memory)")
     one.add_argument("--video", type=Path, required=True, metavar="FILE", help="the film; its first frames are used")
     moves = ", ".join(infcam.CAMERAS)
     one.add_argument("--camera", choices=infcam.CAMERAS, required=True, metavar="MOVE", help=f"one of {moves}")
-    one.add_argument("--prompt", default="A scene of a film.", help="what it shows: some sentences help")
+    one.add_argument("--prompt", default="A scene of a film.", help="what it shows; a few sentences help")
     one.add_argument("--out", type=Path, metavar="DIR", help="folder of the result (infcam in ComfyUI's outputs)")
     one.add_argument("--frames", type=int, default=81, metavar="N", help="frames, 4n+1, 81 at most (%(default)s)")
     one.add_argument("--steps", type=int, default=20, metavar="N", help="sampling steps (%(default)s)")
@@ -40,8 +42,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--zoom", type=float, default=1.0, metavar="X", help="with --lens measure: zoom factor (%(default)s)"
     )
-    one.add_argument("--lens", choices=("24mm", "measure"), default="24mm", help="measure asks UniDepth (%(default)s)")
-    one.add_argument("--yes", action="store_true", help="agree to the clone")
+    one.add_argument(
+        "--lens", choices=("24mm", "measure"), default="24mm", help="measure lets UniDepth estimate it (%(default)s)"
+    )
+    one.add_argument("--yes", action="store_true", help="agree to cloning the code")
     one.add_argument("--source", default=CODE.source, metavar="URL", help="where the code is cloned from")
     one.add_argument("--commit", default=CODE.commit, help=argparse.SUPPRESS)
     one.add_argument("--python", metavar="FILE", help="a Python with ComfyUI's packages (ComfyUI's own)")
@@ -90,7 +94,7 @@ def _agree(given: bool, code: Code) -> None:
     if given:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nothing was cloned: say --yes if you agree to that")
+        raise UsageError("nothing was cloned: give --yes if you agree")
     print("Clone it? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was cloned")

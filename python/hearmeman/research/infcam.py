@@ -74,17 +74,17 @@ def check(job: Job, there: int) -> None:
         UsageError: it cannot be done.
     """
     if not 5 <= job.frames <= 81 or job.frames % 4 != 1:
-        raise UsageError(f"--frames {job.frames}: it takes 4n+1 from 5 to 81")
+        raise UsageError(f"--frames {job.frames}: it must be 4n+1, from 5 to 81")
     if there < job.frames:
         raise UsageError(
-            f"--video {job.video}: it has {there} frames, and {job.frames} are wanted: give --frames, or a longer film"
+            f"--video {job.video}: it has {there} frames, but {job.frames} are needed: give --frames, or a longer film"
         )
     if job.steps < 1 or job.seed < 0 or not job.zoom > 0:
-        raise UsageError("--steps and --zoom take a number above 0, --seed none below it")
+        raise UsageError("--steps and --zoom must be above 0, --seed 0 or more")
     if not job.prompt.strip():
         raise UsageError("--prompt: say what the film shows")
     if job.zoom != 1.0 and job.lens != "measure":
-        raise UsageError("--zoom has an effect with --lens measure alone")
+        raise UsageError("--zoom has an effect only with --lens measure")
 
 
 def words(job: Job, code: Path) -> list[str]:
@@ -121,7 +121,8 @@ def execute(
         made = folder / f"results/cam_type{CAMERAS[job.camera]}/film.mp4"
         if done.returncode != 0 or not made.is_file() or not made.stat().st_size:
             raise InfCamError(
-                f"InfCam ended with {done.returncode} and without a film; its last words are above. Out of memory: fewer "
+                f"InfCam ended with {done.returncode} and without a film; its last lines are above. Out of "
+                "memory: fewer "
                 "--frames, or without --lens measure; `hearmeman restart comfyui` frees what ComfyUI holds of the GPU"
             )
         return _keep(made, out, f"{job.video.stem}-{job.camera}")
@@ -140,7 +141,7 @@ def _keep(made: Path, out: Path, name: str) -> Path:
             if not target.exists():
                 part.rename(target)
                 return target
-        raise InfCamError(f"{out} has too many films of that name")
+        raise InfCamError(f"{out} has too many films with that name")
     except OSError as error:
         raise InfCamError(f"the film cannot be written to {out}: {error.strerror}") from error
     finally:

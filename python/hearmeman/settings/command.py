@@ -18,7 +18,7 @@ MOST_VARIABLES = 50
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman env`."""
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON, with what is wrong in it")
+    form.add_argument("--json", action="store_true", help="print JSON, with the problems in it")
     form.add_argument(
         "--template",
         action="store_true",
@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--docs", type=Path, metavar="FILE", help="write the reference of all variables, as Markdown")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
-    parser.epilog = "Ends with 2 if something is wrong; --json says it in the document and ends with 0."
+    parser.epilog = "Exits with 2 if something is wrong; --json names it in the document and exits with 0."
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -112,7 +112,7 @@ def template(environ: Mapping[str, str], image_env: Mapping[str, str]) -> dict[s
             env[name] = f"{{{{ RUNPOD_SECRET_{RUNPOD_SECRETS[name]} }}}}" if name in RUNPOD_SECRETS else found[name]
     if len(env) > MOST_VARIABLES:
         raise UsageError(
-            f"{len(env)} variables differ from the defaults, and RunPod takes {MOST_VARIABLES}: "
+            f"{len(env)} variables differ from the defaults, but RunPod takes at most {MOST_VARIABLES}: "
             "unset some, or use an image whose tier defaults to them"
         )
     # RunPod gives PUBLIC_KEY at the start, so SSH's port is named whether there is a key yet or not.
@@ -130,8 +130,9 @@ def markdown() -> str:
         "# Environment variables",
         "",
         "Made by `hearmeman env --docs docs/environment.md`; do not edit by hand. An empty value counts as unset.",
-        "Blanks and quotes around a value do not matter, nor does the case of words such as true or consumer.",
-        "Secrets are never printed, and only the process that needs one is given it. A secret's name under *Takes* is what",
+        "Spaces and quotes around a value do not matter, nor does the case of words such as true or consumer.",
+        "Secrets are never printed, and each goes only to the process that needs it. A secret's name under "
+        "*Takes* is what",
         "it is called in RunPod's console: a template refers to `hf_token` as `{{ RUNPOD_SECRET_hf_token }}`.",
     ]
     for heading, names in GROUPS:

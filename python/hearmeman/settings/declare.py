@@ -106,7 +106,7 @@ def near_misses(environ: Mapping[str, str], known: Mapping[str, Any]) -> tuple[l
         if ours or name.upper() == near[0] or looks_secret(near[0]):
             problems.append(Problem(name, f"{name} is not a variable: did you mean {near[0]}?"))
         else:
-            warnings.append(f"{name} is not a variable of this pod and has no effect: rename it if {near[0]} is meant")
+            warnings.append(f"{name} is not a variable of this pod and has no effect: rename it if you meant {near[0]}")
     return problems, warnings
 
 
@@ -117,4 +117,4 @@ def strangers(environ: Mapping[str, str], known: Mapping[str, Any]) -> list[str]
     unknown = sorted(
         name for name in environ if name.startswith(("ENABLE_", "R2_")) and name not in known and name not in slips
     )
-    return [*(f"{name} is set, and nothing here knows it: it has no effect; remove it" for name in unknown), *warnings]
+    return [*(f"{name} is set, but unknown here: it has no effect; remove it" for name in unknown), *warnings]

@@ -28,10 +28,10 @@ def endpoint_of(given: str, bucket: str) -> str:
         parts = urlsplit(given)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"is no address ({error}): {_WANTED}") from error
+        raise ValueError(f"is not an address ({error}): {_WANTED}") from error
     if "@" in parts.netloc:
         # Without the value: a login is a secret.
-        raise ValueError("holds a login: keys belong in R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY")
+        raise ValueError("contains a login: keys belong in R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY")
     host = parts.netloc.removesuffix(f":{port}").removesuffix(":")
     if not _HOST.fullmatch(host) or parts.query or parts.fragment:
         raise ValueError(f"is not the address of a server: {_WANTED}")
@@ -42,7 +42,7 @@ def endpoint_of(given: str, bucket: str) -> str:
             raise ValueError(
                 f"names the bucket {inside} in its host: set R2_BUCKET={inside} and {parts.scheme}://{rest}{_R2}"
             )
-        raise ValueError(f"names {name!r}, which is no account id (32 digits and letters a to f): {_WANTED}")
+        raise ValueError(f"names {name!r}, which is not an account id (32 digits and letters a to f): {_WANTED}")
     path = parts.path.strip("/")
     endpoint = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     if path not in ("", bucket):

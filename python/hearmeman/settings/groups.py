@@ -43,11 +43,11 @@ class Places(_Group):
 
     volume_dir: Folder = var("/workspace", "where the volume is mounted; /runpod-volume on serverless")
     storage_mode: Literal["auto", "ephemeral", "persistent"] = var(
-        "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto looks"
+        "auto", "what the volume is: persistent refuses to boot where nothing is mounted, auto accepts either"
     )
     models_dir: Folder = var("", "where models are kept; empty means VOLUME_DIR/ComfyUI/models")
     comfyui_output_dir: Folder = var(
-        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output, of a worker a folder of its own in there"
+        "", "where outputs appear; empty means VOLUME_DIR/ComfyUI/output; for a worker, a folder of its own in it"
     )
     state_dir: Folder = var("", "this pod's state; empty means VOLUME_DIR/.hearmeman/RUNPOD_POD_ID")
 
@@ -64,7 +64,7 @@ class ComfyUI(_Group):
         "", "extra ComfyUI arguments; they win over the tuner's; empty or 'auto' means none", ("CLI_ARGS",)
     )
     update_nodes_on_start: bool = var(False, "pull the custom nodes on the volume before ComfyUI starts")
-    update_nodes_seconds: Seconds = var(120, "seconds that the update of nodes may take in all", ge=1, le=_DAY)
+    update_nodes_seconds: Seconds = var(120, "seconds that updating all nodes may take", ge=1, le=_DAY)
     comfyui_commit: str = var("", "the image's ComfyUI commit; set by the image", given=True)
 
 
@@ -77,7 +77,7 @@ class Memory(_Group):
     )
     sage_attention: bool = var(
         False,
-        "use SageAttention if a try on this GPU works; ComfyUI's start waits for that. It is faster and less exact, "
+        "use SageAttention if a test on this GPU passes; ComfyUI waits for the test. It is faster and less exact, "
         "and some models make black pictures with it",
     )
 
@@ -87,7 +87,7 @@ class Doors(_Group):
 
     access_token: SecretStr | None = var(
         None,
-        "a gate that asks for this token stands before ComfyUI, the voice APIs and the status page",
+        "put a gate that requires this token before ComfyUI, the voice APIs and the status page",
         ("COMFYUI_TOKEN",),
         secret="access_token",
     )
@@ -98,7 +98,8 @@ class Doors(_Group):
     ssh_port: int = var(22, "port of sshd", ge=1, le=65535)
     notify_url: SecretStr | None = var(
         None,
-        "where the pod says that it is ready, that a part failed, that a batch is done or that it stops soon: a webhook "
+        "where the pod says that it is ready, that a part failed, that a batch is done or that it stops soon: a "
+        "webhook "
         "(JSON; Slack and Discord read it), or ntfys://HOST/TOPIC",
         secret="notify_url",
     )
@@ -120,7 +121,7 @@ class Doors(_Group):
     def _guarded(cls, value: SecretStr | None) -> SecretStr | None:
         # These ports are open to the internet: a short word would be guessed.
         if value is not None and not re.fullmatch(r"[\x21-\x7e]{12,}", value.get_secret_value()):
-            raise ValueError("must be at least 12 printable characters without blanks, since the port is public")
+            raise ValueError("must be at least 12 printable characters without spaces, since the port is public")
         return value
 
 
@@ -142,10 +143,10 @@ class Voices(_Group):
         18000, "with ACCESS_TOKEN: the Chatterbox API's own port on loopback", ge=1, le=65535
     )
     chatterbox_model: Literal["multilingual", "english"] = var(
-        "multilingual", "which Chatterbox is fetched and speaks: 23 languages, or English alone"
+        "multilingual", "which Chatterbox to fetch and use: 23 languages, or English only"
     )
     voice_gpu: Digits = var("", "number of the GPU that the voices use, from 0; empty: the first, as ComfyUI does")
-    voice_queue: int = var(16, "requests that may wait for each voice engine; one more is refused", ge=0, le=1000)
+    voice_queue: int = var(16, "requests that may wait for each voice engine; further ones are refused", ge=0, le=1000)
     voice_idle_unload_seconds: Seconds = var(
         900, "seconds without a request after which a voice engine gives its GPU memory back; 0: never", ge=0, le=_DAY
     )
@@ -157,7 +158,7 @@ class Models(_Group):
     model_catalogue: str = var(str(CATALOGUE_FILE), "the file that lists what can be fetched")
     models: Ids = var(
         "",
-        "models to fetch beside those that toggles ask for: ids of the catalogue, or addresses such as"
+        "models to fetch besides those that toggles enable: ids of the catalogue, or addresses such as"
         " civitai:VERSION@loras, hf:OWNER/REPO/PATH@checkpoints, https://HOST/PATH@vae",
     )
     wait_for_models: bool = var(False, "start ComfyUI only when every enabled model is present")
@@ -166,7 +167,10 @@ class Models(_Group):
         1800, "seconds without progress after which a download is cut", ge=1, le=_DAY
     )
     volume_size_gb: Annotated[float, Unit("GB")] = var(
-        0, "the volume's quota in GB where the filesystem does not show it; 0 means ask it", ge=0, le=1_000_000
+        0,
+        "the volume's quota in GB where the filesystem does not show it; 0 means ask the filesystem",
+        ge=0,
+        le=1_000_000,
     )
     enable_controlnet: bool = var(True, "fetch the SD 1.5 ControlNet weights (a base model is needed beside them)")
     controlnet_models: Annotated[str, several("canny", "depth", "openpose", "lineart", "normalbae")] = var(
@@ -179,13 +183,13 @@ class Models(_Group):
     enable_i2v: bool = var(False, "fetch WAN 2.1 image-to-video 14B and its CLIP vision encoder")
     enable_wan22_distill: bool = var(False, "fetch the WAN 2.2 image-to-video experts for 4 steps")
     wan22_distill_variant: Literal["lightx2v", "turbodiffusion"] = var(
-        "lightx2v", "how they come to 4 steps: LoRAs in ComfyUI's own nodes, or TurboDiffusion's files and nodes"
+        "lightx2v", "how they get by with 4 steps: LoRAs in ComfyUI's own nodes, or TurboDiffusion's files and nodes"
     )
     enable_wan22_ti2v: bool = var(False, "fetch WAN 2.2 text-and-image-to-video 5B")
     enable_vace: bool = var(False, "fetch WAN 2.1 VACE 14B (video editing)")
     enable_fun_inp: bool = var(False, "fetch WAN 2.2 Fun InP 14B (between a first and a last frame)")
-    enable_steadydancer: bool = var(False, "fetch SteadyDancer 14B (a picture dances like a video)")
-    enable_scail: bool = var(False, "fetch SCAIL preview 14B (a character moves like a 3D pose)")
+    enable_steadydancer: bool = var(False, "fetch SteadyDancer 14B (makes a picture dance like a video)")
+    enable_scail: bool = var(False, "fetch SCAIL preview 14B (makes a character move like a 3D pose)")
     enable_illustrious: bool = var(False, "fetch Realism Illustrious v5.0 (SDXL, from CivitAI)")
     enable_illustrious_embeddings: bool = var(True, "with ENABLE_ILLUSTRIOUS: fetch its two embeddings too")
     enable_zimage: bool = var(False, "fetch Z-Image Turbo")
@@ -205,7 +209,8 @@ class Models(_Group):
     download_xet: bool = var(True, "use Hugging Face's Xet storage where it is offered, plain HTTP when it fails")
     model_host_cache: Folder = var(
         "/runpod-volume/huggingface-cache/hub",
-        "where RunPod puts its cached models; those that the catalogue knows are used from there once they are verified",
+        "where RunPod puts its cached models; those that the catalogue knows are used from there once they are "
+        "verified",
     )
     model_cache: CacheUrl = var(
         "",
@@ -213,11 +218,11 @@ class Models(_Group):
     )
     model_cache_restricted: bool = var(
         False,
-        "keep models in MODEL_CACHE too whose licence has to be accepted or forbids copies (gated ones, CPML):"
-        " only where the bucket is yours alone",
+        "keep models in MODEL_CACHE even if their licence has to be accepted or forbids copies (gated ones, "
+        "CPML): only where the bucket is yours alone",
     )
     civitai_api_key: SecretStr | None = var(
-        None, "CivitAI API key, for files that want a login", ("CIVITAI_TOKEN",), secret="civitai_key"
+        None, "CivitAI API key, for files that require a login", ("CIVITAI_TOKEN",), secret="civitai_key"
     )
     civitai_endpoint: Url = var("https://civitai.com", "address of CivitAI")
     hf_token: SecretStr | None = var(
@@ -252,17 +257,21 @@ class Sync(_Group):
     sync_drain_seconds: Seconds = var(20, "seconds the sync may use at stop to send what is left", ge=0, le=_DAY)
 
     sync_keep_local_days: float = var(
-        0, "remove outputs from the volume when they are so old and proven to be in the bucket; 0 keeps them", ge=0
+        0,
+        "remove outputs from the volume this many days after their last change, if they are proven to be in the "
+        "bucket; 0 keeps them",
+        ge=0,
     )
     sync_keep_local_gb: float = var(
-        0, "remove the oldest such outputs when all of them take more than so many GB; 0 keeps them", ge=0
+        0, "remove the oldest such outputs while all outputs take more than this many GB; 0 keeps them", ge=0
     )
     sync_provenance: bool = var(
-        True, "keep beside the outputs how they were made, so that `hearmeman workflows rerun` can make them again"
+        True, "record how each output was made, so that `hearmeman workflows rerun` can make them again"
     )
     sync_workspace: bool = var(
         False,
-        "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in the bucket, "
+        "with ENABLE_R2_SYNC: keep ComfyUI's user folder, inputs and the list of added nodes and packages in "
+        "the bucket, "
         "and bring back what a new pod lacks",
     )
 
@@ -287,21 +296,19 @@ class Worker(_Group):
     worker_warmup: str = var(
         "", "workflow of the image that is run before the first job, so that its models are loaded"
     )
-    worker_input_mb: float = var(200, "MB that one file of a job may have (1 MB is a million bytes)", gt=0)
+    worker_input_mb: float = var(200, "largest file that a job may bring, in MB (1 MB is a million bytes)", gt=0)
     worker_input_seconds: Seconds = var(120, "seconds that fetching one file of a job may take", ge=1, le=_DAY)
     worker_private_urls: bool = var(
         False, "let jobs name addresses of private networks, such as a bucket of your own beside the worker"
     )
-    worker_public_url: Url = var(
-        "", "address under which R2_BUCKET is open to all; empty means addresses that are signed for seven days"
-    )
+    worker_public_url: Url = var("", "public address of R2_BUCKET; empty means signed addresses that last seven days")
 
 
 class Stop(_Group):
     """Stopping, and what cannot start."""
 
     hold_on_error: Literal["auto", "true", "false"] = var(
-        "auto", "keep a pod that cannot start open, with the reason on its ports and over SSH; auto: on RunPod"
+        "auto", "keep a pod alive that cannot start, with the reason on its ports and over SSH; auto: on RunPod"
     )
     stop_seconds: Seconds = var(30, "seconds the whole stop may take", ge=1, le=_DAY)
     idle_stop_minutes: float = var(
@@ -321,18 +328,18 @@ class Given(_Group):
 
     runpod_pod_id: PodName = var("local", "the pod's name", given=True)
     comfyui_url: str = var("", "where ComfyUI answers inside the pod; boot sets it", given=True)
-    image_digest: str = var("", "the image's digest, which hearmeman-pod gives; outputs carry it", given=True)
+    image_digest: str = var("", "the image's digest, set by hearmeman-pod; recorded with outputs", given=True)
     dollars_per_hour: float = var(
         0,
-        "what an hour of the pod cost when it was made, which hearmeman-pod gives; its page shows it",
+        "the pod's price an hour when it was created, set by hearmeman-pod; its page shows it",
         given=True,
         ge=0,
     )
     runpod_volume_id: str = var("", "the network volume's name; empty without one", given=True)
     runpod_public_ip: str = var("", "address of the pod's TCP ports", given=True)
-    runpod_tcp_port_22: Digits = var("", "outer port that leads to SSH", given=True)
+    runpod_tcp_port_22: Digits = var("", "public port that leads to SSH", given=True)
     runpod_api_key: SecretStr | None = var(
-        None, "the pod's own key for RunPod's API; only the process that ends the pod is given it", given=True
+        None, "the pod's own key for RunPod's API; only the process that ends the pod gets it", given=True
     )
     runpod_api_url: Url = var("https://api.runpod.io", "address of RunPod's API", given=True)
 

@@ -63,7 +63,7 @@ def _problem(item: Any, found: Mapping[str, str], spelt: Mapping[str, str]) -> P
     """Make a sentence of ours; pydantic's own are about types, which nobody who sets a variable knows."""
     name = str(item["loc"][0]).upper()
     ours = item["type"] == "value_error"
-    message = str(item["ctx"]["error"]) if ours else f"takes {takes(Settings.model_fields[NAMES[name]])}"
+    message = str(item["ctx"]["error"]) if ours else f"must be {takes(Settings.model_fields[NAMES[name]])}"
     value = found.get(name, "")
     short = value if len(value) <= 200 else f"{value[:200]}…"
     shown = "" if name in SECRETS else f"={redact(short)!r}"

@@ -104,7 +104,8 @@ class Settings(
         return (
             *found,
             *(
-                f"line {number} of {name} holds two keys, and sshd reads only the first: put each on a line of its own"
+                f"line {number} of {name} contains two keys, but sshd reads only the first: put each on a line "
+                "of its own"
                 for number, key in enumerate(self._keys(), 1)
                 if not values.key_problem(key) and values.second_key(key)
             ),

@@ -141,7 +141,7 @@ Url = Annotated[str, Shape("an address that begins with https:// or http://", _u
 Endpoint = Annotated[
     str, Shape("an address such as https://ACCOUNT.r2.cloudflarestorage.com, without the bucket", lambda text: text)
 ]
-Bucket = Annotated[str, Shape("the bucket's name alone: 3 to 63 small letters, digits, dots and hyphens", _bucket)]
+Bucket = Annotated[str, Shape("the bucket's name alone: 3 to 63 lowercase letters, digits, dots and hyphens", _bucket)]
 Prefix = Annotated[
     str, Shape("folders separated by '/', such as outputs or team/outputs", lambda text: text.strip("/"))
 ]
@@ -168,7 +168,7 @@ def takes(field: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if kind == SecretStr | None:
-        return "printable characters without blanks"
+        return "printable characters without spaces"
     return _shape(field).takes
 
 
@@ -199,7 +199,7 @@ def read(field: Any, text: str) -> Any:
         return _shape(field).read(text)
     except ValueError as error:
         why = f": {error}" if str(error) else ""
-        raise ValueError(f"takes {takes(field)}{why}") from None
+        raise ValueError(f"must be {takes(field)}{why}") from None
 
 
 _TEXT = Shape("text", lambda text: text)
@@ -227,7 +227,7 @@ def _number(text: str, field: Any) -> int | float:
     factors: dict[str, float] = {"": 1.0, **_UNITS.get(unit, {})}
     factor = factors.get(suffix, factors.get(suffix.removesuffix("s")))
     if factor is None:
-        raise ValueError(f"{found[2]!r} is no unit of it")
+        raise ValueError(f"{found[2]!r} is not a unit here")
     value = float(found[1].replace(",", ".")) * factor
     least, most = _limits(field)
     if not least <= value <= most or not math.isfinite(value) or (kind is int and value != int(value)):
@@ -263,12 +263,12 @@ def _near(text: str, choices: Sequence[str]) -> str:
 def _secret(text: str) -> str:
     if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
         raise ValueError(
-            "there is a line break or another control character in it: something else was pasted with it, copy it again"
+            "it contains a line break or another control character: something else was pasted with it, copy it again"
         )
     if re.search(r"\s", text):
-        raise ValueError("there is a blank in it: give it alone, without a word before it")
+        raise ValueError("it contains a space: give it alone, without a word before it")
     if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ValueError("there is a character in it that no key has: copy it again")
+        raise ValueError("it contains a character that no key has: copy it again")
     return text
 
 
@@ -283,7 +283,7 @@ def key_problem(line: str) -> str:
     if found is None:
         if "PRIVATE KEY" in line:
             return "is part of a PRIVATE key: keep it secret, and give the line of the .pub file"
-        return "is no SSH public key, which looks like 'ssh-ed25519 AAAA... name'"
+        return "is not an SSH public key, which looks like 'ssh-ed25519 AAAA... name'"
     try:
         content = base64.b64decode(found[2], validate=True)
     except binascii.Error:
@@ -296,7 +296,7 @@ def key_problem(line: str) -> str:
     if at != len(content) or len(names) < 2:
         return "is cut off: copy the whole line of the .pub file"
     if names[0].decode(errors="replace") != found[1]:
-        return f"says {found[1]}, and holds a key of another kind: copy the whole line of the .pub file"
+        return f"says {found[1]}, but holds a key of another kind: copy the whole line of the .pub file"
     return ""
 
 

@@ -117,7 +117,7 @@ def ending(idle: Mapping[str, Any], now: float) -> list[str]:
         return []
     left = duration(max(0.0, float(idle.get("ends_at", now)) - now))
     word = {"stop": "stopped", "terminate": "terminated"}.get(str(idle.get("action")), "ended")
-    to_do = "use it to put that off" if idle.get("unless_used") else "copy what you need before"
+    to_do = "use it to postpone that" if idle.get("unless_used") else "copy what you need first"
     return [f"the pod is {word} in {left}: {idle.get('why')}; {to_do}"]
 
 
@@ -148,7 +148,7 @@ def words(process: Mapping[str, Any]) -> str:
         what += f": {last}" if last and keep.get("exit") is None else ""
     elif keep.get("starts") and process["statename"] == "RUNNING":
         left = max(0, round(keep.get("again_at", 0) - process["now"]))
-        what = "died, is started again" + (f" in {duration(left)}" if left else "")
+        what = "died, restarting" + (f" in {duration(left)}" if left else "")
     elif process["statename"] == "RUNNING":
         what = "not started yet" + (f": {keep['waits']}" if keep.get("waits") else "")
     else:

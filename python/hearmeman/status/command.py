@@ -23,9 +23,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman status`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--ready", action="store_true", help="only ask ComfyUI: exit 0 when it is ready, else 1 and why"
+        "--ready", action="store_true", help="only check ComfyUI: exit 0 when it is ready, else 1 and say why"
     )
-    parser.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="refresh every second, until Ctrl-C")
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
 
 
@@ -119,7 +119,7 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
 
 def _fetch(state: Mapping[str, Any] | None, now: float) -> str:
     if not state:
-        return "no model was asked for yet"
+        return "no model was requested yet"
     text = f"{state.get('state')}: {state.get('files_present', 0)} of {state.get('files_total', 0)} files"
     text += f", {terminal.size(state.get('bytes_done', 0))} of {terminal.size(state.get('bytes_total', 0))}"
     if state.get("state") == "fetching":
@@ -134,7 +134,7 @@ def _upload(state: Mapping[str, Any] | None, now: float) -> str:
     if not state:
         return "nothing is uploaded: set ENABLE_R2_SYNC=true"
     text = f"{state.get('uploaded_files', 0)} files sent, {terminal.size(state.get('uploaded_bytes', 0))}"
-    text += f"; {state.get('backlog_files', 0)} wait, {terminal.size(state.get('backlog_bytes', 0))}"
+    text += f"; {state.get('backlog_files', 0)} waiting, {terminal.size(state.get('backlog_bytes', 0))}"
     problem = state.get("problem")
     return text + (f"; {problem}" if problem else "") + _when(state, now)
 

@@ -59,7 +59,7 @@ def state(found: Mapping[str, Any], now: float) -> State:
             "stopped", "ComfyUI is stopped", "it was stopped by hand: start it with `hearmeman restart comfyui`"
         )
     if keep.get("waits"):
-        return State("starting", "Starting", f"ComfyUI waits: {keep['waits']}")
+        return State("starting", "Starting", f"ComfyUI is waiting: {keep['waits']}")
     lost = now - float(found.get("ready_changed") or 0)
     if keep.get("pid") and found.get("ready_pid") == keep["pid"]:
         if lost < SLOW_SECONDS:
@@ -76,7 +76,11 @@ def state(found: Mapping[str, Any], now: float) -> State:
 def _starting(keep: Mapping[str, Any], now: float, found: Mapping[str, Any], why: str) -> str:
     since = keep.get("since")
     nodes = len(found["boot"].get("expected_nodes", []))
-    said = f"ComfyUI loads, {round(now - since)} s so far" if isinstance(since, int | float) else "ComfyUI loads"
+    said = (
+        (f"ComfyUI is loading, {round(now - since)} s so far")
+        if isinstance(since, int | float)
+        else "ComfyUI is loading"
+    )
     said += f", with {nodes} custom nodes" if nodes else ""
     # That nothing answers is what starting means.
     return f"{said}: {why}" if why and "does not answer" not in why and "not checked" not in why else said
@@ -105,7 +109,7 @@ def _errors(found: Mapping[str, Any], now: float) -> Iterator[Problem]:
         gone = not keep.get("pid") and not keep.get("done") and keep.get("exit") not in (None, 0, 75)
         ended = keep.get("done") and keep.get("exit") not in (None, 0, 3)
         if process["name"] != "comfyui" and (gone or ended):
-            again = "it is started again by itself; " if gone else ""
+            again = "it restarts by itself; " if gone else ""
             yield Problem(
                 "error", f"{process['name']}: {end_of(keep)}", f"{again}`hearmeman logs {process['name']}` says more"
             )
@@ -140,8 +144,8 @@ def _errors(found: Mapping[str, Any], now: float) -> Iterator[Problem]:
         if finding.get("ok") is False:
             yield _split(
                 "error",
-                f"{finding['name']} is unsound: {finding['what']}",
-                "another machine may be sound: stop this pod and create a new one",
+                f"{finding['name']} is faulty: {finding['what']}",
+                "another machine may be fine: stop this pod and create a new one",
             )
 
 

@@ -30,7 +30,7 @@ class NoLogsError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman logs`."""
     parser.add_argument("name", nargs="*", help="process, as `hearmeman status` names it; all without one")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep following new lines")
     parser.add_argument(
         "--since", type=moment, metavar="WHEN", help="only later lines: 10min, 2h, 1d, 2026-01-31T12:00:00Z"
     )
@@ -57,7 +57,9 @@ def moment(text: str, now: float | None = None) -> float:
             return calendar.timegm(time.strptime(text.strip().removesuffix("Z"), form))
         except ValueError:
             continue
-    raise argparse.ArgumentTypeError(f"{text!r} is no time: give a span such as 10min, 2h, 1d, or 2026-01-31T12:00:00Z")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a time: give a span such as 10min, 2h, 1d, or 2026-01-31T12:00:00Z"
+    )
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -62,5 +62,5 @@ def restart(run_dir: Path, names: Sequence[str]) -> list[str]:
             done.append(name)
     except (OSError, http.client.HTTPException, xmlrpc.client.Error, configparser.Error) as error:
         before = f"; {', '.join(done)} were" if done else ""
-        raise RestartError(f"{name} was not restarted: {error}{before}; `hearmeman status` says how it is") from error
+        raise RestartError(f"{name} was not restarted: {error}{before}; `hearmeman status` shows its state") from error
     return done

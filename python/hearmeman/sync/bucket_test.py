@@ -33,12 +33,15 @@ def test(bucket: Bucket, prefix: str, as_json: bool) -> None:
         found = bucket.head(key)
         if found is None or found.size != len(content):
             raise BucketTestError(
-                f"head: {key} was put and cannot be looked up: give the token object read and write on {bucket.name}"
+                f"head: {key} was written but cannot be looked up: give the token object read and write on "
+                f"{bucket.name}"
             )
 
     def get() -> None:
         if bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read() != content:
-            raise BucketTestError(f"get: {key} holds other bytes than were put: {bucket.endpoint} cannot be trusted")
+            raise BucketTestError(
+                f"get: {key} holds other bytes than were written: {bucket.endpoint} cannot be trusted"
+            )
 
     left = key
     try:

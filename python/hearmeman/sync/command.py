@@ -30,7 +30,7 @@ class SyncError(HearmemanError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman sync`."""
-    parser.epilog = "Without a word it uploads until SIGTERM or Ctrl-C, and ends with 3 if something was left."
+    parser.epilog = "Without a subcommand it uploads until SIGTERM or Ctrl-C, and exits with 3 if something was left."
     what = parser.add_subparsers(dest="what", metavar="[ACTION]")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
@@ -38,17 +38,21 @@ def add(parser: argparse.ArgumentParser) -> None:
         found.add_argument("--json", action="store_true", help="print JSON")
         return found
 
-    command("status", "what waits, what was sent last, which files fail; exit 0 when all is well")
+    command("status", "what is waiting, what was sent last, which files fail; exit 0 when all is well")
     check = command("check", "compare the output folder with the bucket by size and hash; exit 1 on a difference")
     check.add_argument("--size-only", action="store_true", help="read no file: compare sizes alone")
-    parts = command("parts", "large files that are half sent, which the bucket keeps and charges for")
+    parts = command("parts", "half-sent large files, which the bucket keeps and charges for")
     parts.add_argument("--all", action="store_true", help="in the whole bucket, not only below R2_PREFIX")
-    parts.add_argument("--abort", action="store_true", help="end those that this pod does not go on with")
+    parts.add_argument("--abort", action="store_true", help="abort those that this pod is not resuming")
     parts.add_argument(
-        "--older-than", type=_amount, default=24.0, metavar="HOURS", help="end only those so old; default 24"
+        "--older-than",
+        type=_amount,
+        default=24.0,
+        metavar="HOURS",
+        help="abort only those at least this old; default 24",
     )
-    free = command("free", "remove the outputs that SYNC_KEEP_LOCAL_DAYS and SYNC_KEEP_LOCAL_GB let go")
-    free.add_argument("--dry-run", action="store_true", help="show them")
+    free = command("free", "remove local outputs beyond SYNC_KEEP_LOCAL_DAYS and SYNC_KEEP_LOCAL_GB")
+    free.add_argument("--dry-run", action="store_true", help="only list them")
     cost = command("cost", "what is stored and sent, and what it costs; or an estimate")
     cost.add_argument("--stored-gb", type=_amount, metavar="N", help="estimate: gigabytes stored the whole month")
     cost.add_argument("--uploads", type=_amount, metavar="N", help="estimate: files uploaded a month")
@@ -113,7 +117,7 @@ def _upload(settings: Settings, environ: Mapping[str, str]) -> int:
         held = lock(state / "sync.lock")
         if held is None:
             pid = (state / "sync.lock").read_text(encoding="utf-8").strip()
-            raise SyncError(f"a sync runs already (pid {pid}): see `hearmeman sync status`; nothing was started")
+            raise SyncError(f"a sync is already running (pid {pid}): see `hearmeman sync status`; nothing was started")
         journal = open_journal(journal_file(state, bucket.endpoint, bucket.name))
     except OSError as error:
         where, why = error.filename or state, error.strerror or error

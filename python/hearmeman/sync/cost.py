@@ -144,7 +144,8 @@ def show(settings: Settings, as_json: bool) -> int:
     path = journal_file(Path(settings.state_path), settings.r2_endpoint, settings.r2_bucket)
     if not path.exists():
         raise NoJournalError(
-            f"nothing is known of bucket {settings.r2_bucket}: {path} is missing: no sync has run here with this bucket"
+            f"nothing is known about bucket {settings.r2_bucket}: {path} is missing: no sync has run here with "
+            "this bucket"
         )
     journal = Journal(path, read_only=True)
     prices = read_prices()

@@ -179,7 +179,7 @@ class Daemon:
             if all(self.names.folder(part) for part in folder.split("/")):
                 self.survey.ask_folder(folder)
         if news.lost:
-            log("sync.news_lost", means="more was written at once than the kernel keeps: the folder is looked through")
+            log("sync.news_lost", means="more changed at once than the kernel queues: the whole folder is scanned")
             self.backlog.forget_writers()
             self.news_lost = True
 
@@ -301,7 +301,9 @@ class Daemon:
 
     def _say_unwatched(self) -> None:
         if self.watch is not None:
-            means = "files there are found by looking, and count as finished when they have been still for long enough"
+            means = (
+                "files there are found by scanning, and count as finished once they have not changed for long enough"
+            )
             problem = self.watch.problem
             self.once.say_while("unwatched", problem, folders=len(self.watch.unwatched), why=problem, means=means)
 
@@ -319,7 +321,7 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            self.once.say("not_given_up", upload.upload_id, key=upload.key, why=why, means="it is tried again later")
+            self.once.say("not_given_up", upload.upload_id, key=upload.key, why=why, means="it will be retried")
         else:
             log("sync.given_up", key=upload.key, means="its file is gone or changed")
 
@@ -348,7 +350,7 @@ class Daemon:
         if len(left) > 1000:
             log("sync.left", more=len(left) - 1000)
         if not self.looked_at_all:
-            log("sync.unseen", means="the folder was not looked through to its end; the next start does that")
+            log("sync.unseen", means="the folder was not scanned to its end; the next start does that")
         self.report.note(pid=None, left=sorted(left)[:1000])
         self._report(time.monotonic(), force=True)
         log("sync.stopped", uploaded=self.outcomes.uploaded_files, left=len(left))

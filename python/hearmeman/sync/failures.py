@@ -77,7 +77,7 @@ def classify(error: BaseException, endpoint: str, bucket: str) -> Failure:
     if isinstance(error, boto.ClientError):
         return _answered(error, endpoint, bucket)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return _failure("keys", endpoint, bucket, "no keys are given")
+        return _failure("keys", endpoint, bucket, "no keys are set")
     if isinstance(error, boto.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
         return _failure("tls", endpoint, bucket, _deepest(error))
     if isinstance(error, ResponseParserError | NotS3Error):
@@ -117,19 +117,21 @@ _SENTENCES = {
     "keys": "the keys are not accepted by {endpoint} ({detail}): check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY",
     "forbidden": "the keys may not write to bucket {bucket} at {endpoint} ({detail}): give the token object read and "
     "write on that bucket",
-    "no-bucket": "bucket {bucket} does not exist at {endpoint}: make it, or set R2_BUCKET; a bucket in a jurisdiction "
+    "no-bucket": "bucket {bucket} does not exist at {endpoint}: create it, or set R2_BUCKET; a bucket in a "
+    "jurisdiction "
     "has its own endpoint, such as https://<account>.eu.r2.cloudflarestorage.com",
     "clock": "this machine's clock is too far from the server's at {endpoint}: set the clock",
     "slow-down": "{endpoint} asks for fewer requests ({detail}): waiting longer between them",
-    "server": "{endpoint} has a fault of its own ({detail}): waiting for it",
+    "server": "{endpoint} has an internal error ({detail}): waiting",
     "full": "the bucket or its account has no room left ({detail}): make room or raise its limit",
-    "key": "the bucket refuses so long a name: shorten the file's name or its folders'",
+    "key": "the bucket refuses a name this long: shorten the file's name or its folders'",
     "too-large": "the bucket refuses a file of this size",
-    "tls": "no secure connection to {endpoint} ({detail}): check R2_ENDPOINT, and this machine's clock and certificates",
+    "tls": "no secure connection to {endpoint} ({detail}): check R2_ENDPOINT, and this machine's clock and "
+    "certificates",
     "dns": "the host of {endpoint} is not known: check R2_ENDPOINT and the network's name service",
     "unreachable": "{endpoint} cannot be reached ({detail}): check R2_ENDPOINT and the network",
     "connection": "the connection to {endpoint} broke ({detail}): trying again",
-    "no-s3": "{endpoint} does not answer as an S3 server does ({detail}): check R2_ENDPOINT",
+    "no-s3": "{endpoint} does not answer like an S3 server ({detail}): check R2_ENDPOINT",
 }
 _OF_ONE_FILE = {"key", "too-large"}
 

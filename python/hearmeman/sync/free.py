@@ -127,7 +127,7 @@ class Sweep:
                         return "it changed a moment ago"
                     stored = self.bucket.head(one.record.key, strict=True)
                     if stored is None:
-                        return f"{one.record.key} is not in the bucket any more"
+                        return f"{one.record.key} is no longer in the bucket"
                     if why := difference(stored, local):
                         return why
                     return _unlink(folder, one)
@@ -207,7 +207,7 @@ def show(settings: Settings, dry_run: bool, as_json: bool) -> int:
     """
     sweep = Sweep.of(settings)
     if not (sweep.days or sweep.gigabytes):
-        raise NothingKeptError("set SYNC_KEEP_LOCAL_DAYS or SYNC_KEEP_LOCAL_GB: without either all outputs are kept")
+        raise NothingKeptError("set SYNC_KEEP_LOCAL_DAYS or SYNC_KEEP_LOCAL_GB: without either, all outputs are kept")
     if not sweep.journal.exists():
         raise NothingKeptError("no sync has run here with this bucket: nothing is known to be in it")
     rows: list[dict[str, object]] = []
@@ -222,5 +222,5 @@ def show(settings: Settings, dry_run: bool, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"dry_run": dry_run, "files": rows}, indent=2))
     elif not rows:
-        print("nothing may go")
+        print("nothing can be removed")
     return 1 if any(row["why"] for row in rows) else 0

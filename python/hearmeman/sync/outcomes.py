@@ -90,7 +90,7 @@ class Outcomes:
             pause = pause_after(entry.attempts, stopping) if entry.attempts else 0.0
             self.backlog.failed(result.path, now + pause)
             return
-        failure = failure or Failure("changed", "each time it is read it holds other bytes", False)
+        failure = failure or Failure("changed", "it reads differently each time", False)
         # Where other files have arrived since this one failed, what fails is about this file alone.
         everywhere = failure.everywhere and not (entry.failure is not None and self._succeeded_at > entry.failed_at)
         self._kinds[failure.kind] += 1

@@ -1,4 +1,4 @@
-"""`hearmeman sync parts`: large files that are half sent, which the bucket keeps and charges for; `--abort` ends them."""
+"""`hearmeman sync parts`: half-sent large files, which the bucket keeps and charges for; `--abort` ends them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,9 @@ def lines(found: list[Half], ended: list[Half], abort: bool, hours: float, now: 
     kept = [half for half in found if half not in ended and not half.file]
     if kept and not abort:
         shown.append(
-            "To end those that nobody goes on with: hearmeman sync parts --abort. A pod that is still sending one sends "
-            "its file again from the start, so only those older than a day are ended; --older-than HOURS changes that."
+            "To abort those that nobody is resuming: hearmeman sync parts --abort. A pod that is still sending "
+            "one would have to start that file over, so only those older than a day are aborted; --older-than "
+            "HOURS changes that."
         )
     return shown
 
@@ -82,8 +83,8 @@ def _note(half: Half, ended: list[Half], abort: bool, hours: float) -> str:
     if half in ended:
         return "ended"
     if half.file:
-        return f"this pod goes on with it: {half.file}"
-    return f"kept: begun less than {hours:g} h ago" if abort else ""
+        return f"this pod is resuming it: {half.file}"
+    return f"kept: started less than {hours:g} h ago" if abort else ""
 
 
 def _open(bucket: Bucket, prefix: str, known: Mapping[str, str]) -> Iterator[Half]:

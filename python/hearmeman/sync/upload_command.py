@@ -60,14 +60,15 @@ class Item:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman upload`."""
     parser.epilog = (
-        "R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY say where to. A file in the output folder "
-        "gets the key that the sync gives it; of a folder, the files with one of SYNC_EXTENSIONS are uploaded. Ends "
+        "R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY name the destination. A file in the "
+        "output folder "
+        "gets the key that the sync gives it; of a folder, the files with one of SYNC_EXTENSIONS are uploaded. Exits "
         "with 0, with 3 if some files failed, with 1 if all did."
     )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a file or folder to upload")
     parser.add_argument("--prefix", help="first part of the keys; default R2_PREFIX")
     parser.add_argument(
-        "--test", action="store_true", help="put, look up, read and remove a small object; say what failed"
+        "--test", action="store_true", help="write, look up, read and remove a small object; say what failed"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -179,7 +180,7 @@ def _upload_all(
             row = _send(uploaders[item.root], item, draw)
             rows.append(row)
             if "key" in row and not as_json:
-                there = " (was there)" if row["was_there"] else ""
+                there = " (already there)" if row["was_there"] else ""
                 print(f"{item.path} -> s3://{bucket.name}/{row['key']}{there}", flush=True)
     if as_json:
         print(json.dumps(rows, indent=2))

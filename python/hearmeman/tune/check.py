@@ -145,7 +145,7 @@ def _ecc(nvml: object, card: object, index: int) -> Finding:
     except pynvml.NVMLError:
         pass
     if wrong:
-        return Finding("ecc", False, f"GPU {index} has {' and '.join(wrong)}: take another pod")
+        return Finding("ecc", False, f"GPU {index} has {' and '.join(wrong)}: use another pod")
     return Finding(
         "ecc", True if known else None, f"GPU {index} " + ("has no memory error" if known else "counts none")
     )
@@ -159,7 +159,7 @@ def xids(kernel_log: str) -> Finding:
     found = sorted({int(number) for _, number in _XID.findall(kernel_log)})
     if found:
         numbers = ", ".join(map(str, found))
-        return Finding("xid", False, f"the driver reported the GPU errors Xid {numbers}: take another pod")
+        return Finding("xid", False, f"the driver reported the GPU errors Xid {numbers}: use another pod")
     return Finding("xid", True, "the driver reported no GPU error")
 
 
@@ -199,10 +199,10 @@ def disk(folder: Path, size: int = DISK_BYTES) -> Finding:
             began = time.monotonic()
             while part := file.read(len(block)):
                 if part != block:
-                    return Finding("disk", False, f"{folder} gave back other bytes than were written")
+                    return Finding("disk", False, f"{folder} returned other bytes than were written")
             read = time.monotonic() - began
     except OSError as error:
-        return Finding("disk", None, f"{folder} cannot be tried: {error.strerror}")
+        return Finding("disk", None, f"{folder} cannot be tested: {error.strerror}")
     slowest = size / max(written, read, 1e-6)
     speeds = f"{folder} writes {rate(size / max(written, 1e-6))} and reads {rate(size / max(read, 1e-6))}"
     return Finding(
@@ -233,7 +233,7 @@ def hub(endpoint: str, seconds: float = 8.0, size: int = HUB_BYTES) -> Finding:
             "hub", False, f"{endpoint} does not answer ({type(error).__name__}): models cannot be fetched from it"
         )
     speed = got / max(time.monotonic() - began, 1e-6)
-    return Finding("hub", speed >= SLOW_HUB, f"one connection to {endpoint} brings {rate(speed)}")
+    return Finding("hub", speed >= SLOW_HUB, f"one connection to {endpoint} reaches {rate(speed)}")
 
 
 def all_of(looks: Iterable[Callable[[], Finding | list[Finding]]]) -> list[Finding]:
@@ -243,7 +243,7 @@ def all_of(looks: Iterable[Callable[[], Finding | list[Finding]]]) -> list[Findi
         try:
             found = look()
         except Exception as error:
-            return [Finding("check", None, f"a look at the machine failed ({type(error).__name__}: {error})")]
+            return [Finding("check", None, f"checking the machine failed ({type(error).__name__}: {error})")]
         return found if isinstance(found, list) else [found]
 
     looks = list(looks)

@@ -15,10 +15,12 @@ from hearmeman.image import IMAGE_FILE, read_image
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman check`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--seconds", type=float, default=20.0, help="what the GPU may take (%(default)g)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds that the GPU tests may take (%(default)g)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was found, for `hearmeman status`")
     parser.add_argument("--image-file", type=Path, default=IMAGE_FILE, help="the image's image.json")
-    parser.epilog = "Ends with 1 if something is unsound. What cannot be found out here is said and is no failure."
+    parser.epilog = (
+        "Exits with 1 if something is faulty. What cannot be checked here is reported, and is not a failure."
+    )
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

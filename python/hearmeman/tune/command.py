@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman tune`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--models", action="store_true", help="tell for each enabled model whether it fits this GPU")
+    parser.add_argument("--models", action="store_true", help="say for each enabled model whether it fits this GPU")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -61,9 +61,9 @@ def _models(settings: Any, memory: machine.Memory, as_json: bool) -> int:
         print(json.dumps({"vram_gb": vram, "models": [dataclasses.asdict(fit) for fit in found]}, indent=2))
     else:
         if not memory.gpus:
-            print(f"no GPU seen: {memory.gpu_problem}")
+            print(f"no GPU found: {memory.gpu_problem}")
         for fit in found:
-            needs = "no figure" if fit.needs_gb is None else f"{fit.needs_gb:g} GB, {fit.has_gb:.1f} are there"
+            needs = "no figure" if fit.needs_gb is None else f"{fit.needs_gb:g} GB, and there are {fit.has_gb:.1f}"
             print(f"{fit.model:28} {fit.verdict:10} {needs}" + (f": {fit.advice}" if fit.advice else ""))
         if not found:
             print("no model is enabled")

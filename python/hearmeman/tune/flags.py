@@ -89,7 +89,7 @@ def check(text: str, flags: Mapping[str, Flag]) -> tuple[tuple[str, ...], list[s
     try:
         words = shlex.split(text)
     except ValueError as error:
-        return (), [f"COMFYUI_ARGS={text!r}: {error}: close the quotation"], []
+        return (), [f"COMFYUI_ARGS={text!r}: {error}: close the quote"], []
     problems: list[str] = []
     warnings: list[str] = []
     kept: list[str] = []
@@ -154,7 +154,8 @@ def _values(flag: Flag, values: list[str], joined: bool) -> list[str]:
         return [f"{flag.name} takes no value"] if joined else []
     if flag.name == "--enable-cors-header" and values in ([], ["*"]):
         return [
-            f"{flag.name} without an origin lets every web page drive ComfyUI: name the origin, as in https://example.org"
+            f"{flag.name} without an origin lets every web page drive ComfyUI: name the origin, as in "
+            "https://example.org"
         ]
     if flag.nargs in (None, "+") and not values:
         return [f"{flag.name} needs a value"]

@@ -130,15 +130,15 @@ def tune(
         _driver_rule(memory, cuda_floor, draft)
         if len(memory.gpus) > 1:
             draft.warnings.append(
-                f"{len(memory.gpus)} GPUs seen; ComfyUI uses one of them and does not pool their memory: "
+                f"{len(memory.gpus)} GPUs found; ComfyUI uses one of them and does not pool their memory: "
                 "choose a pod with one unless other programs use the rest"
             )
     else:
-        why = "no GPU seen" if not memory.gpus else "COMFYUI_ARGS says --cpu"
+        why = "no GPU found" if not memory.gpus else "COMFYUI_ARGS says --cpu"
         chosen_tier, chosen_mode = ("consumer" if tier == "auto" else tier), "cpu"
         if not memory.gpus:
             draft.warnings.append(
-                f"no GPU seen: {memory.gpu_problem}; ComfyUI runs on the CPU, which is very slow; "
+                f"no GPU found: {memory.gpu_problem}; ComfyUI runs on the CPU, which is very slow; "
                 "choose a pod with a GPU"
             )
         draft.reasons["tier"] = why if tier == "auto" else f"GPU_TIER={tier}"
@@ -245,7 +245,7 @@ def _ram_rules(memory: Memory, draft: _Draft) -> None:
         return
     if memory.is_limited:
         blind = (
-            f"the container's memory limit is {ram:.1f} GiB, and ComfyUI would go by the host's "
+            f"the container's memory limit is {ram:.1f} GiB, but ComfyUI would go by the host's "
             f"{memory.host_bytes / GIB:.0f} GiB"
         )
         if ram < NO_CACHE_BELOW_GIB:
@@ -260,7 +260,7 @@ def _ram_rules(memory: Memory, draft: _Draft) -> None:
 
 def _disk_rule(memory: Memory, draft: _Draft) -> None:
     if memory.models.is_network:
-        where = f"the models lie on a network filesystem ({memory.models.kind})"
+        where = f"the models are on a network filesystem ({memory.models.kind})"
         draft.give("--disable-mmap", f"{where}, where reading through mmap is many times slower")
         draft.warnings.append(
             f"{where}: a model's first load is as slow as the volume is; choose a pod with a disk of its own if "

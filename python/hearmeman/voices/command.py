@@ -32,9 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="the image's voices and your own")
     adding = actions.add_parser("add", help="add a recording of a voice, 6 to 20 seconds, in any usual format")
     adding.add_argument("file", type=Path, metavar="FILE", help="the recording")
-    adding.add_argument("--name", help="what it is to be called; without it, as the file is")
-    adding.add_argument("--language", help="the language that it speaks unless a request says another, such as en")
-    adding.add_argument("--replace", action="store_true", help="in place of your voice of that name")
+    adding.add_argument("--name", help="its name (default: the file's)")
+    adding.add_argument("--language", help="its language unless a request names another, such as en")
+    adding.add_argument("--replace", action="store_true", help="replace your voice of that name")
     removing = actions.add_parser("remove", help="remove a voice of your own")
     removing.add_argument("name", metavar="NAME", help="its name")
     for action in (listing, adding, removing):
@@ -62,7 +62,8 @@ def _api(run_dir: Path) -> str:
     found: Mapping[str, str] = read_json(run_dir / "boot.json").get("voices", {})
     if not found:
         raise VoicesError(
-            "no voice API runs in this pod: set ENABLE_XTTS=true or ENABLE_CHATTERBOX=true (`hearmeman status` says more)"
+            "no voice API runs in this pod: set ENABLE_XTTS=true or ENABLE_CHATTERBOX=true (`hearmeman status` "
+            "says more)"
         )
     return next(iter(found.values()))
 
@@ -72,7 +73,7 @@ def _add(api: str, args: argparse.Namespace) -> Any:
         size = args.file.stat().st_size
         if size > MOST_BYTES:
             raise UsageError(
-                f"{args.file} has {size / 1e6:.0f} MB, and {MOST_BYTES // 10**6} are taken: cut it to 20 s"
+                f"{args.file} has {size / 1e6:.0f} MB, and the limit is {MOST_BYTES // 10**6} MB: cut it to 20 s"
             )
         content = args.file.read_bytes()
     except OSError as error:
@@ -108,7 +109,8 @@ def _ask(api: str, method: str, path: str, fields: Mapping[str, Any] | None = No
         answer = urllib3.request(method, api + path, fields=fields, timeout=_PATIENCE, retries=False, redirect=False)
     except urllib3.exceptions.HTTPError as error:
         raise PassingError(
-            f"the voice API at {api} does not answer ({error}): it may be starting; `hearmeman logs` says what it does"
+            f"the voice API at {api} does not answer ({error}): it may be starting; `hearmeman logs` shows what "
+            "it is doing"
         ) from error
     try:
         found = json.loads(answer.data)

@@ -87,7 +87,8 @@ def too_large(most: int, there: int) -> TooLargeError:
     """Say that an answer does not fit, and what to do."""
     route = "/runsync" if most == RUNSYNC_BYTES else "/run"
     return TooLargeError(
-        f"the outputs take {there / 1e6:.1f} MB in an answer, and RunPod takes {most / 1e6:g} MB from {route}: give "
-        "s3Config in the request, or set R2_ENDPOINT, R2_BUCKET and R2's two keys (or BUCKET_ENDPOINT_URL and its keys) "
+        f"the outputs take {there / 1e6:.1f} MB in an answer, but RunPod takes {most / 1e6:g} MB from {route}: give "
+        "s3Config in the request, or set R2_ENDPOINT, R2_BUCKET and R2's two keys (or BUCKET_ENDPOINT_URL and "
+        "its keys) "
         "on the endpoint, and they are uploaded; or make them smaller. ComfyUI kept them in its output folder"
     )

@@ -78,7 +78,7 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "", allow_private
         there = int(client.head_object(Bucket=bucket.name, Key=key)["ContentLength"])
         if there != size:
             raise UploadError(
-                f"{key} has {there} of {size} bytes in the bucket {bucket.name}: it was not uploaded whole"
+                f"{key} has {there} of {size} bytes in the bucket {bucket.name}: it was not uploaded completely"
             )
         if public:
             return f"{public.rstrip('/')}/{quote(key)}"

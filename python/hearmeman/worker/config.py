@@ -91,7 +91,7 @@ def _theirs(environ: Mapping[str, str]) -> Bucket | None:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or "/" in name:
         # Not shown: it may hold a password.
         raise UsageError(
-            "BUCKET_ENDPOINT_URL is no address such as https://HOST/BUCKET, without a name or password in it"
+            "BUCKET_ENDPOINT_URL must be an address such as https://HOST/BUCKET, without a user name or password"
         )
     if not name:
         raise UsageError("BUCKET_ENDPOINT_URL names no bucket: set BUCKET_NAME too, or write https://HOST/BUCKET")

@@ -132,7 +132,7 @@ async def _prepared(asked: Request, config: Config, steps: Steps, folder: Path) 
         raise UsageError(str(error).replace("--set ", "set ").replace(str(folder), "")) from error
     if any(not path.is_relative_to(folder) for path in files.values()):
         raise UsageError(
-            "set gives a file by its address or as a data URI: a path of the worker is none of a job's files"
+            "set takes a file by its address or as a data URI: a path on the worker is not one of the job's files"
         )
     return graph, files, workflow
 

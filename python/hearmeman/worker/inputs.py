@@ -81,7 +81,7 @@ def check(url: str, allow_private: bool = False) -> None:
 
 
 def _private(host: str) -> InputError:
-    return InputError(f"{host} is an address of a private network, and a job may not reach into that")
+    return InputError(f"{host} is an address of a private network, and jobs may not reach into it")
 
 
 def public_address(host: str, port: int) -> str:
@@ -139,7 +139,7 @@ async def fetch(url: str, target: Path, most_bytes: int, seconds: float, allow_p
             raise InputError(f"{shown(url)}: it redirects more than {_REDIRECTS} times")
     except TimeoutError:
         raise InputError(
-            f"{shown(url)} did not arrive within {seconds:g} s: raise WORKER_INPUT_SECONDS, or put it nearer"
+            f"{shown(url)} did not arrive within {seconds:g} s: raise WORKER_INPUT_SECONDS, or host it nearer"
         ) from None
     except (aiohttp.ClientError, ValueError) as error:
         raise InputError(f"{shown(url)} cannot be fetched: {str(error) or type(error).__name__}") from None
@@ -147,7 +147,7 @@ async def fetch(url: str, target: Path, most_bytes: int, seconds: float, allow_p
 
 async def _save(url: str, response: aiohttp.ClientResponse, target: Path, most_bytes: int) -> None:
     if response.status != 200:
-        raise InputError(f"{shown(url)} answers {response.status}: the address has ended or wants a login")
+        raise InputError(f"{shown(url)} answers {response.status}: the address has expired or requires a login")
     too_large = InputError(
         f"{shown(url)} has more than {most_bytes / 1e6:g} MB: raise WORKER_INPUT_MB, or make it smaller"
     )

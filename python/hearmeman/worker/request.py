@@ -90,7 +90,7 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
     graph: Graph | None = None
     if isinstance(workflow, str) and not workflow.lstrip().startswith("{"):
         if library.is_path(workflow):
-            raise UsageError("workflow takes a name or a graph, and no path")
+            raise UsageError("workflow takes a name or a graph, not a path")
     else:
         graph = _graph(workflow)
         if settings:
@@ -150,7 +150,7 @@ def _json(what: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{what} is text, and no JSON that can be read: {error}") from None
+        raise UsageError(f"{what} is text, but not valid JSON: {error}") from None
 
 
 def _is_url(value: str) -> bool:
@@ -195,7 +195,7 @@ def _attached(what: str, given: Any, most_bytes: int) -> Attached:
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError(f"{what} is no base64: nothing was run") from None
+        raise UsageError(f"{what} is not base64: nothing was run") from None
     if not content:
         raise UsageError(f"{what} is empty")
     ending = kind.removeprefix("data:").removesuffix(";base64").partition("/")[2].partition("+")[0]
@@ -204,7 +204,7 @@ def _attached(what: str, given: Any, most_bytes: int) -> Attached:
 
 def _safe(what: str, name: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        raise UsageError(f"{what}: the name {name!r} has characters that no file's name should have")
+        raise UsageError(f"{what}: the name {name!r} has characters that do not belong in a file name")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:
         raise UsageError(f"{what}: the name {name!r} would lead out of ComfyUI's input folder")

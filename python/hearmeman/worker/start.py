@@ -54,7 +54,8 @@ async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
                 await client.run(graph, _WARMUP, lambda progress: None)
             except HearmemanError as error:
                 raise NotFitError(
-                    f"WORKER_WARMUP={config.warmup} did not run: {error}. Name a workflow that needs no file, or unset it"
+                    f"WORKER_WARMUP={config.warmup} did not run: {error}. Name a workflow that needs no file, "
+                    "or unset it"
                 ) from error
             mark("warm-up")
 
@@ -71,9 +72,9 @@ def check_models(python: str, config: Config) -> None:
         plan = json.loads(asked.stdout)
         missing = [step["to"] for step in plan["steps"] if step["action"] in ("fetch", "list")]
     except (ValueError, KeyError, TypeError):
-        raise NotFitError(f"the models could not be looked through: {asked.stderr[-500:]}") from None
+        raise NotFitError(f"the models could not be checked: {asked.stderr[-500:]}") from None
     if missing:
         raise NotFitError(
             f"{len(missing)} model files are missing or were not verified, such as {missing[0]}: fill the volume first "
-            "(docs/serverless.md), or look at why `hearmeman models fetch` failed in this worker's log"
+            "(docs/serverless.md), or see in this worker's log why `hearmeman models fetch` failed"
         )

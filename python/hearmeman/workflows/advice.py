@@ -44,7 +44,7 @@ def for_refusal(error: RefusedError, schema: Schema, missing: Sequence[str]) -> 
     node = schema.nodes.get(error.class_type, {})
     pack = str(node.get("module", ""))
     if pack.startswith("custom_nodes."):
-        return f"{error.class_type} comes with {pack.removeprefix('custom_nodes.')}: take an image that has it"
+        return f"{error.class_type} comes with {pack.removeprefix('custom_nodes.')}: use an image that has it"
     if error.class_type and not node:
         return f"no pack of the image has {error.class_type}: add its pack to the volume (docs/pod.md)"
     if missing:

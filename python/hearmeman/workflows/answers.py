@@ -148,7 +148,7 @@ def result_of(prompt_id: str, entry: Mapping[str, Any], graph: Graph) -> Result:
         if name == "execution_error":
             reason = f"{data.get('exception_type')}: {str(data.get('exception_message', '')).strip()}"
             place, kind = str(data.get("node_id")), str(data.get("exception_type"))
-            message = f"{node} failed with {reason}. ComfyUI's log has the whole traceback"
+            message = f"{node} failed with {reason}. ComfyUI's log has the full traceback"
             raise RunFailedError(message, place, kind)
         if name == "execution_interrupted":
             raise RunFailedError(f"the workflow was interrupted at {node}; run it again if that was not meant")

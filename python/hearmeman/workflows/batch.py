@@ -62,7 +62,7 @@ class Journal:
         """Read what an earlier run wrote, and keep others out; a last line that is half written is taken away.
 
         Raises:
-            BatchError: another batch is at work in the folder, or the folder cannot be written.
+            BatchError: another batch is running in the folder, or the folder cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BatchError(
-                f"another batch is at work in {self.path.parent}: wait for it, or give another --out"
+                f"another batch is running in {self.path.parent}: wait for it, or give another --out"
             ) from None
         except OSError as error:
             raise BatchError(f"{self.path.parent} cannot be used for a batch: {error.strerror}") from error
@@ -131,9 +131,7 @@ def read_rows(path: Path) -> list[tuple[str, ...]]:
     found = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or None in row or any(isinstance(value, (list, dict)) for value in row.values()):
-            raise BatchError(
-                f"{path}, row {number}: it takes one value for each column, and no more values than columns"
-            )
+            raise BatchError(f"{path}, row {number}: give one value for each column")
         found.append(tuple(f"{key}={_text(value)}" for key, value in row.items() if value not in (None, "")))
     if not found:
         raise BatchError(f"{path} has no rows")
@@ -233,7 +231,7 @@ async def opened(folder: Path, limits: Limits) -> AsyncIterator[Journal]:
     journal.open()
     try:
         if journal.events and not limits.resume:
-            raise BatchError(f"{folder} holds a batch already: give --resume to go on with it, or another --out")
+            raise BatchError(f"{folder} holds a batch already: give --resume to continue it, or another --out")
         yield journal
     finally:
         journal.close()
@@ -307,7 +305,7 @@ async def _one(client: Client, row: Row, journal: Journal, timeout: float, say: 
             await client.download(output, path)
             saved.append(path)
     except (NotReachableError, AccessError) as error:
-        raise LostError(f"{error}. Rows that were done are kept: the same command with --resume goes on") from error
+        raise LostError(f"{error}. Finished rows are kept: run the same command with --resume to continue") from error
     files = [path.name for path in saved]
     journal.write({"row": row.number, "key": row.key, "state": "done", "files": files})
     return saved

@@ -19,7 +19,7 @@ DEFAULT_DIR = str(WORKFLOWS_DIR)
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    lister = which.add_parser("list", help="the workflows that there are")
+    lister = which.add_parser("list", help="list all workflows")
     shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")

@@ -46,18 +46,18 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise NotReachableError(
-                f"ComfyUI does not answer at {self.url}: {reason}. It is not started, still starting, or at another "
-                "address: look at `hearmeman status`, or give its address with --url"
+                f"ComfyUI does not answer at {self.url}: {reason}. It is not started, still starting, or at "
+                "another address: check `hearmeman status`, or give its address with --url"
             ) from error
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         # 403 is also ComfyUI's answer to a file that lies elsewhere.
         if response.status == 401 or (response.status == 403 and not response.url.path.endswith("/view")):
-            meaning = "does not take this ACCESS_TOKEN" if self._token else "wants a token"
-            raise AccessError(f"{self.url} {meaning}: put the pod's into the variable ACCESS_TOKEN")
+            meaning = "rejects this ACCESS_TOKEN" if self._token else "requires a token"
+            raise AccessError(f"{self.url} {meaning}: set the variable ACCESS_TOKEN to the pod's token")
         if 300 <= response.status < 400:
             place = response.headers.get("Location", "another address")
-            raise NotReachableError(f"{self.url} leads to {place}: give ComfyUI's own address with --url")
+            raise NotReachableError(f"{self.url} redirects to {place}: give ComfyUI's own address with --url")
         if response.status in (502, 503, 504, 524) or "X-Hearmeman-State" in response.headers:
             raise NotReachableError(f"ComfyUI at {self.url} is starting or gone ({response.status}): try again soon")
 
@@ -75,7 +75,7 @@ class Connection:
                 body = None
         if not isinstance(body, dict | list):
             raise NotReachableError(
-                f"{self.url}{path} answers {response.status} and not as ComfyUI does: check the address in --url"
+                f"{self.url}{path} answers {response.status}, unlike ComfyUI: check the address in --url"
             )
         return body
 
@@ -83,5 +83,5 @@ class Connection:
         """What ComfyUI answers at `path`, which is a JSON object; raises as `get` does."""
         body = await self.get(path)
         if not isinstance(body, dict):
-            raise NotReachableError(f"{self.url}{path} does not answer as ComfyUI does: check the address in --url")
+            raise NotReachableError(f"{self.url}{path} does not answer like ComfyUI: check the address in --url")
         return body

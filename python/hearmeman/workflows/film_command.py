@@ -57,8 +57,8 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
     if outcome.failed:
         [number] = outcome.failed
         raise PartlyDoneError(
-            f"shot {number} of {len(told.shots)} failed, and those after it would remember it, so none was sent; "
-            "the same command with --resume goes on there"
+            f"shot {number} of {len(told.shots)} failed, and later ones would remember it, so none was sent; "
+            "run the same command with --resume to continue there"
         )
     if events is None:
         print(f"{outcome.done} shots are one film: {args.out / film.FILM}")
@@ -71,7 +71,7 @@ def _check(
     """Raises UsageError for every shot whose settings ComfyUI would not take, before hours of others."""
     nodes, wrong = schema.read(folder / schema.FILE), []
     if told.image is not None and not told.image.is_file():
-        wrong.append(f"its first picture {told.image} is not there")
+        wrong.append(f"its first picture {told.image} does not exist")
     for shot in told.shots:
         settings = film.merged(told.settings, given, shot.settings, [f"shot={shot.begins}"])
         try:

@@ -240,7 +240,7 @@ def not_api(loaded: object) -> str:
     """Say why something is no graph in API format; empty if it is one."""
     way = "in ComfyUI open it and choose Workflow > Export (API), which saves another file, and give that one"
     if not isinstance(loaded, dict):
-        return f"is no workflow: {way}"
+        return f"is not a workflow: {way}"
     if isinstance(loaded.get("nodes"), list):
         return f"is in the format of ComfyUI's editor, which ComfyUI itself cannot run: {way}"
     if set(loaded) == {"prompt"} or isinstance(loaded.get("prompt"), dict):
@@ -249,7 +249,7 @@ def not_api(loaded: object) -> str:
         return "is empty"
     for node, entry in loaded.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
-            return f"is not in API format, since {node!r} is no node with a class_type: {way}"
+            return f"is not in API format, since {node!r} is not a node with a class_type: {way}"
         if not isinstance(entry.get("inputs"), dict):
             return f"is not in API format, since node {node} has no inputs: {way}"
     return ""

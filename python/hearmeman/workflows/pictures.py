@@ -37,7 +37,7 @@ def count(path: Path) -> int:
     words = ["-select_streams", "v:0", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"]
     said = _run(["ffprobe", "-v", "error", *words, str(path)], f"the frames of {path} cannot be counted")
     if not said.strip().rstrip(",").isdecimal():
-        raise FilmError(f"{path} is no film: it has no pictures")
+        raise FilmError(f"{path} is not a film: it has no frames")
     return int(said.strip().rstrip(","))
 
 

@@ -105,7 +105,7 @@ def _check_file(what: str, path: Path, kind: str) -> None:
     found = kinds(start)
     if kind not in found:
         seen = f"a {' or '.join(sorted(found))}" if found else "none of the kinds of file that ComfyUI reads"
-        raise UsageError(f"{what}: it takes a {kind}, and this is {seen}")
+        raise UsageError(f"{what}: it takes a {kind}, but this is {seen}")
 
 
 def kinds(start: bytes) -> set[str]:

@@ -51,7 +51,7 @@ def parse(content: bytes, what: str) -> Made:
             raise NoRecordError(f"{what} was written by a later version of hearmeman: take a newer image")
         graph, models, inputs = raw["graph"], raw["models"], raw["inputs"]
         if not all("class_type" in node and "inputs" in node for node in graph.values()):
-            raise ValueError("its graph is none")
+            raise ValueError("it holds no graph")
         if not all(isinstance(one["file"], str) for one in (*models, *inputs)):
             raise ValueError("its files have no names")
         return Made(graph, tuple(models), tuple(inputs), raw.get("image") or None)
@@ -114,14 +114,14 @@ def differences(made: Made, hashes: Mapping[str, str | None], inputs: Mapping[st
         if here is None:
             found.append(f"the model {name} is missing")
         elif wanted and here != wanted:
-            found.append(f"the model {name} is another one: its sha256 is {here[:12]}…, and was {wanted[:12]}…")
+            found.append(f"the model {name} is a different one: its sha256 is {here[:12]}…, and was {wanted[:12]}…")
     for one in made.inputs:
         name, wanted = one["file"], one.get("sha256")
         here = inputs.get(name)
         if here is None:
             found.append(f"the input {name} is missing: put it into ComfyUI's input folder")
         elif wanted and here != wanted:
-            found.append(f"the input {name} is another file: its sha256 is {here[:12]}…, and was {wanted[:12]}…")
+            found.append(f"the input {name} is a different file: its sha256 is {here[:12]}…, and was {wanted[:12]}…")
     return found
 
 

@@ -22,8 +22,9 @@ def check(workflow: Workflow, free: float, limit: float | None) -> None:
     if has >= workflow.ram_gb * 1e9:
         return
     raise MemoryTooSmallError(
-        f"{workflow.name} wants {workflow.ram_gb:g} GB of RAM free while it loads its models, and {has / 1e9:.0f} GB are: "
-        "the system would end ComfyUI without a word. Nothing was sent. Take a pod with more RAM, or free what is "
+        f"{workflow.name} needs {workflow.ram_gb:g} GB of RAM free while it loads its models, and "
+        f"{has / 1e9:.0f} GB are: "
+        "the system would kill ComfyUI without a word. Nothing was sent. Take a pod with more RAM, or free what is "
         f"loaded with `hearmeman restart comfyui`; `hearmeman workflows show {workflow.name}` says what else there is"
     )
 

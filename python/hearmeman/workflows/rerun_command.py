@@ -112,7 +112,7 @@ def _from_bucket(output: str, environ: Mapping[str, str]) -> Made:
                 noted = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
                 if not noted.get(METADATA):
                     raise NoRecordError(
-                        f"{key} does not say how it was made: ComfyUI did not know any more, or SYNC_PROVENANCE was off"
+                        f"{key} does not say how it was made: ComfyUI no longer knew, or SYNC_PROVENANCE was off"
                     )
                 key = key_of(settings.r2_prefix, noted[METADATA])
             answer: Any = bucket.client.get_object(Bucket=bucket.name, Key=key)
@@ -147,7 +147,7 @@ def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
         fetch = f"\nFetch: hearmeman models fetch {' '.join(ids)}" if ids else ""
         raise NotTheSameError("it would not be the same:\n" + "\n".join(f"  {text}" for text in wrong) + fetch)
     if names := unverified(made):
-        log("workflow_unverified", models=" ".join(names), meaning="nobody had verified them, so they may be others")
+        log("workflow_unverified", models=" ".join(names), meaning="nobody had verified them, so they may differ")
     here = image_facts(read_json(IMAGE_FILE), settings.image_digest)
     was = made.image or {}
     names = [name for name in was if was[name] != here.get(name)]

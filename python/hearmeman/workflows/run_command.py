@@ -40,7 +40,7 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="set an input; a picture, a video or a sound is given by its path",
+            help="set an input; pictures, videos and sounds are given by path",
         )
         one.add_argument("--image", default="", metavar="FILE", help="the picture, where a workflow takes one")
         one.add_argument(
@@ -50,7 +50,7 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
             "ACCESS_TOKEN (default: the ComfyUI of this machine)",
         )
         one.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds to wait (%(default)g)")
-        one.add_argument("--fetch", action="store_true", help="fetch models that are missing first")
+        one.add_argument("--fetch", action="store_true", help="fetch missing models first")
     runner.add_argument("--out", type=Path, metavar="DIR", help="download the outputs into this folder")
     batcher.add_argument(
         "rows",
@@ -58,9 +58,9 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
         help="a .csv whose header names the inputs, a .jsonl with an object a line, or the .json of a story",
     )
     batcher.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files and the record")
-    batcher.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    batcher.add_argument("--resume", action="store_true", help="continue the batch in DIR")
     batcher.add_argument(
-        "--at-once", type=int, default=2, metavar="N", help="rows that ComfyUI is given at one time (%(default)s)"
+        "--at-once", type=int, default=2, metavar="N", help="rows to queue in ComfyUI at a time (%(default)s)"
     )
 
 

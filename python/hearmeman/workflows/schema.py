@@ -215,7 +215,9 @@ def _value(
     if choices is not None and len(choices) > 1 and value not in choices:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
         yield Mistake(
-            node_id, name, f"{value!r} is not one of its {len(choices)} values, near are {', '.join(near) or 'none'}"
+            node_id,
+            name,
+            f"{value!r} is not one of its {len(choices)} values; the nearest are {', '.join(near) or 'none'}",
         )
     elif kind in _NUMBERS:
         yield from _number(node_id, name, value, kind, spec)
@@ -252,7 +254,7 @@ def out_of_range(value: float, spec: Any) -> str:
         if rest:
             down = value - int(rest)
             rule = f"a multiple of {step:g}" if low % step == 0 else f"{step:g}n+{low % step:g}"
-            return f"{value} is not {rule}; near are {down} and {down + int(step)}"
+            return f"{value} is not {rule}; the nearest are {down} and {down + int(step)}"
     return ""
 
 

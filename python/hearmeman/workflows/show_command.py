@@ -46,7 +46,8 @@ def run(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mappin
     lines += ["", *(line for text in said for line in terminal.wrapped(text))]
     lines += [
         "",
-        f"run: hearmeman workflows run {workflow.file if workflow.is_own else workflow.name}{_needed(workflow, folder, environ)}",
+        "run: hearmeman workflows run "
+        f"{workflow.file if workflow.is_own else workflow.name}{_needed(workflow, folder, environ)}",
     ]
     print("\n".join(lines))
     return 0
@@ -114,9 +115,13 @@ def _fits(needs: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[Fit
 
 
 def _verdict(fit: Fit) -> str:
-    needs = "" if fit.needs_gb is None else f": it wants {fit.needs_gb:g} GB of GPU memory, {fit.has_gb:.1f} are there"
+    needs = (
+        ""
+        if fit.needs_gb is None
+        else (f": it needs {fit.needs_gb:g} GB of GPU memory, and there are {fit.has_gb:.1f}")
+    )
     verdict = {"fits": "fits this GPU", "slow": "runs slowly here", "too large": "does not fit this GPU"}
-    text = verdict.get(fit.verdict, "nobody has measured how much GPU memory it wants")
+    text = verdict.get(fit.verdict, "nobody has measured how much GPU memory it needs")
     return f"{fit.model} {text}{needs}{f'; {fit.advice}' if fit.advice else ''}"
 
 

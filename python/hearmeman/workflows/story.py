@@ -79,7 +79,7 @@ def read(path: Path) -> Story:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise StoryError(
-            f"{path} is no story: {said}. A story has scenes, and each scene video_prompts and, for each of them, "
+            f"{path} is not a story: {said}. A story has scenes, and each scene video_prompts and, for each of them, "
             "cut: true or false (docs/research.md)"
         ) from error
 

@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             found.add_argument("--dry-run", action="store_true", help=dry)
         return found
 
-    saving = command("save", "save the workspace now; 3 if a file could not be read", "show what would be saved")
+    saving = command("save", "save the workspace now; exit 3 if a file could not be read", "show what would be saved")
     saving.add_argument("--json", action="store_true", help="print JSON")
     restoring = command(
         "restore", "fetch what is missing here; what is here is never touched", "show what would be fetched"
@@ -51,7 +51,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--at-start",
         type=float,
         metavar="SECONDS",
-        help="as at the start of a pod: wait for the bucket so long, and leave out what was removed here since the last save",
+        help="as at the start of a pod: wait for the bucket so long, and leave out what was removed here since the "
+        "last save",
     )
     listing = command("list", "the saves in the bucket, newest last")
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -141,7 +142,8 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
                 print(f"  {'would be fetched' if args.dry_run else 'fetched'} {path}, {size(entry.size)}")
         when = age(time.time() - found.at)
         print(
-            f"save {found.number} of pod {found.pod}, {when}: {_words(found)}; already here: {count(wanted.there, 'file')}"
+            f"save {found.number} of pod {found.pod}, {when}: {_words(found)}; already here: "
+            f"{count(wanted.there, 'file')}"
         )
         if found.nodes or found.packages:
             print("added nodes and packages: `hearmeman nodes install --dry-run` shows what is missing of them")
@@ -186,7 +188,7 @@ def _at_start(space: Space, seconds: float, tops: tuple[str, ...]) -> int:
                 log("workspace.not_restored", file=path, why=reason)
             raise PartlyDoneError(
                 f"the workspace was not restored within {seconds:g} s: {why}; ComfyUI starts without it; "
-                "`hearmeman workspace restore` brings it later"
+                "run `hearmeman workspace restore` later"
             )
         if why != said:
             log("workspace.waiting", failed=len(failed) or None, why=why)

@@ -121,7 +121,7 @@ def parse(content: bytes, where: str) -> Save:
         raw = json.loads(content)
         if raw["version"] != FORMAT:
             raise SaveError(
-                f"{where} was written by another version of hearmeman (format {raw['version']}): use that one"
+                f"{where} was written by another version of hearmeman (format {raw['version']}): use that version"
             )
         files = {path: Entry(str(e["sha256"]), int(e["size"]), int(e["mtime_ns"])) for path, e in raw["files"].items()}
         nodes = {name: Node(*(str(n[key]) for key in ("url", "commit", "version"))) for name, n in raw["nodes"].items()}
@@ -138,7 +138,7 @@ def parse(content: bytes, where: str) -> Save:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
-            f"{where} is damaged ({type(error).__name__}: {error}): restore an earlier one by --from"
+            f"{where} is damaged ({type(error).__name__}: {error}): restore an earlier one with --from"
         ) from error
     wrong = [path for path, entry in files.items() if not is_safe(path) or not _is_entry(entry)]
     wrong += [text for text in (found.pod, found.id, *found.parents) if not _PLAIN.fullmatch(text)]
@@ -149,7 +149,7 @@ def parse(content: bytes, where: str) -> Save:
     if wrong:
         raise DamagedError(
             f"{where} names {wrong[0]!r}, which no save of a workspace holds: nothing was restored from it; "
-            "find out who writes to this bucket, and restore an earlier one by --from"
+            "find out who writes to this bucket, and restore an earlier one with --from"
         )
     return found
 

@@ -81,7 +81,8 @@ def run(settings: Settings, environ: Mapping[str, str], image_file: Path, second
     log("nodes.missing" if any(counts.values()) else "nodes.complete", failed=len(failed) or None, **counts)
     if failed:
         raise PartlyDoneError(
-            f"not fetched: {', '.join(failed)}; the rest is there. `hearmeman nodes install` tries again; UPDATE_NODES_SECONDS is what it may take"
+            f"not fetched: {', '.join(failed)}; the rest was. `hearmeman nodes install` tries again; "
+            "UPDATE_NODES_SECONDS limits its time"
         )
     return 0
 

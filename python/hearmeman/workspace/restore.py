@@ -71,7 +71,7 @@ def execute(space: Space, wanted: Plan, is_latest: bool, progress: Callable[[int
     free = room.f_bavail * room.f_frsize
     if wanted.bytes + SPARE_BYTES > free and wanted.missing:
         raise NoRoomError(
-            f"{size(wanted.bytes)} are to come back and {space.comfyui} has {size(free)} free: nothing was fetched; "
+            f"{size(wanted.bytes)} would be restored, but {space.comfyui} has {size(free)} free: nothing was fetched; "
             "free some space, or use a larger volume"
         )
     failed: dict[str, str] = {}

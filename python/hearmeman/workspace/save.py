@@ -72,7 +72,8 @@ def save(
         files, unread = _take(space, known, latest, now(), settle, dry_run, progress)
         if known.files and not files:
             raise SaveError(
-                f"nothing is left of the {len(known.files)} files that were in {space.comfyui}: nothing was saved, so that "
+                f"nothing is left of the {len(known.files)} files that were in {space.comfyui}: nothing was "
+                "saved, so that "
                 "no save without them becomes the newest; is the volume mounted?"
             )
         nodes, packages = space.added()
@@ -92,7 +93,7 @@ def save(
                 _thin(space, now())
                 return Saved(made, latest, unread)
             latest, number = space.store.latest()
-        raise SaveError(f"other pods saved {_TRIES} times while this one tried: it is tried again with the next change")
+        raise SaveError(f"other pods saved {_TRIES} times while this one tried: the next change tries again")
 
 
 def _thin(space: Space, now: float) -> None:

@@ -74,7 +74,7 @@ class Store:
                 self.bucket.client.download_fileobj(self.bucket.name, key, file, Callback=progress, Config=_TRANSFER)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
-                    raise SaveError(f"{key} is missing in the bucket: restore an earlier save by --from") from error
+                    raise SaveError(f"{key} is missing in the bucket: restore an earlier save with --from") from error
                 raise
             file.flush()
             file.seek(0)
@@ -111,7 +111,7 @@ class Store:
         with answer["Body"] as body:
             content = body.read(LARGEST_SAVE + 1)
         if len(content) > LARGEST_SAVE:
-            raise DamagedError(f"{key} is larger than any list of files: it is no save of a workspace")
+            raise DamagedError(f"{key} is larger than any list of files: it is not a save of a workspace")
         found = parse(content, key)
         if found.number != number:
             raise DamagedError(f"{key} says that it is save {found.number}: it was copied or renamed by hand")

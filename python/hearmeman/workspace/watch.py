@@ -90,7 +90,7 @@ class Watch(threading.Thread):
                 action()
         except HearmemanError as error:
             if str(error) != self._problem:
-                log("workspace.failed", why=error, means="it is tried again")
+                log("workspace.failed", why=error, means="it will be retried")
             self._problem = str(error)
             self.note(workspace_problem=self._problem)
             return False

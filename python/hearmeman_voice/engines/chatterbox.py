@@ -103,7 +103,7 @@ class Chatterbox:
     def missing(self) -> str | None:
         absent = [name for name in FILES[self.model] if not (self._folder / name).is_file()]
         return (
-            f"{', '.join(absent)} of Chatterbox not in {self._folder} yet; `hearmeman models` shows how far it is"
+            f"{', '.join(absent)} of Chatterbox not in {self._folder} yet; `hearmeman status` shows the progress"
             if absent
             else None
         )
@@ -217,7 +217,8 @@ class Chatterbox:
         if not packed.is_file():
             raise Refused(
                 "language",
-                f"Chatterbox speaks Chinese with {SEGMENTER}, which is not in {self._folder}; `hearmeman models fetch` brings it",
+                f"Chatterbox speaks Chinese with {SEGMENTER}, which is not in {self._folder}; `hearmeman models "
+                "fetch` fetches it",
                 "not_found",
             )
         converter = self._tts.tokenizer.cangjie_converter

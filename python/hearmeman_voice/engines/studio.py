@@ -21,9 +21,9 @@ def names(path: Path) -> tuple[str, ...]:
         raise
     except Exception as problem:
         # Damaged bytes raise almost anything in an unpickler.
-        raise ValueError(f"{path} is no file of XTTS' speakers: {problem}") from problem
+        raise ValueError(f"{path} is not a file of XTTS speakers: {problem}") from problem
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} is no file of XTTS' speakers: it holds no names")
+        raise ValueError(f"{path} is not a file of XTTS speakers: it holds no names")
     return tuple(found)
 
 

@@ -66,10 +66,13 @@ class Xtts:
 
     def missing(self) -> str | None:
         if os.environ.get("COQUI_TOS_AGREED") != "1":
-            return "the licence of XTTS v2 (CPML: model and outputs for non-commercial use only) is not accepted; set COQUI_TOS_AGREED=1"
+            return (
+                "the licence of XTTS v2 (CPML: model and outputs for non-commercial use only) is not accepted; "
+                "set COQUI_TOS_AGREED=1"
+            )
         absent = [name for name in FILES if not (self._folder / name).is_file()]
         return (
-            f"{', '.join(absent)} of XTTS v2 not in {self._folder} yet; `hearmeman models` shows how far it is"
+            f"{', '.join(absent)} of XTTS v2 not in {self._folder} yet; `hearmeman status` shows the progress"
             if absent
             else None
         )
@@ -138,7 +141,7 @@ class Xtts:
             )
         found = self._model.speaker_manager.speakers.get(name)
         if found is None:
-            raise Refused("voice", f"{name!r} has no recording and is no speaker of {SPEAKERS}", "voice_not_found")
+            raise Refused("voice", f"{name!r} has no recording and is not a speaker of {SPEAKERS}", "voice_not_found")
         return found["gpt_cond_latent"], found["speaker_embedding"]
 
     def _fitting(self, text: str, language: str) -> list[str]:
