@@ -1,4 +1,4 @@
-# Everything a person types; each target sets up what it needs.
+# Every command a person types; each target sets up what it needs.
 # The pod has users of its own: a plain user's tests run in a user namespace, where that user is root and can become others.
 as_root := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
@@ -20,7 +20,7 @@ export HEARMEMAN_SOURCES := $(SOURCES)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket; OPEN=1 keeps the pod and its page
+demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket; OPEN=1 leaves the pod and its page running
 	@./setup.sh demo
 	@OPEN=$(OPEN) $(python) tests/demo.py
 
@@ -57,7 +57,7 @@ soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a syn
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
 	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
-prefetch: ## put what TIER's image is made of into the Nix store
+prefetch: ## put everything that TIER's image is made of into the Nix store
 	@./setup.sh demo
 	@$(python) -m hearmeman_build prefetch --tier $(TIER)
 
@@ -68,14 +68,14 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 	@./setup.sh test
 	@$(python) tests/image_check.py --tier $(TIER)
 
-acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
+acceptance: ## what needs a container engine, fresh Debian machines and the whole image; takes hours, and fails if a tool is missing
 	@./setup.sh test acceptance
 	@$(python) -m pytest -s tests/acceptance/page.py
 	@$(python) -m pytest tests/acceptance/voice_fuzz.py
 	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 
-page-check: ## the page and the login in a real Chromium, before real pods; minutes
+page-check: ## the page and the login in a real Chromium, with real pods; takes minutes
 	@./setup.sh test page
 	@$(python) -m pytest -s tests/acceptance/page.py
 
@@ -83,7 +83,7 @@ real-pod: ## one pod on RunPod from create to end, for under a dollar; asks firs
 	@./setup.sh test
 	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
-pictures: ## make docs/*.png again: the page as it is now
+pictures: ## take the pictures in docs/*.png again
 	@./setup.sh test page
 	@$(python) tests/acceptance/pictures.py
 
@@ -102,7 +102,7 @@ lock-models: ## ask the sources of all models for commit, size and hash, and wri
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
 	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
 
-docs: ## write the parts of docs/ that repeat the code
+docs: ## write the generated parts of docs/
 	@./setup.sh test
 	@$(python) docs/generate.py
 

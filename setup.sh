@@ -10,23 +10,23 @@ declare -A why=(
   [nix]="nix-bin: builds the image"
   [bwrap]="bubblewrap: boots the image without a container engine"
   [zstd]="zstd: unpacks layers"
-  [setpriv]="util-linux: ties helper servers to the demo"
-  [skopeo]="skopeo: an independent reader of the image, and the pusher"
+  [setpriv]="util-linux: ends helper servers together with the demo"
+  [skopeo]="skopeo: an independent reader of the image, and what pushes it"
   [ssh]="openssh-client: logs in to the pod"
   [git]="git: custom nodes are checkouts"
   [curl]="curl: runs the specification's examples of the voice APIs"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
-  [aria2c]="aria2: a peer that the bench of the model fetch compares with"
-  [wget]="wget: another"
+  [aria2c]="aria2: the bench compares the model fetch with it"
+  [wget]="wget: the bench compares the model fetch with it"
   [flac]="flac: decodes the stand-in's sound"
   [espeak-ng]="espeak-ng: a voice of the image"
-  [flite]="flite: one of the voices that are compared with what is shipped"
+  [flite]="flite: a voice that the shipped ones are compared with"
   [dockerd]="docker.io: an engine that loads and runs the image"
   [docker-compose]="docker-compose: starts compose.yaml"
   [debootstrap]="debootstrap: makes fresh Debian machines"
-  [newuidmap]="uidmap: a plain user's tests become the pod's users"
-  [chromium]="chromium: the page is looked at in it"
+  [newuidmap]="uidmap: lets a plain user's tests run as the pod's users"
+  [chromium]="chromium: the page is tested in it"
 )
 needed=(nix bwrap zstd setpriv)
 [ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite espeak-ng ssh git)
@@ -43,7 +43,7 @@ for command in "${needed[@]}"; do
   fi
 done
 if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
-  echo "installing python3-venv: the tools' own environment"
+  echo "installing python3-venv: an environment for the tools"
   packages+=(python3-venv)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
@@ -53,7 +53,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 if [ "$requirements" = test ] && [ "$(id -u)" != 0 ] && ! unshare --user --map-root-user --map-auto true 2>/dev/null; then
-  echo "The tests start the pod's own users, and $(id -un) has no users of its own to lend it. Give it some:" >&2
+  echo "The tests run processes as several users, and $(id -un) has no subordinate user ids. Add some:" >&2
   echo "  sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)" >&2
   exit 1
 fi
