@@ -106,7 +106,7 @@ def test_every_error_is_drawn_where_the_root_is_declared() -> None:
 def test_an_update_without_nodes_says_so(tmp_path: Path) -> None:
     done = call("nodes", "update", VOLUME_DIR=str(tmp_path))
     assert done.returncode == 0
-    assert "nodes.none" in done.stderr
+    assert "nodes.not_found" in done.stderr
 
 
 def test_an_error_is_one_message_and_its_code() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import signal
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hearmeman_voice.engine import Spec
+from hearmeman_voice.log import log, start_log
 
 if TYPE_CHECKING:
     import uvicorn
 
     from hearmeman_voice.speaker import Speaker
 
-log = logging.getLogger("hearmeman_voice")
 
 CHATTERBOX_MODELS = ("multilingual", "english")
 """Values of CHATTERBOX_MODEL."""
@@ -73,7 +72,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serve until a signal; 1 when the engine cannot be had, 2 for arguments that make no sense."""
     arguments = parser()
     args = arguments.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_log()
     try:
         spec = spec_of(args, environ)
         idle = _seconds(environ, "VOICE_IDLE_UNLOAD_SECONDS")
@@ -140,7 +139,7 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
             timeout_graceful_shutdown=3,
         )
     )
-    log.info("the %s API is at http://%s:%d, its page at /docs", args.api, args.host, port)
+    log("voice.listening", api=args.api, at=f"http://{args.host}:{port}", page="/docs")
     # It listens while the model is loaded, so that who asks is answered how far it is.
     speaker.start()
     threading.Thread(target=_end_when_broken, args=(speaker, server), daemon=True).start()

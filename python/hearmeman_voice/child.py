@@ -8,7 +8,6 @@ objects with `kind`; sound is a message that begins with SOUND, then 32 bit floa
 import ctypes
 import hashlib
 import json
-import logging
 import os
 import queue
 import signal
@@ -22,9 +21,8 @@ from typing import Any
 import numpy as np
 
 from hearmeman_voice.engine import Engine, Request, Samples, Spec
+from hearmeman_voice.log import log, start_log
 from hearmeman_voice.refusals import Failed, Refused
-
-log = logging.getLogger(__name__)
 
 SOUND = b"\0"
 BROKEN = 70
@@ -50,7 +48,7 @@ class Voicebox:
         try:
             self._engine.load()
         except Exception as problem:
-            log.exception("%s could not be loaded", self._engine.name)
+            log("engine.not_loaded", error=problem, name=self._engine.name)
             self._send(kind="unloadable", message=_in_words(problem))
             return
         self._send(kind="loaded", seconds=time.monotonic() - began, vram=_vram())
@@ -74,7 +72,7 @@ class Voicebox:
         try:
             self._send(kind="weights", sha256=_hash(self._engine.weight_files()))
         except OSError as problem:
-            log.warning("the weights could not be hashed: %s", problem)
+            log("weights.not_hashed", why=problem)
 
     def _speak(self, number: int, request: Request) -> None:
         def stopped() -> bool:
@@ -91,7 +89,7 @@ class Voicebox:
         except Failed as problem:
             self._send(kind="failed", message=problem.message)
         except Exception as problem:
-            log.exception("%s failed", self._engine.name)
+            log("engine.failed", error=problem, name=self._engine.name)
             broken = is_fatal(problem)
             self._send(kind="broken" if broken else "failed", message=_in_words(problem))
             if broken:
@@ -163,7 +161,7 @@ def main(arguments: list[str]) -> int:
     # An interrupt from the terminal is for the server, which then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_log()
     engine = Spec.from_json(json.loads(arguments[1])).make()
     Voicebox(engine, Connection(int(arguments[0]))).run()
     return 1

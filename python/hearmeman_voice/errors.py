@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-log = logging.getLogger(__name__)
+from hearmeman_voice.log import log
 
 LONGEST_WAIT = 30.0
 """Seconds that Retry-After names at most: OpenAI's client gives up at once when it is asked to wait for long."""
@@ -102,7 +101,7 @@ def install(app: FastAPI) -> None:
     async def disk(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, OSError)
         found = disk_error(error)
-        log.error("%s", found.message)
+        log("disk.failed", why=found.message)
         return JSONResponse(found.body(), found.status, found.advice())
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

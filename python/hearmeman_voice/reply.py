@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
@@ -19,10 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from hearmeman_voice import openai
 from hearmeman_voice.errors import ApiError, disk_error
+from hearmeman_voice.log import log
 from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused
-
-log = logging.getLogger(__name__)
 
 Block = NDArray[np.float32]
 
@@ -146,7 +144,7 @@ class Spoken(Response):
             self._metrics.refused(error)
             if not sending.started:
                 raise error from problem
-            log.error("speech broke off after %.1f s of audio: %s", samples / self._rate, error.message)
+            log("speech.broken_off", seconds=samples / self._rate, why=error.message)
             last = self._out.failed(error)
             if last is not None:
                 self._is_at_its_end = True
@@ -220,7 +218,7 @@ def as_api_error(problem: Exception, text_param: str = "input") -> ApiError:
         case OSError():
             return disk_error(problem)
         case _:
-            log.exception("the engine failed", exc_info=problem)
+            log("engine.failed", error=problem)
             return ApiError(500, "the engine failed; the log says more", code="engine_failed")
 
 

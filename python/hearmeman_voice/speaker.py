@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -15,12 +14,12 @@ import numpy as np
 from hearmeman_voice import text
 from hearmeman_voice.audio import Edges
 from hearmeman_voice.engine import Request, Samples, Spec, check_values, language_of
+from hearmeman_voice.log import log
 from hearmeman_voice.process import Process
 from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused, VoiceError
 
 __all__ = ["Broken", "Failed", "Full", "NotReady", "Refused", "Speaker"]
 
-log = logging.getLogger(__name__)
 
 HELPER_SECONDS = 60.0
 """How long a second process of an engine stays with nothing to do."""
@@ -244,7 +243,7 @@ class Speaker:
         except VoiceError as problem:
             self._break(problem)
         except Exception as problem:
-            log.exception("the worker failed")
+            log("speaker.failed", error=problem)
             self._break(problem)
         finally:
             self._unload(lane)
@@ -266,7 +265,8 @@ class Speaker:
         if lane.is_first:
             self._loading_since = None
             self._was_loaded = True
-        log.info("%s %s is loaded, %.1f s", self.engine.name, self.engine.version, process.about.load_seconds)
+        about = process.about
+        log("engine.loaded", name=self.engine.name, version=self.engine.version, seconds=about.load_seconds)
 
     def _unload(self, lane: _Lane) -> None:
         process, lane.process = lane.process, None
@@ -297,7 +297,7 @@ class Speaker:
             elif lane.process:
                 lane.process.listen()
                 if idle and self._clock() - since >= idle:
-                    log.info("%s was idle for %.0f s: its memory was released", self.engine.name, idle)
+                    log("engine.unloaded", name=self.engine.name, idle=idle)
                     self._unload(lane)
 
     def _is_over(self) -> bool:
@@ -364,6 +364,6 @@ class Speaker:
                 lane.speaking = None
             self._change.notify_all()
         self.broken.set()
-        log.error("%s: %s", self.engine.name, self._broken)
+        log("engine.broken", name=self.engine.name, why=self._broken)
         for job in jobs:
             job.put(Broken(self._broken))

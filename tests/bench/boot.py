@@ -34,7 +34,7 @@ def boot(image: Image, more: dict[str, str]) -> tuple[float, float, int]:
         try:
             pod.start({**ports, "COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", **more})
             ready = _seconds(pod.wait_line("pod.ready"))
-            taken = _seconds(pod.wait_line("comfyui exec"))
+            taken = _seconds(pod.wait_line("process.started name=comfyui"))
             time.sleep(3)
             memory = sum(_pss(pid) for pid in _tree(pod.init) if not _is_comfyui(pid))
             pod.stop()

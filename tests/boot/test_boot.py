@@ -189,7 +189,7 @@ def test_a_real_boot(pod: Pod) -> None:
     pod.start(pod.boot_command())
     pod.wait(lambda: "comfyui started" in pod.happened())
     assert time.monotonic() - began < 5
-    assert "comfyui exec seconds=" in pod.wait(lambda: pod.said() if "says hello" in pod.said() else "")
+    assert "process.started name=comfyui seconds=" in pod.wait(lambda: pod.said() if "says hello" in pod.said() else "")
     environ = Path(f"/proc/{pod.pid('comfyui')}/environ").read_bytes().decode()
     assert "FAKE_EVENTS" in environ
     for secret in ("key-secret", "key-id-secret", "hf-secret", "rp-secret"):
@@ -260,7 +260,7 @@ def test_output_in_a_file_is_not_overwritten(pod: Pod) -> None:
     pod.wait(lambda: "says hello" in pod.said())
     pod.end()
     assert "[comfyui] comfyui says hello\n" in pod.said()
-    assert "comfyui exec seconds=" in pod.said()
+    assert "process.started name=comfyui seconds=" in pod.said()
 
 
 def test_comfyui_waits_for_the_models(pod: Pod) -> None:

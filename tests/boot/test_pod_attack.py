@@ -73,8 +73,8 @@ def attack(jupyter_image: Image, tmp_path_factory: pytest.TempPathFactory) -> It
         try:
             pod.start({**pod.variables, **sync, **taken})
             pod.wait_line("Jupyter Server")
-            pod.wait_line("sshd exec")
-            pod.wait_line("sync exec")
+            pod.wait_line("process.started name=sshd")
+            pod.wait_line("process.started name=sync")
             pod.wait_for((pod.volume / "ComfyUI/pwned").is_dir, "the attacker")
             yield Attack(pod, s3)
         finally:

@@ -35,8 +35,8 @@ def test_a_process_started_as_comfyui_is_finds_no_secret(jupyter_image: Image, t
         pod.start({**pod.variables, **PLANTED, **sync, **ends})
         pod.wait_for((probe / "argv").exists, "the prober")
         pod.wait_line("Jupyter Server")
-        pod.wait_line("sshd exec")
-        pod.wait_line("idle.watches")
+        pod.wait_line("process.started name=sshd")
+        pod.wait_line("idle.watching")
         time.sleep(1)
         # In hex, so that the list of what to look for is not found itself.
         needles = {name: value.encode().hex() for name, value in PLANTED.items()}

@@ -521,4 +521,4 @@ def test_the_page_and_its_stream_pass_the_gate_as_they_are(pod: GatedPod) -> Non
     status, text, _ = ask(pod, "STATUS", "/actions/restart", form, "POST", "name=xtts")
     assert (status, json.loads(text)["message"]) == (200, "xtts was restarted.")
     pod.wait_for(lambda: ask(pod, "XTTS", "/", BEARER)[0] == 200, "the echo service again")
-    pod.wait_line("page.action action=restart process=xtts")
+    pod.wait_line("page.acted action=restart process=xtts")

@@ -29,7 +29,7 @@ def test_a_pod_whose_time_is_over_ends_itself_and_leaves_no_count_on_the_volume(
             pod.stop()
         finally:
             pod.kill()
-        assert "idle.stops action=stop" in log and KEY not in log
+        assert "idle.stopping action=stop" in log and KEY not in log
         assert not list(volume.rglob("clock.json")), "a resumed pod would find an old count"
         assert runpod.invalid == []
         assert runpod.requests[-1][2] == {"action": "stop"}

@@ -89,13 +89,13 @@ def test_whatever_is_wrong_with_an_object_the_source_is_asked_and_the_object_rep
     made = case(tmp_path / "one", hub, s3)
     done = made.run("fetch")
     assert done.code == 0, done.err
-    assert done.err.count("cache.wrong") == 1
+    assert done.err.count("cache.mismatched") == 1
     assert (made.folder / "checkpoints/l.bin").read_bytes() == LOCKED.data
     assert s3.objects()[key] == LOCKED.data
     again = case(tmp_path / "two", hub, s3).run("fetch")
     assert again.code == 0, again.err
     assert "how=cache" in again.err, "the log says where a file came from"
-    assert "cache.wrong" not in again.err
+    assert "cache.mismatched" not in again.err
 
 
 def test_links_of_the_cache_that_are_refused_lead_to_the_source(tmp_path: Path, hub: Hub) -> None:
@@ -106,7 +106,7 @@ def test_links_of_the_cache_that_are_refused_lead_to_the_source(tmp_path: Path, 
         made = on_r2(tmp_path / "one", hub, r2)
         done = made.run("fetch")
     assert done.code == 0, done.err
-    assert "cache.wrong" in done.err
+    assert "cache.mismatched" in done.err
     assert (made.folder / "checkpoints/l.bin").read_bytes() == LOCKED.data
 
 

@@ -149,7 +149,7 @@ def test_one_flipped_bit_is_found_and_the_file_fetched_again(web: Web, case: Cas
     target = case.add("one", **locked(web))  # type: ignore[arg-type]
     done = case.run("fetch")
     assert done.code == 0, done.err
-    assert "model.again" in done.err
+    assert "model.restarted" in done.err
     assert target.read_bytes() == DATA
 
 

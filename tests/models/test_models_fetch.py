@@ -170,7 +170,7 @@ def test_an_unlocked_file_is_checked_against_what_the_hub_states(case: Case, hub
     hub.faults["c.json"] = Fault("flip", times=1, at=200)
     done = case.run("fetch")
     assert done.code == 0, done.err
-    assert done.err.count("model.again") == 2
+    assert done.err.count("model.restarted") == 2
     assert (case.folder / "vae/m.safetensors").read_bytes() == data
     assert (case.folder / "vae/c.json").read_bytes() == small
 
@@ -318,7 +318,7 @@ def test_a_listing_has_the_patience_of_a_file(case: Case, hub: Hub, kind: Litera
     done = case.run("fetch", DOWNLOAD_TIMEOUT="60", MODELS="snap")
     assert done.code == 0, done.err
     assert (case.folder / "vae/Snap/s.json").exists()
-    assert "model.retry file=vae/Snap" in done.err
+    assert "model.retrying file=vae/Snap" in done.err
 
 
 def test_a_listing_that_stays_away_is_a_passing_cause_and_holds_nobody_up(case: Case, hub: Hub) -> None:

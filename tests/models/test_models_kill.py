@@ -136,7 +136,7 @@ def test_a_journal_that_lies_costs_one_more_fetch_and_never_a_wrong_file(tmp_pat
         (staged / ".journal.json").write_text(json.dumps(note))
         done = case.run("fetch")
     assert done.code == 0, done.err
-    assert "model.again" in done.err
+    assert "model.restarted" in done.err
     assert target.read_bytes() == data.data
 
 

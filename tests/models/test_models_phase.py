@@ -181,7 +181,7 @@ def test_what_a_slow_connection_has_left_is_asked_for_on_another(tmp_path: Path)
         seconds = time.monotonic() - began
         sent = web.sent("/f.bin")
     assert done.code == 0, done.err
-    assert "model.slow" in done.err
+    assert "model.slowed" in done.err
     assert target.read_bytes() == stored.data
     assert seconds < 300
     assert sent < 1.2 * len(stored.data), "bytes that have arrived are not asked for again"

@@ -73,7 +73,7 @@ def booted(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     try:
         hosts = {"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", "HF_ENDPOINT": "http://127.0.0.1:9"}
         pod.start({**hosts, "SSH_PORT": str(port), "PUBLIC_KEY": key.with_suffix(".pub").read_text()})
-        pod.wait_line("sshd exec")
+        pod.wait_line("process.started name=sshd")
         pod.wait_line("Server listening")
         yield pod, key, port
     finally:

@@ -165,7 +165,7 @@ def test_an_output_in_the_bucket_is_made_again(r2: R2, server: ComfyUI, tmp_path
         for output in (outputs[-1], f"s3://runpod/{outputs[-1]}"):
             done = run(["rerun", output, "--out", str(tmp_path / "again")], again)
             assert done.returncode == 0, done.stderr
-            assert "workflow_other_image" in done.stderr
+            assert "workflow.image_differs" in done.stderr
         [first, *_] = sorted((tmp_path / "again").rglob("*.png"))
         assert first.read_bytes() in r2.contents().values()
         done = run(["rerun", str(first)], again)

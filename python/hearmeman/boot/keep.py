@@ -169,7 +169,7 @@ class Keeper:
                 umask=-1 if self.args.umask is None else self.args.umask,
             )
         except OSError as error:
-            self._say("process.unstartable", command=self.args.argv[0], file=error.filename, why=error.strerror)
+            self._say("process.not_started", command=self.args.argv[0], file=error.filename, why=error.strerror)
             return 127
         seconds = self._since_boot() if self.facts["starts"] == 0 else None
         starts = self.facts["starts"]
@@ -178,7 +178,7 @@ class Keeper:
         self._report(pid=child.pid, starts=starts + 1, done=False, notes=[], drawn="", since=time.time())
         if seconds is not None:
             self._report(exec_seconds=seconds)
-            self._say(f"{self.name} exec", seconds=seconds)
+            self._say("process.started", name=self.name, seconds=seconds)
         code = self._watch(child)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -76,7 +76,7 @@ def host_key(folder: Path) -> Path:
             subprocess.run(command, check=True, capture_output=True, text=True)
             Path(f"{beside}.pub").replace(f"{key}.pub")
             beside.replace(key)
-            log("sshd.host_key", made=key)
+            log("sshd.key_made", made=key)
         if os.geteuid() == 0:
             # Older pods gave it to another user; where there is no right to take it back, sshd can read it as it is.
             for path in (folder, key):

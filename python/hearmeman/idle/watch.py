@@ -72,7 +72,7 @@ class Watch:
     def run(self) -> None:
         """Look, count and stop, until this process is to end; a count that a person ended by a stop does not go on."""
         limits = self._orders.limits
-        log("idle.watches", idle_minutes=limits.idle / 60, max_minutes=limits.longest / 60, action=self._orders.action)
+        log("idle.watching", idle_minutes=limits.idle / 60, max_minutes=limits.longest / 60, action=self._orders.action)
         while True:
             verdict = self.step()
             if verdict.due and self._end(verdict):
@@ -112,7 +112,7 @@ class Watch:
             # Before the stop: a pod that is started again, with what is here, must count from there.
             self._clear()
             try:
-                log("idle.stops", action=action, why=verdict.why)
+                log("idle.stopping", action=action, why=verdict.why)
                 self._world.act(action)
             except StopError as error:
                 pause = _PAUSES[min(tries, len(_PAUSES) - 1)]

@@ -78,7 +78,7 @@ class Cache:
 
     def distrust(self, sha256: str, name: str, why: str) -> None:
         """Say that the object of that content is of no use; it is replaced once the source has sent the right one."""
-        log("cache.wrong", file=name, why=why, then="asking the source, and replacing the object")
+        log("cache.mismatched", file=name, why=why, then="asking the source, and replacing the object")
         self._want(sha256)
 
     def fill(self, path: Path, sha256: str) -> None:

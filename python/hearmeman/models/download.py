@@ -221,7 +221,7 @@ class Download:
                 compared = False
             digest = check(path, file.size, file.sha256, file.blob, file.about)
         except (CorruptError, OSError) as error:
-            log("model.corrupt", file=file.to, why=error, then="fetching it again")
+            log("model.damaged", file=file.to, why=error, then="fetching it again")
             with self.lock:
                 self._there = None
                 self.move(Event.DIFFERS, attempt)
@@ -259,7 +259,7 @@ class Download:
         why = f"{self.file.source} changed while it was fetched: starting over"
         if self.move(Event.AGAIN, attempt):
             self.content.become(size, sha256)
-            log("model.again", file=self.file.to, why=why)
+            log("model.restarted", file=self.file.to, why=why)
         raise TransientError(why)
 
     def _try_again(self, remote: Remote | None, attempt: int, why: str, wait: float) -> None:
@@ -274,7 +274,7 @@ class Download:
             if remote is not None and remote.cached and pause > FIRST_PAUSE:
                 self._leave_cache(why)
         if pause:
-            log("model.retry", file=self.file.to, why=why, pause=pause)
+            log("model.retrying", file=self.file.to, why=why, pause=pause)
 
     def _contradicted(self, used: Remote | None, attempt: int, error: ContradictionError) -> None:
         """Ask for another link, at once the first time, a few times in all."""
@@ -358,7 +358,7 @@ class Download:
             size = content.path.stat().st_size
             content.path.unlink(missing_ok=True)
             raise twice_wrong(self.file.to, self.file.source, size, wrong)
-        log("model.again", file=self.file.to, why=wrong)
+        log("model.restarted", file=self.file.to, why=wrong)
         with self.lock:
             if cached:
                 self._leave_cache(wrong)

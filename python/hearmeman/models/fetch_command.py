@@ -37,7 +37,7 @@ def run(made: Plan, context: Context, as_json: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for note in made.notes:
-            log("models.note", note=note)
+            log("models.noted", note=note)
         context.check_space(made)
         # The lease ends first: others need not wait for what this one uploads to the cache.
         with _cache(context) as cache, _lease(made, context) as (lease, waited):
@@ -45,7 +45,7 @@ def run(made: Plan, context: Context, as_json: bool) -> int:
                 made = context.plan()
                 context.check_space(made)
             steps = made.having("fetch", "list")
-            log("models.plan", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
+            log("models.planned", fetch=len(steps), bytes=made.fetch_bytes, files=len(made.steps), free=made.free_bytes)
             Fetch(made, _replanner(context), context.store, settings, lease, cache).run()
     except OSError as error:
         where = error.filename or settings.models_path

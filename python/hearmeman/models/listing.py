@@ -84,7 +84,7 @@ class ListingTask:
             return
         with self.lock:
             pause = self._retry.failed(wait)
-        log("model.retry", file=self.file.to, why=why, pause=pause)
+        log("model.retrying", file=self.file.to, why=why, pause=pause)
 
     def _end(self, error: FetchError) -> None:
         if not str(error).startswith(self.file.to):

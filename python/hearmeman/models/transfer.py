@@ -52,7 +52,7 @@ class Lanes:
         else:
             part, patience = spans.take_over(slow), min(self._paces[slow].patience * 2, LONGEST_PATIENCE)
             log(
-                "model.slow",
+                "model.slowed",
                 file=self.content.path.name,
                 bytes=part.left,
                 per_second=round(self._paces[slow].rate or 0),
@@ -149,7 +149,7 @@ def through_xet(download: Download, what: Mapping[str, Any], attempt: int) -> No
         except TransientError as error:
             download.xet_tries -= 1
             left = download.xet_tries
-            log("model.xet", file=download.file.to, why=error, arrived=part.pos - began, tries_left=left)
+            log("model.xet_failed", file=download.file.to, why=error, arrived=part.pos - began, tries_left=left)
             raise
         finally:
             with lock:

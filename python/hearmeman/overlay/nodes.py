@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     deadline = time.monotonic() + (args.seconds or settings.update_nodes_seconds)
     nodes = sorted(path for path in folder.iterdir() if (path / ".git").exists()) if folder.is_dir() else []
     if not nodes:
-        log("nodes.none", folder=folder, means="no custom node on the volume is a git checkout: nothing to update")
+        log("nodes.not_found", folder=folder, means="no custom node on the volume is a git checkout: nothing to update")
         return 0
     # Nobody is there to type a password, and a host's first key cannot be confirmed.
     env = {**environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "LC_ALL": "C"}
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         elif outcome.before != outcome.after:
             log("node.updated", name=outcome.name, before=outcome.before[:10], after=outcome.after[:10])
         else:
-            log("node.current", name=outcome.name, commit=outcome.after[:10])
+            log("node.unchanged", name=outcome.name, commit=outcome.after[:10])
     failed = [outcome.name for outcome in outcomes if outcome.problem]
     if failed:
         raise PartlyDoneError(f"{len(failed)} of {len(nodes)} custom nodes were not updated: {', '.join(failed)}")

@@ -64,7 +64,7 @@ class Actions:
         if process in ("door", "gate"):
             # It would end before it could answer.
             return self._say(request, 400, "Not this one", f"Restart {process} with `hearmeman restart {process}`.")
-        log("page.action", action="restart", process=process, by=request.remote or "gate")
+        log("page.acted", action="restart", process=process, by=request.remote or "gate")
         try:
             await asyncio.to_thread(restart.restart, self.run_dir, [process])
         except (HearmemanError, OSError, configparser.Error) as error:
@@ -77,7 +77,7 @@ class Actions:
             return self._say(
                 request, 400, "Nothing to speak", f"Name an engine, and a text of at most {LONGEST_TEXT} characters."
             )
-        log("page.action", action="speak", engine=engine, characters=len(text), by=request.remote or "gate")
+        log("page.acted", action="speak", engine=engine, characters=len(text), by=request.remote or "gate")
         if self._speaking.locked():
             return self._say(request, 429, "Busy", "Two sentences are being spoken: try again in a moment.")
         body = {"model": "tts-1", "input": text, "voice": "alloy", "response_format": "wav"}

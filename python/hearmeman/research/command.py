@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     folder = obtain(home, code, environ)
     out = args.out or Path(settings.output_path) / "infcam"
     made = infcam.execute(job, folder, home, models, out, args.python, environ)
-    log("infcam_done", file=made)
+    log("infcam.done", file=made)
     print(made)
     return 0
 

@@ -69,20 +69,20 @@ async def handle(job: Mapping[str, Any], config: Config, send: Send) -> dict[str
     steps = Steps(job, send)
     try:
         asked = request.parse(job, config.input_bytes)
-        log("job_started", job=name, workflow=asked.name or "its own graph")
+        log("job.started", job=name, workflow=asked.name or "its own graph")
         with tempfile.TemporaryDirectory(prefix="hearmeman-job-") as folder:
             found = await _run(name, asked, config, steps, Path(folder))
-        log("job_done", job=name, seconds=time.monotonic() - started)
+        log("job.done", job=name, seconds=time.monotonic() - started)
         return found
     except asyncio.CancelledError:
-        log("job_cancelled", job=name, seconds=time.monotonic() - started)
+        log("job.cancelled", job=name, seconds=time.monotonic() - started)
         raise
     except HearmemanError as error:
-        log("job_failed", job=name, reason=str(error))
+        log("job.failed", job=name, why=str(error))
         return {"error": redact(str(error))}
     except OSError as error:
         reason = f"the worker's disk failed: {error.strerror or error}: give the endpoint a larger container disk"
-        log("job_failed", job=name, reason=reason)
+        log("job.failed", job=name, why=reason)
         return {"error": redact(reason)}
 
 

@@ -28,7 +28,7 @@ class Phases:
         before = max(self.done.values(), default=0.0)
         now = round(time.clock_gettime(time.CLOCK_BOOTTIME) - self.started, 3)
         self.done[phase] = now
-        log("worker_phase", phase=phase, seconds=now - before, since_start=now)
+        log("worker.phase_done", phase=phase, seconds=now - before, since_start=now)
         if self.report is not None:
             with suppress(OSError):
                 write_json(self.report, {"seconds_since_start": self.done}, durable=False)

@@ -41,9 +41,9 @@ async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
                 # RunPod, and not a limit of ours, gives up on a worker that does not start.
                 if time.monotonic() - said > _SAY:
                     said = time.monotonic()
-                    log("worker_waits_for_comfyui", seconds=said - started, reason=str(error))
+                    log("worker.waiting", seconds=said - started, why=str(error))
                 await asyncio.sleep(_LOOK)
-        log("worker_sees_comfyui", node_classes=len(classes))
+        log("worker.connected", node_classes=len(classes))
         mark("comfyui")
         if config.warmup:
             try:

@@ -178,9 +178,9 @@ class Client(Connection):
                 with contextlib.suppress(RefusedError, NotReachableError):
                     await posting
                 await self.stop(prompt_id)
-            log("workflow_stopped", prompt_id=prompt_id)
+            log("workflow.stopped", prompt_id=prompt_id)
         except (NotReachableError, AccessError, TimeoutError) as error:
-            log("workflow_not_stopped", prompt_id=prompt_id, reason=str(error) or "ComfyUI does not answer")
+            log("workflow.not_stopped", prompt_id=prompt_id, why=str(error) or "ComfyUI does not answer")
 
     async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
         """Wait for a prompt that was submitted before, by whomever, and return what it made.

@@ -147,16 +147,16 @@ def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
         fetch = f"\nFetch: hearmeman models fetch {' '.join(ids)}" if ids else ""
         raise NotTheSameError("it would not be the same:\n" + "\n".join(f"  {text}" for text in wrong) + fetch)
     if names := unverified(made):
-        log("workflow_unverified", models=" ".join(names), meaning="nobody had verified them, so they may differ")
+        log("workflow.unverified", models=" ".join(names), means="nobody had verified them, so they may differ")
     here = image_facts(read_json(IMAGE_FILE), settings.image_digest)
     was = made.image or {}
     names = [name for name in was if was[name] != here.get(name)]
     if names:
         log(
-            "workflow_other_image",
+            "workflow.image_differs",
             differs=" ".join(names),
             made_with=str(was.get("digest") or was.get("image_json_sha256") or was.get("comfyui_rev")),
-            meaning="another image's nodes and libraries may make another output",
+            means="another image's nodes and libraries may make another output",
         )
 
 
@@ -170,7 +170,7 @@ def _hash(root: Path, name: str, settings: Settings) -> str | None:
     record, seen = Store(root).read_records().get(name), path.stat()
     if record is not None and (record.size, record.mtime_ns) == (seen.st_size, seen.st_mtime_ns):
         return record.sha256
-    log("workflow_hashes", model=name)
+    log("workflow.hashing", model=name)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

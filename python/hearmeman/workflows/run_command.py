@@ -115,7 +115,7 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
             await ram.check_machine(client, workflow, not args.url)
             await once.run(client, graph, files, args.timeout, args.out, screen)
 
-    log("workflow_started", name=workflow.name, url=url)
+    log("workflow.started", name=workflow.name, url=url)
     with shown(args.json) as screen:
         try:
             with _explained(workflow, graph, folder, args, environ):
@@ -175,6 +175,7 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
 
 
 _KEYS = {"failed": "why", "sent": "prompt_id"}
+_EVENTS = {"before": "kept"}
 
 
 def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
@@ -185,7 +186,7 @@ def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
             events.event("row", row=number, rows=rows, state=state, **{_KEYS.get(state, "files"): detail})
         else:
             text = detail if isinstance(detail, str) else ", ".join(detail)
-            log("batch_row", row=f"{number}/{rows}", state=state, what=text or None)
+            log(f"row.{_EVENTS.get(state, state)}", row=f"{number}/{rows}", what=text or None)
 
     return say
 
@@ -220,7 +221,7 @@ def fetch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
     missing = missing_models(needs, environ)
     if not missing:
         return
-    log("workflow_fetches", models=" ".join(missing))
+    log("workflow.fetching", models=" ".join(missing))
     # A process of its own: it becomes the user that models are fetched as, and its JSON is not this command's.
     command = [sys.executable, "-P", "-m", "hearmeman", "models", "fetch", *missing]
     if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:

@@ -108,7 +108,7 @@ class Lines:
         self._node, self._last, self._pace = "", 0.0, Pace()
 
     def submitted(self, prompt_id: str) -> None:
-        log("workflow_queued", prompt_id=prompt_id)
+        log("workflow.queued", prompt_id=prompt_id)
 
     def progress(self, progress: Progress) -> None:
         eta, now = self._pace.eta(progress), time.monotonic()
@@ -117,7 +117,7 @@ class Lines:
         self._node, self._last = progress.node, now
         step = None if progress.max is None else f"{progress.value:g}/{progress.max:g}"
         left = None if eta is None else terminal.duration(eta)
-        log("workflow_progress", node=progress.node, class_type=progress.class_type, step=step, eta=left)
+        log("workflow.progress", node=progress.node, class_type=progress.class_type, step=step, eta=left)
 
     def output(self, output: Output, saved: Path | None) -> None:
         print(saved or output.path)
@@ -125,10 +125,10 @@ class Lines:
     def done(self, result: Result, seconds: float) -> None:
         for _, text in result.texts:
             print(terminal.plain(text))
-        log("workflow_finished", seconds=round(seconds, 3), files=len(result.outputs))
+        log("workflow.finished", seconds=round(seconds, 3), files=len(result.outputs))
         if result.from_cache:
-            meaning = "ComfyUI had run the same workflow before and wrote no new file; change an input for a new one"
-            log("workflow_unchanged", meaning=meaning)
+            means = "ComfyUI had run the same workflow before and wrote no new file; change an input for a new one"
+            log("workflow.unchanged", means=means)
 
     def failed(self, error: HearmemanError) -> None:
         """The command says it."""

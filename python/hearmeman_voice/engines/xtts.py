@@ -1,6 +1,5 @@
 """XTTS v2 by coqui-tts: seventeen languages, imitates a recording, and gives sound while it still thinks."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -12,9 +11,8 @@ import numpy as np
 from hearmeman_voice.cache import Conditionals
 from hearmeman_voice.engine import Request, Samples, Voice, never
 from hearmeman_voice.engines import studio
+from hearmeman_voice.log import log
 from hearmeman_voice.refusals import Refused
-
-log = logging.getLogger(__name__)
 
 LIMITS = {
     "en": 250, "de": 253, "fr": 273, "es": 239, "it": 213, "pt": 203, "pl": 224, "zh-cn": 82, "ar": 166, "cs": 186,
@@ -58,7 +56,7 @@ class Xtts:
             try:
                 self._studio = tuple(Voice(name) for name in studio.names(path))
             except (OSError, ValueError) as problem:
-                log.warning("the studio speakers cannot be offered: %s", problem)
+                log("speakers.not_read", why=problem)
         return self._studio
 
     def limit(self, language: str) -> int:

@@ -60,5 +60,10 @@ class Sources:
                 raise
         # Repositories are rewritten, and then a commit is gone; the hash tells whether the file is still the same.
         found = hub.resolve(source.model_copy(update={"revision": "main"}), self.settings, self.hub_token)
-        log("model.revision", file=file.to, gone=source.revision, then="taking it from the main branch, by its hash")
+        log(
+            "model.revision_gone",
+            file=file.to,
+            gone=source.revision,
+            then="taking it from the main branch, by its hash",
+        )
         return found
