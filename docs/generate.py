@@ -8,7 +8,10 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+import events
 
 from hearmeman.door.ports import doors
 from hearmeman.models import catalogue, lock
@@ -180,6 +183,18 @@ def workflows() -> str:
     return table(("Name", "What it does", "GPU memory", "Models", "Fetched by"), rows)
 
 
+def logged() -> str:
+    """Every event of the pod and of the voice servers, with its fields."""
+    packages = [events.found(DOCS.parent / "python" / name) for name in ("hearmeman", "hearmeman_voice")]
+    names = sorted({name for package in packages for name in package})
+    fields = ({field for package in packages for field in package.get(name, ())} for name in names)
+    rows = (
+        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(each)))
+        for name, each in zip(names, fields, strict=True)
+    )
+    return table(("Event", "Fields"), rows)
+
+
 def floors() -> str:
     """Which room stands on which floor, from the contract that the tests check."""
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
@@ -193,6 +208,7 @@ def floors() -> str:
 
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("architecture.md", "floors"): floors,
+    ("log.md", "events"): logged,
     ("pod.md", "ports"): ports,
     ("pod.md", "memory"): memory,
     ("workflows.md", "workflows"): workflows,

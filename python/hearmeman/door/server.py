@@ -224,8 +224,12 @@ class Door:
         if self.readiness.ready and "comfyui_ready" not in self.phases:
             self.phases["comfyui_ready"] = collect.since_start(self.boot)
         if self.readiness != before:
-            said = "pod.ready" if self.readiness.ready else "pod.not_ready"
-            log(said, seconds=collect.since_start(self.boot), why=self.readiness.why or None)
+            seconds = collect.since_start(self.boot)
+            log(
+                "pod.ready" if self.readiness.ready else "pod.not_ready",
+                seconds=seconds,
+                why=self.readiness.why or None,
+            )
             if self.readiness.ready != before.ready or not self.changed:
                 self.changed = time.time()
             found = {"ready": self.readiness.ready, "why": self.readiness.why, "phases": self.phases}

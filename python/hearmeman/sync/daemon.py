@@ -204,9 +204,9 @@ class Daemon:
             self.all_at, self.all_began = later + min(pause, ALL_SECONDS_MOST), None
             self.backlog.vanished(found, later)
             for link in sorted(self.survey.links):
-                self.once.say("link_not_followed", link, file=link)
+                self.once.say("sync.link_not_followed", link, file=link)
             for folder, why in self.survey.unreadable.items():
-                self.once.say("unreadable_folder", folder, folder=self.root / folder, why=why)
+                self.once.say("sync.unreadable_folder", folder, folder=self.root / folder, why=why)
             self._say_unwatched()
             if not self.looked_at_all and self.stop_at == stop_at:
                 self.looked_at_all = True
@@ -221,7 +221,7 @@ class Daemon:
         try:
             seen = look(self.root, path)
         except OSError as error:
-            self.once.say("unreadable_file", path, file=path, why=error.strerror)
+            self.once.say("sync.unreadable_file", path, file=path, why=error.strerror)
             if path in self.backlog.waiting:
                 self.backlog.put_back(path, now + 5)
             return
@@ -288,7 +288,7 @@ class Daemon:
             self.writing = True
             self.writer.submit(self._flush)
         problem = self.journal.problem
-        self.once.say_while("journal_unwritable", problem, file=self.journal.path, why=problem)
+        self.once.say_while("sync.journal_unwritable", problem, file=self.journal.path, why=problem)
 
     def _flush(self) -> None:
         ok, cost = self.journal.flush(), self.pricer.look(time.monotonic())
@@ -305,7 +305,7 @@ class Daemon:
                 "files there are found by scanning, and count as finished once they have not changed for long enough"
             )
             problem = self.watch.problem
-            self.once.say_while("unwatched", problem, folders=len(self.watch.unwatched), why=problem, means=means)
+            self.once.say_while("sync.unwatched", problem, folders=len(self.watch.unwatched), why=problem, means=means)
 
     def _abandon(self) -> None:
         """Give up what is half sent of files that are gone, or in the bucket after all."""
@@ -321,9 +321,9 @@ class Daemon:
                 why = classify(error, self.bucket.endpoint, self.bucket.name).sentence
             except FileChangedError:
                 why = ""
-            self.once.say("not_given_up", upload.upload_id, key=upload.key, why=why, means="it will be retried")
+            self.once.say("sync.not_aborted", upload.upload_id, key=upload.key, why=why, means="it will be retried")
         else:
-            log("sync.given_up", key=upload.key, means="its file is gone or changed")
+            log("sync.aborted", key=upload.key, means="its file is gone or changed")
 
     def _report(self, now: float, force: bool = False) -> None:
         self.untold = not force and now < self.report.due_at
@@ -340,7 +340,7 @@ class Daemon:
         )
         self.report.write(now)
         problem = self.report.problem
-        self.once.say_while("report_unwritable", problem, file=self.report.path, why=problem)
+        self.once.say_while("sync.report_unwritable", problem, file=self.report.path, why=problem)
 
     def _end(self) -> bool:
         self.journal.record([], self.bucket.requests.take())

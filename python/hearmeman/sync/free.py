@@ -156,7 +156,7 @@ class Sweeper(threading.Thread):
         super().__init__(name="free", daemon=True)
         self.sweep, self.note, self.seconds = sweep, note, seconds
         self.asked_to_stop = threading.Event()
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
         self._files = self._bytes = 0
 
     def stop(self) -> None:
@@ -181,21 +181,21 @@ class Sweeper(threading.Thread):
                             return
                         self._remove(one)
             except (HearmemanError, sqlite3.Error) as error:
-                self._say(f"sync.free_failed {error}", why=error, means="no output is removed until that works")
+                self._say("sync.free_failed", str(error), why=error, means="no output is removed until that works")
 
     def _remove(self, one: Local) -> None:
         assert one.record is not None
         if why := self.sweep.remove(one):
-            self._say(f"sync.kept_locally {one.path} {why}", file=one.path, why=why)
+            self._say("sync.kept_locally", f"{one.path} {why}", file=one.path, why=why)
             return
         self._files, self._bytes = self._files + 1, self._bytes + one.seen.size
         self.note(removed_files=self._files, removed_bytes=self._bytes)
         log("sync.removed_locally", file=one.path, bytes=one.seen.size, key=one.record.key)
 
-    def _say(self, event: str, **fields: object) -> None:
-        if event not in self._said:
-            self._said.add(event)
-            log(event.partition(" ")[0], **fields)
+    def _say(self, event: str, of: str, **fields: object) -> None:
+        if (event, of) not in self._said:
+            self._said.add((event, of))
+            log(event, **fields)
 
 
 def show(settings: Settings, dry_run: bool, as_json: bool) -> int:

@@ -13,10 +13,10 @@ class Once:
         self._said: set[tuple[str, object]] = set()
 
     def say(self, event: str, of: object = "", **fields: object) -> None:
-        """Log `sync.EVENT` unless it was logged before about the same thing."""
+        """Log an event unless it was logged before about the same thing."""
         if (event, of) not in self._said:
             self._said.add((event, of))
-            log(f"sync.{event}", **fields)
+            log(event, **fields)
 
     def say_while(self, event: str, problem: str, **fields: object) -> None:
         """Log a problem when it comes and when it is gone; an empty one is none."""

@@ -66,9 +66,14 @@ class Outcomes:
         if self.patience.succeeded():
             log("sync.healed")
             self.backlog.hurry(now, HURRIED_ATTEMPTS)
-        event = "sync.already_there" if sent.was_there else "sync.uploaded"
         after = {"failures": failures} if failures else {}
-        log(event, key=sent.key, bytes=sent.size, seconds=result.seconds, **after)
+        log(
+            "sync.already_there" if sent.was_there else "sync.uploaded",
+            key=sent.key,
+            bytes=sent.size,
+            seconds=result.seconds,
+            **after,
+        )
         if not sent.was_there:
             self.uploaded_files += 1
             self.uploaded_bytes += sent.size

@@ -175,7 +175,6 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
 
 
 _KEYS = {"failed": "why", "sent": "prompt_id"}
-_EVENTS = {"before": "kept"}
 
 
 def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
@@ -186,7 +185,7 @@ def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
             events.event("row", row=number, rows=rows, state=state, **{_KEYS.get(state, "files"): detail})
         else:
             text = detail if isinstance(detail, str) else ", ".join(detail)
-            log(f"row.{_EVENTS.get(state, state)}", row=f"{number}/{rows}", what=text or None)
+            log("batch.moved", row=f"{number}/{rows}", state=state, what=text or None)
 
     return say
 
