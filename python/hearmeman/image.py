@@ -79,14 +79,14 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: the file is missing, or is not what a build writes.
     """
-    mend = "This file is part of the image: build or pull it again, or name another with --image-file."
+    fix = "This file is part of the image: build or pull it again, or name another with --image-file."
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
-        raise ImageError(f"{path} cannot be read: {reason}. {mend}") from error
+        raise ImageError(f"{path} cannot be read: {reason}. {fix}") from error
     if not isinstance(raw, dict):
-        raise ImageError(f"{path} is not a JSON object. {mend}")
+        raise ImageError(f"{path} is not a JSON object. {fix}")
     texts = ("tier", "comfyui_rev", "comfyui_python", "comfyui_main", "cuda_floor")
     wrong = [name for name in texts if not isinstance(raw.get(name), str) or not raw[name]]
     variables = {name: raw.get(name, {}) for name in ("env", "recommended")}
@@ -102,7 +102,7 @@ def read_image(path: Path) -> Image:
     extra = {name: raw.get(name, "") for name in ("environment_key", "jupyter_python", "worker_python", "models_dir")}
     wrong += [name for name, text in extra.items() if not isinstance(text, str)]
     if wrong:
-        raise ImageError(f"{path} lacks or has wrong {', '.join(wrong)}. {mend}")
+        raise ImageError(f"{path} lacks or has wrong {', '.join(wrong)}. {fix}")
     commands, small = ({name: tuple(argv) for name, argv in table.items()} for table in services.values())
     facts = {name: raw[name] for name in texts} | extra | {name: tuple(words) for name, words in lists.items()}
     return Image(**facts, **variables, services=commands, services_without_gpu=small, raw=raw)

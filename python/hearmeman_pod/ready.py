@@ -130,7 +130,7 @@ _NEVER = (
         "the registry has no image of this digest: push it again, or name another with --image",
     ),
 )
-"""What a machine says of a pull that no further try mends, and what it means."""
+"""What a machine says of a pull that trying again does not fix, and what it means."""
 
 
 def never_pulled(lines: Sequence[str]) -> str:

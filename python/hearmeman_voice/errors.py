@@ -118,16 +118,39 @@ def install(app: FastAPI) -> None:
 def _from_validation(error: RequestValidationError) -> ApiError:
     first: Mapping[str, Any] = error.errors()[0]
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header", "openai", "devnen")]
-    message = str(first["msg"]).removeprefix("Value error, ")
+    ctx = first.get("ctx", {})
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
-        )
+        return ApiError(400, f"the body is not valid JSON: {ctx['error']}", code="invalid_json")
     if first["type"] == "missing" and not where:
         return ApiError(400, "a JSON body is missing; send it with Content-Type: application/json", code="missing_body")
     name = ".".join(where) or None
+    message = str(ctx["error"]) if first["type"] == "value_error" else _message(first["type"], ctx)
     code = {"missing": "missing_required_parameter"}.get(first["type"], "invalid_value")
     return ApiError(400, f"{name}: {message}" if name else message, param=name, code=code)
+
+
+_MESSAGES = {
+    "missing": "it is missing",
+    "string_type": "it must be text",
+    "string_too_short": "it is empty",
+    "float_type": "it must be a number",
+    "float_parsing": "it must be a number",
+    "finite_number": "it must be a finite number",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than_equal": "it must be at most {le}",
+}
+"""What pydantic finds wrong -> what a client reads; pydantic's own words are about Python's types."""
+
+
+def _message(kind: str, ctx: Mapping[str, Any]) -> str:
+    return _MESSAGES.get(kind, "it is not a value for this field").format_map(ctx)
 
 
 def _sentence(error: HTTPException) -> str:

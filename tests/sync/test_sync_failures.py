@@ -52,7 +52,7 @@ FAULTS = [
 def test_every_failure_is_said_once_and_heals(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, r2.environ()).start()
     try:
-        for number, (status, code, kind, mend) in enumerate(FAULTS):
+        for number, (status, code, kind, fix) in enumerate(FAULTS):
             said = len(daemon.log())
             fault = r2.fail(status, code, times=1_000_000, operation="put_object")
             for name in ("a", "b"):
@@ -65,7 +65,7 @@ def test_every_failure_is_said_once_and_heals(r2: R2, tmp_path: Path) -> None:
             lines = [line for line in daemon.log()[said:].splitlines() if "sync.failed" in line]
             assert len(lines) == 1, lines
             assert f"kind={kind}" in lines[0]
-            assert mend in lines[0]
+            assert fix in lines[0]
         assert daemon.stop() == 0
         assert r2.secret_key not in daemon.log()
         assert r2.access_key not in daemon.log()

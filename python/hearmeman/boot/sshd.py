@@ -86,12 +86,12 @@ def host_key(folder: Path) -> Path:
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
         raise SshError(
-            f"the SSH host key {key} cannot be created: {why}: {_mend(error)}, or unset PUBLIC_KEY"
+            f"the SSH host key {key} cannot be created: {why}: {_fix(error)}, or unset PUBLIC_KEY"
         ) from error
     return key
 
 
-def _mend(error: OSError | subprocess.CalledProcessError) -> str:
+def _fix(error: OSError | subprocess.CalledProcessError) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "free some space"

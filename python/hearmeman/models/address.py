@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from pydantic import ValidationError
 
 from hearmeman.errors import UsageError
+from hearmeman.models import mistakes
 from hearmeman.models.asked import nearest
 from hearmeman.models.catalogue import Catalogue, CivitAI, File, HuggingFace, Model, Source, Web
 from hearmeman.models.folders import COMFYUI_FOLDERS
@@ -65,7 +66,7 @@ def parse(address: str, folders: Collection[str] = COMFYUI_FOLDERS) -> File:
         unread = "it came by address, and nobody has read its licence"
         return File(id=f"{_short(source)}@{place}", source=source, to=to, unnamed=unnamed, no_mirror=unread)
     except ValidationError as error:
-        raise AddressError(f"{address!r}: {error.errors()[0]['msg']}") from error
+        raise AddressError(f"{address!r}: {mistakes.sentence(error.errors()[0])}") from error
 
 
 def _model(name: str, file: File) -> Model:

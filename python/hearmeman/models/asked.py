@@ -72,11 +72,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {', '.join(most)}{' or ' if most else ''}{last}?)"
 
 
-def _refuse_unknown(names: Iterable[str], known: set[str], mend: str) -> None:
+def _refuse_unknown(names: Iterable[str], known: set[str], fix: str) -> None:
     unknown = [f"{name!r}{nearest(name, known)}" for name in sorted(set(names) - known)]
     if unknown:
         raise UnknownModelError(
-            f"the catalogue has no model {', '.join(unknown)}: `hearmeman models list` shows all {len(known)}{mend}"
+            f"the catalogue has no model {', '.join(unknown)}: `hearmeman models list` shows all {len(known)}{fix}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hearmeman.errors import HearmemanError
+from hearmeman.models import mistakes
 from hearmeman.models.folders import COMFYUI_FOLDERS
 
 _ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -319,17 +320,17 @@ def read(path: Path) -> Catalogue:
     Raises:
         CatalogueError: it cannot be read, or what it says is wrong; every mistake is named.
     """
-    mend = "Correct it, or set MODEL_CATALOGUE to another file."
+    fix = "Correct it, or set MODEL_CATALOGUE to another file."
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else f"not TOML ({error})"
-        raise CatalogueError(f"the catalogue {path} cannot be read: {why}. {mend}") from error
+        raise CatalogueError(f"the catalogue {path} cannot be read: {why}. {fix}") from error
     try:
         return Catalogue.model_validate(raw)
     except ValidationError as error:
-        told = "\n".join(f"  {_place(raw, item['loc'])}{item['msg']}" for item in error.errors())
-        raise CatalogueError(f"the catalogue {path} is wrong:\n{told}\n{mend}") from error
+        wrong = "\n".join(f"  {_place(raw, item['loc'])}{mistakes.sentence(item)}" for item in error.errors())
+        raise CatalogueError(f"the catalogue {path} is wrong:\n{wrong}\n{fix}") from error
 
 
 def _place(raw: dict[str, Any], where: tuple[int | str, ...]) -> str:

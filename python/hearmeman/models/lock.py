@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
+from hearmeman.models import mistakes
 from hearmeman.models.catalogue import Catalogue, CatalogueError, Entry, File, HuggingFace, Listing
 
 
@@ -59,8 +60,11 @@ def read(path: Path) -> Lock:
         return Lock.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Lock()
-    except (OSError, ValidationError) as error:
-        raise CatalogueError(f"{path} is not the lock of a catalogue: remove it, or lock again ({error})") from error
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        why = mistakes.sentences(error)
+        raise CatalogueError(f"{path} is not the lock of a catalogue ({why}): remove it, or lock again") from error
 
 
 def apply(known: Catalogue, lock: Lock, stated: Mapping[str, Locked] | None = None) -> Catalogue:
