@@ -137,7 +137,7 @@ def test_plan_starts_and_writes_nothing(pod: Pod) -> None:
     done = pod.boot("--plan")
     assert done.returncode == 0, done.stderr
     assert "process    comfyui" in done.stdout
-    assert "no GPU seen" in done.stdout
+    assert "no GPU found" in done.stdout
     pod.environ["HF_TOKEN"] = "hf-secret"
     done = pod.boot("--plan", "--json")
     assert json.loads(done.stdout)["plan"]["processes"][0]["name"] == "comfyui"
@@ -150,7 +150,7 @@ def test_a_command_runs_in_place_of_the_pod_with_its_options(pod: Pod) -> None:
     done = pod.boot("sh", "-c", "echo $0; exit 7", "--plan")
     assert (done.returncode, done.stdout) == (7, "--plan\n"), done.stderr
     assert not pod.run_dir.exists()
-    for words, said in ((["workr"], "workr"), (["worker", "--plan"], "options come before it")):
+    for words, said in ((["workr"], "workr"), (["worker", "--plan"], "put options before it")):
         done = pod.boot(*words)
         assert done.returncode == 2 and said in done.stderr, done.stderr
     assert pod.boot("--plan", "worker").returncode == 0

@@ -101,7 +101,7 @@ def test_what_comfyui_planted_is_run_by_nobody_else(attack: Attack) -> None:
     pod = attack.pod
     if os.geteuid() != 0:
         return
-    assert "PYTHONPATH" in pod.wait_line("only ComfyUI is given them")
+    assert "PYTHONPATH" in pod.wait_line("only ComfyUI gets them")
     # The wrappers of all others, killed: what starts them again must not come across what is planted.
     for name in ("comfyui", "door", "sshd", "gate", "jupyter", "sync"):
         before = report(pod, name)["pid"]

@@ -60,4 +60,4 @@ def test_a_process_started_as_comfyui_is_finds_no_secret(jupyter_image: Image, t
     assert "CapBnd:\t0000000000000000" in seen["status"]
     for value in PLANTED.values():
         assert value not in log
-    assert "SOME_OTHER_TOKEN: they look secret" in log
+    assert "SOME_OTHER_TOKEN: they look like secrets" in log

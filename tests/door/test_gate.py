@@ -80,7 +80,7 @@ def test_a_browser_logs_in_once(pod: GatedPod) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded", **html}
     status, text, _ = ask(pod, "COMFYUI", "/_door/login", form, "POST", "token=wrong&next=/")
     assert status == 401
-    assert "This is not the token" in text
+    assert "That is not the token" in text
     status, _, answer = ask(pod, "COMFYUI", "/_door/login", form, "POST", f"token={TOKEN}&next=%2Fview%3Fa%3D1")
     assert (status, answer.getheader("Location")) == (303, "/view?a=1")
     cookie = answer.getheader("Set-Cookie") or ""
@@ -105,7 +105,7 @@ def test_every_route_without_the_token_gets_nothing(pod: GatedPod) -> None:
     for name, method, path in asked:
         status, text, _ = ask(pod, name, path, method=method, body="{}" if method == "POST" else "")
         assert status == 401, (name, method, path)
-        assert method == "HEAD" or "this pod asks for its token" in text
+        assert method == "HEAD" or "this pod requires its token" in text
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
     assert offered == ""
     with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), 5) as raw:
         assert raw.recv(64).startswith(b"SSH-2.0-OpenSSH")
-    assert "line 2 of PUBLIC_KEY is no SSH public key" in pod.log()
+    assert "line 2 of PUBLIC_KEY is not an SSH public key" in pod.log()
     key = pod.volume / ".hearmeman/local/ssh/ssh_host_ed25519_key"
     assert key.stat().st_mode & 0o077 == 0
     status = pod.ssh("hearmeman status --json")
@@ -492,7 +492,7 @@ def test_viewers_see_the_running_pod_as_it_is(pod: GatedPod) -> None:
     planned = pod.ssh("hearmeman boot --plan --image-file /workspace/image.json")
     assert planned.returncode == 0, planned.stderr
     assert "another process listens" not in planned.stdout
-    assert "is given ACCESS_TOKEN" in planned.stdout
+    assert "gets ACCESS_TOKEN" in planned.stdout
     shown = pod.ssh("hearmeman env")
     assert shown.returncode == 0, shown.stderr
     made = json.loads(pod.ssh("hearmeman env --template").stdout)["env"]

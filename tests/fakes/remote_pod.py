@@ -29,7 +29,7 @@ class RemotePod:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Pass one request on."""
         if request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"error": "this pod asks for its token"}, status=401)
+            return web.json_response({"error": "this pod requires its token"}, status=401)
         self.seen.append(f"{request.method} {request.path}")
         if self.failing > 0:
             self.failing -= 1

@@ -153,7 +153,7 @@ def test_a_stop_that_runpod_refuses_is_tried_again_and_reported(case: Case, caps
     assert case.status == "EXITED"
     pauses = [after - before for before, after in zip(case.asked, case.asked[1:], strict=False)]
     assert pauses[:3] == [10, 30, 60]
-    assert "401" in problems[0] and "is paid for" in problems[0]
+    assert "401" in problems[0] and "costs money" in problems[0]
     assert KEY not in capsys.readouterr().err
 
 

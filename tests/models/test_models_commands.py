@@ -32,7 +32,7 @@ def test_prune_with_nothing_enabled_removes_nothing_unless_everything_is_said(ca
     assert case.run("fetch").code == 0
     refused = case.run("prune", "--yes", MODELS="")
     assert refused.code == 2
-    assert "all 3 that were fetched would go: nothing was removed" in refused.err
+    assert "all 3 fetched files would go: nothing was removed" in refused.err
     assert "prune --yes --everything` removes it" in case.run("prune", MODELS="").out
     assert len(list((case.folder / "checkpoints").iterdir())) == 3
     assert case.run("prune", "--yes", "--everything", MODELS="").code == 0

@@ -296,7 +296,7 @@ def test_a_revoked_token_does_not_cost_public_files(case: Case, hub: Hub, small:
     done = case.run("fetch", HF_TOKEN="hf_revoked", DOWNLOAD_CONNECTIONS="1")
     assert done.code == 3, done.err
     assert "1 of 4 files are missing, 3 are there" in done.err
-    assert re.search(r"checkpoints/g.bin: .* the Hub refuses HF_TOKEN \(401\)", done.err)
+    assert re.search(r"checkpoints/g.bin: .* the Hub rejects HF_TOKEN \(401\)", done.err)
     assert done.err.count("token.refused variable=HF_TOKEN") == 1
     assert "hf_revoked" not in done.err
 
@@ -513,7 +513,7 @@ def test_lock_writes_what_the_sources_state_and_names_what_moved(case: Case, hub
     assert "m moved upstream" in moved.err
     refused = case.run("fetch")
     assert refused.code == 3
-    assert "that revision does not exist" in refused.err
+    assert "that revision no longer exists" in refused.err
     assert case.run("lock").code == 0
     assert case.run("fetch").code == 0
     assert (case.folder / "checkpoints/m.bin").read_bytes() == b"secon" * 1000

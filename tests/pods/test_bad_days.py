@@ -181,7 +181,7 @@ def test_a_stop_without_an_answer_is_looked_after(operator: Operator) -> None:
     operator.runpod.actions.append("drop-after")
     code, out, err = operator("stop", "mine")
     assert (code, operator.runpod.live) == (0, []), err
-    assert "pod0 is EXITED" in out and "looking what became of it" in err
+    assert "pod0 is EXITED" in out and "checking what became of it" in err
 
 
 def test_a_pod_that_comes_back_on_an_older_driver_is_stopped_again(operator: Operator) -> None:

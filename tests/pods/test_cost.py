@@ -58,7 +58,7 @@ def test_a_bucket_that_refuses_is_named_and_the_rest_is_shown(operator: Operator
     r2.may_read = False
     code, out, _ = operator("cost")
     assert code == 1
-    assert "The bucket could not be asked" in out and "volume" in out
+    assert "The bucket could not be read" in out and "volume" in out
     r2.may_read = True
     r2.faults = [Fault(status=503, code="SlowDown", times=2)]
     assert operator("cost")[0] == 0, "a busy bucket is asked again"

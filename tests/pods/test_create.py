@@ -122,7 +122,7 @@ def test_keep_leaves_a_failed_pod_to_be_looked_into(operator: Operator, runpod: 
     runpod.ready_after = 10**9
     code, _, err = operator(*NAMED, "--minutes", "0.01", "--keep")
     assert (code, runpod.live) == (1, ["pod0"])
-    assert "goes on and costs" in err
+    assert "keeps running and costs" in err
 
 
 @pytest.mark.parametrize("fault", ["500-before", "drop-after"])

@@ -114,15 +114,15 @@ def test_a_floor_takes_the_place_of_a_list_of_cuda_versions(operator: Operator, 
         (("--set", "COMFYUI_PORT=99999"), "COMFYUI_PORT"),
         (("--secret", "WAN_480P"), "is no secret"),
         (("--unset", "WAN_480P"), "has no such variable"),
-        (("--unset", "HF_TOKEN", "--secret", "HF_TOKEN"), "given and unset"),
+        (("--unset", "HF_TOKEN", "--secret", "HF_TOKEN"), "both set and unset"),
         (("--set", "HEARMEMAN_ORDER=1"), "written by this command"),
         (("--workers-min", "9"), "at most 3 workers, and 9 that always run"),
-        (("--workers-max=-1",), "no whole number"),
+        (("--workers-max=-1",), "not a whole number"),
         (("--idle-seconds", "9999"), "workers.idleTimeout"),
         (("--requests", "4"), "give --queue-delay"),
         (("--queue-delay", "0.1"), "RunPod would refuse"),
         (("--pool", "ADA_25"), "choose from"),
-        (("--image", "ghcr.io/someone/hearmeman:latest"), "names no digest"),
+        (("--image", "ghcr.io/someone/hearmeman:latest"), "has no digest"),
         (("--image", NEW, "--tier", "consumer"), "not allowed with"),
     ],
 )
@@ -141,7 +141,7 @@ def test_an_update_without_an_answer_is_looked_after(
     operator.runpod.patches.append(fault)
     code, _, err = update(operator, "--workers-max", "5", "--yes")
     assert (code, operator.runpod.endpoints["ep0"]["workers"]["max"]) == (expected, most), err
-    assert "looking what became of it" in err
+    assert "checking what became of it" in err
 
 
 NAMES = st.sampled_from([*TOGGLES, "MY_OWN", "COMFYUI_ARGS", "MODELS", "R2_ENDPOINT", "GPU_TIER"])

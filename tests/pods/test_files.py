@@ -286,7 +286,7 @@ def test_a_pod_that_cannot_be_reached_says_why(laptop: Laptop, monkeypatch: pyte
     assert "no public TCP port" in laptop(*put)[2]
     laptop.runpod.ssh_port = free_port()
     code, _, err = laptop(*put)
-    assert code == 1 and "Connection refused" in err and "goes on where it broke" in err
+    assert code == 1 and "Connection refused" in err and "Run the same command again" in err
     laptop.runpod.ssh_port = port
     config = laptop.folder / "config"
     key, other = config.read_text(), laptop.folder / "other"

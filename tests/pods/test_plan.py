@@ -109,7 +109,7 @@ def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None
         ({"data_center": "NOWHERE"}, "such as US-KS-2"),
         ({"secrets": {"HF_TOKEN": "a }} b"}}, "letters, digits, dots"),
         ({"gpus": ("",)}, "--gpu is empty"),
-        ({"gpus": ("4091",)}, "no such GPU; near it are"),
+        ({"gpus": ("4091",)}, "no such GPU; the nearest are"),
         ({"gpus": ("A100",)}, "give one of these names"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_secret_may_have_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("reference", ["ghcr.io/a/b:latest", "ghcr.io/a/b", "ghcr.io/a/b@sha256:12"])
 def test_a_tag_is_refused(reference: str) -> None:
-    with pytest.raises(UsageError, match="names no digest"):
+    with pytest.raises(UsageError, match="has no digest"):
         from_reference(reference, "12.8")
 
 
@@ -307,8 +307,8 @@ def test_a_variable_of_somebody_elses_is_passed_on() -> None:
     ("words", "said"),
     [
         (["--gpu-count", "0"], "it is one or more"),
-        (["--disk", "-5"], "'-5' is no whole number"),
-        (["--volume", "1e3"], "'1e3' is no whole number"),
+        (["--disk", "-5"], "'-5' is not a whole number"),
+        (["--volume", "1e3"], "'1e3' is not a whole number"),
         (["--max-price", "nan"], "'nan' is not a number above zero"),
         (["--max-price", "cheap"], "'cheap' is not a number above zero"),
         (["--cloud", "COMMUNITY", "--datacenter", "us-ks-2"], "Community Cloud takes no data centre"),

@@ -180,7 +180,7 @@ def test_nothing_is_cloned_without_consent_or_what_it_needs(
     assert "`hearmeman models fetch infcam`" in capsys.readouterr().err
     with_models(tmp_path)
     assert main(words(upstream, film), environ) == 2
-    assert "say --yes if you agree" in capsys.readouterr().err
+    assert "give --yes if you agree" in capsys.readouterr().err
     assert main([*words(upstream, film, "--yes"), "--frames", "25"], environ) == 2
     assert "it has 21 frames, and 25 are wanted" in capsys.readouterr().err
     assert not home.exists()
@@ -208,9 +208,9 @@ def test_a_run_that_fails_says_so_and_leaves_no_film(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"frames": 80}, "it takes 4n\\+1"),
-        ({"frames": 85}, "it takes 4n\\+1"),
-        ({"zoom": 2.0}, "with --lens measure alone"),
+        ({"frames": 80}, "it must be 4n\\+1"),
+        ({"frames": 85}, "it must be 4n\\+1"),
+        ({"zoom": 2.0}, "only with --lens measure"),
         ({"prompt": " "}, "say what the film shows"),
         ({"steps": 0}, "a number above 0"),
     ],

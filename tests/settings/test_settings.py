@@ -106,14 +106,14 @@ def test_other_software_s_variables_are_left_alone(name: str) -> None:
 
 def test_toggles_that_nothing_knows_are_named() -> None:
     found = strangers({"ENABLE_TELEPORT": "true", "ENABLE_R2_SINC": "true", "FOO": "1"}, NAMES)
-    assert found == ["ENABLE_TELEPORT is set, and nothing here knows it: it has no effect; remove it"]
+    assert found == ["ENABLE_TELEPORT is set, but unknown here: it has no effect; remove it"]
 
 
 @pytest.mark.parametrize(("name", "meant"), [("MODEL", "MODELS"), ("TTS_PORT", "XTTS_PORT")])
 def test_a_name_that_may_be_another_program_s_is_only_a_warning(name: str, meant: str) -> None:
     load({name: "x"}, whole=True)
     assert strangers({name: "x"}, NAMES) == [
-        f"{name} is not a variable of this pod and has no effect: rename it if {meant} is meant"
+        f"{name} is not a variable of this pod and has no effect: rename it if you meant {meant}"
     ]
 
 
@@ -242,7 +242,7 @@ def test_what_boot_hands_on_is_clean() -> None:
 
 def test_a_template_with_too_many_variables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env_command, "MOST_VARIABLES", 1)
-    with pytest.raises(UsageError, match="RunPod takes 1"):
+    with pytest.raises(UsageError, match="RunPod takes at most 1"):
         env_command.template({"VOLUME_DIR": "/v", "GPU_TIER": "consumer"}, {})
 
 

@@ -62,14 +62,14 @@ def test_a_whole_key_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (_ED.split()[1], "is no SSH public key"),
+        (_ED.split()[1], "is not an SSH public key"),
         (_ED[:60], "is cut off"),
         (" ".join(_ED.split()[:2])[:-1], "is cut off"),
         (_ED.replace("AAAAC3Nz", "AAAAC3N"), "is cut off"),
         (_ED.replace("ssh-ed25519 ", "ssh-rsa "), "holds a key of another kind"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", "PRIVATE"),
-        ("ssh-ed25519", "is no SSH public key"),
-        ("me@laptop", "is no SSH public key"),
+        ("ssh-ed25519", "is not an SSH public key"),
+        ("me@laptop", "is not an SSH public key"),
     ],
 )
 def test_a_line_that_is_no_whole_key_is_named(line: str, why: str) -> None:
@@ -84,5 +84,5 @@ def test_a_line_that_is_no_whole_key_is_named(line: str, why: str) -> None:
 def test_two_keys_on_one_line_are_named() -> None:
     settings = load({"PUBLIC_KEY": f"{_ED} {_ED}"})
     assert settings.authorized_keys == (f"{_ED} {_ED}",)
-    assert "line 1 of PUBLIC_KEY holds two keys" in settings.key_problems[0]
+    assert "line 1 of PUBLIC_KEY contains two keys" in settings.key_problems[0]
     assert load({"PUBLIC_KEY": f'"{_ED}\\n{_ED}"'}).authorized_keys == (_ED, _ED)

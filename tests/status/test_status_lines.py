@@ -63,7 +63,7 @@ def test_it_fits_and_says_what_matters(monkeypatch: pytest.MonkeyPatch, columns:
         "error xtts does not work: no such engine",
         "start settings 0.1 s",
         "fetch fetching: 1 of 3 files, 2.5 GB of 17 GB at 112 MB/s, 2 min 9 s left, 1 failed (5 s ago)",
-        "upload 4 files sent, 8 MB; 2 wait, 1.5 kB (5 min ago)",
+        "upload 4 files sent, 8 MB; 2 waiting, 1.5 kB (5 min ago)",
         "machine gpu UNSOUND: multiplying matrices: no answer within 20 s",
         "warning the volume is 97% full; delete files",
     ):

@@ -20,7 +20,7 @@ SYNC = {
 }
 SECRET = {**SYNC, "HF_TOKEN": "hf-secret", "RUNPOD_API_KEY": "rp-secret", "COPY_OF_IT": "x hf-secret y"}
 IMAGE = Image("smoke", "abc", "/opt/python", "/opt/comfyui/main.py", "12.8")
-TUNING = Tuning("consumer", "cpu", ("--cpu",), {"memory_mode": "no GPU seen"}, ())
+TUNING = Tuning("consumer", "cpu", ("--cpu",), {"memory_mode": "no GPU found"}, ())
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGvMTvBrQcAwkNzBdSqrVfLoHsTBeSDvVDjLfmZQmrJK me"

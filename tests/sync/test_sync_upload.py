@@ -45,7 +45,7 @@ def test_files_and_prefix(server: S3, tmp_path: Path) -> None:
     assert [row["key"] for row in json.loads(done.stdout)] == [f"videos/{day}/a.mp4", f"videos/{day}/b.wav"]
     assert server.objects()[f"videos/{day}/b.wav"] == b"b.wav"
     again = upload(server, "--prefix", "videos", str(tmp_path / "a.mp4"))
-    assert "(was there)" in again.stdout
+    assert "(already there)" in again.stdout
 
 
 def test_an_output_gets_the_daemons_key(server: S3, tmp_path: Path) -> None:

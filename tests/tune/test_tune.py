@@ -69,7 +69,7 @@ def test_below_8_gb_warns() -> None:
 def test_no_gpu_is_said_plainly() -> None:
     chosen = tune(memory(), FLAGS)
     assert chosen.arguments == ("--cpu",)
-    assert any(warning.startswith("no GPU seen: no driver") for warning in chosen.warnings)
+    assert any(warning.startswith("no GPU found: no driver") for warning in chosen.warnings)
 
 
 def test_wishes_win_and_too_high_a_tier_warns() -> None:

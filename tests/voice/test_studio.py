@@ -98,7 +98,7 @@ def test_without_their_file_xtts_says_which_is_missing(tmp_path: Path, monkeypat
 
 
 def test_a_speaker_without_recording_is_refused_by_a_model_that_does_not_know_it(tmp_path: Path) -> None:
-    for manager, says in ((None, f"{SPEAKERS} is not in"), (types.SimpleNamespace(speakers={}), "is no speaker of")):
+    for manager, says in ((None, f"{SPEAKERS} is not in"), (types.SimpleNamespace(speakers={}), "is not a speaker of")):
         engine = Xtts(tmp_path)
         engine.adopt(types.SimpleNamespace(speaker_manager=manager))
         with pytest.raises(Refused, match=says):
@@ -127,7 +127,7 @@ def test_a_damaged_file_costs_the_speakers_and_not_the_voices(tmp_path: Path, da
     engine = Xtts(tmp_path)
     (tmp_path / "xtts" / "v2").mkdir(parents=True)
     (tmp_path / "xtts" / "v2" / SPEAKERS).write_bytes(data)
-    with pytest.raises(ValueError, match="no file of XTTS' speakers"):
+    with pytest.raises(ValueError, match="not a file of XTTS speakers"):
         names(tmp_path / "xtts" / "v2" / SPEAKERS)
     assert engine.voices == ()
 

@@ -102,7 +102,7 @@ def test_a_graph_that_makes_nothing_is_refused_by_comfyui_and_says_so(server: Co
 
 def test_a_wrong_file_keeps_all_of_a_jobs_files_out_of_comfyui(server: ComfyUI) -> None:
     good = request("images")["input"]["images"][0]["image"]
-    for wrong, says in (("?!", "no base64"), ("http://127.0.0.1:9/a.png", "private network")):
+    for wrong, says in (("?!", "not base64"), ("http://127.0.0.1:9/a.png", "private network")):
         job = request("graph")
         images = [{"name": f"half-{len(says)}.png", "image": good}, {"name": "wrong.png", "image": wrong}]
         found = run(server, {"input": {**job["input"], "images": images}})

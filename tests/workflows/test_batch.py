@@ -145,7 +145,7 @@ def test_two_batches_in_one_folder_do_not_meet(
         assert main(words(server, path, out, "--resume"), {}) == 2
     finally:
         journal.close()
-    assert "another batch is at work" in capsys.readouterr().err
+    assert "another batch is running" in capsys.readouterr().err
     assert main(words(server, path, out, "--resume"), {}) == 0
 
 
