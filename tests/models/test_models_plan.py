@@ -119,7 +119,7 @@ def test_only_what_is_asked_for(smoke: Catalogue) -> None:
         ('kind = "huggingface"', 'kind = "ftp"', "kind"),
         ("size = 4194384", 'size = "4 MB"', "file smoke-tiny: size: must be a whole number"),
         ('files = ["smoke-tiny"]', "files = []", "model smoke: files: must not be empty"),
-        ('id = "smoke-tiny"', "id = 7", "file number 1: id: must be text"),
+        ('id = "smoke-tiny"', "id = 7", "file 7: id: must be text"),
         ('id = "smoke-tiny"', "", "file number 1: id: is missing"),
         ('kind = "huggingface"', 'kind = "git-lfs"', "git-lfs"),
     ],

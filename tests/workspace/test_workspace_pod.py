@@ -31,7 +31,7 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
         first.mkdir()
         try:
             pod.start({**variables, "RUNPOD_POD_ID": "first"})
-            pod.wait_line("comfyui exec")
+            pod.wait_line("process.started name=comfyui")
             # A shell without a single variable has what the sync was given, its keys and where they are for.
             assert "takes uploads" in inside(pod, "upload", "--test")
             assert "there is no save in s3://runpod/outputs/workspace" in inside(pod, "workspace", "list")
@@ -47,8 +47,8 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
         second.mkdir()
         try:
             pod.start({**variables, "RUNPOD_POD_ID": "second"})
-            lines = pod.wait_line("comfyui exec", 90) and pod.log()
-            assert lines.index("workspace.restored") < lines.index("comfyui exec")
+            lines = pod.wait_line("process.started name=comfyui", 90) and pod.log()
+            assert lines.index("workspace.restored") < lines.index("process.started name=comfyui")
             assert (second / WORKFLOW).read_text() == "changed just before the end"
             pod.wait_for((second / "ComfyUI/input/face.png").is_file, "the input")
             if os.geteuid() == 0:
