@@ -77,7 +77,7 @@ def test_what_passes_is_waited_out(web: Web, case: Case, fault: Fault, facts: ob
         (Fault("json"), "sent a message instead of the file", 1),
         (Fault("gzip"), "sent the file compressed (gzip), although it was asked not to", 1),
         (Fault("status", status=401), "requires a token (401)", 1),
-        (Fault("status", status=403), "forbids it (403)", 1),
+        (Fault("status", status=403), "denies access (403)", 1),
         (Fault("status", status=404), "has no such file (404)", 1),
         (Fault("status", status=416), "has a shorter file than the catalogue says", 1),
         (Fault("stall"), "nothing arrived for 1 s", 75),
@@ -232,7 +232,7 @@ def test_sixteen_of_twenty(tmp_path: Path) -> None:
         ("f03", "is gated: accept its licence"),
     ):
         assert any(name in line and words in line for line in lines), (name, lines)
-    assert "4 of 20 files are missing, 16 are there" in done.err
+    assert "4 of 20 files are missing, 16 are present" in done.err
     right = [
         n for n, s in files.items() if (p := case.folder / f"checkpoints/{n}").exists() and p.read_bytes() == s.data
     ]

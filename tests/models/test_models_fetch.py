@@ -295,7 +295,7 @@ def test_a_revoked_token_does_not_cost_public_files(case: Case, hub: Hub, small:
     case.add("g", {"kind": "huggingface", "repo": "a/gated", "path": "g.bin"})
     done = case.run("fetch", HF_TOKEN="hf_revoked", DOWNLOAD_CONNECTIONS="1")
     assert done.code == 3, done.err
-    assert "1 of 4 files are missing, 3 are there" in done.err
+    assert "1 of 4 files are missing, 3 are present" in done.err
     assert re.search(r"checkpoints/g.bin: .* the Hub rejects HF_TOKEN \(401\)", done.err)
     assert done.err.count("token.refused variable=HF_TOKEN") == 1
     assert "hf_revoked" not in done.err

@@ -123,7 +123,7 @@ def test_an_answer_that_comes_after_the_file_has_failed_does_not_bring_it_back(
             done = case.run("fetch")
         thread.join()
     assert done.code == 75, done.err
-    assert "1 of 2 files are missing, 1 are there" in done.err
+    assert "1 of 2 files are missing, 1 are present" in done.err
     assert "the disk is full" in done.err
     rows = case.state()["files"]
     assert (rows["one"]["state"], rows["two"]["state"]) == ("failed", "present")

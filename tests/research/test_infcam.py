@@ -182,7 +182,7 @@ def test_nothing_is_cloned_without_consent_or_what_it_needs(
     assert main(words(upstream, film), environ) == 2
     assert "give --yes if you agree" in capsys.readouterr().err
     assert main([*words(upstream, film, "--yes"), "--frames", "25"], environ) == 2
-    assert "it has 21 frames, and 25 are wanted" in capsys.readouterr().err
+    assert "it has 21 frames, but 25 are needed" in capsys.readouterr().err
     assert not home.exists()
 
 
@@ -212,7 +212,7 @@ def test_a_run_that_fails_says_so_and_leaves_no_film(
         ({"frames": 85}, "it must be 4n\\+1"),
         ({"zoom": 2.0}, "only with --lens measure"),
         ({"prompt": " "}, "say what the film shows"),
-        ({"steps": 0}, "a number above 0"),
+        ({"steps": 0}, "must be above 0"),
     ],
 )
 def test_a_job_that_cannot_be_done_is_explained(change: dict[str, object], words: str) -> None:
