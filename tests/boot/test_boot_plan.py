@@ -225,7 +225,7 @@ def test_voices_are_data() -> None:
     gated = {**TOS, "ACCESS_TOKEN": "t" * 12, "ENABLE_CHATTERBOX": "true"}
     made = planned(gated, image=image, memory=GPU)
     assert {p.name: p.argv for p in made.processes}["xtts"][1] == "127.0.0.1:18020"
-    assert "carries no chatterbox" in (made.failed or {})["chatterbox"]
+    assert "has no chatterbox" in (made.failed or {})["chatterbox"]
     assert [door.service for door in made.doors] == ["ComfyUI", "status page", "XTTS"]
 
 
@@ -394,7 +394,7 @@ def test_a_volume_that_keeps_no_owners_holds_nothing_that_root_trusts() -> None:
     assert table["models"].first == ()
     assert "--keys-dir /run/hearmeman/kept/ssh" in " ".join(table["sshd"].argv)
     assert table["jupyter"].env["JUPYTERLAB_SETTINGS_DIR"] == "/run/hearmeman/kept/jupyter/settings"
-    assert any("keeps no owners (Operation not permitted)" in warning for warning in made.warnings)
+    assert any("does not store file owners (Operation not permitted)" in warning for warning in made.warnings)
 
 
 def test_what_names_code_on_the_volume_is_comfyui_s_alone() -> None:

@@ -105,7 +105,7 @@ def test_a_volume_that_is_too_small_is_refused_with_the_size_that_does() -> None
         ({"network_volume": Volume("v", 100, "US-KS-2"), "data_center": "EU-RO-1"}, "is in US-KS-2, not in EU-RO-1"),
         ({"network_volume": Volume("v", 100, "US-KS-2"), "volume_gb": 30}, "not both"),
         ({"variables": {"HF_TOKEN": "hf_secretsecret"}}, "HF_TOKEN is a secret"),
-        ({"secrets": {"WAN_480P": ""}}, "is no secret"),
+        ({"secrets": {"WAN_480P": ""}}, "is not a secret"),
         ({"data_center": "NOWHERE"}, "such as US-KS-2"),
         ({"secrets": {"HF_TOKEN": "a }} b"}}, "letters, digits, dots"),
         ({"gpus": ("",)}, "--gpu is empty"),

@@ -171,7 +171,7 @@ def test_a_graph_of_ones_own_runs_by_its_path(
         ({"nodes": [], "links": [], "version": 0.4}, "format of ComfyUI's editor, which ComfyUI itself cannot run"),
         ({"prompt": {}}, "is a request with the graph in it"),
         ({}, "is empty"),
-        ([], "is no workflow"),
+        ([], "is not a workflow"),
         ({"1": {"inputs": {}}}, "since '1' is not a node with a class_type"),
         ({"1": {"class_type": "SaveImage"}}, "since node 1 has no inputs"),
         ("", "is not JSON"),
