@@ -33,6 +33,7 @@ test: ## ruff, mypy, pytest
 	@$(pytest) -m alone
 
 lint: ## ruff and mypy only
+	@./setup.sh test
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
 
@@ -100,7 +101,8 @@ lock-models: ## ask the sources of all models for commit, size and hash, and wri
 	@MODEL_CATALOGUE=python/hearmeman/models/catalogue.toml $(python) -m hearmeman models lock --all
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
-	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+	@./setup.sh demo
+	@$(python) -m hearmeman_build pin --commit "$(COMFYUI_COMMIT)"
 
 docs: ## write the parts of docs/ that repeat the code
 	@./setup.sh test
