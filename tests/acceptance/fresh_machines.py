@@ -46,8 +46,17 @@ class Machine:
         self.home = "/root" if person == "root" else f"/home/{person}"
         self.checkout = "/srv/hearmeman" if person == "root" else f"{self.home}/hearmeman"
         archive, security = mirrors()["debian"], mirrors()["debian-security"]
-        # What a person's pip and apt are given here holds there too: an index, a certificate.
-        given = ("PIP_INDEX", "PIP_EXTRA", "PIP_TRUSTED", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        # What a person gives here holds there too: pip an index and a certificate, tests the number of workers.
+        given = (
+            "PIP_INDEX",
+            "PIP_EXTRA",
+            "PIP_TRUSTED",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "WORKERS",
+        )
         self.environment = {name: value for name, value in os.environ.items() if name.startswith(given)}
         self.environment |= {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), archive], check=True, stdout=sys.stderr)
