@@ -96,10 +96,11 @@ class Machine:
 @pytest.fixture(params=itertools.product(["bookworm", "trixie"], ["root", "somebody"]), ids="-".join)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A fresh machine of each release that we name, with security updates, for root and for a plain user in a home."""
+    suite, person = request.param
     folder = Path(tempfile.mkdtemp(prefix="machine-", dir="/var/tmp"))
     folder.chmod(0o755)
     try:
-        yield Machine(*request.param, folder / "root")
+        yield Machine(suite, person, folder / "root")
     finally:
         shutil.rmtree(folder)
 
