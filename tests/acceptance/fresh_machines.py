@@ -89,8 +89,10 @@ class Machine:
             AssertionError: it failed.
         """
         who = who or self.person
-        inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENTER, str(self.root)]
-        inside += ["setpriv", f"--reuid={who}", f"--regid={who}", "--init-groups", "sh", "-euc"]
+        # Who changes users is forgotten by --kill-child.
+        linked = ["setpriv", "--pdeathsig", "KILL"]
+        inside = [*linked, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENTER, str(self.root)]
+        inside += [*linked, f"--reuid={who}", f"--regid={who}", "--init-groups", "sh", "-euc"]
         inside += [f"cd {self.checkout if who == self.person else '/'}\n{command}"]
         environment = self.environment | {"HOME": self.home if who == self.person else "/root", "USER": who}
         done = subprocess.run(inside, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr)
