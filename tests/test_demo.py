@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hearmeman_build.build import Image
 from hearmeman_build.host import ROOT, WORK
+from support.waiting import PATIENCE
 
 MOMENTS = 6
 
@@ -60,7 +61,7 @@ def test_interrupted_at_random_moments(image: Image) -> None:
         except subprocess.TimeoutExpired:
             # What a terminal does: SIGINT to the whole foreground group.
             os.killpg(run.pid, signal.SIGINT)
-            text = run.communicate(timeout=60)[0]
+            text = run.communicate(timeout=PATIENCE)[0]
         assert run.returncode in (0, 130), f"after {moment:.2f} s: {run.returncode}\n{text}"
         deadline = time.monotonic() + 3
         while _left(mark) and time.monotonic() < deadline:

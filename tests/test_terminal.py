@@ -129,6 +129,7 @@ def test_the_width_is_columns_or_else_the_terminal_s(monkeypatch: pytest.MonkeyP
 _DRAW = """
 import sys
 from hearmeman.terminal import Bar, bars
+from support.waiting import PATIENCE
 shown = bars(sys.stderr, stays=True)
 print("none" if shown is None else "some", flush=True)
 if shown is not None:
@@ -157,7 +158,7 @@ def drawn(columns: int, **variables: str) -> tuple[str, str]:
     assert child.stdout is not None
     with child.stdout:
         printed = child.stdout.read().decode().strip()
-    assert child.wait(60) == 0
+    assert child.wait(PATIENCE) == 0
     return printed, seen.decode()
 
 

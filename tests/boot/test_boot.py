@@ -21,6 +21,7 @@ from hearmeman.boot import execute, plan
 from hearmeman.image import Image
 from support.planning import IMAGE, SECRET, SYNC, TUNING, machine
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 SOURCE = str(Path(cli.__file__).parents[1])
 
@@ -74,7 +75,7 @@ class Pod:
 
     def boot(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = self.boot_command(*words)
-        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def start(self, command: list[str]) -> None:
         out = (self.root / "out").open("w")
@@ -206,7 +207,9 @@ def test_a_real_boot(pod: Pod) -> None:
     assert list(boot["phases"]) == ["settings", "gpu", "storage", "plan", "prepared"]
     assert "says hello" in (state / "logs/comfyui.log").read_text()
     words = [sys.executable, "-m", "hearmeman", "status", "--json", "--run-dir", str(pod.run_dir)]
-    status = json.loads(subprocess.run(words, env=pod.environ, capture_output=True, timeout=30, check=True).stdout)
+    status = json.loads(
+        subprocess.run(words, env=pod.environ, capture_output=True, timeout=PATIENCE, check=True).stdout
+    )
     names = {process["name"] for process in status["processes"]}
     assert names == {"comfyui", "models", "door"} | ({"owners"} if os.geteuid() == 0 else set())
     assert pod.end() == 0

@@ -21,6 +21,7 @@ from hearmeman_build.build import Image
 from support.gated import GatedPod
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 IMAGE = {"tier": "smoke", "comfyui_rev": "a", "comfyui_python": "p", "comfyui_main": "m", "cuda_floor": "12.8"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGvMTvBrQcAwkNzBdSqrVfLoHsTBeSDvVDjLfmZQmrJK me"
@@ -47,7 +48,7 @@ def test_what_is_wrong_does_not_keep_the_rest_closed() -> None:
 
 
 def ask(port: int, path: str, **headers: str) -> tuple[int, str, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -112,7 +113,7 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
         time.sleep(0.1)
         wait_for_page(child, port)
         child.send_signal(signal.SIGTERM)
-        said = child.communicate(timeout=30)[0]
+        said = child.communicate(timeout=PATIENCE)[0]
     finally:
         child.kill()
     assert child.returncode == 2
@@ -124,7 +125,7 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
 
 def test_elsewhere_it_ends_at_once(tmp_path: Path) -> None:
     child = start(tmp_path, free_port(), GPU_TIER="huge")
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=PATIENCE)[0]
     assert child.returncode == 2
     assert "GPU_TIER='huge'" in said
     assert "boot.held" not in said
@@ -153,7 +154,7 @@ def _held(pod: GatedPod, runpod: RunPod, name: str) -> None:
         limits = {"IDLE_STOP_MINUTES": "0.05", "RUNPOD_API_URL": runpod.url}
         pod.start({**pod.variables, **limits, "RUNPOD_POD_ID": name, "GPU_TIER": "huge"})
         pod.wait_line("boot.held")
-        pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop", 120)
+        pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop")
         pod.wait_line("idle.warning")
         assert "The pod stops in" in ask(pod.ports["STATUS"], "/", Accept="text/html")[1]
         assert json.loads(ask(pod.ports["STATUS"], "/status")[1])["idle"]["action"] == "stop"

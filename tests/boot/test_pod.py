@@ -19,6 +19,7 @@ from hearmeman.users import FETCH
 from hearmeman_build.build import Image
 from support.pod import PORTS, Pod
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
 
@@ -73,7 +74,7 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
             _up(pod, port)
             model = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
             pod.wait_for(model.is_file, "the model")
-            pod.wait_line("models.complete", 60)
+            pod.wait_line("models.complete")
 
             # A model by address, added in a shell of the pod, is the fetch's own and ComfyUI's to read.
             address = "hf:hearmeman/smoke/tiny.safetensors@loras"
@@ -97,7 +98,7 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
                 command = pod.command(
                     HEARMEMAN, "workflows", "run", workflow, "--url", f"http://127.0.0.1:{port}", "--json"
                 )
-                done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
                 assert done.returncode == 0, done.stderr
                 output = next((volume / "ComfyUI/output").rglob(pattern))
                 pod.wait_for(lambda output=output: _sha256(output) in _bucket(s3), f"{output.name} in the bucket")  # type: ignore[misc]
@@ -123,7 +124,7 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
         try:
             again.start(_variables(hub, s3, port))
             _up(again, port)
-            assert "files=2" in again.wait_line("models.complete", 60)
+            assert "files=2" in again.wait_line("models.complete")
             assert again.stop() == 0
         finally:
             again.kill()
@@ -144,7 +145,7 @@ def _refused(image: Image, volume: Path, variables: dict[str, str]) -> tuple[int
     try:
         pod.start(variables)
         assert pod.process is not None
-        code = pod.process.wait(20)
+        code = pod.process.wait(PATIENCE)
         pod.stop()
     finally:
         pod.kill()
@@ -179,7 +180,7 @@ def test_a_taken_port_is_named(image: Image, tmp_path: Path) -> None:
 )
 def test_commands_inside_the_image(image: Image, tmp_path: Path, arguments: list[str]) -> None:
     pod = Pod(image, tmp_path)
-    done = subprocess.run(pod.command(HEARMEMAN, *arguments), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(pod.command(HEARMEMAN, *arguments), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     if "--json" in arguments:
         json.loads(done.stdout)

@@ -87,7 +87,7 @@ def test_nothing_is_others_for_the_taking(attack: Attack) -> None:
         assert "processes cannot be given users of their own" in pod.log()
         return
     (attack.own / "go").touch()
-    pod.wait_for((attack.own / "seen.json").exists, "the attacker's report", 120)
+    pod.wait_for((attack.own / "seen.json").exists, "the attacker's report")
     seen = json.loads((attack.own / "seen.json").read_text())
     assert seen["found"] == []
     status = dict(line.split(":", 1) for line in seen["status"].splitlines() if ":" in line)
@@ -122,7 +122,7 @@ def test_links_lead_nobody_astray(attack: Attack) -> None:
     whole = attack.own / "output/whole.png"
     whole.parent.mkdir(parents=True, exist_ok=True)
     whole.write_bytes(b"\x89PNG whole")
-    pod.wait_for(lambda: b"\x89PNG whole" in attack.s3.objects().values(), "the upload of a whole file", 60)
+    pod.wait_for(lambda: b"\x89PNG whole" in attack.s3.objects().values(), "the upload of a whole file")
     time.sleep(1)
     secrets = [pod.variables["HF_TOKEN"], pod.variables["ACCESS_TOKEN"], attack.s3.secret_key]
     for key, body in attack.s3.objects().items():

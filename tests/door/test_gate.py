@@ -23,6 +23,7 @@ from hearmeman_build.build import Image
 from standin import server as standin
 from support.gated import JUPYTER_TOKEN, TOKEN, GatedPod
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -47,7 +48,7 @@ def ask(
     pod: GatedPod, name: str, path: str, headers: dict[str, str] | None = None, method: str = "GET", body: str = ""
 ) -> tuple[int, str, HTTPResponse]:
     """One request, its path sent as it is."""
-    connection = HTTPConnection("127.0.0.1", pod.ports[name], timeout=20)
+    connection = HTTPConnection("127.0.0.1", pod.ports[name], timeout=PATIENCE)
     try:
         connection.request(method, path, body=body or None, headers=headers or {})
         answer = connection.getresponse()
@@ -218,10 +219,10 @@ def test_websockets_pass_with_the_token_only(pod: GatedPod) -> None:
             url = f"http://127.0.0.1:{port}{path}"
             async with session.ws_connect(url, headers=headers, max_msg_size=0) as ws:
                 if path == "/ws?clientId=t":
-                    return await ws.receive_json(timeout=10)
+                    return await ws.receive_json(timeout=PATIENCE)
                 for size in (1, 70_000, 5_000_000):
                     await ws.send_bytes(b"x" * size)
-                    assert len((await ws.receive(timeout=20)).data) == size
+                    assert len((await ws.receive(timeout=PATIENCE)).data) == size
                 return "echoed"
 
     assert asyncio.run(talk(pod.ports["XTTS"], "/ws", BEARER)) == "echoed"
@@ -507,7 +508,7 @@ def test_the_page_and_its_stream_pass_the_gate_as_they_are(pod: GatedPod) -> Non
     assert answer.getheader("X-Hearmeman-State") == "ready"
     assert TOKEN not in text
     assert ask(pod, "STATUS", "/events")[0] == 401
-    connection = HTTPConnection("127.0.0.1", pod.ports["STATUS"], timeout=60)
+    connection = HTTPConnection("127.0.0.1", pod.ports["STATUS"], timeout=PATIENCE)
     connection.request("GET", "/events", headers=BEARER)
     stream = connection.getresponse()
     assert (stream.getheader("Content-Type") or "").startswith("text/event-stream")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from support.waiting import PATIENCE
+
 
 @dataclass
 class RemotePod:
@@ -87,5 +89,5 @@ def remote_pod(inner: str, token: str = "the-token-of-this-pod", sockets: str = 
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(PATIENCE)
         loop.close()

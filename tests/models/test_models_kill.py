@@ -22,6 +22,7 @@ from fakes.serving import Fault, Stored
 from fakes.web import Web
 from hearmeman.models.lease import Lease
 from support.fetching import Case
+from support.waiting import PATIENCE
 
 MIB = 1024**2
 RATE = 6 * MIB
@@ -206,7 +207,7 @@ def test_a_holder_that_lives_keeps_its_lease(tmp_path: Path) -> None:
         thread.start()
         time.sleep(1.5)
         order.append("first")
-    thread.join(5)
+    thread.join(PATIENCE)
     assert order == ["first", "second"]
 
 
@@ -246,5 +247,5 @@ def test_many_who_find_a_dead_lease_hold_it_one_after_another(tmp_path: Path, nu
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert most == [1]

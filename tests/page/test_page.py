@@ -24,6 +24,7 @@ from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 HTML = {"Accept": "text/html"}
 EVIL = '<img src=x onerror="alert(1)">"\'&</script>\x1b[31m\u202e.png'
@@ -47,7 +48,7 @@ def pod(running: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def get(url: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> tuple[int, str, HTTPResponse]:
     asked = urllib.request.Request(url, headers=headers or {}, data=data)
     try:
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode(), answer
     except urllib.error.HTTPError as error:
         with error:
@@ -166,7 +167,7 @@ def sections(event: dict[str, str]) -> dict[str, str]:
 
 
 def stream(url: str, path: str = "/events", headers: dict[str, str] | None = None) -> HTTPResponse:
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
     connection.request("GET", path, headers=headers or {})
     return connection.getresponse()
 
@@ -268,7 +269,7 @@ def test_an_output_is_shown_and_nothing_else_is(running: ComfyUI, pod: tuple[str
         "secret.png",
         "/etc/passwd",
     ):
-        connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         connection.request("GET", f"/output/{path}")
         answer = connection.getresponse()
         assert (answer.status, b"secret" in answer.read()) == (404, False), path

@@ -23,6 +23,7 @@ from hearmeman_pod import create, files
 from hearmeman_pod.errors import UsageError
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 from .conftest import Operator
 
@@ -176,7 +177,7 @@ def test_a_signal_ends_the_pod(
     while not runpod.live and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err
 

@@ -17,6 +17,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.runpod import KEY, RunPod
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 from .conftest import ENTRY, Operator
 
@@ -242,6 +243,6 @@ def test_a_signal_at_any_stage_ends_the_pod(
         while not stage(runpod) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(number)
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err

@@ -18,6 +18,7 @@ from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
 from hearmeman.research import checkout, infcam
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 SCRIPT = """
 import argparse, csv, json, pathlib, sys
@@ -115,7 +116,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield Upstream(url, commit)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 
 from fakes.comfyui import ComfyUI, comfyui, command
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 WRITE_SECONDS = 0.4
 
@@ -30,13 +31,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
 
 
 def _get(server: ComfyUI, path: str) -> Any:
-    with urllib.request.urlopen(server.url + path, timeout=5) as reply:
+    with urllib.request.urlopen(server.url + path, timeout=PATIENCE) as reply:
         return json.load(reply)
 
 
 def _post(server: ComfyUI, path: str, body: object) -> Any:
     request = urllib.request.Request(server.url + path, json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
         return json.loads(reply.read() or b"null")
 
 
@@ -140,7 +141,7 @@ def test_system_stats_name_the_pinned_version(server: ComfyUI) -> None:
 
 @pytest.mark.parametrize("flag", ["--medvram", "--normalvram", "--lowvrm"])
 def test_a_flag_that_the_real_one_lacks_ends_it(flag: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path, free_port(), flag), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command(tmp_path, free_port(), flag), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert flag in done.stderr
 
@@ -148,4 +149,4 @@ def test_a_flag_that_the_real_one_lacks_ends_it(flag: str, tmp_path: Path) -> No
 def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
     with comfyui(tmp_path) as running:
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(2) == -signal.SIGTERM
+        assert running.process.wait(PATIENCE) == -signal.SIGTERM

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearmeman_voice.engine import Request, Voice
-from support.voice import PATIENCE, RATE, wait_for
+from support.voice import RATE
+from support.waiting import PATIENCE, wait_for
 
 ENGINE = "support.held_engine:HeldEngine"
 """What the engine is called where one is chosen by name."""

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from hearmeman.door.server import Door
+from support.waiting import PATIENCE
 
 PORTS = [
     {
@@ -93,5 +94,5 @@ def served(run_dir: Path, watch: bool = True) -> Iterator[tuple[str, Door]]:
 
         asyncio.run_coroutine_threadsafe(stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(60)
+        thread.join(PATIENCE)
         loop.close()

@@ -61,7 +61,7 @@ def test_files_in_folders_made_a_moment_before(server: S3, sync: Sync, request: 
         folder = sync.output / f"video/{number}/take"
         folder.mkdir(parents=True)
         (folder / "a.png").write_bytes(png(number))
-    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen", 10)
+    sync.wait_for(lambda: len(stored(server, request.node.name)) == 16, "all sixteen")
     assert sync.stop() == 0
 
 
@@ -193,7 +193,7 @@ def test_what_was_half_sent_of_a_file_that_is_gone_is_given_up(tmp_path: Path) -
                 return len([one for one in r2.operations("complete_upload") if one.key.endswith("large.mp4")])
 
             (daemon.output / "large.mp4").write_bytes(png(bytes(101 * 1024**2)))
-            daemon.wait_for(lambda: tries() > 1, "two tries to complete", 60)
+            daemon.wait_for(lambda: tries() > 1, "two tries to complete")
             daemon.kill()
             assert len(r2.uploads) == 1
             (daemon.output / "large.mp4").unlink()
@@ -220,12 +220,12 @@ def test_a_small_file_does_not_wait_behind_large_ones(tmp_path: Path) -> None:
         try:
             for number in range(5):
                 (daemon.output / f"{number}.mp4").write_bytes(png(b"%d" % number * (101 * 1024**2)))
-            daemon.wait_for(lambda: len(r2.uploads) == 4, "four large ones under way", 60)
+            daemon.wait_for(lambda: len(r2.uploads) == 4, "four large ones under way")
             (daemon.output / "a.png").write_bytes(png(b"a"))
             daemon.wait_for(lambda: len(r2.objects) == 1, "the small one")
             assert len(r2.uploads) == 4
             gate.set()
-            daemon.wait_for(lambda: len(r2.objects) == 6, "all", 60)
+            daemon.wait_for(lambda: len(r2.objects) == 6, "all")
             assert daemon.stop() == 0
         finally:
             gate.set()

@@ -136,7 +136,7 @@ def test_one_file_that_always_fails_is_said_once_and_named_until_it_is_sent(
         for number in range(12):
             (daemon.output / f"{number}.png").write_bytes(png(number))
             daemon.wait_for(lambda n=number: len(r2.objects) == n + 1, "the others")  # type: ignore[misc]
-        daemon.wait_for(lambda: tries() >= 5, "five tries", 60)
+        daemon.wait_for(lambda: tries() >= 5, "five tries")
         assert daemon.log().count("sync.failed") == 1, daemon.log()
         assert daemon.log().count("sync.healed") <= 1
         report = daemon.report()

@@ -15,6 +15,7 @@ from hearmeman.sync.keys import utc_date
 from hearmeman_build.build import Image
 from support.outputs import png
 from support.pod import Pod
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_the_old_commands(image: Image, server: S3, tmp_path: Path) -> None:
 
     def typed(*words: str) -> subprocess.CompletedProcess[str]:
         command = pod.command(*words, variables=server.environ())
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     script = ("python3", "/upload_to_r2.py")
     assert "usage: hearmeman upload" in typed(*script, "--help").stdout

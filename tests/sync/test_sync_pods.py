@@ -12,6 +12,7 @@ from fakes.r2 import R2
 from fakes.s3 import S3
 from support.outputs import png
 from support.sync_process import Sync
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_second_daemon_of_one_pod_is_refused(r2: R2, tmp_path: Path) -> None:
     try:
         first.wait_said("sync.started")
         second = Sync(tmp_path, r2.environ()).start()
-        assert second.process.wait(20) == 1
+        assert second.process.wait(PATIENCE) == 1
         second._reader.join(5)
         assert f"a sync runs already (pid {first.process.pid})" in second.log()
         assert first.stop() == 0

@@ -18,6 +18,7 @@ from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
 from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import PYTHON
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def server() -> Iterator[S3]:
 
 def upload(server: S3 | R2, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command, env = upload_command(server, *words, **environ)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def upload_command(server: S3 | R2, *words: str, **environ: str) -> tuple[list[str], dict[str, str]]:
@@ -117,7 +118,7 @@ def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None
                     time.sleep(0.02)
                 assert len(r2.uploads) == 1
                 process.send_signal(signal.SIGTERM)
-                _, told = process.communicate(timeout=60)
+                _, told = process.communicate(timeout=PATIENCE)
             finally:
                 process.kill()
         assert (process.returncode, "stopped by SIGTERM" in told) == (128 + signal.SIGTERM, True), told

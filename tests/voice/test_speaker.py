@@ -17,8 +17,8 @@ from hearmeman_voice import process
 from hearmeman_voice.engine import KNOBS, RANGES, Request, Spec, Voice, check_values, language_of
 from hearmeman_voice.speaker import Broken, Failed, Full, NotReady, Refused, Speaker
 from support.held_engine import ENGINE, Hand
-from support.voice import PATIENCE, wait_for
 from support.voice_engines import Clock, Wrong, wrong
+from support.waiting import PATIENCE, wait_for
 
 WRONG = "support.voice_engines:Wrong"
 Result = TypeVar("Result")

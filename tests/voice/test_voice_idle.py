@@ -12,7 +12,8 @@ import pytest
 
 from hearmeman_voice.engine import Request, Spec
 from support.memory import children, resident
-from support.voice import CLIENT, running, wait_for
+from support.voice import CLIENT, running
+from support.waiting import wait_for
 
 BLANKS = ("the children went to the park on a sunny day and stayed there until the evening came " * 40)[:2900]
 """A long text without an end of a sentence."""

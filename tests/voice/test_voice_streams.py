@@ -21,7 +21,8 @@ from hearmeman_voice.engine import Spec
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import VoiceStore
 from support.held_engine import BLOCKS, ENGINE, Hand
-from support.voice import CLIENT, PATIENCE, in_thread, openai_client, wait_for
+from support.voice import CLIENT, in_thread, openai_client
+from support.waiting import PATIENCE, wait_for
 
 TWO = "This is the first sentence, and it is long enough to be one. This is the second sentence, and so is this one."
 """Two chunks, each of BLOCKS blocks."""

@@ -24,6 +24,7 @@ from hearmeman.workflows import advice, answers, library, prepare, run_command, 
 from support.fetching import Case
 from support.media import film, picture, sound
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)
@@ -107,7 +108,7 @@ def test_a_proxy_that_fails_for_a_moment_ends_no_run(pod: RemotePod, tmp_path: P
     for line in process.stdout:
         if '"submitted"' in line:
             pod.failing = 3
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert len(list(tmp_path.rglob("*.png"))) == 20 and pod.failing < 3
 
 
@@ -142,7 +143,7 @@ def test_ctrl_c_stops_the_run_in_comfyui(server: ComfyUI) -> None:
     line = process.stdout.readline()
     assert '"submitted"' in line
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and '"stopped"' in rest
     prompt_id, end = str(json.loads(line)["prompt_id"]), time.monotonic() + 60
     while time.monotonic() < end:
