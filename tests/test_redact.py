@@ -21,6 +21,7 @@ from hearmeman.redact import Redactor
 from support.fetching import Case
 from support.repository import ROOT
 from support.sync_process import Sync
+from support.waiting import PATIENCE
 
 SECRET = "pl4nted/S3cret+with=odd&signs"
 KEY_ID = "AKIAPLANTEDKEYID00"
@@ -209,7 +210,6 @@ def _python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 _BUG = """
 import logging, sys, threading, types, warnings
 from hearmeman import cli
-from support.waiting import PATIENCE
 bad = types.ModuleType("bad")
 bad.add = lambda parser: None
 def run(args, environ):

@@ -11,6 +11,7 @@ import pytest
 
 from hearmeman import terminal
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,6 @@ def test_the_width_is_columns_or_else_the_terminal_s(monkeypatch: pytest.MonkeyP
 _DRAW = """
 import sys
 from hearmeman.terminal import Bar, bars
-from support.waiting import PATIENCE
 shown = bars(sys.stderr, stays=True)
 print("none" if shown is None else "some", flush=True)
 if shown is not None:

@@ -30,8 +30,7 @@ def _sha256(path: Path) -> str:
 
 def _bucket(s3: S3) -> dict[str, str]:
     """sha256 -> key of every object of the bucket."""
-    folder = s3.root / "runpod"
-    return {_sha256(p): str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    return {hashlib.sha256(content).hexdigest(): key for key, content in s3.objects().items()}
 
 
 def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
@@ -52,7 +51,7 @@ def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
 def _up(pod: Pod, port: int) -> None:
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=10):
                 return True
         except OSError:
             return False
@@ -102,8 +101,9 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
                 assert done.returncode == 0, done.stderr
                 output = next((volume / "ComfyUI/output").rglob(pattern))
                 pod.wait_for(lambda output=output: _sha256(output) in _bucket(s3), f"{output.name} in the bucket")  # type: ignore[misc]
-            keys = sorted(_bucket(s3).values())
             # Each with the record of how it was made.
+            pod.wait_for(lambda: len(_bucket(s3)) == 4, "the records")
+            keys = sorted(_bucket(s3).values())
             assert ["/provenance/" in key for key in keys].count(True) == 2 and len(keys) == 4
             assert {key.partition("/")[0] for key in keys} == {"outputs"}
 
@@ -144,9 +144,7 @@ def _refused(image: Image, volume: Path, variables: dict[str, str]) -> tuple[int
     pod = Pod(image, volume)
     try:
         pod.start(variables)
-        assert pod.process is not None
-        code = pod.process.wait(PATIENCE)
-        pod.stop()
+        code = pod.ended()
     finally:
         pod.kill()
     assert list(volume.iterdir()) == [], "nothing may be half done"

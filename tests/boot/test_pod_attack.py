@@ -20,6 +20,8 @@ from support.gated import GatedPod
 from support.inside import here, parent, report
 
 EVIL = "/workspace/ComfyUI/evil"
+KEPT = ("comfyui", "door", "sshd", "gate", "jupyter", "sync")
+"""Processes that are started again when they end."""
 COMMANDS = (
     "hearmeman status",
     "hearmeman overlay list",
@@ -76,6 +78,7 @@ def attack(jupyter_image: Image, tmp_path_factory: pytest.TempPathFactory) -> It
             pod.wait_line("sshd exec")
             pod.wait_line("sync exec")
             pod.wait_for((pod.volume / "ComfyUI/pwned").is_dir, "the attacker")
+            pod.wait_for(lambda: all(report(pod, name).get("pid") for name in KEPT), "all processes")
             yield Attack(pod, s3)
         finally:
             pod.kill()
@@ -103,7 +106,7 @@ def test_what_comfyui_planted_is_run_by_nobody_else(attack: Attack) -> None:
         return
     assert "PYTHONPATH" in pod.wait_line("only ComfyUI is given them")
     # The wrappers of all others, killed: what starts them again must not come across what is planted.
-    for name in ("comfyui", "door", "sshd", "gate", "jupyter", "sync"):
+    for name in KEPT:
         before = report(pod, name)["pid"]
         os.kill(parent(here(pod, before)), signal.SIGKILL)
         pod.wait_for(lambda name=name, before=before: report(pod, name).get("pid") not in (None, before), name)  # type: ignore[misc]

@@ -206,9 +206,7 @@ def test_a_volume_that_cannot_be_used_is_told_at_once(
     pod.mount = [word.format(tmp_path / "v") for word in mount]
     try:
         pod.start(variables())
-        assert pod.process is not None
-        assert pod.process.wait(PATIENCE) == 1
-        pod.stop()
+        assert pod.ended() == 1
     finally:
         pod.kill()
     assert said in pod.log()

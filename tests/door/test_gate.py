@@ -22,6 +22,7 @@ from hearmeman.cli import main
 from hearmeman_build.build import Image
 from standin import server as standin
 from support.gated import JUPYTER_TOKEN, TOKEN, GatedPod
+from support.inside import members
 from support.repository import ROOT
 from support.waiting import PATIENCE
 
@@ -278,7 +279,7 @@ def test_two_hundred_at_once(pod: GatedPod) -> None:
 
 
 def test_guessing_gets_slow_and_the_right_token_does_not(pod: GatedPod) -> None:
-    async def guess() -> tuple[float, float]:
+    async def guess() -> tuple[float, float, bool]:
         url = f"http://127.0.0.1:{pod.ports['COMFYUI']}/system_stats"
         loop = asyncio.get_running_loop()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -292,11 +293,12 @@ def test_guessing_gets_slow_and_the_right_token_does_not(pod: GatedPod) -> None:
             wrong = asyncio.gather(*(timed(f"guess-{number}") for number in range(20)))
             await asyncio.sleep(0.2)
             right = await timed(TOKEN)
-            return max(await wrong), right
+            was_first = not wrong.done()
+            return max(await wrong), right, was_first
 
-    slowest, right = asyncio.run(guess())
+    slowest, right, was_first = asyncio.run(guess())
     assert slowest > 2
-    assert right < 1
+    assert was_first and right < slowest
 
 
 def test_while_comfyui_is_down_a_browser_is_told_so(pod: GatedPod) -> None:
@@ -319,7 +321,7 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
             assert secret not in done.stdout
     offered = GatedPod.ssh(pod, "true").stderr
     assert offered == ""
-    with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), 5) as raw:
+    with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), PATIENCE) as raw:
         assert raw.recv(64).startswith(b"SSH-2.0-OpenSSH")
     assert "line 2 of PUBLIC_KEY is no SSH public key" in pod.log()
     key = pod.volume / ".hearmeman/local/ssh/ssh_host_ed25519_key"
@@ -355,7 +357,10 @@ def test_jupyter_asks_for_its_token(pod: GatedPod) -> None:
     assert list(json.loads(text)["kernelspecs"]) == ["comfyui"]
     assert json.loads(text)["default"] == "comfyui"
     assert answer.getheader("Access-Control-Allow-Origin") in (None, "")
-    cmdlines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    cmdlines = []
+    for pid, _ in members(pod):
+        with contextlib.suppress(OSError):  # It has ended since.
+            cmdlines.append(Path(f"/proc/{pid}/cmdline").read_bytes())
     assert any(b"jupyterlab" in line for line in cmdlines)
     assert not any(JUPYTER_TOKEN.encode() in line or TOKEN.encode() in line for line in cmdlines)
 
@@ -457,7 +462,7 @@ def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: G
     ready = json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"]
     kill(pod, "door")
     seen, pages = set(), set()
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         status, text, answer = ask(pod, "COMFYUI", "/system_stats", BEARER)
         seen.add(status)
@@ -468,7 +473,7 @@ def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: G
                 html = ask(pod, "COMFYUI", "/", {**BEARER, "Accept": "text/html,*/*", **more})
                 if "The gate is starting" in html[1]:
                     pages.add((html[0], html[2].getheader("X-Hearmeman-State"), wanted))
-        elif seen == {200, 503} or (status == 200 and 503 in seen):
+        elif seen == {200, 503}:
             break
     assert seen == {200, 503}
     assert pages == {(503, "starting", 503), (200, "starting", 200)}
@@ -502,7 +507,10 @@ def test_viewers_see_the_running_pod_as_it_is(pod: GatedPod) -> None:
 
 
 def test_the_page_and_its_stream_pass_the_gate_as_they_are(pod: GatedPod) -> None:
-    status, text, answer = ask(pod, "STATUS", "/", {"Accept": "text/html", **BEARER})
+    page = {"Accept": "text/html", **BEARER}
+    # A test before this one may have ended ComfyUI.
+    pod.wait_for(lambda: ask(pod, "STATUS", "/readyz", BEARER)[0] == 200, "the pod to be ready")
+    status, text, answer = ask(pod, "STATUS", "/", page)
     assert status == 200
     assert 'class="acts"' in text, "who passed the gate may act"
     assert answer.getheader("X-Hearmeman-State") == "ready"

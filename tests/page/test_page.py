@@ -24,7 +24,7 @@ from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
 from support.ports import free_port
 from support.repository import ROOT
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, wait_for
 
 HTML = {"Accept": "text/html"}
 EVIL = '<img src=x onerror="alert(1)">"\'&</script>\x1b[31m\u202e.png'
@@ -218,8 +218,8 @@ def test_an_open_tab_holds_up_no_stop(running: ComfyUI, tmp_path: Path) -> None:
         answer.close()
         return time.monotonic() - begun
 
-    # Within what the stop has for the doors.
-    assert asyncio.run(stopped_after()) < 0.9
+    # Within what the stop has for the doors, and what a busy machine adds; a tab stays open for ever.
+    assert asyncio.run(stopped_after()) < 10
 
 
 def test_one_reader_serves_every_tab_and_stops_with_the_last(pod: tuple[str, Door, Path]) -> None:
@@ -243,10 +243,7 @@ def test_one_reader_serves_every_tab_and_stops_with_the_last(pod: tuple[str, Doo
         door.hub._look = before
         for tab in tabs:
             tab.close()
-    end = time.monotonic() + 60
-    while (door.hub.streams or door.hub._reading) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert (door.hub.streams, door.hub._reading) == (0, None)
+    wait_for(lambda: (door.hub.streams, door.hub._reading) == (0, None), "the last tab to be noticed")
 
 
 def test_an_output_is_shown_and_nothing_else_is(running: ComfyUI, pod: tuple[str, Door, Path]) -> None:

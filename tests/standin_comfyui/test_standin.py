@@ -55,7 +55,7 @@ def _finish(server: ComfyUI, prompt: object) -> dict[str, Any]:
 
 
 def _ended(server: ComfyUI, prompt_id: str) -> dict[str, Any]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if entry := _get(server, f"/history/{prompt_id}").get(prompt_id):
             return dict(entry)

@@ -188,7 +188,7 @@ def test_without_provenance_nothing_is_kept(r2: R2, server: ComfyUI, tmp_path: P
     try:
         daemon.wait_said("sync.started")
         assert run(["run", "smoke-image", "--set", "color=43"], given).returncode == 0
-        daemon.wait_for(lambda: any("prompt-id" in one.metadata for one in r2.objects.values()), "the output")
+        daemon.wait_for(lambda: any("prompt-id" in one.metadata for one in list(r2.objects.values())), "the output")
         assert daemon.stop() == 0
     finally:
         daemon.kill()

@@ -96,7 +96,7 @@ def test_a_file_that_fails_for_good_is_no_success_until_it_is_sent(r2: R2, tmp_p
     r2.before = refuse
     daemon.start()
     try:
-        daemon.wait_for((daemon.state / "sync.json").exists, "its state file")
+        daemon.wait_for(lambda: daemon.report() != {}, "its state file")
         (daemon.output / "bad.png").write_bytes(b"bad")
         (daemon.output / "good.png").write_bytes(b"good")
         daemon.wait_for(lambda: daemon.report().get("failing_files") == 1, "the failure")

@@ -166,7 +166,7 @@ def test_who_hangs_up_in_the_middle_frees_the_engine(api: Held, body: dict[str, 
         assert next(pieces)
         assert api.state()["in_flight"] == 1
     api.wait_until_idle()
-    assert api.measure("voice_cancelled_total") == before + 1
+    wait_for(lambda: api.measure("voice_cancelled_total") == before + 1, "it to be counted")
     made = len(api.hand.made())
     assert made <= BLOCKS
     # It is well, and speaks the next one.
@@ -189,7 +189,7 @@ def test_who_hangs_up_before_the_first_byte_frees_the_engine_and_the_queue(api: 
         one.close()
     api.wait_until_idle()
     assert api.hand.made() == []
-    assert api.measure("voice_cancelled_total") == before + 3
+    wait_for(lambda: api.measure("voice_cancelled_total") == before + 3, "all to be counted")
 
 
 def test_a_full_queue_refuses_with_a_small_wait_and_openais_client_comes_again(tmp_path: Path) -> None:

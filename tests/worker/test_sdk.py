@@ -22,6 +22,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.s3 import S3
 from fakes.serverless import KEY, Serverless
+from hearmeman.state_file import read_json
 from support.ports import free_port
 from support.repository import ROOT
 from support.waiting import PATIENCE, wait_for
@@ -92,12 +93,12 @@ def test_a_job_runs_and_its_progress_can_be_put_in_order(running: Running) -> No
 
 
 def test_a_cancelled_job_is_interrupted_in_comfyui_and_the_next_one_runs(running: Running) -> None:
-    long = {"workflow": "smoke-image", "set": {"width": 8, "height": 8, "count": 600, "color": 3}}
+    long = {"workflow": "smoke-image", "set": {"width": 8, "height": 8, "count": 4000, "color": 3}}
     job = running.platform.submit(long)
     wait_for(lambda: any(one.get("state") == "running" for one in job.progress), "its run")
     assert queue(running.comfyui)["queue_running"]
     running.platform.cancel(job)
-    # 600 files take a minute; it is gone long before.
+    # 4,000 files take seven minutes; it is gone long before.
     wait_for(lambda: not queue(running.comfyui)["queue_running"], "the interrupt")
     after = running.platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "color": 4}})
     assert running.platform.result(after).status == "COMPLETED"
@@ -127,6 +128,7 @@ def test_a_worker_that_was_frozen_while_it_waited_takes_the_next_job(running: Ru
     pids = [running.process.pid, running.comfyui.process.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)  # What was on its way comes in.
     before = running.platform.takes
     time.sleep(running.platform.poll + 1)
     assert running.platform.takes == before
@@ -147,8 +149,9 @@ def test_between_jobs_the_worker_holds_no_connection_to_comfyui(running: Running
 def test_the_log_holds_phases_and_neither_base64_nor_the_key(running: Running) -> None:
     job = running.platform.submit({"workflow": "smoke-image", "set": {"width": 512, "height": 512, "color": 79}})
     data = running.platform.result(job).output["images"][0]["data"]
-    phases = json.loads(running.report.read_text())["seconds_since_start"]
-    assert list(phases)[:4] == ["sdk", "comfyui", "warm-up", "ready"] and "first job done" in phases
+    wait_for(lambda: "first job done" in read_json(running.report)["seconds_since_start"], "the report")
+    phases = read_json(running.report)["seconds_since_start"]
+    assert list(phases)[:4] == ["sdk", "comfyui", "warm-up", "ready"]
     assert list(phases.values()) == sorted(phases.values())
     text = running.text()
     assert "phase=sdk" in text and data[:60] not in text and KEY not in text

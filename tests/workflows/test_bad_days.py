@@ -41,7 +41,7 @@ def graph(*settings: str) -> Graph:
 async def ended(url: str, sent: Graph, patience: float, then: threading.Event) -> None:
     """Run a graph, and say by `then` when ComfyUI works at it."""
     async with client.Client(url, patience=patience) as comfy:
-        await comfy.run(sent, 60, lambda progress: then.set())
+        await comfy.run(sent, 2 * PATIENCE, lambda progress: then.set())
 
 
 def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
         killer.start()
         try:
             with pytest.raises(answers.NotReachableError, match="does not answer at .* look at `hearmeman status`"):
-                asyncio.run(ended(dying.url, graph("count=200"), 0.5, working))
+                asyncio.run(ended(dying.url, graph("count=4000"), 0.5, working))
         finally:
             working.set()
             killer.join()
@@ -78,7 +78,7 @@ def test_a_comfyui_that_was_started_again_in_mid_run_is_said(tmp_path: Path) -> 
         restart.start()
         try:
             with pytest.raises(answers.RunFailedError, match=r"no longer knows prompt .* restarted, as when memory"):
-                asyncio.run(ended(first.url, graph("count=200"), 30, working))
+                asyncio.run(ended(first.url, graph("count=4000"), PATIENCE, working))
         finally:
             working.set()
             restart.join()

@@ -99,7 +99,10 @@ def sent(out: Path) -> int:
 
 
 def test_a_batch_killed_again_and_again_sends_no_row_twice(server: ComfyUI, tmp_path: Path) -> None:
-    kills, chance = int(os.environ.get("KILLS", "3")), random.Random(os.environ.get("SEED"))
+    kills, chance = (
+        int(os.environ.get("KILLS", "3")),
+        random.Random(os.environ.get("SEED") if "KILLS" in os.environ else 20),
+    )
     path, out = rows(tmp_path, kills + 5), tmp_path / "out"
     for _ in range(kills):
         process, before, end = start(server, path, out), sent(out), time.monotonic() + 120
