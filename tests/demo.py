@@ -71,7 +71,7 @@ def server(command: list[str], environment: dict[str, str], log: Path) -> Iterat
         process.wait()
 
 
-def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: float = 20) -> None:
+def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: float = 120) -> None:
     """Wait until something listens on `port`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:

@@ -92,7 +92,7 @@ def served(run_dir: Path, watch: bool = True) -> Iterator[tuple[str, Door]]:
             await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
 
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(60)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE)
         loop.close()
