@@ -131,8 +131,8 @@ def test_an_outage_is_said_once_and_heals(tmp_path: Path) -> None:
         for number in range(5):
             (daemon.output / f"{number}.png").write_bytes(png(number))
         daemon.wait_said("kind=unreachable")
-        daemon.wait_for(lambda: daemon.report().get("backlog_files") == 5, "all five in the report")
-        assert "cannot be reached" in daemon.report()["problem"]
+        daemon.wait_for(lambda: "cannot be reached" in daemon.report().get("problem", ""), "the problem in the report")
+        daemon.wait_for(lambda: daemon.report()["backlog_files"] == 5, "all five in the report")
         server.start()
         daemon.wait_for(lambda: len(server.objects()) == 5, "all five")
         assert daemon.stop() == 0
