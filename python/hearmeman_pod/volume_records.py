@@ -71,13 +71,14 @@ class Records:
         try:
             text = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 404):
                 return None
             raise
         try:
-            return Record(**json.loads(text))
+            found = Record(**json.loads(text))
         except (ValueError, TypeError):
             return None
+        return found if isinstance(found.mtime_ns, int) else None
 
 
 def _name(to: str) -> str:

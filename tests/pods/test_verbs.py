@@ -106,7 +106,7 @@ def test_stop_refuses_while_comfyui_works(operator: Operator, runpod: RunPod) ->
 
 
 def test_stop_refuses_while_a_voice_speaks(operator: Operator, runpod: RunPod) -> None:
-    runpod.made({**BODY, "ports": [*BODY["ports"], "8020/http"]}, "RUNNING")  # type: ignore[misc]
+    runpod.made({**BODY, "ports": [*BODY["ports"], "8020/http"]}, "RUNNING")
     runpod.queue, runpod.texts = 1, 3
     code, _, err = operator("stop", "mine")
     assert (code, runpod.live) == (1, ["pod0"])
