@@ -201,13 +201,13 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
 
 def _script(file: Path) -> list[str]:
     """The lines of a script that are not empty. Raises: RemoteError when there are none; OSError."""
-    data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    name, data = ("stdin", sys.stdin.buffer.read()) if str(file) == "-" else (file, file.read_bytes())
     try:
         lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as problem:
-        raise RemoteError(f"{file} is no UTF-8 text: byte {problem.start} is none of it; nothing was made") from problem
+        raise RemoteError(f"{name} is not UTF-8 text (byte {problem.start}): nothing was made") from problem
     if not lines:
-        raise RemoteError(f"{file} holds no line that is not empty: nothing was made")
+        raise RemoteError(f"{name} holds no line that is not empty: nothing was made")
     return lines
 
 

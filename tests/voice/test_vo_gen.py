@@ -249,14 +249,13 @@ def test_a_full_disk_ends_a_batch_and_says_which_lines_are_missing(tmp_path: Pat
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("given", ["file", "stdin"])
-def test_a_script_that_is_no_text_is_refused(given: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "name"), [("script.txt", "script.txt"), ("-", "stdin")])
+def test_a_script_that_is_no_text_is_refused(file: str, name: str, tmp_path: Path) -> None:
     script = "Schöne Grüße\n".encode("latin-1")
     (tmp_path / "script.txt").write_bytes(script)
-    name = "script.txt" if given == "file" else "-"
-    done = call(tmp_path, "-f", name, "--url", "http://127.0.0.1:9", stdin=script)
+    done = call(tmp_path, "-f", file, "--url", "http://127.0.0.1:9", stdin=script)
     assert done.returncode == 1
-    assert done.stderr.decode() == f"xtts-vo-gen: {name} is no UTF-8 text: byte 3 is none of it; nothing was made\n"
+    assert done.stderr.decode() == f"xtts-vo-gen: {name} is not UTF-8 text (byte 3): nothing was made\n"
     assert {path.name for path in tmp_path.iterdir()} == {"script.txt"}
 
 
