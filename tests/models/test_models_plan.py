@@ -212,7 +212,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(full: Catalogue, name: str
         ({"ENABLE_INFCAM": "true", "GPU_TIER": "datacenter"}, {"infcam"}, 19.32),
         ({"ENABLE_XTTS": "true"}, set(), 0.0),
         ({"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"}, {"xtts-v2"}, 1.88),
-        ({"ENABLE_CHATTERBOX": "true"}, {"chatterbox-multilingual"}, 3.21),
+        ({"ENABLE_CHATTERBOX": "true"}, {"chatterbox-multilingual"}, 3.24),
         ({"ENABLE_CHATTERBOX": "true", "CHATTERBOX_MODEL": "english"}, {"chatterbox"}, 3.19),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
