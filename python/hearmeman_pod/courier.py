@@ -57,7 +57,11 @@ def direct_words(
 
 
 def ssh_words(
-    pod: Mapping[str, Any], way: Mapping[str, Any], home: Path, identity: Path | None, config: Path | None
+    pod: Mapping[str, Any],
+    way: Mapping[str, Any],
+    home: Path,
+    identity: Path | None = None,
+    config: Path | None = None,
 ) -> list[str]:
     """The ssh command to a pod by one of its two ways, up to the command to run there.
 
