@@ -24,8 +24,8 @@ COLORS = {
 }
 STYLE = """
 body { margin: 0; width: 300px; height: 300px; background: COLOR; color: #fff; display: flex; flex-direction: column;
-       justify-content: center; box-sizing: border-box; padding: 24px; font: 22px/1.3 "DejaVu Sans", sans-serif; }
-b { font-size: 26px; line-height: 1.15; margin-bottom: 14px; }
+       justify-content: center; box-sizing: border-box; padding: 22px; font: 22px/1.3 "DejaVu Sans", sans-serif; }
+b { font-size: 25px; line-height: 1.15; margin-bottom: 14px; }
 """
 
 
