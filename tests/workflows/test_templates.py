@@ -17,7 +17,9 @@ MOST_BYTES = 12_000
 
 
 def test_every_workflow_is_a_template_and_nothing_else_is() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.{kind}" for name in WORKFLOWS for kind in ("json", "jpg")}
+    assert {path.name for path in FOLDER.iterdir()} == {
+        f"{name}.{kind}" for name in WORKFLOWS for kind in ("json", "jpg")
+    }
     # ComfyUI's page takes no other characters in an address (?template=NAME).
     assert all(name.replace("-", "").replace(".", "").replace("_", "").isalnum() for name in WORKFLOWS)
 
