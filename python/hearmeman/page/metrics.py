@@ -22,7 +22,7 @@ class Metrics:
         self.found: Mapping[str, Any] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         # A series more for each, which nobody reads.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._seconds = Histogram(
             "hearmeman_comfyui_job_seconds",
             "How long jobs ran, by how they ended.",
