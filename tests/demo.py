@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hearmeman_build.build import Image, build_image, prefetch_tier
@@ -215,7 +215,11 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
             pod.wait_for(lambda: answers(page), "the page")
             note(page)
         if os.environ.get("OPEN", "") not in ("", "0"):
-            keep_open(pod, page, url)
+            shown = {"the pod's page": page, "ComfyUI's API": url}
+            if speaks:
+                # Its page offers examples that can be sent as they stand.
+                shown["the voice API"] = f"http://127.0.0.1:{voice_port}/docs"
+            keep_open(pod, shown)
         with phases.phase("stop", "SIGTERM: ComfyUI first, then the sync drains"):
             code = pod.stop()
             if code != 0:
@@ -225,9 +229,10 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
     return keys
 
 
-def keep_open(pod: Pod, page: str, comfyui: str) -> None:
-    """Let a person look around until Ctrl-C."""
-    print(f"\n  the pod's page  {page}\n  ComfyUI's API   {comfyui}\n\nCtrl-C stops the pod and goes on.\n", flush=True)
+def keep_open(pod: Pod, shown: Mapping[str, str]) -> None:
+    """Let a person look around until Ctrl-C; `shown` is what there is, and where."""
+    lines = "\n".join(f"  {name:15} {address}" for name, address in shown.items())
+    print(f"\n{lines}\n\nCtrl-C stops the pod and goes on.\n", flush=True)
     stopped = False
 
     def stop(number: int, frame: object) -> None:

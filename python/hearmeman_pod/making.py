@@ -57,7 +57,7 @@ def create(args: argparse.Namespace, world: World) -> int:
         raise
     creation.sweep(api, order, pod["id"], say)
     if args.json:
-        print(json.dumps(show.pod_facts(pod, world.inside), indent=1))
+        print(json.dumps(show.pod_facts(pod, world), indent=1))
     else:
-        print("\n".join(show.pod_lines(pod, world.inside, world.time())))
+        print("\n".join(show.pod_lines(pod, world)))
     return 0

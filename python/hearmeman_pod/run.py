@@ -56,7 +56,9 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
     )
     sub.add_argument("--picture", default="", metavar="FILE", help="the picture, where the workflow takes one")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder here for what it makes")
-    sub.add_argument("--minutes", type=float, default=30.0, help="how long the pod may take to be ready (30)")
+    sub.add_argument(
+        "--minutes", type=float, default=30.0, metavar="M", help="how long the pod may take to be ready (30)"
+    )
     sub.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds for the workflow (3600)")
     sub.add_argument(
         "--keep", action="store_true", help="let the pod go on afterwards; it costs money until you end it"
@@ -145,7 +147,7 @@ class _Run:
             facts = {"event": "pod", "id": pod["id"], "state": state, "seconds": round(seconds, 1)}
             print(json.dumps({**facts, "dollars": round(dollars, 4)}), flush=True)
         else:
-            say(f"{seconds:.0f} s from the create on, at most ${dollars:.2f}")
+            say(f"{seconds:.0f} s from the create on, at most ${math.ceil(dollars * 100) / 100:.2f}")
 
 
 def _workflow(name: str, folder: Path) -> library.Workflow:

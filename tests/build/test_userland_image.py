@@ -17,8 +17,8 @@ from hearmeman_build.host import ROOT, nix
 from hearmeman_build.store import invalid_paths
 from support.ports import free_port
 
-LAYERS = ("layer-userland-core", "layer-userland-media-build-shell")
-GROUPS = ("core", "media", "build", "shell")
+LAYERS = ("layer-userland-core", "layer-userland-speech-media-build-shell")
+GROUPS = ("core", "speech", "media", "build", "shell")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,7 @@ def test_a_compiler_media_tools_and_a_voice_work(root: Path) -> None:
     printf 'int main(){return 0;}' > /tmp/b.c; cc /tmp/b.c -o /tmp/b; /tmp/b
     ffmpeg -loglevel error -f lavfi -i testsrc=duration=1:size=64x64 -y /tmp/a.mp4; test -s /tmp/a.mp4
     espeak-ng -w /tmp/a.wav hello; test -s /tmp/a.wav
+    flite -voice rms -t hello -o /tmp/b.wav; test -s /tmp/b.wav
     git init -q /tmp/repo; git -C /tmp/repo lfs version | cut -d/ -f1
     """
     assert shell(root, script) == "compiled git-lfs\n"

@@ -36,7 +36,7 @@ def test_the_pod_is_made_from_the_digest_and_waited_for(operator: Operator, runp
     assert body["gpu"] == {"id": "NVIDIA GeForce RTX 4090", "count": 1, "minCudaVersion": "12.8"}
     assert body["mounts"]["persistent"]["path"] == "/workspace"
     assert {"8188/http", "19123/http", "22/tcp"} <= set(body["ports"])
-    assert "models 50%" in err and "ready" in err
+    assert "models 50 %" in err and "ready" in err
     assert "/proxy/pod0/8188" in out
 
 
@@ -154,7 +154,7 @@ def test_behind_the_gate_its_token_shows_progress_and_without_it_life_is_enough(
     assert runpod.pods["pod0"].body["env"]["ACCESS_TOKEN"] == "{{ RUNPOD_SECRET_access_token }}"
     operator.token = runpod.gate
     code, _, err = operator("create", "--name", "second", "--secret", "ACCESS_TOKEN")
-    assert code == 0 and "models 50%" in err
+    assert code == 0 and "models 50 %" in err
     assert runpod.gate not in err
 
 

@@ -268,6 +268,21 @@ def test_an_engine_that_fails_in_mid_stream_cuts_the_audio(chatter: Held) -> Non
     assert chatter.state()["status"] == "ready"
 
 
+@pytest.mark.parametrize("path", ["/tts_to_audio", "/tts_stream"])
+def test_an_xtts_engine_that_fails_in_mid_stream_gives_no_whole_file(xtts_held: Held, path: str) -> None:
+    xtts_held.hand.fail_at(2)
+    xtts_held.hand.allow(BLOCKS)
+    body = {"text": TWO, "speaker_wav": "nobody", "language": "en"}
+    if path == "/tts_stream":
+        with pytest.raises(httpx2.RemoteProtocolError):
+            CLIENT.post(xtts_held.url + path, json=body)
+    else:
+        answer = CLIENT.post(xtts_held.url + path, json=body)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "engine_failed"
+    assert xtts_held.state()["status"] == "ready"
+
+
 def test_an_engine_that_fails_in_mid_stream_is_an_event(chatter: Held) -> None:
     chatter.hand.fail_at(2)
     chatter.hand.allow(BLOCKS)

@@ -175,3 +175,5 @@ class Pods(Answers):
             data = json.dumps({"source": source or "container", "line": line, "ts": when})
             self.wfile.write(f"id: {when}\ndata: {data}\n\n".encode())
             self.wfile.flush()
+        if fake.holds_logs:
+            fake.leaving.wait(fake.holds_logs)
