@@ -143,7 +143,7 @@ def test_another_engine_serves_an_api_of_its_own_as_the_page_says(pod: VoicePod)
     with subprocess.Popen(pod.inside("env", *words), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
         try:
             url = f"http://127.0.0.1:{port}"
-            pod.wait_for(lambda: ask(f"{url}/ready")[0] == 200, "flite is ready", 120)
+            pod.wait_for(lambda: ask(f"{url}/ready")[0] == 200, "flite is ready")
             listed = json.loads(ask(f"{url}/speakers_list")[1])
             assert listed == ["rms", "slt", "awb"]
             sounds = {
