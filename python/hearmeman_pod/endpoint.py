@@ -137,11 +137,15 @@ def _status(args: argparse.Namespace, world: World) -> int:
         news = f"{rollout['workersOnLatest']} of {rollout['workersTotal']} workers have the newest settings"
         rows.append(("update", news))
     if health:
-        rows.append(("jobs", ", ".join(f"{number} {name}" for name, number in health.get("jobs", {}).items())))
+        jobs = health.get("jobs", {}).items()
+        rows.append(("jobs", ", ".join(f"{number} {_JOBS.get(name, name)}" for name, number in jobs)))
     else:
         rows.append(("address", f"https://{found['id']}.api.runpod.ai"))
     print("\n".join(terminal.pairs(rows)))
     return 0
+
+
+_JOBS = {"inQueue": "in the queue", "inProgress": "running"}
 
 
 def _delete(args: argparse.Namespace, world: World) -> int:

@@ -147,7 +147,7 @@ class _Run:
             facts = {"event": "pod", "id": pod["id"], "state": state, "seconds": round(seconds, 1)}
             print(json.dumps({**facts, "dollars": round(dollars, 4)}), flush=True)
         else:
-            say(f"{seconds:.0f} s from the create on, at most ${dollars:.2f}")
+            say(f"{seconds:.0f} s from the create on, at most ${math.ceil(dollars * 100) / 100:.2f}")
 
 
 def _workflow(name: str, folder: Path) -> library.Workflow:

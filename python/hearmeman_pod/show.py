@@ -100,7 +100,7 @@ def pod_facts(pod: Mapping[str, Any], world: World) -> dict[str, Any]:
         "variables": sorted(name for name in pod.get("env") or {} if name != ORDER),
         "urls": {str(port): world.inside.url(pod["id"], port, "/") for port in _http(pod)},
         # RunPod's own line takes the next pod at an address for an impostor of the one before.
-        "ssh": shlex.join(ssh_words(pod, way, world.home)) if way else None,
+        "ssh": shlex.join(ssh_words(pod, way, world.home, options=())) if way else None,
         "created": pod["createdAt"],
         "started": pod["startedAt"],
     }

@@ -20,6 +20,9 @@ from hearmeman_pod.planned import planned
 from hearmeman_pod.say import say
 from hearmeman_pod.world import World
 
+DEPLOY = "https://console.runpod.io/deploy?template="
+"""RunPod's page that makes a pod of a template."""
+
 
 def template(args: argparse.Namespace, world: World) -> int:
     """Create the template, or update the one of this name."""
@@ -46,7 +49,7 @@ def template(args: argparse.Namespace, world: World) -> int:
     else:
         found = api.change("POST", "/v2/templates", "create the template", body)
     words = "updated" if mine else "created"
-    line = f"template {found['name']} ({found['id']}) is {words}"
+    line = f"template {found['name']} ({found['id']}) is {words}, its link is {DEPLOY}{found['id']}"
     if args.readme == "-":
         say(line)
     else:

@@ -142,7 +142,7 @@ def _line(one: Outcome) -> str:
 
 
 def _sum(outcomes: list[Outcome], failed: list[Outcome]) -> str:
-    text = f"{len(outcomes) - len(failed)} of {terminal.count(len(outcomes), 'file')} are on the volume"
+    text = f"on the volume: {len(outcomes) - len(failed)} of {terminal.count(len(outcomes), 'file')}"
     if unknown := [one for one in outcomes if one.state != "failed" and not one.how and one.verified == "size"]:
         total = terminal.size(sum(one.size for one in unknown))
         text += f"; of {len(unknown)} ({total}) only the size is known, --verify reads them back"

@@ -37,7 +37,9 @@ def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> in
     if args.json:
         print(json.dumps({**made, "per_month": price}, indent=1))
     else:
-        print(f"volume {made['id']} is made: hearmeman-pod volume fill {made['id']} --set WAN_480P=true")
+        print(
+            f"volume {made['id']} is made, ${price:.2f} a month: hearmeman-pod volume fill {made['id']} --set WAN_480P=true"
+        )
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,13 @@ def comfyui(base: Path, write_seconds: float = 0.05, more: Sequence[str] = (), m
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(5)
+
+
+def busy(url: str) -> bool:
+    """Tell whether ComfyUI runs a prompt, or has one to run."""
+    with urllib.request.urlopen(f"{url}/queue", timeout=30) as answer:
+        queue = json.load(answer)
+    return bool(queue["queue_running"] or queue["queue_pending"])
 
 
 def _wait(running: ComfyUI, log: Path) -> None:

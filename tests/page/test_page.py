@@ -308,6 +308,8 @@ def test_metrics_are_read_by_the_librarys_own_parser(running: ComfyUI, tmp_path:
     assert found["hearmeman_sync_failures_total", "keys"] == 3
     assert found["hearmeman_sync_lag_seconds",] > 1e9
     assert found["hearmeman_comfyui_job_seconds_bucket", "60.0", "ok"] == 1
+    # A rate cannot tell that a series appeared with its first job.
+    assert found["hearmeman_comfyui_job_seconds_count", "failed"] == 0
     assert found["hearmeman_comfyui_queue", "waiting"] == 0
     assert sum(value for (name, *_), value in found.items() if name == "hearmeman_state") == 1
 

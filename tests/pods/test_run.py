@@ -44,7 +44,7 @@ def test_the_files_are_here_and_the_pod_is_gone(ready: Operator, runpod: RunPod,
     assert code == 0, err
     assert [path.suffix for path in (tmp_path / "out").rglob("*.*")] == [".png"]
     assert (runpod.live, len(runpod.pods)) == ([], 1)
-    assert "pod0 is terminated" in err and "at most $0.00" in err
+    assert "pod0 is terminated" in err and "at most $0.01" in err
     env = runpod.pods["pod0"].body["env"]
     assert (env["WAIT_FOR_MODELS"], env["IDLE_ACTION"], env["MAX_MINUTES"]) == ("true", "terminate", "100")
     # A token of its own, which nothing prints.
