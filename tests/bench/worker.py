@@ -110,7 +110,7 @@ def cancelled() -> list[float]:
                 long = tiny(number)
                 long["workflow"]["1"]["inputs"]["batch_size"] = 600
                 job = platform.submit(long)
-                wait_for(lambda job=job: any(one.get("steps") for one in job.progress), "its run")
+                wait_for(lambda job=job: any(one.get("steps") for one in job.progress), "its run")  # type: ignore[misc]
                 began = time.monotonic()
                 platform.cancel(job)
                 wait_for(lambda: not busy(server.url), "the interrupt")
