@@ -23,7 +23,8 @@ from fakes.r2 import R2
 from fakes.r2_rules import Object, Upload
 from fakes.runpod import KEY, RunPod
 from hearmeman_pod import command, volume_fill, volume_upload
-from hearmeman_pod.volume_fill import Check, Wanted, WrongContentError, cut
+from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
+from hearmeman_pod.volume_upload import cut
 from support.repository import ROOT
 
 PART = 5 * 1024**2
@@ -310,6 +311,16 @@ def test_a_small_file_is_read_back_unasked(world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(volume_upload, "PART_BYTES", len(CONTENT))
     world.r2.lay(TO, CONTENT)
     assert world.fill()[1]["how"] == "read"
+
+
+def test_a_small_file_that_git_names_is_compared_with_that_name_now(world: World) -> None:
+    world.hub.repos = {REPO: Repo({"big.safetensors": Stored(b"{}", lfs=False)})}
+    world.catalogue(b"{}", 2, known="size")
+    assert world.fill()[1]["verified"] == "git"
+    assert world.fill()[1]["how"] == "read"
+    world.hub.repos = {REPO: Repo({"big.safetensors": Stored(b"[]", lfs=False)})}
+    code, found, err = world.fill()
+    assert (code, found["state"], world.r2.contents()[TO]) == (0, "filled", b"[]"), err
 
 
 def test_a_file_that_breaks_off_while_it_is_read_back_is_taken_up_there(world: World) -> None:
