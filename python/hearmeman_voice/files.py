@@ -20,14 +20,17 @@ class Change:
         self._last: list[Callable[[], object]] = []
 
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
-        """Write a file beside its place. Raises: OSError, when the disk is full."""
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
-        self._written.append((Path(name), path))
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
+        """Write a file beside its place. Raises: OSError, with `path` for its name, when the disk is full."""
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
+            self._written.append((Path(name), path))
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+        except OSError as problem:
+            raise OSError(problem.errno, problem.strerror, str(path)) from problem
 
     def then(self, do: Callable[[], object]) -> None:
         """Do this when all is in its place: something that needs no room, such as a removal."""

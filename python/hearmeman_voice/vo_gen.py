@@ -103,6 +103,11 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error("--output-dir is for --file: say --output for one text")
     if args.file is not None and args.output:
         arguments.error("--output is for one text: say --output-dir with --file")
+    # It is put there by a rename, which would take the place of a device such as /dev/null.
+    if args.output and not (args.output.is_file() or (not args.output.exists() and args.output.parent.is_dir())):
+        arguments.error(
+            f"--output {args.output}: it must be a file, in a folder that is there; --stream writes to stdout"
+        )
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
     if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
@@ -180,7 +185,7 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
             known[file.name] = mark
             _keep(notes, json.dumps(known, indent=1).encode())
         except (RemoteError, OSError) as error:
-            problem = str(error) if isinstance(error, RemoteError) else f"{folder}: {error.strerror}"
+            problem = str(error) if isinstance(error, RemoteError) else f"{error.filename}: {error.strerror}"
             # Neither a server that is gone nor a full disk is better at the next line.
             lost = "" if isinstance(error, RemoteError) and not isinstance(error, UnreachableError) else problem
             outputs.append(Output(str(file), line, "failed", problem))

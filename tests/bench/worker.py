@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fakes.comfyui import busy, comfyui, command
-from fakes.serverless import Job, Serverless, wait_until
+from fakes.serverless import Job, Serverless
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import wait_for
 
 ROUNDS = 5
 JOBS = 40
@@ -109,10 +110,10 @@ def cancelled() -> list[float]:
                 long = tiny(number)
                 long["workflow"]["1"]["inputs"]["batch_size"] = 600
                 job = platform.submit(long)
-                wait_until("its run", lambda job=job: any(one.get("steps") for one in job.progress))
+                wait_for(lambda job=job: any(one.get("steps") for one in job.progress), "its run")  # type: ignore[misc]
                 began = time.monotonic()
                 platform.cancel(job)
-                wait_until("the interrupt", lambda: not busy(server.url))
+                wait_for(lambda: not busy(server.url), "the interrupt")
                 found.append(time.monotonic() - began)
     return found
 

@@ -106,7 +106,7 @@ def test_ssh_logs_in_by_key_and_not_by_password(root: Path) -> None:
     cp /tmp/user.pub /root/.ssh/authorized_keys; chmod 600 /root/.ssh/authorized_keys
     /usr/sbin/sshd -h /tmp/host -p {port} -o ListenAddress=127.0.0.1 -o PasswordAuthentication=no
     options="-p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -q"
-    for try in $(seq 50); do ssh $options -i /tmp/user root@127.0.0.1 true && break; sleep 0.1; done
+    for try in $(seq 600); do ssh $options -i /tmp/user root@127.0.0.1 true && break; sleep 0.1; done
     ssh $options -i /tmp/user root@127.0.0.1 id -un
     if ssh $options -o IdentitiesOnly=yes -i /tmp/host root@127.0.0.1 id -un; then exit 1; fi
     """

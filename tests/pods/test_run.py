@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.runpod import KEY, RunPod
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 from .conftest import ENTRY, Operator
 
@@ -238,10 +238,8 @@ def test_a_signal_at_any_stage_ends_the_pod(
             stderr=subprocess.PIPE,
             text=True,
         )
-        end = time.monotonic() + 90
-        while not stage(runpod) and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(lambda: stage(runpod) or process.poll() is not None, "the stage")
         process.send_signal(number)
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err

@@ -154,6 +154,9 @@ def test_a_line_that_fails_is_named_and_the_others_are_made(url: str, tmp_path: 
         ("one", "--list-speakers"),
         ("   ",),
         ("one", "-d", "folder"),
+        ("one", "-o", "nowhere/one.wav"),
+        ("one", "-o", "."),
+        ("one", "-o", "/dev/stdout"),
         ("-f", "nowhere.txt"),
         ("-f", "-", "-o", "one.wav"),
         ("-f", "-", "--stream"),
@@ -245,7 +248,7 @@ def test_a_full_disk_ends_a_batch_and_says_which_lines_are_missing(tmp_path: Pat
     assert done.returncode == 3, done.stderr
     outputs = json.loads(done.stdout)["outputs"]
     assert [output["status"] for output in outputs] == ["made", "failed", "failed"]
-    assert {output["error"] for output in outputs[1:]} == {"out: No space left on device"}
+    assert {output["error"] for output in outputs[1:]} == {"out/line_002.wav: No space left on device"}
     assert b"Traceback" not in done.stderr
 
 

@@ -88,7 +88,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoicePod]:
     )
     try:
         for name in APIS:
-            made.wait_for(lambda name=name: ask(made.url(name, "/ready"))[0] == 200, f"{name} is ready", 120)  # type: ignore[misc]
+            made.wait_for(lambda name=name: ask(made.url(name, "/ready"))[0] == 200, f"{name} is ready")  # type: ignore[misc]
         yield made
     finally:
         made.stop()
@@ -143,7 +143,7 @@ def test_another_engine_serves_an_api_of_its_own_as_the_page_says(pod: VoicePod)
     with subprocess.Popen(pod.inside("env", *words), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
         try:
             url = f"http://127.0.0.1:{port}"
-            pod.wait_for(lambda: ask(f"{url}/ready")[0] == 200, "flite is ready", 120)
+            pod.wait_for(lambda: ask(f"{url}/ready")[0] == 200, "flite is ready")
             listed = json.loads(ask(f"{url}/speakers_list")[1])
             assert listed == ["rms", "slt", "awb"]
             sounds = {
@@ -252,4 +252,4 @@ def test_status_and_restart_know_the_voices(pod: VoicePod) -> None:
     names = {process["name"]: process for process in json.loads(done.stdout)["processes"]}
     assert {"xtts", "chatterbox"} <= set(names)
     assert inside(pod, "hearmeman", "restart", "xtts").returncode == 0
-    pod.wait_for(lambda: ask(pod.url("XTTS", "/ready"))[0] == 200, "XTTS is ready again", 120)
+    pod.wait_for(lambda: ask(pod.url("XTTS", "/ready"))[0] == 200, "XTTS is ready again")

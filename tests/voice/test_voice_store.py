@@ -19,6 +19,7 @@ from hearmeman_voice.voices import (
     VoiceStore,
     safe_child,
 )
+from support.waiting import PATIENCE
 
 BAD_NAMES = [
     "",
@@ -128,7 +129,7 @@ def test_of_two_uploads_of_one_name_at_once_one_is_refused(store: VoiceStore) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert sorted(results) == ["kept", "refused", "refused", "refused"]
     assert files(store) == {"anna.wav"}
 
@@ -145,7 +146,7 @@ def test_changes_of_two_processes_at_once_are_all_kept(store: VoiceStore) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert {voice.language for voice in store.uploaded()} == {"fr"} and len(store.uploaded()) == 12
 
 
