@@ -93,7 +93,7 @@ def _fill(args: argparse.Namespace, world: World) -> int:
     needed = sum(file.expected for file in files)
     if needed * MARGIN > volume["size"] * 1e9:
         raise UsageError(
-            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {volume['id']} has {volume['size']}: enlarge it, or fewer models"
+            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {volume['id']} has {volume['size']}: enlarge it in RunPod's console, or ask for fewer"
         )
     say(
         f"{terminal.count(len(files), 'file')}, {terminal.size(needed)}, to volume {volume['id']} in {volume['dataCenter']}"
