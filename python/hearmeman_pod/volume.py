@@ -146,7 +146,7 @@ def _sum(outcomes: list[Outcome], failed: list[Outcome]) -> str:
     if unknown := [one for one in outcomes if one.state != "failed" and not one.how and one.verified == "size"]:
         total = terminal.size(sum(one.size for one in unknown))
         text += f"; of {len(unknown)} ({total}) only the size is known, --verify reads them back"
-    return text + ("; for the rest the same command goes on" if failed else "")
+    return text + (f"; {len(failed)} failed, the same command tries again" if failed else "")
 
 
 def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:

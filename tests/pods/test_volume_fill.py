@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from fakes import sigv4
@@ -22,6 +23,7 @@ from fakes.hub import COMMIT, REPO, Hub, Repo, Stored, safetensors
 from fakes.r2 import R2
 from fakes.r2_rules import Object, Upload
 from fakes.runpod import KEY, RunPod
+from fakes.s3 import S3
 from hearmeman_pod import command, volume_fill, volume_upload
 from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
 from hearmeman_pod.volume_upload import cut
@@ -293,6 +295,19 @@ def test_parts_that_are_never_put_together_stay_and_the_next_run_sends_none_of_t
     world.r2.heal()
     code, found, _ = world.fill()
     assert (code, found["kept"], world.sent()) == (0, len(CONTENT), 3)
+
+
+def test_rclones_s3_server_is_filled_too(world: World) -> None:
+    with S3("vol1") as s3:
+        keys: dict[str, Any] = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key}
+        client = boto3.client("s3", endpoint_url=s3.url, region_name="us-ks-2", **keys)
+        begun = client.create_multipart_upload(Bucket="vol1", Key=TO)["UploadId"]
+        client.upload_part(Bucket="vol1", Key=TO, UploadId=begun, PartNumber=1, Body=CONTENT[:PART])
+        here = {"RUNPOD_S3_URL": s3.url, "RUNPOD_S3_ACCESS_KEY": s3.access_key, "RUNPOD_S3_SECRET_KEY": s3.secret_key}
+        code, found, err = world.fill(**here)
+        assert (code, found["state"], found["kept"]) == (0, "filled", PART), err
+        assert s3.objects()[TO] == CONTENT and set(s3.objects()) == {TO, RECORD}
+        assert world.fill(**here)[1]["how"] == "record"
 
 
 def test_a_file_without_a_record_is_known_by_its_size_until_it_is_read_back(world: World) -> None:
