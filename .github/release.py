@@ -60,10 +60,10 @@ class Asked:
         return found
 
 
-def subjects(record: Path, to: str) -> str:
-    """What was pushed to `to`, as sha256sum writes it: the attestation's subjects."""
-    entries = json.loads(record.read_text())
-    return "".join(f"{e['digest'].partition(':')[2]}  {to}\n" for e in entries if e["repository"] == to)
+def subjects(record: Path, asked: Asked) -> str:
+    """What this run pushed, as sha256sum writes it: the attestation's subjects. Other tiers are of earlier runs."""
+    pushed = [e for e in json.loads(record.read_text()) if e["repository"] == asked.to and e["tier"] in asked.tiers]
+    return "".join(f"{e['digest'].partition(':')[2]}  {asked.to}\n" for e in pushed)
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def main() -> int:
         code = subprocess.run(command, check=False).returncode
         if code != 0:
             return code
-    Path("subjects.txt").write_text(subjects(Path("images.lock.json"), asked.to))
+    Path("subjects.txt").write_text(subjects(Path("images.lock.json"), asked))
     return 0
 
 

@@ -91,8 +91,23 @@ def test_every_action_is_pinned_by_commit() -> None:
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", used), f"{workflow.name}: {used}"
 
 
-def test_the_attestation_names_what_was_pushed_there(tmp_path: Path) -> None:
+def test_the_attestation_names_what_this_run_pushed(tmp_path: Path) -> None:
     record = tmp_path / "images.lock.json"
-    entries = [{"repository": "ghcr.io/x/y", "digest": "sha256:" + "a" * 64}, {"repository": "z", "digest": "sha256:b"}]
+    entries = [
+        {"tier": "consumer", "repository": "ghcr.io/x/y", "digest": "sha256:" + "a" * 64},
+        {"tier": "prosumer", "repository": "ghcr.io/x/y", "digest": "sha256:" + "b" * 64},
+        {"tier": "consumer", "repository": "z", "digest": "sha256:c"},
+    ]
     record.write_text(json.dumps(entries))
-    assert _release().subjects(record, "ghcr.io/x/y") == "a" * 64 + "  ghcr.io/x/y\n"
+    asked = _release().Asked({"TIERS": "consumer", "IMAGE": "ghcr.io/X/y"})
+    assert _release().subjects(record, asked) == "a" * 64 + "  ghcr.io/x/y\n"
+
+
+def test_a_push_of_anything_in_the_image_builds_it() -> None:
+    """What the Nix files take from the checkout, but for what only the smoke image has."""
+    text = "".join(path.read_text() for path in (ROOT / "nix").glob("*.nix"))
+    taken = set(re.findall(r"\.\./([a-z_]+)/", text)) | set(re.findall(r"\.\./([a-z_]+)\b(?!\.)", text))
+    folders = {name for name in taken if (ROOT / name).is_dir()} - {"tests"}
+    started = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())[True]["push"]["paths"]
+    assert folders >= {"python", "workflows", "voices", "comfyui_node"}
+    assert {name for name in folders if f"{name}/**" not in started} == set()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
 from fakes.runpod import RunPod
+from hearmeman_pod.endpoint_plan import POOLS
 
 from .conftest import Operator
 from .test_verbs import BODY
 
 PLAN = ("plan", "--set", "WAN_480P=true")
 NEW = ("create", "--name", "mine", "--set", "WAN_480P=true")
+POOLED = ("endpoint", "plan", "--name", "films", "--set", "WAN_480P=true")
 TEMPLATE = ("template", "--name", "t", "--json", "--readme")
 ENDPOINT = ("endpoint", "create", "--name", "films", "--set", "WAN_480P=true")
 
@@ -54,6 +57,8 @@ FOLLOWED = [
     ((*PLAN, "--gpu", "A100"), "give one of these names", (*PLAN, "--gpu", "A100 PCIe")),
     ((*PLAN, "--gpu", ""), "give a part of a GPU's name, such as 4090", (*PLAN, "--gpu", "4090")),
     ((*PLAN, "--cloud", "community", "--datacenter", "US-KS-2"), "leave out --datacenter", (*PLAN, "--cloud", "community")),
+    ((*POOLED, "--pool", "NONE"), "choose from", (*POOLED, "--pool", "ADA_24")),
+    ((*POOLED, *(word for pool in POOLS for word in ("--pool", pool))), "leave some out", (*POOLED, "--pool", POOLS[0])),
     ((*PLAN, "--image", "ghcr.io/a/b:latest"), "Give REPOSITORY@sha256:", (*PLAN, "--image", f"ghcr.io/a/b@sha256:{'a' * 64}")),
     (("status", "twin"), "give an id, pod1 or pod2", ("status", "pod1")),
     ((*TEMPLATE, "-"), "give --readme a file", (*TEMPLATE, "/dev/null")),
@@ -102,6 +107,38 @@ def test_a_key_is_set(operator: Operator) -> None:
     assert operator("list")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "advice"), [("rpa key", "copy it again from RunPod's console"), ("", "run `runpodctl config` again, or set")]
+)
+def test_a_key_is_copied_again(operator: Operator, key: str, advice: str) -> None:
+    operator.has_key, operator.more = False, {"RUNPOD_API_KEY": key} if key else {}
+    (operator.root / ".runpod").mkdir()
+    (operator.root / ".runpod/config.toml").write_text("apikey = rpa")
+    code, _, err = operator("list")
+    assert code and advice in err, err
+    operator.has_key, operator.more = True, {}
+    assert operator("list")[0] == 0
+
+
+def test_an_image_is_named_where_none_was_pushed(operator: Operator) -> None:
+    (operator.root / "images.lock.json").write_text("[]")
+    code, _, err = operator(*PLAN)
+    assert code and "or name one: --image REPOSITORY@sha256:" in err, err
+    assert operator(*PLAN, "--image", f"ghcr.io/a/b@sha256:{'a' * 64}")[0] == 0
+
+
+def test_a_damaged_record_of_images_is_taken_from_git_again(operator: Operator) -> None:
+    record, git = operator.root / "images.lock.json", ("git", "-C", str(operator.root), "-c", "user.name=a")
+    for words in (("init", "-q"), ("add", record.name), ("-c", "user.email=a@b", "commit", "-qm", "x")):
+        subprocess.run([*git, *words], check=True)
+    record.write_text("<<<<<<< HEAD")
+    code, _, err = operator(*PLAN)
+    assert code
+    [advice] = re.findall(r"take it from git again \(`git (checkout \S+)`\)", err)
+    subprocess.run([*git, *advice.split()], check=True)
+    assert operator(*PLAN)[0] == 0
+
+
 def test_a_gate_is_made_as_the_plan_advises(operator: Operator) -> None:
     _, out, err = operator(*PLAN)
     assert "make a RunPod secret `access_token` and give --secret ACCESS_TOKEN" in out + err
@@ -137,6 +174,7 @@ def test_an_endpoint_is_updated_as_advised(operator: Operator, runpod: RunPod) -
     for wrong, advice, right in (
         (("--set", "WAN_480P=true", "--unset", "WAN_480P"), "choose one", ("--unset", "WAN_480P")),
         (("--workers-min", "9"), "give --workers-min and --workers-max", ("--workers-min", "9", "--workers-max", "9")),
+        (("--set", "IMAGE_DIGEST=x"), "leave it out", ("--workers-max", "4")),
         (("--requests", "4"), "give --queue-delay", ("--queue-delay", "4")),
     ):
         code, _, err = operator(*update, *wrong)
