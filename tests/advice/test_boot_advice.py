@@ -218,3 +218,13 @@ def test_the_variable_that_is_to_be_used_has_the_flags_effect(flag: str) -> None
     made = plan.make_plan(read, sound(), IMAGE, tuning, {name: value}, "/run/hearmeman", "python")
     words = made.processes[0].argv
     assert any(value in word for word in words), words
+
+
+def test_a_variable_is_renamed_as_the_warning_says() -> None:
+    environ = {"WAIT_FOR_MODEL": "true"}
+    [found] = [re.search(r"^(\w+) is not .*: rename it if (\w+) is meant", text) for text in said(environ, sound(), IMAGE)[0]]
+    assert found is not None
+    renamed = {found[2]: environ[found[1]]}
+    after, starts = said(renamed, sound(), IMAGE)
+    assert starts and after == []
+    assert settings.load(renamed).wait_for_models

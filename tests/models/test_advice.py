@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +188,21 @@ def test_a_wrong_catalogue_is_corrected_or_another_one_named(case: Case, tmp_pat
     done = case.run("list", MODEL_CATALOGUE=str(wrong))
     assert done.code and "Correct it, or set MODEL_CATALOGUE to another file." in done.err, done.err
     assert case.run("list", MODEL_CATALOGUE=given["MODEL_CATALOGUE"]).code == 0
+
+
+def test_the_hub_is_asked_once_offline_is_unset(case: Case) -> None:
+    for variables, code in (({"HF_HUB_OFFLINE": "1"}, 1), ({}, 0)):
+        process = case.start("fetch", **variables)
+        _, err = process.communicate()
+        assert process.returncode == code, err
+        assert ("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it" in err) is bool(code), err
+
+
+def test_what_was_set_aside_is_removed_by_hand(case: Case) -> None:
+    (case.folder / DEST).parent.mkdir(parents=True)
+    (case.folder / DEST).write_bytes(b"mine")
+    assert case.run("fetch").code == 0
+    [place] = re.findall(r"are kept in (\S+); remove them by hand", case.run("prune").out)
+    shutil.rmtree(place)
+    assert "remove them by hand" not in case.run("prune").out
+    assert case.run("verify").code == 0
