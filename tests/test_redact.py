@@ -173,9 +173,7 @@ def test_upload_sync_and_their_state_hold_no_secret(tmp_path: Path) -> None:
             # Written while it watches: it sees the file closed, and need not wait whether more comes.
             daemon.wait_said("sync.reconciled", 60)
             (daemon.output / "a.png").write_bytes(bytes(100))
-            daemon.wait_for(
-                lambda: "last_error" in daemon.report(), "a report", 60
-            )
+            daemon.wait_for(lambda: "last_error" in daemon.report(), "a report", 60)
         finally:
             daemon.kill()
         said = daemon.log()

@@ -170,7 +170,7 @@ class Speaker:
             while True:
                 blocks, is_over, problem = await job.take()
                 if blocks:
-                    yield np.concatenate(blocks)
+                    yield blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
                 if problem:
                     raise problem
                 if is_over:
