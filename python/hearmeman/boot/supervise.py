@@ -97,12 +97,10 @@ def _become_wrapper(program: str, argv: Sequence[str], environ: Mapping[str, str
     for number in _SUPERVISORDS_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_NAME, f"keep {words[0]}".encode())
-    parser = argparse.ArgumentParser()
-    keep.add(parser)
     code = 1
     try:
         with redact.guarded_streams():
-            code = keep.run(parser.parse_args(words), environ)
+            code = keep.run(_WRAPPERS.parse_args(words), environ)
     except Exception:
         traceback.print_exc()
     finally:
@@ -145,6 +143,9 @@ def main(argv: list[str]) -> int:
     return code
 
 
+# Made here, once for all of them.
+_WRAPPERS = argparse.ArgumentParser()
+keep.add(_WRAPPERS)
 _SUPERVISORDS_SIGNALS = (signal.SIGHUP, signal.SIGUSR2)
 """Those that it handles and the wrapper does not."""
 _PR_SET_NAME = 15
