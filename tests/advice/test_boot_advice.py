@@ -101,7 +101,7 @@ def test_a_variable_is_set_as_the_sentence_says(words: str, environ: dict[str, s
 
 
 UNSET = [
-    ("unset it or use another image", {"JUPYTER_PASSWORD": "long enough 1"}, "JUPYTER_PASSWORD"),
+    ("unset it or use another image", {"JUPYTER_PASSWORD": "long-enough-1"}, "JUPYTER_PASSWORD"),
     ("or unset it", {"COMFYUI_COMMIT": "f" * 40}, "COMFYUI_COMMIT"),
     ("or unset it", {"SAGE_ATTENTION": "true"}, "SAGE_ATTENTION"),
     ("nothing to update; unset it", {"UPDATE_NODES_ON_START": "true"}, "UPDATE_NODES_ON_START"),
@@ -181,7 +181,7 @@ MACHINE: list[tuple[str, dict[str, str], Change, Change]] = [
     (
         "choose a pod with a disk of its own",
         {},
-        {"memory": memory(GPU, models=Mount("nfs4", "/workspace"))},
+        {"memory": memory(GPU, models=Mount("/workspace", "nfs4"))},
         {},
     ),
 ]
@@ -198,7 +198,7 @@ def test_the_machine_is_changed(words: str, environ: dict[str, str], change: Cha
 
 @pytest.mark.parametrize("words", ["use another image", "build an image with the other"])
 def test_another_image_is_used(words: str) -> None:
-    environ = {"ENABLE_WORKER": "true", "ENABLE_CHATTERBOX": "true", "JUPYTER_PASSWORD": "long enough 1"}
+    environ = {"ENABLE_WORKER": "true", "ENABLE_CHATTERBOX": "true", "JUPYTER_PASSWORD": "long-enough-1"}
     environ["COMFYUI_COMMIT"] = "f" * 40
     before, _ = said(environ, sound(), IMAGE)
     assert [text for text in before if words in text], before
