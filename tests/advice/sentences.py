@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-VERBS = (
-    "accept add allow ask attach begin build change check choose close copy correct create delete drop edit enable end export "
-    "fetch fill free get give install keep leave let list load lock log look lower make mount move name open pass pick "
-    "press pull push put raise read regulate remove rename repeat report reset restart restore run save say see select "
-    "send set shorten show start stop store take try turn unset update upgrade upload use wait write"
-).split()
-_CLAUSE = re.compile(rf"(?:^|[,:;.?!] |\n)(?:please |then |first |or |and )?(?:{'|'.join(VERBS)})(?![-\w(])", re.IGNORECASE)
+_VERBS = (
+    "accept|add|allow|ask|attach|begin|build|change|check|choose|close|copy|correct|create|delete|drop|edit|"
+    "enable|end|export|fetch|fill|free|get|give|install|keep|leave|let|list|load|lock|log|look|lower|make|mount|"
+    "move|name|open|pass|pick|press|pull|push|put|raise|read|regulate|remove|rename|repeat|report|reset|restart|"
+    "restore|run|save|say|see|select|send|set|shorten|show|start|stop|store|take|try|turn|unset|update|upgrade|"
+    "upload|use|wait|write"
+)
+_CLAUSE = re.compile(rf"(?:^|[,:;.?!] |\n)(?:please |then |first |or |and )?(?:{_VERBS})(?![-\w(])", re.IGNORECASE)
 """An imperative at the beginning of a clause."""
 _SQL = re.compile(r"\s*(?:SELECT|DELETE|CREATE|UPDATE) ")
 _NO_SENTENCE = {"help", "description", "epilog", "metavar", "prog", "usage"}

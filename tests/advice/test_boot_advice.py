@@ -32,7 +32,9 @@ FLAGS = flags.load_flags()
 
 
 def memory(*gpus: Gpu, **changes: Any) -> Memory:
-    return dataclasses.replace(Memory(gpus, "" if gpus else "no driver", None, 64 * 1024**3, "570.86", (12, 8)), **changes)
+    return dataclasses.replace(
+        Memory(gpus, "" if gpus else "no driver", None, 64 * 1024**3, "570.86", (12, 8)), **changes
+    )
 
 
 def place(**changes: Any) -> tuple[Place]:
@@ -106,7 +108,11 @@ UNSET = [
     ("or unset it", {"SAGE_ATTENTION": "true"}, "SAGE_ATTENTION"),
     ("nothing to update; unset it", {"UPDATE_NODES_ON_START": "true"}, "UPDATE_NODES_ON_START"),
     ("it has no effect; remove it", {"ENABLE_HOLODECK": "true"}, "ENABLE_HOLODECK"),
-    ("both are set to different values: unset one", {"HF_TOKEN": "a" * 20, "HUGGING_FACE_HUB_TOKEN": "b" * 20}, "HF_TOKEN"),
+    (
+        "both are set to different values: unset one",
+        {"HF_TOKEN": "a" * 20, "HUGGING_FACE_HUB_TOKEN": "b" * 20},
+        "HF_TOKEN",
+    ),
     ("or unset the variable", {"ACCESS_TOKEN": "{{RUNPOD_SECRET_my-tok}}"}, "ACCESS_TOKEN"),
     ("unset it to go by the GPU", {"GPU_TIER": "datacenter"}, "GPU_TIER"),
     ("leave it out", {"COMFYUI_ARGS": "--quick-test-for-ci"}, "COMFYUI_ARGS"),
@@ -135,7 +141,11 @@ SET: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("give it alone, without a word before it", {"HF_TOKEN": "Bearer hf_abcdefgh"}, {"HF_TOKEN": "hf_abcdefgh"}),
     ("copy it again", {"HF_TOKEN": "hf_abc\u00e4defgh"}, {"HF_TOKEN": "hf_abcdefgh"}),
     ("something else was pasted with it", {"HF_TOKEN": "hf_abc\ndefgh"}, {"HF_TOKEN": "hf_abcdefgh"}),
-    ("give the account's own address", {"R2_ENDPOINT": "https://<account>.r2.cloudflarestorage.com"}, {"R2_ENDPOINT": R2}),
+    (
+        "give the account's own address",
+        {"R2_ENDPOINT": "https://<account>.r2.cloudflarestorage.com"},
+        {"R2_ENDPOINT": R2},
+    ),
     ("close the quotation", {"COMFYUI_ARGS": '--preview-method "auto'}, {"COMFYUI_ARGS": '--preview-method "auto"'}),
     (
         "name the origin, as in https://example.org",
@@ -158,7 +168,12 @@ def test_a_variable_is_set_to_another_value(words: str, environ: dict[str, str],
 MACHINE: list[tuple[str, dict[str, str], Change, Change]] = [
     ("set COMFYUI_PORT to a free port", {}, {"listens": TAKEN}, {"listens": (Listen("0.0.0.0", 8189, ""),)}),
     ("set another address", {}, {"listens": (Listen("192.0.2.1", 8188, "not ours"),)}, {}),
-    ("set another port", {"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"}, {"listens": (*machine().listens, SIDE)}, {}),
+    (
+        "set another port",
+        {"ENABLE_XTTS": "true", "COQUI_TOS_AGREED": "true"},
+        {"listens": (*machine().listens, SIDE)},
+        {},
+    ),
     ("attach a volume there", {"STORAGE_MODE": "persistent"}, {"volume_is_mount": False}, {}),
     ("attach a volume, or", {}, {"volume_is_mount": False}, {}),
     ("mount a writable volume", {}, {"places": place(problem="/workspace is not writable")}, {}),
@@ -222,7 +237,9 @@ def test_the_variable_that_is_to_be_used_has_the_flags_effect(flag: str) -> None
 
 def test_a_variable_is_renamed_as_the_warning_says() -> None:
     environ = {"WAIT_FOR_MODEL": "true"}
-    [found] = [re.search(r"^(\w+) is not .*: rename it if (\w+) is meant", text) for text in said(environ, sound(), IMAGE)[0]]
+    [found] = [
+        re.search(r"^(\w+) is not .*: rename it if (\w+) is meant", text) for text in said(environ, sound(), IMAGE)[0]
+    ]
     assert found is not None
     renamed = {found[2]: environ[found[1]]}
     after, starts = said(renamed, sound(), IMAGE)

@@ -47,10 +47,22 @@ def test_the_option_that_is_named_is_given(
 FOLLOWED = [
     ((*PLAN, "--gpu", "RTX"), "give one of these names", (*PLAN, "--gpu", "RTX 4090")),
     ((*PLAN, "--gpu", ""), "give a part of a GPU's name, such as 4090", (*PLAN, "--gpu", "4090")),
-    ((*PLAN, "--cloud", "community", "--datacenter", "US-KS-2"), "leave out --datacenter", (*PLAN, "--cloud", "community")),
+    (
+        (*PLAN, "--cloud", "community", "--datacenter", "US-KS-2"),
+        "leave out --datacenter",
+        (*PLAN, "--cloud", "community"),
+    ),
     ((*POOLED, "--pool", "NONE"), "choose from", (*POOLED, "--pool", "ADA_24")),
-    ((*POOLED, *(word for pool in POOLS for word in ("--pool", pool))), "leave some out", (*POOLED, "--pool", POOLS[0])),
-    ((*PLAN, "--image", "ghcr.io/a/b:latest"), "Give REPOSITORY@sha256:", (*PLAN, "--image", f"ghcr.io/a/b@sha256:{'a' * 64}")),
+    (
+        (*POOLED, *(word for pool in POOLS for word in ("--pool", pool))),
+        "leave some out",
+        (*POOLED, "--pool", POOLS[0]),
+    ),
+    (
+        (*PLAN, "--image", "ghcr.io/a/b:latest"),
+        "Give REPOSITORY@sha256:",
+        (*PLAN, "--image", f"ghcr.io/a/b@sha256:{'a' * 64}"),
+    ),
     (("status", "twin"), "give an id, pod1 or pod2", ("status", "pod1")),
     ((*TEMPLATE, "-"), "give --readme a file", (*TEMPLATE, "/dev/null")),
 ]
@@ -99,7 +111,8 @@ def test_a_key_is_set(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "advice"), [("rpa key", "copy it again from RunPod's console"), ("", "run `runpodctl config` again, or set")]
+    ("key", "advice"),
+    [("rpa key", "copy it again from RunPod's console"), ("", "run `runpodctl config` again, or set")],
 )
 def test_a_key_is_copied_again(operator: Operator, key: str, advice: str) -> None:
     operator.has_key, operator.more = False, {"RUNPOD_API_KEY": key} if key else {}

@@ -103,7 +103,11 @@ def test_what_is_wrong_is_named(given: dict[str, Any], says: str) -> None:
         ({"workflow": ""}, "give a graph in API format, or the name of", {"workflow": GRAPH}),
         ({"workflow": ""}, "or the name of one of the image's workflows", {"workflow": "z-image-turbo"}),
         ({"workflow": "x", "set": ["a=1"]}, "takes an object, such as", {"workflow": "x", "set": {"prompt": "a cat"}}),
-        ({"workflow": GRAPH, "set": {"a": 1}}, "set goes with the name of a workflow", {"workflow": "x", "set": {"a": 1}}),
+        (
+            {"workflow": GRAPH, "set": {"a": 1}},
+            "set goes with the name of a workflow",
+            {"workflow": "x", "set": {"a": 1}},
+        ),
         ({"workflow": GRAPH, "set": {"a": 1}}, "change the values in your own graph itself", {"workflow": GRAPH}),
         (
             {"workflow": "x", "set": {"a": [1]}},

@@ -99,7 +99,9 @@ def _loader() -> botocore.loaders.Loader:
     What lies in ~/.aws/models is another tool's.
     """
     ours = Path(__file__).with_name("botocore_data")
-    return botocore.loaders.Loader([str(ours), botocore.loaders.Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    return botocore.loaders.Loader(
+        [str(ours), botocore.loaders.Loader.BUILTIN_DATA_PATH], include_default_search_paths=False
+    )
 
 
 _UNSIGNED = Config(s3={"addressing_style": "path", "payload_signing_enabled": False})
