@@ -48,6 +48,10 @@ if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
 fi
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then sudo=(); else sudo=(sudo); fi
+  if ! command -v "${sudo[@]:-true}" >/dev/null; then
+    echo "There is no sudo here; as root: apt-get install --no-install-recommends ${packages[*]}" >&2
+    exit 1
+  fi
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
 fi
