@@ -99,6 +99,7 @@ def _fill(args: argparse.Namespace, world: World) -> int:
         f"{terminal.count(len(files), 'file')}, {terminal.size(needed)}, to volume {volume['id']} in {volume['dataCenter']}"
     )
     s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
     filler = Filler(s3, volume["id"], sources, say, args.verify, args.replace)
     outcomes = []
     try:
@@ -166,6 +167,27 @@ def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:
         say(f"note: {total} of other files are half sent; `hearmeman-pod volume sweep {volume_id}` removes them")
 
 
+def _reach(s3: S3Client, volume_id: str) -> None:
+    """Try the keys before anything is fetched.
+
+    Raises:
+        PodError: they do not open the volume, or the API cannot be reached.
+    """
+    from botocore.exceptions import ClientError
+
+    with _s3_words():
+        try:
+            s3.head_bucket(Bucket=volume_id)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in (401, 403, 404):
+                raise
+            raise PodError(
+                f"RunPod's S3 API does not open volume {volume_id} ({status}): RUNPOD_S3_ACCESS_KEY (user_…) and "
+                "RUNPOD_S3_SECRET_KEY (rps_…) must be one key of the account that owns it, and this machine's clock right"
+            ) from error
+
+
 @contextlib.contextmanager
 def _s3_words() -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -179,6 +201,7 @@ def _s3_words() -> Iterator[None]:
 def _sweep(args: argparse.Namespace, world: World) -> int:
     volume = find_volume(world.api(), args.volume)
     s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
     with _s3_words():
         halves = list(volume_upload.halves(s3, volume["id"], FOLDER))
     for one in halves:

@@ -416,6 +416,19 @@ def test_what_cannot_work_sends_nothing(world: World, words: list[str], more: di
     assert world.r2.requests == []
 
 
+@pytest.mark.parametrize("verb", [("fill", "--set", "MODELS=big"), ("sweep",)])
+def test_keys_that_do_not_open_the_volume_are_named_before_anything_is_fetched(
+    world: World, verb: tuple[str, ...]
+) -> None:
+    code, out, err = world(verb[0], "vol1", *verb[1:], RUNPOD_S3_SECRET_KEY="rps_wrong")
+    assert (code, out) == (1, "") and "(403)" in err and "RUNPOD_S3_SECRET_KEY" in err and "rps_wrong" not in err
+    assert [request.operation for request in world.r2.requests] == ["head_bucket"] and world.hub.links == 0
+    world.r2.stop()
+    code, out, err = world(verb[0], "vol1", *verb[1:])
+    world.r2.start()
+    assert (code, out) == (1, "") and "RunPod's S3 API" in err
+
+
 def test_models_that_do_not_fit_are_refused_before_anything_is_sent(world: World) -> None:
     world.catalogue(size=200 * 10**9)
     code, _, err = world.fill()
