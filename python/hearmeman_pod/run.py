@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
 import secrets
-import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from hearmeman.workflows import batch, library, run_command
 from hearmeman.workflows.prepare import Files, picture_setting, prepared
@@ -25,6 +22,7 @@ from hearmeman_pod.plan import Plan
 from hearmeman_pod.planned import pair, planned, with_models
 from hearmeman_pod.ready import Inside
 from hearmeman_pod.say import say
+from hearmeman_pod.signals import as_interrupt
 from hearmeman_pod.world import COMFYUI_PORT, World
 
 LARGEST_UPLOAD = 100 * 10**6
@@ -78,7 +76,7 @@ def run(args: argparse.Namespace, world: World) -> int:
     made, token = _plan(args, world, api, needs)
     for note in made.notes:
         say(f"note: {note}")
-    with _signals():
+    with as_interrupt():
         return _Run(args, world, api, Inside(token, world.proxy)).go(workflow, made, folder)
 
 
@@ -224,18 +222,3 @@ def _variables(pairs: Sequence[str]) -> dict[str, str]:
 
 def _names(pairs: Sequence[str]) -> set[str]:
     return {text.partition("=")[0] for text in pairs}
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end it as Ctrl-C does, so that the pod is ended too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hearmeman.models.spans import ENDLESS
 from hearmeman_pod import volume_upload
 from hearmeman_pod.errors import PodError
 from hearmeman_pod.say import Talk
+from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
 from hearmeman_pod.volume_records import FOLDER, Records, There
 from hearmeman_pod.volume_upload import LostError, Upload
 
@@ -52,28 +52,6 @@ class Outcome:
     """Bytes of it that an earlier run had sent."""
     why: str = ""
     """Why it failed."""
-
-
-class WrongContentError(PodError):
-    """What came, or what lies on the volume, is another file."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a file should be, as its catalogue or its source says."""
-
-    to: str
-    """Its path below the models folder."""
-    size: int | None
-    """Bytes."""
-    sha256: str | None
-    blob: str | None
-    """Git's hash."""
-
-    @property
-    def hashed(self) -> bool:
-        """Whether its content is known, and not only its size."""
-        return bool(self.sha256 or (self.blob and self.size is not None))
 
 
 @dataclass(frozen=True)
@@ -132,18 +110,18 @@ class Filler:
             WrongContentError: it is another file, which may be somebody's own.
         """
         key, record = f"{FOLDER}/{wanted.to}", self.records.recall(wanted.to, there)
-        if wanted.size in (None, there.size):
-            if record and wanted.sha256 in (None, record.sha256):
-                return Outcome(key, "present", there.size, "sha256", "record")
-            if record is None and not (wanted.hashed and (self.verify or there.size <= volume_upload.PART_BYTES)):
-                return Outcome(key, "present", there.size, "nothing" if wanted.size is None else "size")
-            if record is None:
-                check = Check(wanted)
-                for block in self._read_back(wanted, there):
-                    check.add(block)
-                if check.fits:
-                    self.records.keep(wanted.to, there, check.sha256, "")
-                    return Outcome(key, "present", there.size, check.verdict(), "read")
+        same_size = wanted.size in (None, there.size)
+        if same_size and record and (record.sha256 == wanted.sha256 or not wanted.hashed):
+            return Outcome(key, "present", there.size, wanted.known, "record")
+        if same_size and (record is None or wanted.sha256 is None):
+            if not wanted.hashed or not (self.verify or there.size <= volume_upload.PART_BYTES):
+                return Outcome(key, "present", there.size, "size" if wanted.size is not None else "nothing")
+            check = Check(wanted)
+            for block in self._read_back(wanted, there):
+                check.add(block)
+            if check.fits:
+                self.records.keep(wanted.to, there, check.sha256, record.source if record else "")
+                return Outcome(key, "present", there.size, wanted.known, "read")
         if self.replace or (record and record.source):
             return None
         raise WrongContentError(
@@ -157,7 +135,7 @@ class Filler:
         talk = Talk(key, wanted.size or 0)
         verified = ""
         try:
-            for content in cut(self._bytes(file, remote)):
+            for content in volume_upload.cut(self._bytes(file, remote)):
                 check.add(content)
                 upload.add(content)
                 talk(check.size)
@@ -199,7 +177,7 @@ class Filler:
         for _ in range(_LOOKS):
             record = self.records.recall(wanted.to, there)
             if record and wanted.sha256 in (None, record.sha256):
-                return Outcome(key, "present", there.size, "sha256", "record")
+                return Outcome(key, "present", there.size, wanted.known, "record")
             self.sleep(_LOOK_PAUSE)
         return Outcome(key, "present", there.size, "size")
 
@@ -261,66 +239,3 @@ class Filler:
                 if failures == TRIES:
                     raise PodError(f"RunPod's S3 API: {error}") from error
                 self.sleep(min(2.0**failures, 60.0))
-
-
-class Check:
-    """Hashes what passes and compares it with what is wanted."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._hash = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % (wanted.size or 0), usedforsecurity=False)
-        self.size = 0
-        """Bytes so far."""
-
-    def add(self, block: bytes) -> None:
-        """Take the next bytes."""
-        self.size += len(block)
-        self._hash.update(block)
-        if self._wanted.blob:
-            self._git.update(block)
-
-    @property
-    def sha256(self) -> str:
-        """Of what has passed, in hex."""
-        return self._hash.hexdigest()
-
-    @property
-    def fits(self) -> bool:
-        """Whether it is the file."""
-        wanted = self._wanted
-        return (
-            wanted.size in (None, self.size)
-            and wanted.sha256 in (None, self.sha256)
-            and (bool(wanted.sha256) or wanted.size is None or wanted.blob in (None, self._git.hexdigest()))
-        )
-
-    def verdict(self) -> str:
-        """Say what the file was compared with.
-
-        Raises:
-            WrongContentError: it is another file.
-        """
-        wanted = self._wanted
-        if not self.fits:
-            what = f"{self.size} bytes came, and it has {wanted.size}"
-            if wanted.size in (None, self.size):
-                what = f"the content is not the expected one ({'sha256' if wanted.sha256 else 'git'})"
-            raise WrongContentError(f"{what}: nothing is kept of it")
-        if wanted.sha256:
-            return "sha256"
-        return "git" if wanted.hashed else "size" if wanted.size is not None else "nothing"
-
-
-def cut(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Give the same bytes in parts of `PART_BYTES`; the last is smaller, and the only one of an empty file is empty."""
-    held = bytearray()
-    empty = True
-    for block in blocks:
-        held += block
-        while len(held) >= volume_upload.PART_BYTES:
-            yield bytes(held[: volume_upload.PART_BYTES])
-            del held[: volume_upload.PART_BYTES]
-            empty = False
-    if held or empty:
-        yield bytes(held)

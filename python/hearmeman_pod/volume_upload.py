@@ -70,6 +70,20 @@ def sweep(s3: S3Client, bucket: str, left: Sequence[Half]) -> None:
             s3.abort_multipart_upload(Bucket=bucket, Key=half.key, UploadId=half.id)
 
 
+def cut(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Give the same bytes in parts of `PART_BYTES`; the last is smaller, and the only one of an empty file is empty."""
+    held = bytearray()
+    empty = True
+    for block in blocks:
+        held += block
+        while len(held) >= PART_BYTES:
+            yield bytes(held[:PART_BYTES])
+            del held[:PART_BYTES]
+            empty = False
+    if held or empty:
+        yield bytes(held)
+
+
 class Upload:
     """One file on its way. Parts are given in order; threads send them, which nobody waits for when the command ends."""
 

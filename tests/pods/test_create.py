@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections import deque
 
 import pytest
@@ -185,3 +186,12 @@ def test_ctrl_c_during_a_create_ends_a_pod_that_is_listed_late(
     code, _, err = operator(*verb)
     assert code == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_during_a_create_leaves_no_pod_that_nobody_knows(
+    operator: Operator, runpod: RunPod, number: signal.Signals
+) -> None:
+    runpod.interrupts_by, runpod.creates = number, deque(["interrupted"])
+    code, _, err = operator(*NAMED)
+    assert (code, runpod.live, len(runpod.pods)) == (130, [], 1), err

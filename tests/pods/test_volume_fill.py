@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from fakes import sigv4
@@ -21,8 +22,10 @@ from fakes.hub import COMMIT, REPO, Hub, Repo, Stored, safetensors
 from fakes.r2 import R2
 from fakes.r2_rules import Object, Upload
 from fakes.runpod import KEY, RunPod
+from fakes.s3 import S3
 from hearmeman_pod import command, volume_fill, volume_upload
-from hearmeman_pod.volume_fill import Check, Wanted, WrongContentError, cut
+from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
+from hearmeman_pod.volume_upload import cut
 from support.repository import ROOT
 from support.waiting import PATIENCE, wait_for
 
@@ -293,6 +296,19 @@ def test_parts_that_are_never_put_together_stay_and_the_next_run_sends_none_of_t
     assert (code, found["kept"], world.sent()) == (0, len(CONTENT), 3)
 
 
+def test_rclones_s3_server_is_filled_too(world: World) -> None:
+    with S3("vol1") as s3:
+        keys: dict[str, Any] = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key}
+        client = boto3.client("s3", endpoint_url=s3.url, region_name="us-ks-2", **keys)
+        begun = client.create_multipart_upload(Bucket="vol1", Key=TO)["UploadId"]
+        client.upload_part(Bucket="vol1", Key=TO, UploadId=begun, PartNumber=1, Body=CONTENT[:PART])
+        here = {"RUNPOD_S3_URL": s3.url, "RUNPOD_S3_ACCESS_KEY": s3.access_key, "RUNPOD_S3_SECRET_KEY": s3.secret_key}
+        code, found, err = world.fill(**here)
+        assert (code, found["state"], found["kept"]) == (0, "filled", PART), err
+        assert s3.objects()[TO] == CONTENT and set(s3.objects()) == {TO, RECORD}
+        assert world.fill(**here)[1]["how"] == "record"
+
+
 def test_a_file_without_a_record_is_known_by_its_size_until_it_is_read_back(world: World) -> None:
     world.r2.lay(TO, CONTENT)
     code, out, err = world("fill", "vol1", "--set", "MODELS=big")
@@ -309,6 +325,16 @@ def test_a_small_file_is_read_back_unasked(world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(volume_upload, "PART_BYTES", len(CONTENT))
     world.r2.lay(TO, CONTENT)
     assert world.fill()[1]["how"] == "read"
+
+
+def test_a_small_file_that_git_names_is_compared_with_that_name_now(world: World) -> None:
+    world.hub.repos = {REPO: Repo({"big.safetensors": Stored(b"{}", lfs=False)})}
+    world.catalogue(b"{}", 2, known="size")
+    assert world.fill()[1]["verified"] == "git"
+    assert world.fill()[1]["how"] == "read"
+    world.hub.repos = {REPO: Repo({"big.safetensors": Stored(b"[]", lfs=False)})}
+    code, found, err = world.fill()
+    assert (code, found["state"], world.r2.contents()[TO]) == (0, "filled", b"[]"), err
 
 
 def test_a_file_that_breaks_off_while_it_is_read_back_is_taken_up_there(world: World) -> None:
@@ -387,6 +413,19 @@ def test_what_cannot_work_sends_nothing(world: World, words: list[str], more: di
     code, _, err = world.fill(*words, **more)
     assert code == 2 and says in err
     assert world.r2.requests == []
+
+
+@pytest.mark.parametrize("verb", [("fill", "--set", "MODELS=big"), ("sweep",)])
+def test_keys_that_do_not_open_the_volume_are_named_before_anything_is_fetched(
+    world: World, verb: tuple[str, ...]
+) -> None:
+    code, out, err = world(verb[0], "vol1", *verb[1:], RUNPOD_S3_SECRET_KEY="rps_wrong")
+    assert (code, out) == (1, "") and "(403)" in err and "RUNPOD_S3_SECRET_KEY" in err and "rps_wrong" not in err
+    assert [request.operation for request in world.r2.requests] == ["head_bucket"] and world.hub.links == 0
+    world.r2.stop()
+    code, out, err = world(verb[0], "vol1", *verb[1:])
+    world.r2.start()
+    assert (code, out) == (1, "") and "RunPod's S3 API" in err
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_is_sent(world: World) -> None:

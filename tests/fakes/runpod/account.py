@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
@@ -58,6 +59,8 @@ class Account:
     creates: deque[str] = field(default_factory=deque)
     """ok, capacity, rule, broke, quota, forbidden, busy, 500-before, 500-after, drop-after, html, html-after, empty-after, late,
     overtaken, interrupted, interrupted-later, then-interrupted"""
+    interrupts_by: signal.Signals = signal.SIGINT
+    """What comes where an answer is interrupted."""
     lists: deque[str] = field(default_factory=deque)
     """What happens to the next lists of pods: ok, 500, busy."""
     reads: deque[str] = field(default_factory=deque)

@@ -66,8 +66,8 @@ class Pods(Answers):
         self.connection.close()
 
     def _interrupt(self) -> None:
-        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread."""
-        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread; or close its terminal."""
+        signal.pthread_kill(cast(int, threading.main_thread().ident), self.fake.interrupts_by)
         self.close_connection = True
 
     def _list(self) -> None:
