@@ -84,9 +84,10 @@ real-pod: ## one pod on RunPod from create to end, for under a dollar; asks firs
 	@./setup.sh test
 	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
-pictures: ## make docs/*.png again: the page as it is now
+pictures: ## make docs/*.png again, the page as it is now, and the cards of our templates in ComfyUI's page
 	@./setup.sh test page
 	@$(python_as_root) tests/acceptance/pictures.py
+	@$(python) tests/acceptance/cards.py
 
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo

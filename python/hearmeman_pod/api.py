@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from hearmeman_pod.errors import ApiError, NoJsonError, PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.errors import ApiError, NoJsonError, PodError, SilentError, UnknownOutcomeError, UsageError
 
 BASE = "https://api.runpod.io"
 _TRIES = 5
@@ -113,6 +113,7 @@ class Api:
 
         Raises:
             ApiError: RunPod refused.
+            SilentError: nothing came for so long.
             PodError: it could not be reached, or the stream broke.
         """
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
@@ -124,6 +125,8 @@ class Api:
                     _content(answer, "read the logs")
                 for event in httpx2.EventSource(answer):
                     yield event.id, event.data
+        except httpx2.ReadTimeout as error:
+            raise SilentError(f"RunPod's log says nothing for {silence:g} s") from error
         except httpx2.TransportError as error:
             raise PodError(f"the log stream broke: {_why(error)}") from error
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hearmeman import terminal
 from hearmeman.models import catalogue as catalogues
 from hearmeman.models.asked import asked_for, for_tier
 from hearmeman.models.catalogue import File, Snapshot, parts
+from hearmeman.models.errors import TransientError
 from hearmeman.models.http import Http
 from hearmeman.models.sources import Sources
 from hearmeman.settings import Settings, load
-from hearmeman_pod import volume_account
-from hearmeman_pod.errors import UsageError
-from hearmeman_pod.planned import pair, volumes
-from hearmeman_pod.planned import volume as volume_of
-from hearmeman_pod.say import say
+from hearmeman_pod import volume_account, volume_upload
+from hearmeman_pod.cost import network_price
+from hearmeman_pod.errors import PodError, UsageError
+from hearmeman_pod.planned import find_volume, pair, volumes
+from hearmeman_pod.say import agreed, say
 from hearmeman_pod.volume_fill import Filler, Outcome
+from hearmeman_pod.volume_records import FOLDER
 from hearmeman_pod.world import World
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace, world: World) -> int:
     """Run one of the actions."""
     if args.action == "create":
         return volume_account.create(args, world, DATA_CENTERS)
-    return {"list": _list, "fill": _fill, "delete": volume_account.delete}[args.action](args, world)
+    return {"list": _list, "fill": _fill, "sweep": _sweep, "delete": volume_account.delete}[args.action](args, world)
 
 
 def _list(args: argparse.Namespace, world: World) -> int:
@@ -62,49 +67,155 @@ def _list(args: argparse.Namespace, world: World) -> int:
     if args.json:
         print(json.dumps(found, indent=1))
     else:
-        print(
-            "\n".join(f"{one['id']}  {one['name']}  {one['size']} GB  {one['dataCenter']}" for one in found)
-            or "no volumes"
-        )
+        rows = [(one["id"], one["name"], f"{one['size']} GB", one["dataCenter"], _price(one)) for one in found]
+        print("\n".join(terminal.table(rows, wraps=(1,))) or "no volumes")
     return 0
 
 
+def _price(volume: dict[str, Any]) -> str:
+    price = network_price(volume)
+    return "price unknown" if price is None else f"${price:.2f} a month"
+
+
 def _fill(args: argparse.Namespace, world: World) -> int:
-    found = volume_of(world.api(), args.volume)
+    volume = find_volume(world.api(), args.volume)
     environ = {name: world.environ[name] for name in _FROM_HERE if world.environ.get(name)}
     settings = load({**environ, **dict(pair(text, "--set") for text in args.set)})
     sources = Sources(settings, Http(4, 60.0))
-    files = _files(settings, sources, args.gpu_tier)
+    try:
+        files = _files(settings, sources, args.gpu_tier)
+    except TransientError as error:
+        raise PodError(f"which files these models have cannot be asked now: {error}") from error
     if not files:
         raise UsageError(
             "these settings ask for no model: give --set MODELS=ID,… or a toggle such as --set WAN_480P=true"
         )
     needed = sum(file.expected for file in files)
-    if needed * MARGIN > found.size * 1e9:
+    if needed * MARGIN > volume["size"] * 1e9:
         raise UsageError(
-            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {found.id} has {found.size}: enlarge it, or fewer models"
+            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {volume['id']} has {volume['size']}: enlarge it in RunPod's console, or ask for fewer"
         )
-    say(f"{len(files)} files, {needed / 1e9:.1f} GB, to volume {found.id} in {found.data_center}")
-    filler = Filler(_client(world, found.data_center), found.id, sources, say)
+    say(
+        f"{terminal.count(len(files), 'file')}, {terminal.size(needed)}, to volume {volume['id']} in {volume['dataCenter']}"
+    )
+    s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
+    filler = Filler(s3, volume["id"], sources, say, args.verify, args.replace)
     outcomes = []
-    for file in files:
-        outcomes.append(filler.fill(file))
-        say(_line(outcomes[-1]))
+    try:
+        for file in files:
+            outcomes.append(filler.fill(file))
+            say(terminal.plain(_line(outcomes[-1])))
+    except KeyboardInterrupt:
+        say(
+            f"what was sent stays on the volume: the same command goes on, `hearmeman-pod volume sweep {volume['id']}` removes it"
+        )
+        raise
+    _left_over(s3, volume["id"], outcomes)
     failed = [one for one in outcomes if one.state == "failed"]
     if args.json:
         print(json.dumps([dataclasses.asdict(one) for one in outcomes], indent=1))
     else:
-        print(
-            f"{len(outcomes) - len(failed)} of {len(outcomes)} files are on the volume"
-            + (": the same command goes on" if failed else "")
-        )
+        print(_sum(outcomes, failed))
     return (PARTLY if len(failed) < len(outcomes) else 1) if failed else 0
+
+
+_RIGHT = {
+    "sha256": "its sha256 is right",
+    "git": "git's hash of it is right",
+    "size": "its size is right",
+    "nothing": "its source states neither size nor hash",
+}
 
 
 def _line(one: Outcome) -> str:
     if one.state == "failed":
         return f"{one.key} failed: {one.why}"
-    return f"{one.key} is {one.state}, {one.size / 1e9:.2f} GB, verified by: {one.verified}"
+    kept = f", {terminal.size(one.kept)} of it by an earlier run" if one.kept else ""
+    right = _RIGHT[one.verified]
+    how = {
+        "sent": f"sent{kept}; {right}",
+        "record": f"there; {right}, as recorded",
+        "read": f"there and read back; {right}",
+        "": f"there; {right}, its hash is not known",
+    }[one.how]
+    return f"{one.key}, {terminal.size(one.size)}: {how}"
+
+
+def _sum(outcomes: list[Outcome], failed: list[Outcome]) -> str:
+    text = f"on the volume: {len(outcomes) - len(failed)} of {terminal.count(len(outcomes), 'file')}"
+    if unknown := [one for one in outcomes if one.state != "failed" and not one.how and one.verified == "size"]:
+        total = terminal.size(sum(one.size for one in unknown))
+        text += f"; of {len(unknown)} ({total}) only the size is known, --verify reads them back"
+    return text + (f"; {len(failed)} failed, the same command tries again" if failed else "")
+
+
+def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:
+    """Remove what is half sent of files that are whole now, and name what an earlier run left of others."""
+    there = {one.key for one in outcomes if one.state != "failed"}
+    failed = {one.key for one in outcomes if one.state == "failed"}
+    try:
+        with _s3_words():
+            halves = list(volume_upload.halves(s3, volume_id, FOLDER))
+            volume_upload.sweep(s3, volume_id, [one for one in halves if one.key in there])
+    except PodError as error:
+        say(f"note: whether something is half sent could not be seen: {error}")
+        return
+    others = [one for one in halves if one.key not in there | failed]
+    if others:
+        total = terminal.size(sum(one.bytes for one in others))
+        say(f"note: {total} of other files are half sent; `hearmeman-pod volume sweep {volume_id}` removes them")
+
+
+def _reach(s3: S3Client, volume_id: str) -> None:
+    """Try the keys before anything is fetched.
+
+    Raises:
+        PodError: they do not open the volume, or the API cannot be reached.
+    """
+    from botocore.exceptions import ClientError
+
+    with _s3_words():
+        try:
+            s3.head_bucket(Bucket=volume_id)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in (401, 403, 404):
+                raise
+            raise PodError(
+                f"RunPod's S3 API does not open volume {volume_id} ({status}): RUNPOD_S3_ACCESS_KEY (user_…) and "
+                "RUNPOD_S3_SECRET_KEY (rps_…) must be one key of the account that owns it, and this machine's clock right"
+            ) from error
+
+
+@contextlib.contextmanager
+def _s3_words() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise PodError(f"RunPod's S3 API: {error}") from error
+
+
+def _sweep(args: argparse.Namespace, world: World) -> int:
+    volume = find_volume(world.api(), args.volume)
+    s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
+    with _s3_words():
+        halves = list(volume_upload.halves(s3, volume["id"], FOLDER))
+    for one in halves:
+        say(terminal.plain(f"{one.key}: {terminal.size(one.bytes)} of it are half sent"))
+    if halves and not agreed("This removes them; a fill that is still at work on one begins that one again.", args.yes):
+        return 1
+    with _s3_words():
+        volume_upload.sweep(s3, volume["id"], halves)
+    total = sum(one.bytes for one in halves)
+    if args.json:
+        print(json.dumps({"id": volume["id"], "files": [one.key for one in halves], "bytes": total}, indent=1))
+    else:
+        print(f"{terminal.size(total)} are removed" if halves else "nothing is half sent")
+    return 0
 
 
 def _files(settings: Settings, sources: Sources, tier: str) -> list[File]:
@@ -151,7 +262,7 @@ def _client(world: World, data_center: str) -> S3Client:
         region_name=data_center.lower(),
         aws_access_key_id=access,
         aws_secret_access_key=secret,
-        config=client_config(4).merge(patient),
+        config=client_config(volume_upload.AT_ONCE).merge(patient),
     )
     return client
 
@@ -163,7 +274,8 @@ def add(sub: argparse.ArgumentParser) -> None:
         ("list", "the account's network volumes"),
         ("create", "make a network volume, after its price was said"),
         ("delete", "delete a network volume and all that is on it"),
-        ("fill", "bring models to a network volume; the same command goes on with what is missing"),
+        ("fill", "bring models to a network volume; the same command goes on where it ended"),
+        ("sweep", "remove what is half sent on a network volume"),
     ):
         made = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
         made.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -177,10 +289,12 @@ def add(sub: argparse.ArgumentParser) -> None:
             )
         if name == "delete":
             made.add_argument("volume", help="the volume's id or name")
-        if name in ("create", "delete"):
+        if name == "sweep":
+            made.add_argument("volume", help="the volume's id or name")
+        if name in ("create", "delete", "sweep"):
             made.add_argument("--yes", action="store_true", help="ask nothing")
         if name == "fill":
-            made.add_argument("volume", help="the volume's id")
+            made.add_argument("volume", help="the volume's id or name")
             made.add_argument(
                 "--set", action="append", default=[], metavar="VARIABLE=VALUE", help="as for a pod: which models"
             )
@@ -189,4 +303,12 @@ def add(sub: argparse.ArgumentParser) -> None:
                 default="consumer",
                 choices=("consumer", "prosumer", "datacenter"),
                 help="for models of one tier (consumer)",
+            )
+            made.add_argument(
+                "--verify",
+                action="store_true",
+                help="read back, whole, each file that is there without a record of its hash",
+            )
+            made.add_argument(
+                "--replace", action="store_true", help="replace another file of the same name that no fill has brought"
             )

@@ -10,7 +10,7 @@ from typing import Any
 from hearmeman_pod.api import Api
 from hearmeman_pod.cost import network_price
 from hearmeman_pod.errors import UnknownOutcomeError, UsageError
-from hearmeman_pod.planned import volumes
+from hearmeman_pod.planned import find_volume, volumes
 from hearmeman_pod.say import agreed, say
 from hearmeman_pod.world import World
 
@@ -37,7 +37,9 @@ def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> in
     if args.json:
         print(json.dumps({**made, "per_month": price}, indent=1))
     else:
-        print(f"volume {made['id']} is made: hearmeman-pod volume fill {made['id']} --set WAN_480P=true")
+        print(
+            f"volume {made['id']} is made, ${price:.2f} a month: hearmeman-pod volume fill {made['id']} --set WAN_480P=true"
+        )
     return 0
 
 
@@ -55,14 +57,7 @@ def _sent(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
 def delete(args: argparse.Namespace, world: World) -> int:
     """Delete a volume and all that is on it."""
     api = world.api()
-    known = volumes(api)
-    found = [one for one in known if args.volume == one["id"]] or [one for one in known if args.volume == one["name"]]
-    if len(found) != 1:
-        many = (
-            f"several volumes are called {args.volume}: give the id" if found else f"there is no volume {args.volume}"
-        )
-        raise UsageError(f"{many}; `hearmeman-pod volume list` shows them")
-    [one] = found
+    one = find_volume(api, args.volume)
     if not agreed(
         f"This deletes volume {one['name']} ({one['id']}), {one['size']} GB, and all that is on it.", args.yes
     ):

@@ -18,8 +18,8 @@ from .conftest import Operator
 from .test_verbs import BODY
 
 VERBS: dict[str, tuple[str, ...]] = {
-    "create": ("create", "--name", "mine", "--set", "WAN_480P=true", "--max-price", "0.80", "--minutes", "0.02"),
-    "run": ("run", "smoke-image", "--out", "pictures", "--max-price", "0.80", "--minutes", "0.02"),
+    "create": ("create", "--name", "mine", "--set", "WAN_480P=true", "--max-price", "0.80"),
+    "run": ("run", "smoke-image", "--out", "pictures", "--max-price", "0.80"),
 }
 ENDLESS = 10**6
 
@@ -134,12 +134,15 @@ FAILURES: dict[Callable[[Operator], None], tuple[int, str]] = {
     a_deaf_delete_after_an_error: (1, "is terminated"),
 }
 
+TIMED = (never_ready, the_state_unreadable_from_then_on)
+"""What goes on until the time is over."""
+
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 @pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: fault.__name__)
 def test_none_is_left_after_a_failure(operator: Operator, fault: Callable[[Operator], None], verb: str) -> None:
     fault(operator)
-    code, _, err = operator(*VERBS[verb])
+    code, _, err = operator(*VERBS[verb], "--minutes", "0.02" if fault in TIMED else "10")
     expected, words = FAILURES[fault]
     assert (code, operator.runpod.live) == (expected, []), err
     assert operator.runpod.most_live <= 1

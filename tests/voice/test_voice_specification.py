@@ -1,4 +1,4 @@
-"""Every curl example of the user's specification, letter for letter, against the servers; its ports lead to theirs."""
+"""Every example of the user's specification, letter for letter, against the servers; its ports and its script lead to ours."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import imageio_ffmpeg  # type: ignore[import-untyped]
 import pytest
 
+from support.repository import ROOT
 from support.voice import tone
 
-# In the order of the specification: the last one speaks with the voice that the one before it uploads.
+# In the order of the specification: SSE streaming speaks with the voice that the example before it uploads.
 EXAMPLES = {
     "xtts, generate audio": """curl -X POST http://localhost:8020/tts_to_audio/ \\
   -H "Content-Type: application/json" \\
@@ -38,14 +39,33 @@ EXAMPLES = {
     "chatterbox, SSE streaming": """curl -N -X POST http://localhost:8000/audio/speech \\
   -H "Content-Type: application/json" \\
   -d '{"input":"SSE streaming test","voice":"my-voice","stream_format":"sse"}'""",
+    "xtts-vo-gen, usage": """python3 docker/scripts/xtts-vo-gen.py --help""",
+    "xtts-vo-gen, single line": """python3 docker/scripts/xtts-vo-gen.py "Hello world" -o hello.wav""",
+    "xtts-vo-gen, batch": """python3 docker/scripts/xtts-vo-gen.py -f script.txt -d ./vo-output -p scene --speaker female --language en""",
+    "xtts-vo-gen, stream": """python3 docker/scripts/xtts-vo-gen.py "Streaming test" --stream | ffplay -autoexit -i -""",
 }
+OPTIONS = (
+    "-f, --file",
+    "-o, --output",
+    "-d, --output-dir",
+    "-s, --speaker",
+    "-l, --language",
+    "-p, --prefix",
+    "--stream",
+    "--list-speakers",
+    "--list-languages",
+)
+"""What its table of xtts-vo-gen's options lists."""
 
 
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory, chatterbox: str, xtts: str) -> Path:
-    """A folder to run the examples in, and in `bin` a curl for which the ports are these servers', and players."""
+    """A folder to run the examples in, and in `bin` a curl for which the ports are these servers', a Python and players."""
     folder = tmp_path_factory.mktemp("examples")
     tone(folder / "myvoice.wav")
+    (folder / "script.txt").write_text("The first line.\n\nThe second line.\n")
+    (folder / "docker/scripts").mkdir(parents=True)
+    (folder / "docker/scripts/xtts-vo-gen.py").symlink_to(ROOT / "nix/userland/xtts-vo-gen")
     curl = shutil.which("curl")
     assert curl is not None
     there = [
@@ -57,6 +77,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, chatterbox: str, xtts: str) 
         "curl": f'exec {curl} --fail-with-body {" ".join(there)} "$@"',
         # A player without a loudspeaker.
         "ffplay": f'test "$*" = "-autoexit -i -" && exec {ffmpeg} -v error -i - -f s16le played.pcm',
+        "python3": f'VOICE_URL={xtts} PYTHONPATH={ROOT / "python"} exec {shlex.quote(sys.executable)} "$@"',
         "jq": f'test "$*" = . && exec {shlex.quote(sys.executable)} -m json.tool',
     }
     (folder / "bin").mkdir()
@@ -116,3 +137,27 @@ def test_chatterbox_takes_a_voice_and_speaks_with_it_in_events(shell: Path) -> N
     kinds = [json.loads(line.removeprefix("data: "))["type"] for line in events[:-1]]
     assert kinds[-1] == "speech.audio.done"
     assert set(kinds[:-1]) == {"speech.audio.delta"}
+
+
+def test_xtts_vo_gen_takes_every_option(shell: Path) -> None:
+    said = run(shell, "xtts-vo-gen, usage").decode()
+    for option in OPTIONS:
+        assert all(name in said.split() or f"{name}," in said.split() for name in option.split(", ")), option
+
+
+def test_xtts_vo_gen_makes_a_file_of_the_right_length(shell: Path) -> None:
+    run(shell, "xtts-vo-gen, single line")
+    assert 0.5 < seconds(shell / "hello.wav") < 5
+
+
+def test_xtts_vo_gen_makes_a_file_of_each_line(shell: Path) -> None:
+    run(shell, "xtts-vo-gen, batch")
+    made = sorted((shell / "vo-output").glob("*.wav"))
+    assert [path.name for path in made] == ["scene_001.wav", "scene_002.wav"]
+    assert all(0.3 < seconds(path) < 5 for path in made)
+
+
+def test_xtts_vo_gen_streams_what_a_player_plays(shell: Path) -> None:
+    (shell / "played.pcm").unlink(missing_ok=True)
+    run(shell, "xtts-vo-gen, stream")
+    assert 0.5 * 48000 < (shell / "played.pcm").stat().st_size < 5 * 48000

@@ -66,8 +66,8 @@ class Pods(Answers):
         self.connection.close()
 
     def _interrupt(self) -> None:
-        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread."""
-        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread; or close its terminal."""
+        signal.pthread_kill(cast(int, threading.main_thread().ident), self.fake.interrupts_by)
         self.close_connection = True
 
     def _list(self) -> None:
@@ -175,3 +175,5 @@ class Pods(Answers):
             data = json.dumps({"source": source or "container", "line": line, "ts": when})
             self.wfile.write(f"id: {when}\ndata: {data}\n\n".encode())
             self.wfile.flush()
+        if fake.holds_logs:
+            fake.leaving.wait(fake.holds_logs)
