@@ -15,6 +15,7 @@ declare -A why=(
   [ssh]="openssh-client: logs in to the pod"
   [git]="git: custom nodes are checkouts"
   [curl]="curl: runs the specification's examples of the voice APIs"
+  [openssl]="openssl: certificates for servers of the tests"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
   [aria2c]="aria2: a peer that the bench of the model fetch compares with"
@@ -30,7 +31,7 @@ declare -A why=(
   [chromium]="chromium: the page is looked at in it"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool ffmpeg flac flite espeak-ng ssh git)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool curl openssl ffmpeg flac flite espeak-ng ssh git)
 [ "$requirements" = test ] && [ "$(id -u)" != 0 ] && needed+=(newuidmap)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
