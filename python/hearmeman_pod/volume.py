@@ -93,12 +93,13 @@ def _fill(args: argparse.Namespace, world: World) -> int:
     needed = sum(file.expected for file in files)
     if needed * MARGIN > volume["size"] * 1e9:
         raise UsageError(
-            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {volume['id']} has {volume['size']}: enlarge it, or fewer models"
+            f"the models need {needed * MARGIN / 1e9:.0f} GB and volume {volume['id']} has {volume['size']}: enlarge it in RunPod's console, or ask for fewer"
         )
     say(
         f"{terminal.count(len(files), 'file')}, {terminal.size(needed)}, to volume {volume['id']} in {volume['dataCenter']}"
     )
     s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
     filler = Filler(s3, volume["id"], sources, say, args.verify, args.replace)
     outcomes = []
     try:
@@ -146,7 +147,7 @@ def _sum(outcomes: list[Outcome], failed: list[Outcome]) -> str:
     if unknown := [one for one in outcomes if one.state != "failed" and not one.how and one.verified == "size"]:
         total = terminal.size(sum(one.size for one in unknown))
         text += f"; of {len(unknown)} ({total}) only the size is known, --verify reads them back"
-    return text + ("; for the rest the same command goes on" if failed else "")
+    return text + (f"; {len(failed)} failed, the same command tries again" if failed else "")
 
 
 def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:
@@ -166,6 +167,27 @@ def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:
         say(f"note: {total} of other files are half sent; `hearmeman-pod volume sweep {volume_id}` removes them")
 
 
+def _reach(s3: S3Client, volume_id: str) -> None:
+    """Try the keys before anything is fetched.
+
+    Raises:
+        PodError: they do not open the volume, or the API cannot be reached.
+    """
+    from botocore.exceptions import ClientError
+
+    with _s3_words():
+        try:
+            s3.head_bucket(Bucket=volume_id)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in (401, 403, 404):
+                raise
+            raise PodError(
+                f"RunPod's S3 API does not open volume {volume_id} ({status}): RUNPOD_S3_ACCESS_KEY (user_…) and "
+                "RUNPOD_S3_SECRET_KEY (rps_…) must be one key of the account that owns it, and this machine's clock right"
+            ) from error
+
+
 @contextlib.contextmanager
 def _s3_words() -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -179,6 +201,7 @@ def _s3_words() -> Iterator[None]:
 def _sweep(args: argparse.Namespace, world: World) -> int:
     volume = find_volume(world.api(), args.volume)
     s3 = _client(world, volume["dataCenter"])
+    _reach(s3, volume["id"])
     with _s3_words():
         halves = list(volume_upload.halves(s3, volume["id"], FOLDER))
     for one in halves:

@@ -254,10 +254,21 @@ def test_a_killed_wrapper_takes_its_process_along(pod: Pod) -> None:
     pod.wait(lambda: "comfyui started" in pod.happened())
     child = pod.pid("comfyui")
     parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    assert Path(f"/proc/{parent}/comm").read_text() == "keep comfyui\n", "as ps and top name it"
     os.kill(parent, signal.SIGKILL)
     pod.wait(lambda: pod.happened().count("comfyui started") == 2)
     # Its parent is gone, so whoever is PID 1 here decides how long it stays a zombie; one has no command line.
     pod.wait(lambda: not command_line(child))
+
+
+def test_a_wrapper_shares_its_memory_with_supervisord(pod: Pod) -> None:
+    """An interpreter of its own would hold 10 MB that nobody shares."""
+    pod.start_planned({"models": {"FAKE_EXIT": "0"}})
+    pod.wait(lambda: "comfyui started" in pod.happened())
+    parent = int(Path(f"/proc/{pod.pid('comfyui')}/stat").read_text().rpartition(")")[2].split()[1])
+    rollup = Path(f"/proc/{parent}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
+    assert kib["Private_Dirty"] < 7_000 < 10_000 < kib["Rss"]
 
 
 def test_output_in_a_file_is_not_overwritten(pod: Pod) -> None:

@@ -255,7 +255,7 @@ def test_civitai_with_its_redirect_and_a_key_for_its_own_host(tmp_path: Path) ->
         case.add("gone", {**source, "version": 8}, "checkpoints/gone.safetensors")
         without = case.run("fetch")
         assert without.code == 1
-        assert "wants a login: set its token" in without.err
+        assert "wants a login: set CIVITAI_API_KEY" in without.err
         done = case.run("fetch", CIVITAI_API_KEY="ck_secret")
         wrong = case.run("fetch", CIVITAI_API_KEY="ck_wrong")
     assert done.code == 3

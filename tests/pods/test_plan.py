@@ -129,6 +129,13 @@ def test_no_gpu_that_fits_names_the_condition() -> None:
         planned(tuple(Gpu(gpu.id, gpu.memory, 1.0, "NONE") for gpu in GPUS))
 
 
+@pytest.mark.parametrize("limit", ["IDLE_STOP_MINUTES", "MAX_MINUTES"])
+def test_a_pod_that_nothing_ends_is_noted(limit: str) -> None:
+    assert any("nothing ends the pod but you" in note for note in planned().notes)
+    assert not any("nothing ends" in note for note in planned(variables={limit: "30"}).notes)
+    assert not any("nothing ends" in note for note in planned(ends_itself=True).notes)
+
+
 def test_a_network_volume_brings_its_quota_and_data_centre() -> None:
     body = planned(network_volume=Volume("vol", 200, "US-KS-2")).body
     assert body["mounts"] == {"network": [{"volumeId": "vol", "path": "/workspace"}]}
