@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from hearmeman_pod import command, volume_fill, volume_upload
 from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
 from hearmeman_pod.volume_upload import cut
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 PART = 5 * 1024**2
 CONTENT = safetensors(3 << 20, b"a model of three parts")
@@ -186,15 +186,14 @@ def test_a_killed_run_loses_what_was_on_its_way_and_no_more(world: World) -> Non
 
     def before(operation: str, key: str) -> None:
         if operation == "upload_part" and next(parts) == 2:
-            while sum(len(upload.parts) for upload in world.r2.uploads.values()) < 2:
-                time.sleep(0.01)
+            wait_for(lambda: sum(len(upload.parts) for upload in list(world.r2.uploads.values())) >= 2, "two parts")
             third.set()
-            killed.wait(60)
+            killed.wait(PATIENCE)
             raise ConnectionResetError  # Though its last bytes may have arrived before the kill.
 
     world.r2.before = before
     running = world.begun()
-    assert third.wait(60), running.communicate()
+    assert third.wait(PATIENCE), running.communicate()
     running.kill()
     running.communicate()
     killed.set()
@@ -261,15 +260,15 @@ def test_of_two_fills_at_once_one_brings_the_file_and_the_other_finds_it(world: 
     def before(operation: str, key: str) -> None:
         if operation == "upload_part" and next(parts) < 3:
             held.release()
-            gone.wait(60)
+            gone.wait(PATIENCE)
 
     world.r2.before = before
     other = world.begun()
     for _ in range(3):
-        assert held.acquire(timeout=60), other.communicate()
+        assert held.acquire(timeout=PATIENCE), other.communicate()
     code, found, err = world.fill()
     gone.set()
-    out, said = other.communicate(timeout=120)
+    out, said = other.communicate(timeout=PATIENCE)
     assert (code, found["state"]) == (0, "filled"), err
     [theirs] = json.loads(out)
     assert (other.returncode, theirs["state"], theirs["how"]) == (0, "present", "record"), said
