@@ -402,6 +402,18 @@ def test_what_is_half_sent_of_other_files_is_named_and_swept_after_a_question(wo
     assert "nothing is half sent" in world("sweep", "vol1")[1]
 
 
+def test_what_is_left_out_is_said(world: World) -> None:
+    text = (world.root / "catalogue.toml").read_text()
+    extra = '[[model]]\nid = "huge"\ntitle = "A model"\nfiles = ["big"]\ntiers = ["datacenter"]\n'
+    (world.root / "catalogue.toml").write_text(text + extra + 'when = { ENABLE_INFCAM = "true" }\n')
+    address = "https://example.com/a.safetensors"
+    code, _, err = world.fill("--set", f"MODELS=big,{address}", "--set", "ENABLE_INFCAM=true")
+    assert code == 0 and "huge is left out: it is for datacenter; --gpu-tier datacenter brings it" in err
+    assert f"{address} is left out" in err
+    for words in (("--gpu-tier", "datacenter"), ("--set", "GPU_TIER=datacenter")):
+        assert "huge is left out" not in world.fill("--set", "ENABLE_INFCAM=true", *words)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "more", "says"),
     [
