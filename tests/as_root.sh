@@ -4,13 +4,9 @@
 set -euo pipefail
 
 [ "$(id -u)" != 0 ] || exec "$@"
+place=/tmp/hearmeman-$(id -u)
+mkdir -p "$place"
+[ -O "$place" ] || { echo "$place is another user's: have it removed" >&2 && exit 1; }
 # shellcheck disable=SC2016 # The shell in the namespace is what expands it.
-exec unshare --user --map-root-user --map-auto --mount bash -euc '
-  case $PWD/ in
-  /srv/*) ;;
-  *)
-    mount --rbind . /srv
-    cd /srv
-    ;;
-  esac
-  exec "$@"' bash "$@"
+exec unshare --user --map-root-user --map-auto --mount \
+  bash -euc 'mount --rbind . "$0" && cd "$0" && exec "$@"' "$place" "$@"

@@ -12,22 +12,25 @@ from hearmeman_pod.cost import network_price
 from hearmeman_pod.errors import UnknownOutcomeError, UsageError
 from hearmeman_pod.planned import find_volume, volumes
 from hearmeman_pod.say import agreed, say
+from hearmeman_pod.volume_s3 import DATA_CENTERS
 from hearmeman_pod.world import World
 
 SMALLEST_GB, LARGEST_GB = 10, 4096
 """What RunPod's API takes (CreateNetworkVolumeRequest)."""
 
 
-def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> int:
-    """Make a volume; `filled` are the data centers where `volume fill` works."""
+def create(args: argparse.Namespace, world: World) -> int:
+    """Make a volume."""
     if not SMALLEST_GB <= args.size <= LARGEST_GB:
         raise UsageError(f"a network volume has {SMALLEST_GB} to {LARGEST_GB} GB, and {args.size} was asked for")
     api = world.api()
     same = [one for one in volumes(api) if one["name"] == args.name]
     if same:
         raise UsageError(f"there is a volume {args.name} already, {same[0]['id']}: use it, or give another name")
-    if args.datacenter not in filled:
-        say(f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(filled))}")
+    if args.datacenter not in DATA_CENTERS:
+        say(
+            f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(DATA_CENTERS))}"
+        )
     price = network_price({"type": "STANDARD", "size": args.size})
     what = f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used or not."
     if not agreed(what, args.yes):

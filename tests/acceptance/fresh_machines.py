@@ -25,7 +25,8 @@ ENTER = """
 mount --rbind "$0" "$0"
 cd "$0"
 mount -t proc proc proc
-mount --rbind /dev dev
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+mount -t tmpfs tmpfs dev/shm
 mount --rbind /sys sys
 mount -t tmpfs tmpfs run
 mkdir -p old
@@ -69,8 +70,11 @@ class Machine:
         authorities = Path("/etc/ssl/certs/ca-certificates.crt")
         if authorities.is_file():
             # Not in its own place: installing ca-certificates there writes that anew.
-            shutil.copyfile(authorities, root / "srv/authorities.crt")
-            self.environment |= {"PIP_CERT": "/srv/authorities.crt", "SSL_CERT_FILE": "/srv/authorities.crt"}
+            shutil.copyfile(authorities, root / "usr/local/lib/authorities.crt")
+            self.environment |= {
+                "PIP_CERT": "/usr/local/lib/authorities.crt",
+                "SSL_CERT_FILE": "/usr/local/lib/authorities.crt",
+            }
         if person != "root":
             self.run("useradd --create-home --shell /bin/bash " + person, "root")
         for name in flake.files(ROOT):
@@ -85,8 +89,10 @@ class Machine:
             AssertionError: it failed.
         """
         who = who or self.person
-        inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENTER, str(self.root)]
-        inside += ["setpriv", f"--reuid={who}", f"--regid={who}", "--init-groups", "sh", "-euc"]
+        # Who changes users is forgotten by --kill-child.
+        linked = ["setpriv", "--pdeathsig", "KILL"]
+        inside = [*linked, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENTER, str(self.root)]
+        inside += [*linked, f"--reuid={who}", f"--regid={who}", "--init-groups", "sh", "-euc"]
         inside += [f"cd {self.checkout if who == self.person else '/'}\n{command}"]
         environment = self.environment | {"HOME": self.home if who == self.person else "/root", "USER": who}
         done = subprocess.run(inside, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr)

@@ -18,6 +18,7 @@ from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import GatedPod
 from support.inside import here, parent, report
+from support.outputs import png
 
 EVIL = "/workspace/ComfyUI/evil"
 KEPT = ("comfyui", "door", "sshd", "gate", "jupyter", "sync")
@@ -124,8 +125,8 @@ def test_links_lead_nobody_astray(attack: Attack) -> None:
     pod = attack.pod
     whole = attack.own / "output/whole.png"
     whole.parent.mkdir(parents=True, exist_ok=True)
-    whole.write_bytes(b"\x89PNG whole")
-    pod.wait_for(lambda: b"\x89PNG whole" in attack.s3.objects().values(), "the upload of a whole file")
+    whole.write_bytes(png("whole"))
+    pod.wait_for(lambda: png("whole") in attack.s3.objects().values(), "the upload of a whole file")
     time.sleep(1)
     secrets = [pod.variables["HF_TOKEN"], pod.variables["ACCESS_TOKEN"], attack.s3.secret_key]
     for key, body in attack.s3.objects().items():

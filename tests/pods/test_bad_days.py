@@ -134,7 +134,7 @@ FAILURES: dict[Callable[[Operator], None], tuple[int, str]] = {
     a_deaf_delete_after_an_error: (1, "is terminated"),
 }
 
-TIMED = (never_ready, the_state_unreadable_from_then_on)
+TIMED = (never_ready, a_login_page_from_then_on, the_state_unreadable_from_then_on)
 """What goes on until the time is over."""
 
 

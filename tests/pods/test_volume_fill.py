@@ -9,12 +9,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from fakes import sigv4
@@ -22,10 +22,12 @@ from fakes.hub import COMMIT, REPO, Hub, Repo, Stored, safetensors
 from fakes.r2 import R2
 from fakes.r2_rules import Object, Upload
 from fakes.runpod import KEY, RunPod
+from fakes.s3 import S3
 from hearmeman_pod import command, volume_fill, volume_upload
 from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
 from hearmeman_pod.volume_upload import cut
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 PART = 5 * 1024**2
 CONTENT = safetensors(3 << 20, b"a model of three parts")
@@ -184,15 +186,14 @@ def test_a_killed_run_loses_what_was_on_its_way_and_no_more(world: World) -> Non
 
     def before(operation: str, key: str) -> None:
         if operation == "upload_part" and next(parts) == 2:
-            while sum(len(upload.parts) for upload in world.r2.uploads.values()) < 2:
-                time.sleep(0.01)
+            wait_for(lambda: sum(len(upload.parts) for upload in list(world.r2.uploads.values())) >= 2, "two parts")
             third.set()
-            killed.wait(60)
+            killed.wait(PATIENCE)
             raise ConnectionResetError  # Though its last bytes may have arrived before the kill.
 
     world.r2.before = before
     running = world.begun()
-    assert third.wait(60), running.communicate()
+    assert third.wait(PATIENCE), running.communicate()
     running.kill()
     running.communicate()
     killed.set()
@@ -259,15 +260,15 @@ def test_of_two_fills_at_once_one_brings_the_file_and_the_other_finds_it(world: 
     def before(operation: str, key: str) -> None:
         if operation == "upload_part" and next(parts) < 3:
             held.release()
-            gone.wait(60)
+            gone.wait(PATIENCE)
 
     world.r2.before = before
     other = world.begun()
     for _ in range(3):
-        assert held.acquire(timeout=60), other.communicate()
+        assert held.acquire(timeout=PATIENCE), other.communicate()
     code, found, err = world.fill()
     gone.set()
-    out, said = other.communicate(timeout=120)
+    out, said = other.communicate(timeout=PATIENCE)
     assert (code, found["state"]) == (0, "filled"), err
     [theirs] = json.loads(out)
     assert (other.returncode, theirs["state"], theirs["how"]) == (0, "present", "record"), said
@@ -293,6 +294,19 @@ def test_parts_that_are_never_put_together_stay_and_the_next_run_sends_none_of_t
     world.r2.heal()
     code, found, _ = world.fill()
     assert (code, found["kept"], world.sent()) == (0, len(CONTENT), 3)
+
+
+def test_rclones_s3_server_is_filled_too(world: World) -> None:
+    with S3("vol1") as s3:
+        keys: dict[str, Any] = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key}
+        client = boto3.client("s3", endpoint_url=s3.url, region_name="us-ks-2", **keys)
+        begun = client.create_multipart_upload(Bucket="vol1", Key=TO)["UploadId"]
+        client.upload_part(Bucket="vol1", Key=TO, UploadId=begun, PartNumber=1, Body=CONTENT[:PART])
+        here = {"RUNPOD_S3_URL": s3.url, "RUNPOD_S3_ACCESS_KEY": s3.access_key, "RUNPOD_S3_SECRET_KEY": s3.secret_key}
+        code, found, err = world.fill(**here)
+        assert (code, found["state"], found["kept"]) == (0, "filled", PART), err
+        assert s3.objects()[TO] == CONTENT and set(s3.objects()) == {TO, RECORD}
+        assert world.fill(**here)[1]["how"] == "record"
 
 
 def test_a_file_without_a_record_is_known_by_its_size_until_it_is_read_back(world: World) -> None:
@@ -388,6 +402,18 @@ def test_what_is_half_sent_of_other_files_is_named_and_swept_after_a_question(wo
     assert "nothing is half sent" in world("sweep", "vol1")[1]
 
 
+def test_what_is_left_out_is_said(world: World) -> None:
+    text = (world.root / "catalogue.toml").read_text()
+    extra = '[[model]]\nid = "huge"\ntitle = "A model"\nfiles = ["big"]\ntiers = ["datacenter"]\n'
+    (world.root / "catalogue.toml").write_text(text + extra + 'when = { ENABLE_INFCAM = "true" }\n')
+    address = "https://example.com/a.safetensors"
+    code, _, err = world.fill("--set", f"MODELS=big,{address}", "--set", "ENABLE_INFCAM=true")
+    assert code == 0 and "huge is left out: it is for datacenter; --gpu-tier datacenter brings it" in err
+    assert f"{address} is left out" in err
+    for words in (("--gpu-tier", "datacenter"), ("--set", "GPU_TIER=datacenter")):
+        assert "huge is left out" not in world.fill("--set", "ENABLE_INFCAM=true", *words)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "more", "says"),
     [
@@ -399,6 +425,19 @@ def test_what_cannot_work_sends_nothing(world: World, words: list[str], more: di
     code, _, err = world.fill(*words, **more)
     assert code == 2 and says in err
     assert world.r2.requests == []
+
+
+@pytest.mark.parametrize("verb", [("fill", "--set", "MODELS=big"), ("sweep",)])
+def test_keys_that_do_not_open_the_volume_are_named_before_anything_is_fetched(
+    world: World, verb: tuple[str, ...]
+) -> None:
+    code, out, err = world(verb[0], "vol1", *verb[1:], RUNPOD_S3_SECRET_KEY="rps_wrong")
+    assert (code, out) == (1, "") and "(403)" in err and "RUNPOD_S3_SECRET_KEY" in err and "rps_wrong" not in err
+    assert [request.operation for request in world.r2.requests] == ["head_bucket"] and world.hub.links == 0
+    world.r2.stop()
+    code, out, err = world(verb[0], "vol1", *verb[1:])
+    world.r2.start()
+    assert (code, out) == (1, "") and "RunPod's S3 API" in err
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_is_sent(world: World) -> None:

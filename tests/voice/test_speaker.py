@@ -118,7 +118,7 @@ def test_it_says_what_is_loaded(hibari: Speaker) -> None:
     wait_for(lambda: hibari.state()["weights"] is not None, "the weights are hashed")
     state = hibari.state()
     assert (state["name"], state["version"], len(state["weights"])) == ("hibari", "0.2.1", 64)
-    assert not state["in_flight"] and not state["waiting"]
+    wait_for(lambda: not hibari.state()["in_flight"] and not hibari.state()["waiting"], "nothing is spoken any more")
 
 
 def test_only_the_voice_that_is_in_the_wheel_is_there(hibari: Speaker) -> None:

@@ -1,4 +1,4 @@
-"""Every example of the user's specification, letter for letter, against the servers; its ports and its script lead to ours."""
+"""The user's specification of voices: every example, letter for letter (its ports and its script lead to ours), and its tables."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 import imageio_ffmpeg  # type: ignore[import-untyped]
 import pytest
 
+from hearmeman_voice.engines.chatterbox import Chatterbox
+from hearmeman_voice.engines.xtts import Xtts
 from support.repository import ROOT
-from support.voice import tone
+from support.voice import CLIENT, tone
 
 # In the order of the specification: SSE streaming speaks with the voice that the example before it uploads.
 EXAMPLES = {
@@ -56,6 +58,37 @@ OPTIONS = (
     "--list-languages",
 )
 """What its table of xtts-vo-gen's options lists."""
+
+SCHEMAS = {
+    "xtts": """{
+  "text": "Hello world",
+  "speaker_wav": "female",
+  "language": "en"
+}""",
+    "chatterbox": """{
+  "input": "Text to speak (1..3000 chars)",
+  "voice": "alloy",
+  "response_format": "wav",
+  "speed": 1.0,
+  "stream_format": "audio",
+  "exaggeration": 0.5,
+  "cfg_weight": 0.5,
+  "temperature": 0.8
+}""",
+}
+SPEAKING = {
+    "xtts": ("/tts_to_audio/", "/tts_to_file", "/tts_stream"),
+    "chatterbox": ("/audio/speech", "/v1/audio/speech", "/tts", "/audio/speech/stream", "/v1/audio/speech/stream"),
+}
+READING = {
+    "xtts": ("/health", "/speakers_list", "/languages"),
+    "chatterbox": ("/voices", "/v1/voices", "/health", "/v1/health", "/models", "/v1/models"),
+}
+LANGUAGES = {
+    "xtts": "ar cs de en es fr hi hu it ja ko nl pl pt ru tr zh-cn",
+    # It counts 23 and lists 22: zh, which the model has, is the one that it leaves out.
+    "chatterbox": "ar, da, de, el, en, es, fi, fr, he, hi, it, ja, ko, ms, nl, no, pl, pt, ru, sv, sw, tr",
+}
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +138,44 @@ def seconds(path: Path) -> float:
     """Read a WAV's length from its own header, as any program does."""
     with wave.open(str(path)) as file:
         return float(file.getnframes() / file.getframerate())
+
+
+@pytest.mark.parametrize(("api", "path"), [(api, path) for api in SPEAKING for path in SPEAKING[api]])
+def test_every_address_that_speaks_takes_the_specification_s_request(
+    api: str, path: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(api)
+    answer = CLIENT.post(url + path, content=SCHEMAS[api], headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    if path == "/tts_to_file":
+        assert 0.5 < seconds(Path(answer.json()["output_path"])) < 5
+    else:
+        assert answer.headers["content-type"] == "audio/wav" and len(answer.content) > 20_000
+
+
+@pytest.mark.parametrize(("api", "path"), [(api, path) for api in READING for path in READING[api]])
+def test_every_address_that_tells_answers(api: str, path: str, request: pytest.FixtureRequest) -> None:
+    assert CLIENT.get(request.getfixturevalue(api) + path).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_a_voice_is_uploaded_read_changed_and_deleted(chatterbox: str, tmp_path: Path, prefix: str) -> None:
+    clip = tone(tmp_path / "v.wav").read_bytes()
+    added = CLIENT.post(
+        f"{chatterbox}{prefix}/voices", files={"voice_file": ("v.wav", clip)}, data={"voice_name": "passing"}
+    )
+    assert added.status_code == 201, added.text
+    one = f"{chatterbox}{prefix}/voices/passing"
+    assert CLIENT.get(one).json()["name"] == "passing"
+    assert CLIENT.put(one, data={"language": "de"}).json()["voice"]["language"] == "de"
+    assert CLIENT.delete(one).status_code == 200
+    assert CLIENT.get(one).status_code == 404
+
+
+def test_the_engines_speak_the_languages_and_have_the_speakers_that_it_lists(xtts: str) -> None:
+    assert sorted(Xtts(Path()).languages) == LANGUAGES["xtts"].split()
+    assert set(Chatterbox(Path()).languages) == {*LANGUAGES["chatterbox"].split(", "), "zh"}
+    assert {"male", "female", "calm_female"} <= set(CLIENT.get(f"{xtts}/speakers_list").json())
 
 
 def test_xtts_makes_a_file_of_the_right_length(shell: Path) -> None:
