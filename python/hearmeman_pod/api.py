@@ -138,6 +138,16 @@ class Api:
         return min(max(when - self._now(), 0.0) if when else 2.0**number, _LONGEST_PAUSE)
 
 
+class Answer(dict[str, Any]):
+    """A JSON object of RunPod's; to ask it for what it lacks raises a PodError in place of a KeyError."""
+
+    def __missing__(self, key: str) -> Any:
+        raise PodError(
+            f"RunPod's answer lacks `{key}`: the API has changed, or something stands between this machine and it, such as a "
+            "proxy"
+        )
+
+
 def pod_path(pod_id: str, *more: str) -> str:
     """The path of a pod, whatever its id holds."""
     return "/".join(["/v2/pods", quote(pod_id, safe=""), *more])
@@ -167,7 +177,7 @@ def _content(answer: httpx2.Response, action: str) -> Any:
     if answer.status_code == 204:
         return None
     try:
-        body = answer.json()
+        body = answer.json(object_hook=Answer)
     except ValueError:
         body = None
     if answer.status_code >= 300:

@@ -83,7 +83,8 @@ def wait(
     while True:
         text, ready = "", False
         try:
-            pod = api.get(pod_path(pod["id"]), "read the pod's state")
+            found = api.get(pod_path(pod["id"]), "read the pod's state")
+            pod, status, _ = found, found["status"], found["cost"]
         except ApiError as error:
             if error.status == 404:
                 raise NotReadyError(f"pod {pod['id']} is gone: RunPod or somebody else ended it") from error
@@ -95,10 +96,13 @@ def wait(
             text = f"RunPod's state of the pod cannot be read, it is tried again: {error}"
         else:
             check_price(pod, max_price)
-            status = pod["status"]
             if status in ("ERROR", "EXITED", "TERMINATED"):
                 raise NotReadyError(f"pod {pod['id']} is {status}. {_log(api, pod['id'])}")
-            text, ready = _inside(inside, pod["id"]) if status == "RUNNING" else (_WORDS[status], False)
+            text, ready = (
+                _inside(inside, pod["id"])
+                if status == "RUNNING"
+                else (_WORDS.get(status, f"RunPod says {status}"), False)
+            )
             if status == "STARTING" and clock() - looked >= _LOG_PAUSE:
                 looked = clock()
                 if why := never_pulled(_system(api, pod["id"])):

@@ -137,6 +137,10 @@ def _row(variable: str, env: Mapping[str, str]) -> str:
 def _write(where: str, text: str) -> None:
     beside = Path(f"{where}.part")
     try:
+        if Path(where).exists() and not Path(where).is_file():
+            # A rename would put a file in the place of a device such as /dev/null.
+            Path(where).write_text(text, encoding="utf-8")
+            return
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

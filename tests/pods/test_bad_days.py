@@ -156,7 +156,13 @@ def test_a_create_whose_answer_says_nothing_is_found_by_its_mark(operator: Opera
     assert (code, operator.runpod.live, operator.runpod.most_live) == (0, ["pod0"], 1), err
 
 
-@pytest.mark.parametrize("what", ["500", "html", "drop"])
+def test_an_answer_that_lacks_what_it_should_hold_is_named(operator: Operator) -> None:
+    operator.runpod.lists.append("odd")
+    code, out, err = operator("list")
+    assert (code, out) == (1, "") and "RunPod's answer lacks `pods`" in err
+
+
+@pytest.mark.parametrize("what", ["500", "html", "drop", "odd"])
 def test_a_bad_answer_while_it_waits_ends_nothing(operator: Operator, what: str) -> None:
     operator.runpod.reads.extend(["ok", *[what] * 7, "ok"])
     code, _, err = operator("create", "--name", "mine")

@@ -226,6 +226,7 @@ def test_a_template_has_a_readme_of_its_variables(operator: Operator, runpod: Ru
     assert "| `true` |" in chosen and "`RUNPOD_POD_ID`" not in out
     assert operator(*words, str(tmp_path / "README.md"))[0] == 0
     assert (tmp_path / "README.md").read_text() == out
+    assert operator(*words, os.devnull)[0] == 0 and Path(os.devnull).is_char_device()
     changes = len([method for method, _, _ in runpod.requests if method != "GET"])
     assert operator(*words, str(tmp_path / "none" / "README.md"))[0] == 2
     assert operator(*words, "-", "--json")[0] == 2

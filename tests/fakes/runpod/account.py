@@ -62,9 +62,9 @@ class Account:
     interrupts_by: signal.Signals = signal.SIGINT
     """What comes where an answer is interrupted."""
     lists: deque[str] = field(default_factory=deque)
-    """What happens to the next lists of pods: ok, 500, busy."""
+    """What happens to the next lists of pods: ok, 500, busy, odd."""
     reads: deque[str] = field(default_factory=deque)
-    """What happens to the next looks at one pod: ok, 500, html, drop, gone."""
+    """What happens to the next looks at one pod: ok, 500, html, odd, drop, gone."""
     actions: deque[str] = field(default_factory=deque)
     """What happens to the next actions: ok, 409, drop-after."""
     deletes: deque[str] = field(default_factory=deque)

@@ -83,6 +83,9 @@ class Pods(Answers):
         if what == "busy":
             self._problem(429, "Too Many Requests", "slow down", headers={"Retry-After": fake.retry_after})
             return
+        if what == "odd":
+            self._send(200, {"message": "try again"})
+            return
         with fake.lock:
             fake.pass_time()
             unseen = fake.overtaken | {pod_id for pod_id, left in fake.unlisted.items() if left > 0}
@@ -104,6 +107,9 @@ class Pods(Answers):
             return
         if what == "html":
             self._raw(200, b"<html>log in to this network</html>", "text/html")
+            return
+        if what == "odd":
+            self._send(200, {"message": "try again"})
             return
         if what == "drop":
             self._drop()
