@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import Image
 from support.pod import Pod
 from support.ports import free_port
+from support.waiting import PATIENCE, wait_for
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
 HERE = {"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", "HF_ENDPOINT": "http://127.0.0.1:9"}
@@ -35,7 +35,7 @@ def pod(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]
 
 
 def inside(pod: Pod, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(pod.inside(*words), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(pod.inside(*words), capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def status(pod: Pod) -> dict[str, Any]:
@@ -45,15 +45,6 @@ def status(pod: Pod) -> dict[str, Any]:
 
 def shown(pod: Pod) -> str:
     return " ".join(inside(pod, HEARMEMAN, "status").stdout.split())
-
-
-def wait(done: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := done():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 def advised(text: str, pattern: str) -> list[str]:
@@ -66,10 +57,10 @@ def advised(text: str, pattern: str) -> list[str]:
 def test_a_stopped_comfyui_is_started_as_status_says(pod: Pod) -> None:
     control = ("/opt/env/runtime/bin/python", "-m", "supervisor.supervisorctl", "-c", "/run/hearmeman/supervisord.conf")
     assert inside(pod, *control, "stop", "stop-1:comfyui").returncode == 0
-    text = wait(lambda: said if "stopped by hand" in (said := shown(pod)) else "", "the stop in status")
-    done = inside(pod, *advised(text, r"start it with `(hearmeman restart comfyui)`"))
+    wait_for(lambda: "stopped by hand" in shown(pod), "the stop in status")
+    done = inside(pod, *advised(shown(pod), r"start it with `(hearmeman restart comfyui)`"))
     assert done.returncode == 0, done.stderr
-    wait(lambda: status(pod)["ready"], "ComfyUI")
+    wait_for(lambda: status(pod)["ready"], "ComfyUI")
 
 
 def test_a_restart_is_run_as_root_as_it_says(pod: Pod) -> None:
@@ -77,7 +68,7 @@ def test_a_restart_is_run_as_root_as_it_says(pod: Pod) -> None:
     refused = inside(pod, *wrapped(words, COMFYUI))
     assert refused.returncode and "run this in the pod, as root" in refused.stderr, refused.stderr
     assert inside(pod, *words).returncode == 0
-    wait(lambda: status(pod)["ready"], "ComfyUI")
+    wait_for(lambda: status(pod)["ready"], "ComfyUI")
 
 
 def _code(port: int, **headers: str) -> tuple[int, str]:
@@ -105,6 +96,7 @@ def test_a_token_is_set_as_the_warning_says(image: Image, tmp_path: Path) -> Non
         gated.start({**HERE, "COMFYUI_HOST": "0.0.0.0", "COMFYUI_PORT": str(port), name: token})
         gated.wait_line("pod.ready")
         assert "ask for a token" not in shown(gated)
+        wait_for(lambda: _code(port)[0], "the gate")
         code, text = _code(port)
         [scheme] = re.findall(r"send the header 'Authorization: (\w+) ACCESS_TOKEN'", text)
         assert code == 401

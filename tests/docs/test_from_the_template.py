@@ -81,7 +81,7 @@ def names_something(text: str) -> bool:
     if text.startswith("make "):
         return re.search(rf"^{text[5:]}:", (ROOT / "Makefile").read_text(), re.MULTILINE) is not None
     if text.startswith("nix run .#"):
-        return f'"{text[10:]}"' in (ROOT / "nix/apps.nix").read_text()
+        return f"\n    {text[10:]} = " in (ROOT / "nix/apps.nix").read_text()
     if text.startswith("/"):
         return text[1:] in (ROOT / "nix/default.nix").read_text() + (ROOT / "nix/comfyui.nix").read_text()
     catalogue = tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))
