@@ -17,6 +17,7 @@ import pytest
 
 from fakes.runpod import RunPod
 from hearmeman.boot import hold
+from hearmeman.status import collect
 from hearmeman_build.build import Image
 from support.gated import GatedPod
 from support.memory import children
@@ -110,6 +111,7 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
         status, text, _ = ask(port, "/readyz", Cf_Ray="1")
         assert status == 503
         assert "GPU_TIER='huge'" in json.loads(text)["error"]
+        assert "GPU_TIER='huge'" in collect.status(folder / "run")["problem"], "what `hearmeman status` says"
         page = children(child.pid)[0]
         os.kill(page, signal.SIGKILL)
         wait_for(lambda: page not in children(child.pid), "its end")

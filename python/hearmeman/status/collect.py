@@ -188,6 +188,8 @@ def ask_supervisord(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
     try:
         found = supervisor(run_dir).getAllProcessInfo()
     except FileNotFoundError:
+        if held := read_json(run_dir / "held.json").get("reason"):
+            return [], f"this pod could not start: {held}"
         return [], f"no pod was booted here: {run_dir}/supervisord.conf is missing"
     except (OSError, http.client.HTTPException, xmlrpc.client.Error, configparser.Error, KeyError) as error:
         return [], f"supervisord does not answer on {run_dir}/supervisor.sock ({error})"

@@ -100,7 +100,9 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
         yield problem.level, f"{problem.what}; {problem.fix}" if problem.fix else problem.what
     steps = (f"{step.what} {terminal.duration(step.at)}" for step in timeline(found["phases"]))
     yield "start", "; ".join(steps)
-    yield "fetch", fetch_words(found["models"], now)
+    exits = [process["keep"].get("exit") for process in found["processes"] if process["name"] == "models"]
+    unbegun = not found["models"] and any(exits)
+    yield "fetch", "it did not begin, see models below" if unbegun else fetch_words(found["models"], now)
     yield "upload", _upload(found["sync"], now)
     if idle:
         yield "in use", ", ".join(idle.get("uses", [])) or "nothing"
