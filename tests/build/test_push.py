@@ -154,9 +154,7 @@ def test_a_refused_push_says_why(image: Image, tmp_path: Path) -> None:
     assert "127.0.0.1:1 cannot be reached: check its name and the network" in str(caught.value)
 
 
-def test_plain_http_is_given_as_the_refusal_says(
-    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_http_is_given_as_the_refusal_says(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushing, "ROOT", tmp_path)
     with Registry() as registry:
         with pytest.raises(BuildError, match="speaks plain HTTP: give --plain-http"):
