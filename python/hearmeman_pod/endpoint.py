@@ -17,7 +17,7 @@ from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
 from hearmeman_pod.planned import planned
-from hearmeman_pod.say import agreed, say
+from hearmeman_pod.say import agreed, note, say
 from hearmeman_pod.world import World
 
 _LOOKS, _LOOK_PAUSE = 6, 5.0
@@ -30,8 +30,8 @@ def run(args: argparse.Namespace, world: World) -> int:
 
 def _plan(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
-    for note in said:
-        say(f"note: {note}")
+    for text in said:
+        note(text)
     print(json.dumps({"body": body, "notes": said} if args.json else body, indent=1))
     return 0
 
@@ -63,8 +63,8 @@ def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict
 def _create(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
-    for note in said:
-        say(f"note: {note}")
+    for text in said:
+        note(text)
     for known in endpoint_known.every(api):
         if endpoint_known.plain_name(known) == body["name"]:
             raise UsageError(

@@ -13,7 +13,7 @@ from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.key import find_key
 from hearmeman_pod.plan import Plan
 from hearmeman_pod.planned import planned
-from hearmeman_pod.say import say
+from hearmeman_pod.say import note, say
 from hearmeman_pod.signals import as_interrupt
 from hearmeman_pod.world import World
 
@@ -35,8 +35,8 @@ def create(args: argparse.Namespace, world: World) -> int:
     """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
     api = world.api()
     made = planned(args, world, api)
-    for note in made.notes:
-        say(f"note: {note}")
+    for text in made.notes:
+        note(text)
     with as_interrupt():
         return _create(args, world, api, made)
 

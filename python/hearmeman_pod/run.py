@@ -21,7 +21,7 @@ from hearmeman_pod.errors import UsageError
 from hearmeman_pod.plan import Plan
 from hearmeman_pod.planned import pair, planned, with_models
 from hearmeman_pod.ready import Inside
-from hearmeman_pod.say import say
+from hearmeman_pod.say import note, say
 from hearmeman_pod.signals import as_interrupt
 from hearmeman_pod.world import COMFYUI_PORT, World
 
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace, world: World) -> int:
     needs = _check(args, workflow, folder)
     api = world.api()
     made, token = _plan(args, world, api, needs)
-    for note in made.notes:
-        say(f"note: {note}")
+    for text in made.notes:
+        note(text)
     with as_interrupt():
         return _Run(args, world, api, Inside(token, world.proxy)).go(workflow, made, folder)
 

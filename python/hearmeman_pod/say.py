@@ -14,6 +14,12 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Print what a person should know, a sentence, in lines of the terminal."""
+    line = f"note: {text}"
+    say("\n".join(terminal.wrapped(line)) if sys.stderr.isatty() else line)
+
+
 class Talk:
     """Says how far a file is, now and then."""
 

@@ -17,7 +17,7 @@ from hearmeman_pod.api import Api
 from hearmeman_pod.errors import UsageError
 from hearmeman_pod.gpus import cuda_from
 from hearmeman_pod.planned import planned
-from hearmeman_pod.say import say
+from hearmeman_pod.say import note, say
 from hearmeman_pod.world import World
 
 DEPLOY = "https://console.runpod.io/deploy?template="
@@ -34,13 +34,13 @@ def template(args: argparse.Namespace, world: World) -> int:
         )
     api = world.api()
     made = planned(args, world, api)
-    for note in [*made.notes, *_left_out(args)]:
-        say(f"note: {note}")
+    for text in [*made.notes, *_left_out(args)]:
+        note(text)
     known = api.get("/v2/templates", "list the templates")["templates"]
     mine = next((item for item in known if item["name"] == made.body["name"]), None)
     body = template_body(made.body, args.public, _cuda(api, made.body["gpu"]), update=mine is not None)
     if mine and mine.get("mounts") and "mounts" not in body:
-        say("note: RunPod keeps the volume that the template had: give another --name for one without")
+        note("RunPod keeps the volume that the template had: give another --name for one without")
     about = readme(body["name"], body["image"], body.get("env", {})) if args.readme else ""
     if args.readme not in (None, "", "-"):
         _write(args.readme, about)
@@ -97,7 +97,7 @@ def _cuda(api: Api, gpu: Mapping[str, Any]) -> list[str]:
     entries = api.get("/v2/catalog/gpus", "list the CUDA versions", include="AVAILABILITY", product="POD")["gpus"]
     found = cuda_from(entries, floor)
     if not found:
-        say(f"note: RunPod names no CUDA version from {floor} on now, so the template allows any: run this again later")
+        note(f"RunPod names no CUDA version from {floor} on now, so the template allows any: run this again later")
     return found
 
 

@@ -11,7 +11,7 @@ from hearmeman_pod.api import Api
 from hearmeman_pod.cost import network_price
 from hearmeman_pod.errors import UnknownOutcomeError, UsageError
 from hearmeman_pod.planned import find_volume, volumes
-from hearmeman_pod.say import agreed, say
+from hearmeman_pod.say import agreed, note, say
 from hearmeman_pod.volume_s3 import DATA_CENTERS
 from hearmeman_pod.world import World
 
@@ -28,9 +28,7 @@ def create(args: argparse.Namespace, world: World) -> int:
     if same:
         raise UsageError(f"there is a volume {args.name} already, {same[0]['id']}: use it, or give another name")
     if args.datacenter not in DATA_CENTERS:
-        say(
-            f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(DATA_CENTERS))}"
-        )
+        note(f"RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(DATA_CENTERS))}")
     price = network_price({"type": "STANDARD", "size": args.size})
     what = f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used or not."
     if not agreed(what, args.yes):

@@ -21,7 +21,7 @@ from hearmeman.settings import Settings, load
 from hearmeman_pod import volume_upload
 from hearmeman_pod.errors import PodError, UsageError
 from hearmeman_pod.planned import find_volume, pair
-from hearmeman_pod.say import agreed, say
+from hearmeman_pod.say import agreed, note, say
 from hearmeman_pod.volume_fill import Filler, Outcome
 from hearmeman_pod.volume_records import FOLDER
 from hearmeman_pod.world import World
@@ -137,12 +137,12 @@ def _left_over(s3: S3Client, volume_id: str, outcomes: list[Outcome]) -> None:
             halves = list(volume_upload.halves(s3, volume_id, FOLDER))
             volume_upload.sweep(s3, volume_id, [one for one in halves if one.key in there])
     except PodError as error:
-        say(f"note: whether something is half sent could not be seen: {error}")
+        note(f"whether something is half sent could not be seen: {error}")
         return
     others = [one for one in halves if one.key not in there | failed]
     if others:
         total = terminal.size(sum(one.bytes for one in others))
-        say(f"note: {total} of other files are half sent; `hearmeman-pod volume sweep {volume_id}` removes them")
+        note(f"{total} of other files are half sent; `hearmeman-pod volume sweep {volume_id}` removes them")
 
 
 def _reach(s3: S3Client, volume_id: str) -> None:
@@ -207,9 +207,9 @@ def _files(settings: Settings, sources: Sources, tier: str) -> list[File]:
     for model in asked:
         if model not in models:
             tiers = " or ".join(model.tiers)
-            say(f"note: {model.id} is left out: it is for {tiers}; --gpu-tier {model.tiers[0]} brings it")
+            note(f"{model.id} is left out: it is for {tiers}; --gpu-tier {model.tiers[0]} brings it")
     if addresses := [name.partition("?")[0] for name in listed(settings.models) if is_address(name)]:
-        say(f"note: {', '.join(addresses)} is left out: a model by address is for a pod's own fetch")
+        note(f"{', '.join(addresses)} is left out: a model by address is for a pod's own fetch")
     wanted = {name for model in models for name in model.files}
     found: list[File] = []
     for file in catalogue.files:

@@ -256,7 +256,7 @@ def test_a_killed_wrapper_takes_its_process_along(pod: Pod) -> None:
     parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
     assert Path(f"/proc/{parent}/comm").read_text() == "keep comfyui\n", "as ps and top name it"
     report = pod.run_dir / "keep/comfyui.json"
-    start = json.loads(report.read_text())["exec_seconds"]
+    start = pod.wait(lambda: read_json(report).get("exec_seconds"))
     os.kill(parent, signal.SIGKILL)
     pod.wait(lambda: pod.happened().count("comfyui started") == 2)
     assert json.loads(report.read_text())["exec_seconds"] == start, "of the pod's start, which was before"

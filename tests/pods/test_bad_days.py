@@ -193,6 +193,14 @@ def test_a_stop_without_an_answer_is_looked_after(operator: Operator) -> None:
     assert "pod0 is EXITED" in out and "looking what became of it" in err
 
 
+def test_a_stop_that_was_lost_on_its_way_is_tried_again(operator: Operator) -> None:
+    operator.runpod.made(dict(BODY), "RUNNING")
+    operator.runpod.actions.append("drop-before")
+    code, _, err = operator("stop", "mine")
+    assert (code, operator.runpod.live) == (1, ["pod0"]) and "it was not done, try again" in err
+    assert operator("stop", "mine")[0] == 0 and operator.runpod.live == []
+
+
 def test_a_pod_that_comes_back_on_an_older_driver_is_stopped_again(operator: Operator) -> None:
     operator.runpod.made(dict(BODY), "EXITED")
     operator.runpod.resumed_cuda = "12.4"

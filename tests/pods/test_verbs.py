@@ -240,6 +240,14 @@ def test_ssh_and_open_print_what_they_would_run(operator: Operator, runpod: RunP
     assert operator("open", "mine", "--print")[1].strip() == runpod.proxy.format(id="pod0", port=8188) + "/"
 
 
+def test_a_pod_that_starts_has_an_address_once_it_runs(operator: Operator, runpod: RunPod) -> None:
+    runpod.made(dict(BODY), "STARTING")
+    code, _, err = operator("ssh", "mine", "--json")
+    assert code == 1 and "wait until it runs" in err
+    runpod.pods["pod0"].status = "RUNNING"
+    assert operator("ssh", "mine", "--json")[0] == 0
+
+
 def test_a_host_key_belongs_to_the_pod_and_not_to_the_address_it_had(operator: Operator, runpod: RunPod) -> None:
     runpod.made(dict(BODY), "RUNNING")
     runpod.made({**BODY, "name": "next"}, "RUNNING")

@@ -421,10 +421,13 @@ def test_what_is_left_out_is_said(world: World) -> None:
         ([], {"RUNPOD_S3_SECRET_KEY": ""}, "S3 API Keys"),
     ],
 )
-def test_what_cannot_work_sends_nothing(world: World, words: list[str], more: dict[str, str], says: str) -> None:
+def test_what_cannot_work_sends_nothing_until_it_is_done_as_advised(
+    world: World, words: list[str], more: dict[str, str], says: str
+) -> None:
     code, _, err = world.fill(*words, **more)
     assert code == 2 and says in err
     assert world.r2.requests == []
+    assert world.fill()[0] == 0
 
 
 @pytest.mark.parametrize("verb", [("fill", "--set", "MODELS=big"), ("sweep",)])

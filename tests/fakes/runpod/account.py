@@ -66,7 +66,7 @@ class Account:
     reads: deque[str] = field(default_factory=deque)
     """What happens to the next looks at one pod: ok, 500, html, odd, drop, gone."""
     actions: deque[str] = field(default_factory=deque)
-    """What happens to the next actions: ok, 409, drop-after."""
+    """What happens to the next actions: ok, 409, drop-before, drop-after."""
     deletes: deque[str] = field(default_factory=deque)
     """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"

@@ -132,6 +132,9 @@ class Pods(Answers):
         if what == "409":
             self._problem(409, "Conflict", "a network volume is attached: this pod can only be terminated")
             return
+        if what == "drop-before":
+            self._drop()
+            return
         if action == "start" and self.fake.resumed_cuda:
             pod.cuda = self.fake.resumed_cuda
         pod.polls = 0
