@@ -12,7 +12,6 @@ from typing import IO, Any
 from hearmeman_build.errors import BuildError
 from hearmeman_build.plugins.plugin import Build, run
 
-
 _CURE = "run `nix-store --repair-path` with the path that it leads to, as the store's owner"
 
 
