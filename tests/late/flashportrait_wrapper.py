@@ -1,0 +1,59 @@
+"""FlashPortrait in WanVideoWrapper moves a portrait with small random weights; the face in the video changes the result."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import late_graph as late
+import numpy as np
+import torch
+from comfy import clip_vision
+from skimage import data
+
+late.load("ComfyUI-WanVideoWrapper", "ComfyUI-KJNodes", "ComfyUI-VideoHelperSuite")
+portrait = import_module(".fantasyportrait.nodes", late.WRAPPER)
+
+weights = late.wan(36, is_wan21_i2v=True)
+for block in range(30):
+    for part in "kv":
+        weights[f"blocks.{block}.cross_attn.emo_{part}_proj.weight"] = torch.randn(96, 2048) / 45
+late.keep("diffusion_models/FlashPortrait_transformer.pt", weights)
+encoder = portrait.PortraitAdapter(adapter_in_dim=2048, adapter_proj_dim=2048, dtype=torch.float32).state_dict()
+seen = {f"pd_fpg.{name}": tensor for name, tensor in portrait.FanEncoder().state_dict().items()}
+late.keep(
+    "diffusion_models/Wan2_1_FantasyPortrait_fp16.safetensors",
+    {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in (encoder | seen).items()},
+)
+late.keep_vae("vae/Wan2_1_VAE_bf16.safetensors")
+
+# Of the picture's encoder, which ComfyUI builds at its full size, 2 layers of 32 are enough.
+full = clip_vision.ClipVisionModel
+clip_vision.ClipVisionModel = lambda path: full(json.loads(Path(path).read_text()) | {"num_hidden_layers": 2})
+sizes = Path(clip_vision.__file__).with_name("clip_vision_config_h.json")
+small = clip_vision.ClipVisionModel(sizes).get_sd()
+small = {name: torch.randn(tensor.shape) / 30 for name, tensor in small.items()}
+late.keep(
+    "clip_vision/clip_vision_h.safetensors",
+    small | {"vision_model.encoder.layers.30.layer_norm1.weight": torch.ones(1)},
+)
+
+# A face that looks one way, then the other; found by the real detector, which the node brings.
+face = data.astronaut()[:256, 96:352]
+late.keep_inputs(np.stack([face] * late.FRAMES + [np.ascontiguousarray(face[:, ::-1])] * late.FRAMES), rate=25)
+
+
+def film(**changes):
+    """The latents of a small film after two steps."""
+    size = {"width": late.WIDTH, "height": late.HEIGHT, "frames": late.FRAMES}
+    made = late.graph("flashportrait-wrapper", **size, steps=2, blocks=20, face__device="cpu", **changes)
+    late.keep_words(made)
+    samples, images = late.run(made, "sampler", "decode")
+    late.is_film(samples, images)
+    return samples
+
+
+first = film()
+other = late.apart(first, film(video__skip_first_frames=late.FRAMES))
+weaker = late.apart(first, film(strength=0.5))
+assert other > 1e-3 and weaker > 1e-3, (other, weaker)
+print("flashportrait-wrapper", round(other, 4), round(weaker, 4))
