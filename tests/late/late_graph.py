@@ -66,7 +66,6 @@ def graph(workflow, **settings):
             changes = dict.fromkeys(places, value)
         for place, new in changes.items():
             node, name = place.split(".")
-            assert name in made[node]["inputs"], place
             made[node]["inputs"][name] = new
     return made
 
@@ -91,10 +90,15 @@ def keep(path, tensors):
         torch.save(tensors, file)
 
 
+def spread(weight):
+    """Random weights of that shape, of a size that keeps what goes through about as large as it was."""
+    return torch.randn(weight.shape) / (weight[0].numel() ** 0.5 if weight.ndim > 1 else 10)
+
+
 def linear(weights, name, *shape):
-    """Random weights and a bias, of a size that keeps what goes through about as large as it was."""
-    weights[f"{name}.weight"] = torch.randn(shape) / torch.tensor(shape[1:]).prod().sqrt()
-    weights[f"{name}.bias"] = torch.randn(shape[0]) / 10
+    """Random weights and a bias."""
+    weights[f"{name}.weight"] = spread(torch.empty(shape))
+    weights[f"{name}.bias"] = spread(torch.empty(shape[0]))
 
 
 def wan(channels, is_wan21_i2v=False):
@@ -147,7 +151,10 @@ def in_fp8(weights):
 def keep_vae(path):
     """WAN's VAE with a sixteenth of its weights, as the wrapper also takes it."""
     vae = import_module(".wanvideo.wan_video_vae", WRAPPER).WanVideoVAE(dtype=torch.float32, pruning_rate=0.75)
-    keep(path, vae.state_dict())
+    keep(
+        path,
+        {name: weight.fill_(1) if "gamma" in name else spread(weight) for name, weight in vae.state_dict().items()},
+    )
 
 
 def keep_words(made):
