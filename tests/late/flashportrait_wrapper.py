@@ -46,11 +46,11 @@ late.keep_inputs(np.stack([face] * late.FRAMES + [np.ascontiguousarray(face[:, :
 
 
 def film(**changes):
-    """The latents of a small film after two steps, and the portrait model that looked at the face."""
-    size = {"width": late.WIDTH, "height": late.HEIGHT, "frames": late.FRAMES}
-    made = late.graph("flashportrait-wrapper", **size, steps=2, blocks=20, face__device="cpu", **changes)
+    """The latents of a small film after two steps."""
+    small = late.SMALL | {"frames": late.FRAMES, "steps": 2, "face__device": "cpu"}
+    made = late.graph("flashportrait-wrapper", **small, blocks=20, **changes)
     late.keep_words(made)
-    samples, images, _ = late.run(made, "sampler", "decode", "face")
+    samples, images = late.run(made, "sampler", "decode")
     late.is_film(samples, images)
     return samples
 

@@ -15,7 +15,9 @@ MODELS = HOME / "models"
 WORKFLOWS = Path("/opt/hearmeman/workflows")
 NODES = "/opt/comfyui-nodes"
 WRAPPER = f"{NODES}/ComfyUI-WanVideoWrapper"
-WIDTH, HEIGHT, FRAMES = 96, 64, 9
+WIDTH, HEIGHT, FRAMES = 64, 48, 5
+SMALL = {"width": WIDTH, "height": HEIGHT, "vae__precision": "fp32"}
+"""As for `graph`: a VAE in bf16 takes a CPU ten times as long."""
 
 sys.argv = ["graph", "--cpu", "--cache-classic", "--base-directory", str(HOME)]
 sys.path.insert(0, "/opt/comfyui")

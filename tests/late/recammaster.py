@@ -1,8 +1,8 @@
-"""ReCamMaster's graph films a video again with small random weights: along every camera path, each another film."""
+"""ReCamMaster's graph films a video again with small random weights: along another camera path, another film."""
+
+from itertools import combinations
 
 import late_graph as late
-
-from nodes import NODE_CLASS_MAPPINGS
 
 late.load("ComfyUI-WanVideoWrapper", "ComfyUI-KJNodes", "ComfyUI-VideoHelperSuite")
 weights = late.wan(16)
@@ -19,20 +19,17 @@ late.keep_inputs(late.moving(12))
 
 def film(camera, **changes):
     """The latents of one small film after two steps."""
-    size = {"width": late.WIDTH, "height": late.HEIGHT, "video__frame_load_cap": late.FRAMES}
-    made = late.graph("camera-move", camera=camera, **size, steps=2, blocks=10, **changes)
+    small = late.SMALL | {"video__frame_load_cap": late.FRAMES}
+    made = late.graph("camera-move", camera=camera, **small, steps=2, blocks=10, **changes)
     late.keep_words(made)
     samples, images = late.run(made, "sampler", "decode")
     late.is_film(samples, images)
     return samples
 
 
-cameras = NODE_CLASS_MAPPINGS["WanVideoReCamMasterDefaultCamera"].INPUT_TYPES()["required"]["camera_type"][0]
-assert len(cameras) == 10, cameras
-films = {camera: film(camera) for camera in cameras}
-for number, camera in enumerate(cameras):
-    for other in cameras[:number]:
-        assert late.apart(films[camera], films[other]) > 1e-4, (camera, other)
+films = {camera: film(camera) for camera in ("arc_left", "zoom_in", "pan_right")}
+for camera, other in combinations(films, 2):
+    assert late.apart(films[camera], films[other]) > 1e-4, (camera, other)
 assert late.apart(film("arc_left", seed=42), films["arc_left"]) == 0
 other_video = late.apart(film("arc_left", video__skip_first_frames=3), films["arc_left"])
 assert other_video > 1e-3, other_video

@@ -1,5 +1,7 @@
 """StoryMem's graph makes a shot of every kind with small random weights, and what is remembered changes what it makes."""
 
+from itertools import combinations
+
 import late_graph as late
 import torch
 
@@ -28,8 +30,9 @@ late.keep_inputs(late.moving(12))
 
 def shot(kind, **changes):
     """The latents of one small shot after four steps, two of each expert, and the first expert."""
-    size = {"width": late.WIDTH, "height": late.HEIGHT, "frames": late.FRAMES}
-    made = late.graph("storymem", shot=kind, **size, steps=4, handover=2, blocks=20, **changes)
+    made = late.graph(
+        "storymem", shot=kind, **late.SMALL, frames=late.FRAMES, steps=4, handover=2, blocks=20, **changes
+    )
     late.keep_words(made)
     samples, images, model = late.run(made, "sampler_low", "decode", "model_high")
     late.is_film(samples, images)
@@ -38,10 +41,8 @@ def shot(kind, **changes):
 
 torch.manual_seed(2)
 shots = {kind: shot(kind)[0] for kind in ("text", "image", "cut", "same", "motion")}
-kinds = list(shots)
-for number, kind in enumerate(kinds):
-    for other in kinds[:number]:
-        assert late.apart(shots[kind], shots[other]) > 0.01, (kind, other)
+for kind, other in combinations(shots, 2):
+    assert late.apart(shots[kind], shots[other]) > 0.01, (kind, other)
 
 cut, model = shot("cut")
 assert late.apart(cut, shots["cut"]) == 0, "the same seed made another shot"
