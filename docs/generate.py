@@ -12,11 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
 from hearmeman.door.ports import doors
 from hearmeman.models import catalogue, lock
+from hearmeman.models.asked import asked_for
 from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
-from hearmeman.tune.tuner import ROWS
+from hearmeman.tune.tuner import ROWS, row_for
 from hearmeman.workflows import library, schema, templates
+from hearmeman_pod.gpus import from_names
+from hearmeman_pod.plan import FETCH_BYTES_PER_SECOND
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -180,6 +183,33 @@ def workflows() -> str:
     return table(("Name", "What it does", "GPU memory", "Models", "Fetched by"), rows)
 
 
+def downloads() -> str:
+    """Variable -> what it fetches, and how long that takes at the speed that the plans count with."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    files = {file.id: file for file in known.files}
+    rows = []
+    for variable in dict.fromkeys(
+        name for model in known.models for name, value in model.when.items() if value == "true"
+    ):
+        settings = load({"ENABLE_CONTROLNET": "false", variable: "true"})
+        wanted = {files[name] for model in asked_for(known, settings) for name in model.files}
+        total = sum(file.expected for file in wanted)
+        more = "+" if any(not file.expected and not file.to.endswith((".json", ".txt")) for file in wanted) else ""
+        if total:
+            minutes = total / FETCH_BYTES_PER_SECOND / 60
+            rows.append((f"`{variable}`", f"{total / 1e9:.3g}{more}", f"{minutes:.0f} min"))
+    return table(("Variable", "GB", "At 51 MB/s"), rows)
+
+
+def gpus() -> str:
+    """RunPod's GPUs by their memory, and the tier that a pod finds for each."""
+    known: dict[int, list[str]] = {}
+    for gpu in sorted(from_names(), key=lambda gpu: gpu.memory):
+        known.setdefault(gpu.memory, []).append(gpu.id.removeprefix("NVIDIA ").removeprefix("GeForce "))
+    rows = ((f"{memory} GB", ", ".join(names), row_for(memory * 1024)[1]) for memory, names in known.items())
+    return table(("Memory", "GPUs", "`GPU_TIER` of `auto`"), rows)
+
+
 def floors() -> str:
     """Which room stands on which floor, from the contract that the tests check."""
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
@@ -194,6 +224,8 @@ def floors() -> str:
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("architecture.md", "floors"): floors,
     ("pod.md", "ports"): ports,
+    ("runpod.md", "gpus"): gpus,
+    ("runpod.md", "downloads"): downloads,
     ("pod.md", "memory"): memory,
     ("workflows.md", "workflows"): workflows,
     ("sync.md", "sizes"): sizes,

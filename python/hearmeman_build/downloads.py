@@ -114,6 +114,8 @@ def reason(said: str, where: str) -> str:
     """Why a download failed and what to do, from what apt or pip said of it."""
     if _MISMATCH.search(said):
         return f"{where} sent other bytes than the lock's sha256: run the same command again, and if it stays so `make lock`"
+    if "Traceback (most recent call last)" in said:
+        return f"pip itself failed, {said.strip().splitlines()[-1]}: remove that cause, then run the same command again"
     if _UNREACHABLE.search(said):
         return f"{where} cannot be reached: check the network, then run the same command again"
     return f"{where} does not have it any more: run `make lock`, which takes what it has today"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,14 @@ def discard(paths: Sequence[str]) -> None:
         ) from error
 
 
+def link_or_copy(there: Path, here: Path) -> None:
+    """Have a file in another place too, without its bytes twice where the filesystem allows it."""
+    try:
+        os.link(there, here)
+    except OSError:
+        shutil.copyfile(there, here)
+
+
 def add_files(files: Mapping[str, Path]) -> None:
     """Put files into the store under their names."""
     if not files:
@@ -81,7 +90,7 @@ def add_files(files: Mapping[str, Path]) -> None:
         links = []
         for name, path in files.items():
             link = Path(folder, name)
-            os.link(path, link)
+            link_or_copy(path, link)
             links.append(str(link))
         nix("--add-fixed", "sha256", *links, program="nix-store")
 

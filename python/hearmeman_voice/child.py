@@ -2,7 +2,7 @@
 
 A process of its own is what gives all memory back when it ends, on the GPU too, and it keeps a crash or a failed CUDA
 assertion away from the server. `python -m hearmeman_voice.child FD SPEC` speaks over the socket FD: messages are JSON
-objects with `kind`; sound is a message that begins with SOUND, then 32 bit floats.
+objects with `kind`, and sound.
 """
 
 import ctypes
@@ -12,36 +12,33 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hearmeman_voice.engine import Engine, Request, Samples, Spec
+from hearmeman_voice.line import Line
 from hearmeman_voice.refusals import Failed, Refused
 
 log = logging.getLogger(__name__)
 
-SOUND = b"\0"
 BROKEN = 70
 """Exit status when the engine cannot go on in this process."""
-_LONGEST = 96000
-"""Samples of one message."""
+_LONGEST = 1 << 20
+"""Samples of one message: 4 MiB, and half a minute at least."""
 _FATAL = ("cuda error", "device-side assert", "cublas_status", "cudnn_status", "cuda driver")
 
 
 class Voicebox:
     """An engine, and the line to its server."""
 
-    def __init__(self, engine: Engine, line: Connection) -> None:
+    def __init__(self, engine: Engine, line: Line) -> None:
         self._engine, self._line = engine, line
         self._asked: queue.SimpleQueue[tuple[int, Request]] = queue.SimpleQueue()
         self._stopped = 0
-        self._writing = threading.Lock()
 
     def run(self) -> None:
         """Load and speak until the server is gone."""
@@ -61,7 +58,8 @@ class Voicebox:
     def _listen(self) -> None:
         try:
             while True:
-                message = json.loads(self._line.recv_bytes())
+                message = self._line.receive()
+                assert isinstance(message, dict), "a server sends words"
                 if message["kind"] == "speak":
                     self._asked.put((message["number"], Request.from_json(message["request"])))
                 else:
@@ -102,13 +100,10 @@ class Voicebox:
 
     def _sound(self, block: Samples) -> None:
         for begin in range(0, len(block), _LONGEST):
-            part = np.ascontiguousarray(block[begin : begin + _LONGEST], dtype="<f4")
-            with self._writing:
-                self._line.send_bytes(SOUND + part.tobytes())
+            self._line.send_sound(block[begin : begin + _LONGEST])
 
     def _send(self, **message: Any) -> None:
-        with self._writing:
-            self._line.send_bytes(json.dumps(message).encode())
+        self._line.send(message)
 
 
 def is_fatal(problem: BaseException) -> bool:
@@ -165,7 +160,7 @@ def main(arguments: list[str]) -> int:
     _end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     engine = Spec.from_json(json.loads(arguments[1])).make()
-    Voicebox(engine, Connection(int(arguments[0]))).run()
+    Voicebox(engine, Line(socket.socket(fileno=int(arguments[0])))).run()
     return 1
 
 

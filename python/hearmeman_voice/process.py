@@ -8,13 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
-from hearmeman_voice.child import SOUND
 from hearmeman_voice.engine import Request, Samples, Spec
+from hearmeman_voice.line import Line
 from hearmeman_voice.refusals import Broken, Failed, Refused
 
 STOP_SECONDS = 10.0
@@ -51,6 +48,8 @@ class Process:
                 env["CUDA_VISIBLE_DEVICES"] = self.spec.gpu
             command = [
                 sys.executable,
+                # It has this process's path, and looks nowhere else: the folder it is started in is anybody's.
+                "-P",
                 "-m",
                 "hearmeman_voice.child",
                 str(theirs.fileno()),
@@ -64,7 +63,7 @@ class Process:
                 stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else 2,
                 pass_fds=[theirs.fileno()],
             )
-        self._line = Connection(ours.detach())
+        self._line = Line(ours)
 
     @property
     def pid(self) -> int:
@@ -121,7 +120,7 @@ class Process:
 
     def listen(self) -> None:
         """Take in what it says unasked, without waiting. Raises: Broken when the process is gone."""
-        while self._line.poll():
+        while self._line.waits(0):
             self._receive()
 
     def end(self) -> None:
@@ -132,21 +131,18 @@ class Process:
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self._line.send_bytes(json.dumps(message).encode())
+            self._line.send(message)
         except OSError as problem:
             raise Broken(self._gone()) from problem
 
     def _receive(self) -> dict[str, Any] | Samples | None:
         try:
-            if not self._line.poll(_LOOK):
+            if not self._line.waits(_LOOK):
                 return None
-            data = self._line.recv_bytes()
+            message = self._line.receive()
         except (EOFError, OSError) as problem:
             raise Broken(self._gone()) from problem
-        if data[:1] == SOUND:
-            return np.frombuffer(data, "<f4", offset=1)
-        message: dict[str, Any] = json.loads(data)
-        if message["kind"] == "weights":
+        if isinstance(message, dict) and message["kind"] == "weights":
             self.about.weights = message["sha256"]
         return message
 

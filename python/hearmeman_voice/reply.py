@@ -176,7 +176,7 @@ class _Sending:
     async def end(self, data: bytes) -> None:
         """Send the rest."""
         if not self.started:
-            whole = self._out.complete(bytes(self._held) + data)
+            whole = self._out.complete(b"".join((self._held, data)))
             await self._start(len(whole))
             await self._body(whole, more=False)
         else:
@@ -306,7 +306,5 @@ def with_lengths(wav: bytes, length: int | None = None) -> bytes:
     """Put the lengths into a WAV whose header was written before they were known; `length` is the file's, if `wav` is its head."""
     length = len(wav) if length is None else length
     start = wav.index(b"data") + 8
-    sized = bytearray(wav)
-    sized[4:8] = (length - 8).to_bytes(4, "little")
-    sized[start - 4 : start] = (length - start).to_bytes(4, "little")
-    return bytes(sized)
+    riff, sound = ((length - from_).to_bytes(4, "little") for from_ in (8, start))
+    return b"".join((wav[:4], riff, wav[8 : start - 4], sound, memoryview(wav)[start:]))

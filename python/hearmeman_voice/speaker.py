@@ -170,7 +170,7 @@ class Speaker:
             while True:
                 blocks, is_over, problem = await job.take()
                 if blocks:
-                    yield np.concatenate(blocks)
+                    yield blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
                 if problem:
                     raise problem
                 if is_over:
@@ -259,8 +259,10 @@ class Speaker:
     def _load(self, lane: _Lane) -> None:
         if lane.is_first:
             self._loading_since = self._clock()
-        process = lane.process = Process(self._spec)
+        process = Process(self._spec)
         process.start()
+        # One that could not be started has nothing to end.
+        lane.process = process
         process.load(lambda: self._is_closed)
         if lane.is_first:
             self._loading_since = None

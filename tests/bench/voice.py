@@ -17,12 +17,13 @@ import aiohttp
 from support.memory import processor_seconds, resident
 from support.ports import free_port
 from support.repository import ROOT
-from support.voice import answers, wait_for
+from support.voice import answers
+from support.waiting import wait_for
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes."
 ROUNDS = 7
 """Pairs of rounds; the peer goes first in every other one."""
-CLIENTS = {1: 20, 8: 40, 32: 64}
+CLIENTS = {1: 40, 8: 100, 32: 200}
 """Clients at once, and how many requests they make together in a round."""
 
 

@@ -139,6 +139,10 @@ def test_without_a_network_nobody_is_sent_to_the_lock(
             "sent other bytes than the lock's sha256: run the same command again",
         ),
         ("E: Failed to fetch x  404  Not Found [IP: 203.0.113.80 80]", "does not have it any more: run `make lock`"),
+        (
+            "ERROR: Exception:\nTraceback (most recent call last):\nOSError: invalid path: /x.crt",
+            "pip itself failed, OSError: invalid path: /x.crt: remove that cause",
+        ),
         ("ERROR: No matching distribution found for six==1.99.0", "does not have it any more: run `make lock`"),
         ("E: Failed to fetch x  Could not resolve 'nowhere.invalid'", "cannot be reached: check the network"),
         ("E: Failed to fetch x  503  Service Unavailable", "cannot be reached: check the network"),

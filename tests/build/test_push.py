@@ -18,6 +18,7 @@ from hearmeman_build import skopeo
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 from support.registry import Registry
+from support.waiting import PATIENCE
 
 _AUTHOR = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
 
@@ -57,7 +58,7 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
     assert (entry["defaults"]["MODELS"], entry["recommended"]) == ("smoke", {})
     url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
         assert reply.headers["Docker-Content-Digest"] == image.digest
 
 

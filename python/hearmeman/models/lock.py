@@ -59,8 +59,13 @@ def read(path: Path) -> Lock:
         return Lock.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Lock()
-    except (OSError, ValidationError) as error:
-        raise CatalogueError(f"{path} is not a lock of a catalogue: remove it, or lock again ({error})") from error
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        raise CatalogueError(
+            f"{path} is not a lock of a catalogue ({why}): remove it; `hearmeman models lock` makes a new one"
+        ) from error
 
 
 def apply(known: Catalogue, lock: Lock, stated: Mapping[str, Locked] | None = None) -> Catalogue:
