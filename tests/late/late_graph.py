@@ -38,7 +38,8 @@ from safetensors.torch import save_file
 from nodes import load_custom_node
 
 torch.manual_seed(1)
-torch.set_num_threads(2)
+# More wait for one another on a loaded machine, and these tensors are small.
+torch.set_num_threads(1)
 # Nodes add their pages to it as they load; it never listens.
 server.PromptServer(asyncio.new_event_loop())
 _executor = execution.PromptExecutor(
