@@ -36,6 +36,7 @@ LATE = {
     "traps": "comfyui",
     "genfocus": "comfyui",
     "mvinverse": "comfyui",
+    "left_out": "comfyui",
     "storymem": "comfyui",
     "recammaster": "comfyui",
     "flashportrait": "comfyui",

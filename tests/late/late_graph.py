@@ -15,7 +15,7 @@ MODELS = HOME / "models"
 WORKFLOWS = Path("/opt/hearmeman/workflows")
 NODES = "/opt/comfyui-nodes"
 WRAPPER = f"{NODES}/ComfyUI-WanVideoWrapper"
-WIDTH, HEIGHT, FRAMES = 64, 48, 5
+WIDTH, HEIGHT, FRAMES = 80, 64, 5
 SMALL = {"width": WIDTH, "height": HEIGHT, "vae__precision": "fp32"}
 """As for `graph`: a VAE in bf16 takes a CPU ten times as long."""
 

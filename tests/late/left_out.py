@@ -12,7 +12,7 @@ late.load(
     "ComfyUI-WanVideoWrapper", "ComfyUI-KJNodes", "ComfyUI-VideoHelperSuite", "ComfyUI-FlashPortrait", "hearmeman"
 )
 WIDGETS = ("INT", "FLOAT", "BOOLEAN", "STRING")
-UNIFORM = {
+HARMLESS = {
     ("VHS_LoadVideo", "format"),  # its page's own AnimateDiff cuts a video's sizes and its number of frames
     ("WanVideoBlockSwap", "block_swap_debug"),
     ("WanVideoBlockSwap", "prefetch_blocks"),
@@ -31,11 +31,11 @@ looked, wrong = 0, []
 for name, graph in graphs.items():
     for node in graph.values():
         kind = NODE_CLASS_MAPPINGS.get(node["class_type"])
-        if kind is None or not kind.RELATIVE_PYTHON_MODULE.startswith("custom_nodes."):
+        if not getattr(kind, "RELATIVE_PYTHON_MODULE", "").startswith("custom_nodes."):
             continue
         takes = inspect.signature(getattr(kind, kind.FUNCTION)).parameters
         for key, spec in kind.INPUT_TYPES().get("optional", {}).items():
-            if key in node["inputs"] or (node["class_type"], key) in UNIFORM:
+            if key in node["inputs"] or (node["class_type"], key) in HARMLESS:
                 continue
             if not (isinstance(spec[0], list) or spec[0] in WIDGETS):
                 continue
