@@ -6,10 +6,8 @@ import shutil
 import sys
 
 import late_graph as late
-import numpy as np
 import torch
 from omegaconf import OmegaConf
-from skimage import data
 
 late.load("ComfyUI-FlashPortrait", "ComfyUI-VideoHelperSuite")
 NODE = f"{late.NODES}/ComfyUI-FlashPortrait"
@@ -58,8 +56,7 @@ torch.save(flash.FanEncoder().state_dict(), own / "pd_fpg.pth")
 for name in ("face_det.onnx", "face_landmark.onnx"):
     shutil.copy(f"{late.WRAPPER}/fantasyportrait/models/{name}", own)
 
-face = data.astronaut()[:256, 96:352]
-late.keep_inputs(np.stack([face] * late.FRAMES + [np.ascontiguousarray(face[:, ::-1])] * late.FRAMES), rate=25)
+late.keep_inputs(late.faces(), rate=25)
 
 
 def film(memory="full", **changes):

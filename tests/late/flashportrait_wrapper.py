@@ -5,10 +5,8 @@ from importlib import import_module
 from pathlib import Path
 
 import late_graph as late
-import numpy as np
 import torch
 from comfy import clip_vision
-from skimage import data
 
 late.load("ComfyUI-WanVideoWrapper", "ComfyUI-KJNodes", "ComfyUI-VideoHelperSuite")
 late.load("ComfyUI-FlashPortrait", "hearmeman")
@@ -40,9 +38,7 @@ late.keep(
     small | {"vision_model.encoder.layers.30.layer_norm1.weight": torch.ones(1)},
 )
 
-# A face that looks one way, then the other; found by the real detector, which the node brings.
-face = data.astronaut()[:256, 96:352]
-late.keep_inputs(np.stack([face] * late.FRAMES + [np.ascontiguousarray(face[:, ::-1])] * late.FRAMES), rate=25)
+late.keep_inputs(late.faces(), rate=25)
 
 
 def film(**changes):

@@ -194,6 +194,14 @@ def moving(count):
     return frames
 
 
+def faces():
+    """FRAMES of a face as large as the nodes' own detector finds it, then as many of it mirrored."""
+    from skimage import data
+
+    face = np.asarray(Image.fromarray(data.astronaut()[:256, 96:352]).resize((512, 512)))
+    return np.stack([face] * FRAMES + [face[:, ::-1]] * FRAMES)
+
+
 def is_film(samples, images, frames=FRAMES, width=WIDTH, height=HEIGHT):
     """Whether latents and pictures are whole numbers of the right shape."""
     latents, pictures = samples["samples"], images

@@ -17,6 +17,7 @@ HARMLESS = {
     ("WanVideoBlockSwap", "block_swap_debug"),
     ("WanVideoBlockSwap", "prefetch_blocks"),
     ("WanVideoBlockSwap", "use_non_blocking"),
+    ("WanVideoClipVisionEncode", "ratio"),
 }
 """Seen in the nodes' source: left out they mean the same, or what we want."""
 

@@ -47,9 +47,10 @@ for kind, other in combinations(shots, 2):
 cut, model = shot("cut")
 assert late.apart(cut, shots["cut"]) == 0, "the same seed made another shot"
 # Rank-stabilised: upstream multiplies by the root of the rank, which a plain LoRA's alpha has to say.
-linear = model.model.diffusion_model.blocks[0].self_attn.q
-assert linear.lora_diff_0_2 / linear.lora_diff_0_1.shape[0] == 2, linear.lora_diff_0_2
-assert linear.weight.dtype == torch.float8_e4m3fn and linear.scale_weight is not None
+[(_, patch, *_)] = model.patches["diffusion_model.blocks.0.self_attn.q.weight"]
+up, down, alpha = patch.weights[:3]
+assert alpha / down.shape[0] == 2, (up.shape, alpha)
+assert model.model.diffusion_model.blocks[0].self_attn.q.weight.dtype == torch.float8_e4m3fn
 changed = {
     "other frames": shot("cut", skip=6)[0],
     "their order in time": shot("cut", story__rope_negative_offset_frames=1)[0],
