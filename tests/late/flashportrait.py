@@ -8,6 +8,9 @@ import sys
 import late_graph as late
 import torch
 from omegaconf import OmegaConf
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import T5TokenizerFast
 
 late.load("ComfyUI-FlashPortrait", "ComfyUI-VideoHelperSuite")
 NODE = f"{late.NODES}/ComfyUI-FlashPortrait"
@@ -16,7 +19,7 @@ image_encoder = sys.modules[f"{NODE}.wan.models.wan_image_encoder"]
 
 # Upstream fixes these sizes in its code and in a file beside it; nothing else is made smaller than it is.
 config = OmegaConf.load(f"{NODE}/config/wan2.1/wan_civitai.yaml")
-config.text_encoder_kwargs |= {"dim": 32, "dim_attn": 32, "dim_ffn": 32, "num_heads": 2, "num_layers": 1}
+config.text_encoder_kwargs |= {"vocab": 4, "dim": 32, "dim_attn": 32, "dim_ffn": 32, "num_heads": 2, "num_layers": 1}
 flash.OmegaConf = type("Small", (OmegaConf,), {"load": staticmethod(lambda path: config)})
 whole = image_encoder.clip_xlm_roberta_vit_h_14
 image_encoder.clip_xlm_roberta_vit_h_14 = lambda **rest: whole(
@@ -28,7 +31,10 @@ torch.cuda.device = lambda device: contextlib.nullcontext()
 folder = late.MODELS / "flash_portrait"
 wan, own = folder / "Wan2.1-I2V-14B-720P", folder / "FlashPortrait"
 own.mkdir(parents=True)
-shutil.copytree(f"{late.WRAPPER}/configs/T5_tokenizer", wan / "google/umt5-xxl")
+words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("a", -1.0)]
+T5TokenizerFast(tokenizer_object=Tokenizer(Unigram(words, unk_id=2)), extra_ids=0).save_pretrained(
+    wan / "google/umt5-xxl"
+)
 sizes = {"model_type": "i2v", "in_dim": 36, "dim": 96, "ffn_dim": 64, "text_dim": 32, "num_heads": 12, "num_layers": 2}
 (wan / "config.json").write_text(json.dumps(sizes))
 
