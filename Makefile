@@ -69,7 +69,7 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 	@./setup.sh test
 	@$(python_as_root) tests/image_check.py --tier $(TIER)
 
-acceptance: ## what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
+acceptance: ## as root: what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
 	@./setup.sh test acceptance
 	@$(pytest) -s tests/acceptance/page.py
 	@$(pytest) tests/acceptance/voice_fuzz.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,15 @@ def damaged(paths: Sequence[str]) -> list[str]:
     except BuildError as error:
         return gone + [path for path in here if f"'{path}' was modified" in error.said]
     return gone
+
+
+def repair(path: Path) -> str:
+    """Say how a store makes a damaged path of its own again; a build would take it as it is."""
+    root, place = re.findall(r"^(.*?)(/nix/store/[^/]+)", str(path.resolve()))[0]
+    where = f"--store {root} " if root else ""
+    return (
+        f"the store is damaged: run as its owner `nix-store {where}--repair-path {place}`, then the same command again"
+    )
 
 
 def discard(paths: Sequence[str]) -> None:

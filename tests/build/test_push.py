@@ -149,8 +149,17 @@ def test_a_push_to_a_tag_is_refused() -> None:
 
 
 def test_a_refused_push_says_why(image: Image, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="skopeo could not copy to docker://127.0.0.1:1/x:smoke: .*refused"):
+    with pytest.raises(BuildError, match="skopeo could not copy to docker://127.0.0.1:1/x:smoke: .*refused") as caught:
         pushing.push("smoke", "127.0.0.1:1/x", plain_http=True)
+    assert "127.0.0.1:1 cannot be reached: check its name and the network" in str(caught.value)
+
+
+def test_plain_http_is_given_as_the_refusal_says(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    with Registry() as registry:
+        with pytest.raises(BuildError, match="speaks plain HTTP: give --plain-http"):
+            pushing.push("smoke", f"{registry.address}/mine")
+        assert pushing.push("smoke", f"{registry.address}/mine", plain_http=True).digest == image.digest
 
 
 def test_an_image_is_loaded_into_a_local_store(image: Image, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def write_segmenter(folder):
 
 
 def speak_chinese(engine, folder):
-    """Chinese alone needs the archive; with it a text is cut into words and spoken, and nothing is downloaded."""
+    """Chinese alone needs the archive; with it a text is cut into words and begun, and nothing is downloaded."""
     assert pkuseg.model_hash["spacy_ontonotes"] in Path("/opt/hearmeman/catalogue.toml").read_text()
     # No word of the package's own list, whose words are put together again.
     request = Request("好犬。", Voice("own"), "zh", seed=1)
@@ -99,8 +99,9 @@ def speak_chinese(engine, folder):
     else:
         raise AssertionError("Chinese was spoken without its segmenter")
     write_segmenter(folder)
-    sound, _ = engine.synthesize(request)
-    assert len(sound) > 1000
+    # Its first tokens are enough: what follows is the same in every language.
+    asked = iter(range(100))
+    assert not [*engine.synthesize(request, lambda: next(asked) > 3)] and next(asked) > 4
     assert engine._tts.tokenizer.cangjie_converter("好犬") == "[cj_a][cj_.] [cj_a][cj_1][cj_.]"
 
 
