@@ -193,6 +193,21 @@ def test_a_graph_has_the_values_of_its_authors(name: str, options: dict[str, str
     assert all(seen.values())
 
 
+def test_the_wrappers_nodes_are_given_what_their_code_asks_for() -> None:
+    """Left out, block swap's VACE part fails the sampler, and its rope is one that knows of no memories."""
+    wanted = {"WanVideoBlockSwap": ("vace_blocks_to_swap", 0), "WanVideoSampler": ("rope_function", "comfy")}
+    seen = 0
+    for workflow in WORKFLOWS.values():
+        for node in library.graph(workflow).values():
+            if node["class_type"] in wanted:
+                key, value = wanted[node["class_type"]]
+                assert node["inputs"].get(key) == value, workflow.name
+                seen += 1
+    assert seen >= 10
+    story = library.graph(WORKFLOWS["storymem"])["story"]["inputs"]
+    assert story["rope_negative_offset"] is True
+
+
 def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
     """A mask of one frame would leave the others to be made wholly anew: ComfyUI fills up with ones."""
     for name in ("vace-inpaint", "vace-outpaint"):
