@@ -1,4 +1,4 @@
-"""FlashPortrait's own node moves a portrait with small random weights, in each of its memory modes."""
+"""FlashPortrait's own node moves a portrait with small random weights, whole and as fp8."""
 
 import contextlib
 import json
@@ -40,10 +40,11 @@ sizes = {"model_type": "i2v", "in_dim": 36, "dim": 96, "ffn_dim": 64, "text_dim"
 
 
 def random(module):
-    """Its weights, as large as keeps what goes through about as large as it was."""
+    """Its weights at random; norms and biases stay as they are made."""
+    weights = module.state_dict()
     return {
-        name: torch.randn(tensor.shape) / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else tensor
-        for name, tensor in module.state_dict().items()
+        name: late.spread(weight) if weight.ndim > 1 and "gamma" not in name else weight
+        for name, weight in weights.items()
     }
 
 
@@ -53,7 +54,7 @@ late.keep(
     {name: tensor for name, tensor in transformer.items() if "emo_" not in name},
 )
 torch.save(transformer, own / "transformer.pt")
-torch.save(flash.AutoencoderKLWan().model.state_dict(), wan / "Wan2.1_VAE.pth")
+torch.save(random(flash.AutoencoderKLWan().model), wan / "Wan2.1_VAE.pth")
 text = flash.WanT5EncoderModel(**flash.filter_kwargs(flash.WanT5EncoderModel, dict(config.text_encoder_kwargs)))
 torch.save(text.state_dict(), wan / "models_t5_umt5-xxl-enc-bf16.pth")
 torch.save(flash.CLIPModel().model.state_dict(), wan / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth")
@@ -67,21 +68,21 @@ late.keep_inputs(late.faces(), rate=25)
 
 def film(memory="full", **changes):
     """The frames of a small film after two steps."""
-    # Nine frames, in one window of as many.
+    # One window holds the whole film.
     windows = {f"{node}__context_size": late.FRAMES for node in ("face", "sampler")}
     windows |= {f"{node}__context_overlap": 2 for node in ("face", "sampler")}
     size = {"video__frame_load_cap": late.FRAMES, "size": 64, "steps": 2, "loader__precision": "fp32"}
     made = late.graph("flashportrait", memory=memory, **size, **windows, **changes)
     [images] = late.run(made, "sampler")
     assert images.shape == (late.FRAMES - 1, 64, 64, 3) and torch.isfinite(images).all(), images.shape
+    assert images.std() > 0.01, images.std()
     return images
 
 
 first = film()
 other = float((film(video__skip_first_frames=late.FRAMES) - first).abs().mean())
 assert other > 1e-4, other
-modes = {}
-for mode in ("sequential_cpu_offload", "model_cpu_offload"):
-    modes[mode] = float((film(mode) - first).abs().mean())
-assert modes["sequential_cpu_offload"] < 1e-4, modes
-print("flashportrait", round(other, 4), modes)
+# sequential_cpu_offload moves weights to and from a GPU, and has no meaning here.
+fp8 = float((film("model_cpu_offload") - first).abs().mean())
+assert 0 < fp8 < 0.1, fp8
+print("flashportrait", round(other, 4), round(fp8, 4))
