@@ -1,9 +1,9 @@
-# Every command a person types; each target sets up what it needs.
-# The pod has users of its own: a plain user's tests run in a user namespace, where that user is root and can become others.
-as_root := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
+# Everything a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+# What boots pods.
+python_as_root := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 tests/as_root.sh .venv/bin/python
 # Several processes read the same files: what one of them has compiled, the others need not.
-pytest := PYTHONPATH=python:tests $(as_root) .venv/bin/python -m pytest
+pytest := PYTHONPATH=python:tests tests/as_root.sh .venv/bin/python -m pytest
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
 SOAK_MINUTES ?= 60
@@ -13,7 +13,7 @@ WORKERS ?= $(shell expr 2 '*' $$(nproc))
 REAL_POD ?=
 # A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
-export HEARMEMAN_SOURCES := $(SOURCES)
+export HEARMEMAN_SOURCES := $(if $(SOURCES),$(shell realpath -m "$(SOURCES)"))
 
 .PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures real-pod
 
@@ -33,6 +33,7 @@ test: ## ruff, mypy, pytest
 	@$(pytest) -m alone
 
 lint: ## ruff and mypy only
+	@./setup.sh test
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
 
@@ -40,22 +41,22 @@ bench: ## measure against named peers and print ratios; takes a while
 	@./setup.sh test bench
 	@$(python) tests/bench/models.py
 	@$(python) tests/bench/sync.py
-	@$(python) tests/bench/gate.py
+	@$(python_as_root) tests/bench/gate.py
 	@$(python) tests/bench/image_build.py --tier $(TIER)
 	@$(python) tests/bench/image_build.py --wheel triton
-	@$(python) tests/bench/boot.py
+	@$(python_as_root) tests/bench/boot.py
 	@$(python) tests/bench/voice.py
 	@$(python) tests/bench/worker.py
 	@$(python) tests/bench/workflows.py
 
 soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
-	@HYPOTHESIS_PROFILE=soak $(python) -m pytest -m hypothesis
-	@KILLS=200 $(python) -m pytest tests/models/test_models_kill.py -s -k random
-	@CRASHES=200 $(python) -m pytest -s tests/sync/test_sync_crash.py
-	@KILLS=200 $(python) -m pytest -s tests/workflows/test_batch.py -k killed
-	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES)
-	@$(python) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
+	@HYPOTHESIS_PROFILE=soak $(pytest) -m hypothesis
+	@KILLS=200 $(pytest) tests/models/test_models_kill.py -s -k random
+	@CRASHES=200 $(pytest) -s tests/sync/test_sync_crash.py
+	@KILLS=200 $(pytest) -s tests/workflows/test_batch.py -k killed
+	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES)
+	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
 prefetch: ## put everything that TIER's image is made of into the Nix store
 	@./setup.sh demo
@@ -66,26 +67,27 @@ image: prefetch ## build TIER's image from what is prefetched
 
 image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
 	@./setup.sh test
-	@$(python) tests/image_check.py --tier $(TIER)
+	@$(python_as_root) tests/image_check.py --tier $(TIER)
 
-acceptance: ## what needs a container engine, fresh Debian machines and the whole image; takes hours, and fails if a tool is missing
+acceptance: ## as root: what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
 	@./setup.sh test acceptance
-	@$(python) -m pytest -s tests/acceptance/page.py
-	@$(python) -m pytest tests/acceptance/voice_fuzz.py
-	@$(python) -m pytest tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
+	@$(pytest) -s tests/acceptance/page.py
+	@$(pytest) tests/acceptance/voice_fuzz.py
+	@$(pytest) tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 
 page-check: ## the page and the login in a real Chromium, with real pods; takes minutes
 	@./setup.sh test page
-	@$(python) -m pytest -s tests/acceptance/page.py
+	@$(pytest) -s tests/acceptance/page.py
 
 real-pod: ## one pod on RunPod from create to end, for under a dollar; asks first, prints rows for docs/verification.md
 	@./setup.sh test
 	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
-pictures: ## take the pictures in docs/*.png again
+pictures: ## make docs/*.png again, the page as it is now, and the cards of our templates in ComfyUI's page
 	@./setup.sh test page
-	@$(python) tests/acceptance/pictures.py
+	@$(python_as_root) tests/acceptance/pictures.py
+	@$(python) tests/acceptance/cards.py
 
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
@@ -100,12 +102,15 @@ lock-models: ## ask the sources of all models for commit, size and hash, and wri
 	@MODEL_CATALOGUE=python/hearmeman/models/catalogue.toml $(python) -m hearmeman models lock --all
 
 pin: ## move ComfyUI to COMFYUI_COMMIT, in flake.nix and flake.lock
-	@$(python) -m hearmeman_build pin --commit $(COMFYUI_COMMIT)
+	@./setup.sh demo
+	@$(python) -m hearmeman_build pin --commit "$(COMFYUI_COMMIT)"
 
 docs: ## write the generated parts of docs/
 	@./setup.sh test
 	@$(python) docs/generate.py
 
+# What tests wrote as other users, a plain user deletes as they were written.
+made := .work .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 clean: ## delete what runs have made
-	rm -rf .work .venv
+	rm -rf $(made) 2>/dev/null || tests/as_root.sh rm -rf $(made)
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -15,10 +15,12 @@ declare -A why=(
   [ssh]="openssh-client: logs in to the pod"
   [git]="git: custom nodes are checkouts"
   [curl]="curl: runs the specification's examples of the voice APIs"
+  [openssl]="openssl: certificates for servers of the tests"
   [docker-registry]="docker-registry: a real registry on loopback"
   [oci-image-tool]="oci-image-tool: an independent validator of the image"
-  [aria2c]="aria2: the bench compares the model fetch with it"
-  [wget]="wget: the bench compares the model fetch with it"
+  [aria2c]="aria2: a peer that the bench of the model fetch compares with"
+  [wget]="wget: another"
+  [ffmpeg]="ffmpeg: joins shots and takes their frames"
   [flac]="flac: decodes the stand-in's sound"
   [espeak-ng]="espeak-ng: a voice of the image"
   [flite]="flite: a voice that the shipped ones are compared with"
@@ -29,7 +31,7 @@ declare -A why=(
   [chromium]="chromium: the page is tested in it"
 )
 needed=(nix bwrap zstd setpriv)
-[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool flac flite espeak-ng ssh git)
+[ "$requirements" = test ] && needed+=(skopeo docker-registry oci-image-tool curl openssl ffmpeg flac flite espeak-ng ssh git)
 [ "$requirements" = test ] && [ "$(id -u)" != 0 ] && needed+=(newuidmap)
 [ "$more" = bench ] && needed+=(aria2c wget)
 [ "$more" = acceptance ] && needed+=(dockerd docker-compose debootstrap)
@@ -48,6 +50,10 @@ if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
 fi
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then sudo=(); else sudo=(sudo); fi
+  if ! command -v "${sudo[@]:-true}" >/dev/null; then
+    echo "There is no sudo here; as root: apt-get install --no-install-recommends ${packages[*]}" >&2
+    exit 1
+  fi
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
 fi

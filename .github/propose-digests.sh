@@ -12,7 +12,7 @@ git config user.email "41898282+github-actions[bot]@users.noreply.github.com"
 git switch --create "$branch"
 git add images.lock.json
 git commit --message "Digests of the images pushed by run ${GITHUB_RUN_ID}"
-git push origin "$branch"
+git -c credential.helper='!gh auth git-credential' push origin "$branch"
 if ! gh pr create --head "$branch" --title "Digests of pushed images" --body "Pushed by run ${GITHUB_RUN_ID}; merge to have new pods use them."; then
   echo "The digests are in branch $branch. To have pull requests made: Settings, Actions, General, \"Allow GitHub Actions to" \
     "create and approve pull requests\"." >&2

@@ -26,7 +26,7 @@ class Asked:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.tiers = environ["TIERS"].split()
+        self.tiers = list(dict.fromkeys(environ["TIERS"].split()))
         if not self.tiers:
             raise BuildError("TIERS is empty: name one at least, such as consumer")
         self.to = environ["IMAGE"].lower()
@@ -50,7 +50,7 @@ class Asked:
         found = [[*python, "prefetch", "--models-only", "--tier", self.tiers[0], *bakes]] if bakes else []
         for tier in self.tiers:
             found.append([*python, "build", "--tier", tier, *bakes])
-            found.append([sys.executable, "tests/image_check.py", "--tier", tier])
+            found.append(["make", "image-check", f"TIER={tier}"])
         for tier in self.tiers:
             # One custom tag names one image: the other tiers carry their name in it.
             tag = self.custom if not self.custom or tier == self.tiers[0] else f"{self.custom}-{tier}"
@@ -59,11 +59,11 @@ class Asked:
             found.append(["nix", "run", ".#sbom", "--", "--tier", tier, *bakes, "--output", f"sbom-{tier}.json"])
         return found
 
-
-def subjects(record: Path, to: str) -> str:
-    """What was pushed to `to`, as sha256sum writes it: the attestation's subjects."""
-    entries = json.loads(record.read_text())
-    return "".join(f"{e['digest'].partition(':')[2]}  {to}\n" for e in entries if e["repository"] == to)
+    def subjects(self, record: Path) -> str:
+        """What this run pushed, as sha256sum writes it: the attestation's subjects. `record` has earlier runs' images too."""
+        names = {"-".join([tier, *self.baked]) for tier in self.tiers}
+        mine = [e for e in json.loads(record.read_text()) if e["repository"] == self.to and e["tier"] in names]
+        return "".join(f"{entry['digest'].partition(':')[2]}  {self.to}\n" for entry in mine)
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def main() -> int:
         code = subprocess.run(command, check=False).returncode
         if code != 0:
             return code
-    Path("subjects.txt").write_text(subjects(Path("images.lock.json"), asked.to))
+    Path("subjects.txt").write_text(asked.subjects(Path("images.lock.json")))
     return 0
 
 

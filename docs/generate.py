@@ -15,11 +15,14 @@ import events
 
 from hearmeman.door.ports import doors
 from hearmeman.models import catalogue, lock
+from hearmeman.models.asked import asked_for
 from hearmeman.settings import command as env_command
 from hearmeman.settings import load
 from hearmeman.sync.cost import estimate, read_prices
-from hearmeman.tune.tuner import ROWS
+from hearmeman.tune.tuner import ROWS, row_for
 from hearmeman.workflows import library, schema, templates
+from hearmeman_pod.gpus import from_names
+from hearmeman_pod.plan import FETCH_BYTES_PER_SECOND
 
 PRICES = read_prices()
 DOCS = Path(__file__).resolve().parent
@@ -183,16 +186,31 @@ def workflows() -> str:
     return table(("Name", "What it does", "GPU memory", "Models", "Fetched by"), rows)
 
 
-def logged() -> str:
-    """Every event of the pod and of the voice servers, with its fields."""
-    packages = [events.found(DOCS.parent / "python" / name) for name in ("hearmeman", "hearmeman_voice")]
-    names = sorted({name for package in packages for name in package})
-    fields = ({field for package in packages for field in package.get(name, ())} for name in names)
-    rows = (
-        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(each)))
-        for name, each in zip(names, fields, strict=True)
-    )
-    return table(("Event", "Fields"), rows)
+def downloads() -> str:
+    """Variable -> what it fetches, and how long that takes at the speed that the plans count with."""
+    known = lock.apply(catalogue.read(CATALOGUE), lock.read(lock.place(CATALOGUE)))
+    files = {file.id: file for file in known.files}
+    rows = []
+    for variable in dict.fromkeys(
+        name for model in known.models for name, value in model.when.items() if value == "true"
+    ):
+        settings = load({"ENABLE_CONTROLNET": "false", variable: "true"})
+        wanted = {files[name] for model in asked_for(known, settings) for name in model.files}
+        total = sum(file.expected for file in wanted)
+        more = "+" if any(not file.expected and not file.to.endswith((".json", ".txt")) for file in wanted) else ""
+        if total:
+            minutes = total / FETCH_BYTES_PER_SECOND / 60
+            rows.append((f"`{variable}`", f"{total / 1e9:.3g}{more}", f"{minutes:.0f} min"))
+    return table(("Variable", "GB", "At 51 MB/s"), rows)
+
+
+def gpus() -> str:
+    """RunPod's GPUs by their memory, and the tier that a pod finds for each."""
+    known: dict[int, list[str]] = {}
+    for gpu in sorted(from_names(), key=lambda gpu: gpu.memory):
+        known.setdefault(gpu.memory, []).append(gpu.id.removeprefix("NVIDIA ").removeprefix("GeForce "))
+    rows = ((f"{memory} GB", ", ".join(names), row_for(memory * 1024)[1]) for memory, names in known.items())
+    return table(("Memory", "GPUs", "`GPU_TIER` of `auto`"), rows)
 
 
 def floors() -> str:
@@ -210,6 +228,8 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("architecture.md", "floors"): floors,
     ("log.md", "events"): logged,
     ("pod.md", "ports"): ports,
+    ("runpod.md", "gpus"): gpus,
+    ("runpod.md", "downloads"): downloads,
     ("pod.md", "memory"): memory,
     ("workflows.md", "workflows"): workflows,
     ("sync.md", "sizes"): sizes,

@@ -7,19 +7,19 @@
   command,
 }:
 let
-  inherit (builtins) listToAttrs map unsafeDiscardStringContext;
+  inherit (builtins) mapAttrs unsafeDiscardStringContext;
 
-  names = [
-    "doctor"
-    "hearmeman"
-    "inspect"
-    "load"
-    "pod"
-    "push"
-    "reproduce"
-    "sbom"
-    "xtts-vo-gen"
-  ];
+  about = {
+    doctor = "says what this machine lacks for building and pushing an image";
+    hearmeman = "the pod's command, on a machine of one's own";
+    inspect = "an image's digest, its layers and their sizes";
+    load = "puts an image into the local docker or podman";
+    pod = "plans, makes, fills, runs and ends pods on RunPod";
+    push = "pushes an image to a registry and records its digest";
+    reproduce = "builds an image in two empty stores and compares";
+    sbom = "lists the parts of an image, as CycloneDX";
+    xtts-vo-gen = "has a pod speak a text";
+  };
 
   withTools =
     name:
@@ -44,12 +44,8 @@ let
   # nothing builds, ends Nix 2.8 with an assertion.
   bare = name: unsafeDiscardStringContext "${self}/nix/apps/${name}";
 in
-listToAttrs (
-  map (name: {
-    inherit name;
-    value = {
-      type = "app";
-      program = if command == null then bare name else withTools name;
-    };
-  }) names
-)
+mapAttrs (name: description: {
+  type = "app";
+  program = if command == null then bare name else withTools name;
+  meta.description = description;
+}) about

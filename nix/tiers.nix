@@ -67,6 +67,7 @@ let
     userland = [
       [ "core" ]
       [
+        "speech"
         "media"
         "build"
         "shell"
@@ -140,6 +141,10 @@ rec {
 
   # The same with both voice APIs, on the small engine.
   smoke-voice = smoke // {
+    userland = [
+      [ "core" ]
+      [ "speech" ]
+    ];
     environments = [
       "voice"
       "runtime"

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hearmeman_build.build import Image, build_image, prefetch_tier
@@ -71,7 +71,7 @@ def server(command: list[str], environment: dict[str, str], log: Path) -> Iterat
         process.wait()
 
 
-def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: float = 20) -> None:
+def wait_port(port: int, process: subprocess.Popen[str], what: str, seconds: float = 120) -> None:
     """Wait until something listens on `port`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -149,7 +149,8 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
         volume.mkdir(parents=True)
         bucket.mkdir(parents=True)
         access, secret = secrets.token_hex(8), secrets.token_hex(16)
-        port, page_port, s3_port, voice_port = free_port(), free_port(), free_port(), free_port()
+        port, page_port, s3_port, voice_port, chatter_port = (free_port() for _ in range(5))
+        opens = os.environ.get("OPEN", "") not in ("", "0")
         with phases.phase("servers", "a Hugging Face Hub and an S3 server (rclone) on loopback"):
             rclone = Path(sysconfig.get_path("scripts")) / "rclone"
             s3_command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{s3_port}", str(bucket.parent)]
@@ -174,6 +175,9 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
                     "STATUS_PORT": str(page_port),
                     "ENABLE_XTTS": str(speaks).lower(),
                     "XTTS_PORT": str(voice_port),
+                    # One API says the sentence; whoever looks around has both.
+                    "ENABLE_CHATTERBOX": str(speaks and opens).lower(),
+                    "CHATTERBOX_PORT": str(chatter_port),
                     "HF_ENDPOINT": f"http://127.0.0.1:{hub_port}",
                     "ENABLE_R2_SYNC": "true",
                     "R2_ENDPOINT": f"http://127.0.0.1:{s3_port}",
@@ -214,8 +218,13 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
             page = f"http://127.0.0.1:{page_port}/"
             pod.wait_for(lambda: answers(page), "the page")
             note(page)
-        if os.environ.get("OPEN", "") not in ("", "0"):
-            keep_open(pod, page, url)
+        if opens:
+            shown = {"the pod's page": page, "ComfyUI's API": url}
+            if speaks:
+                # Their pages offer examples that can be sent as they stand.
+                shown["XTTS' API"] = f"http://127.0.0.1:{voice_port}/docs"
+                shown["Chatterbox's API"] = f"http://127.0.0.1:{chatter_port}/docs"
+            keep_open(pod, shown)
         with phases.phase("stop", "SIGTERM: ComfyUI first, then the sync drains"):
             code = pod.stop()
             if code != 0:
@@ -225,9 +234,10 @@ def run_pod(image: Image, phases: Phases, speaks: bool) -> list[str]:
     return keys
 
 
-def keep_open(pod: Pod, page: str, comfyui: str) -> None:
-    """Let a person look around until Ctrl-C."""
-    print(f"\n  the pod's page  {page}\n  ComfyUI's API   {comfyui}\n\nCtrl-C stops the pod and goes on.\n", flush=True)
+def keep_open(pod: Pod, shown: Mapping[str, str]) -> None:
+    """Let a person look around until Ctrl-C; `shown` is what there is, and where."""
+    lines = "\n".join(f"  {name:16} {address}" for name, address in shown.items())
+    print(f"\n{lines}\n\nCtrl-C stops the pod and goes on.\n", flush=True)
     stopped = False
 
     def stop(number: int, frame: object) -> None:

@@ -12,12 +12,13 @@ import pytest
 from hearmeman import __version__, cli, errors, overview
 from hearmeman.errors import HearmemanError
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 
 def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(cli.__file__).parents[1]), **environ}
     command = [sys.executable, "-m", "hearmeman", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_help_names_every_command() -> None:
@@ -136,7 +137,9 @@ def test_a_closed_pipe_is_quiet() -> None:
     os.close(read)
     env = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     command = [sys.executable, "-m", "hearmeman", "env"]
-    done = subprocess.run(command, env=env, stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, env=env, stdout=write, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -160,7 +163,9 @@ def test_heavy_modules_are_loaded_late() -> None:
         "print([m for m in ('pydantic','boto3','huggingface_hub','aiohttp','supervisor','rich') if m in sys.modules])"
     )
     env = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert done.stdout == "[]\n"
 
 

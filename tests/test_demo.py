@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from hearmeman_build.build import Image
 from hearmeman_build.host import ROOT, WORK
+from support.waiting import PATIENCE, wait_for
 
 MOMENTS = 6
 
@@ -45,7 +47,7 @@ def _start(mark: str, *words: str) -> subprocess.Popen[str]:
 def test_interrupted_at_random_moments(image: Image) -> None:
     begun = time.monotonic()
     whole = _start(f"whole-{uuid.uuid4()}", "--silent")
-    text = whole.communicate(timeout=200)[0]
+    text = whole.communicate(timeout=600)[0]
     assert whole.returncode == 0, text
     length = time.monotonic() - begun
     chance = random.Random(20261123)
@@ -60,14 +62,13 @@ def test_interrupted_at_random_moments(image: Image) -> None:
         except subprocess.TimeoutExpired:
             # What a terminal does: SIGINT to the whole foreground group.
             os.killpg(run.pid, signal.SIGINT)
-            text = run.communicate(timeout=60)[0]
+            text = run.communicate(timeout=PATIENCE)[0]
         assert run.returncode in (0, 130), f"after {moment:.2f} s: {run.returncode}\n{text}"
-        deadline = time.monotonic() + 3
-        while _left(mark) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            wait_for(lambda mark=mark: _left(mark) == [], "all to be gone", 30)  # type: ignore[misc]
         assert _left(mark) == [], f"after {moment:.2f} s"
     assert not list(WORK.glob("demo-*"))
     last = _start(f"last-{uuid.uuid4()}")
-    text = last.communicate(timeout=300)[0]
+    text = last.communicate(timeout=600)[0]
     assert last.returncode == 0, text
     assert text.count("s3://runpod/outputs/") == 4, "a picture and a sentence, each when it comes and in the table"

@@ -15,6 +15,7 @@ import pytest
 from hearmeman.folder import Folder
 from hearmeman.users import COMFYUI
 from support.as_pod import give_to_comfyui
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_folders_that_several_threads_make_belong_to_the_owner_too(base: Path) -
             start = threading.Barrier(8)
 
             def add(number: int, take: int = take, start: threading.Barrier = start) -> bool:
-                start.wait(60)
+                start.wait(PATIENCE)
                 return folder.add(f"user/{take}/b/c/{number}.json", lambda to: None, 10**18)
 
             assert all(pool.map(add, range(8)))

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.waiting import PATIENCE
+
 TAKE = "import sys; from support.ports import free_port; print(*[free_port() for _ in range(300)], flush=True); input()"
 
 
@@ -22,5 +24,5 @@ def test_processes_side_by_side_never_share_a_port() -> None:
     ]
     taken = [port for taker in takers if taker.stdout for port in taker.stdout.readline().split()]
     for taker in takers:
-        taker.communicate("\n", timeout=60)
+        taker.communicate("\n", timeout=PATIENCE)
     assert len(taken) == len(set(taken)) == 1200

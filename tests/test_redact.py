@@ -21,6 +21,7 @@ from hearmeman.redact import Redactor
 from support.fetching import Case
 from support.repository import ROOT
 from support.sync_process import Sync
+from support.waiting import PATIENCE
 
 SECRET = "pl4nted/S3cret+with=odd&signs"
 KEY_ID = "AKIAPLANTEDKEYID00"
@@ -171,9 +172,9 @@ def test_upload_sync_and_their_state_hold_no_secret(tmp_path: Path) -> None:
         daemon.start()
         try:
             # Written while it watches: it sees the file closed, and need not wait whether more comes.
-            daemon.wait_said("sync.reconciled", 60)
+            daemon.wait_said("sync.reconciled")
             (daemon.output / "a.png").write_bytes(bytes(100))
-            daemon.wait_for(lambda: "last_error" in daemon.report(), "a report", 60)
+            daemon.wait_for(lambda: "last_error" in daemon.report(), "a report")
         finally:
             daemon.kill()
         said = daemon.log()
@@ -202,7 +203,7 @@ def test_a_fetch_and_its_state_hold_no_secret(tmp_path: Path) -> None:
 def _python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), **environ}
     return subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -246,7 +247,7 @@ def test_a_kept_process_s_output_holds_none_of_its_secrets(tmp_path: Path) -> No
     words = ["keep", "x", "--env-file", str(tmp_path / "env.json"), "--log", str(tmp_path / "x.log"), "--once"]
     command = [sys.executable, "-m", "hearmeman", *words, "--", sys.executable, "-c", code]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python")}
-    done = subprocess.run(command, env=env, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, timeout=PATIENCE, check=False)
     written = (tmp_path / "x.log").read_bytes()
     for text in (done.stdout, written):
         assert b"plain ***" in text

@@ -11,6 +11,7 @@ import pytest
 
 from hearmeman import terminal
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def drawn(columns: int, **variables: str) -> tuple[str, str]:
     assert child.stdout is not None
     with child.stdout:
         printed = child.stdout.read().decode().strip()
-    assert child.wait(60) == 0
+    assert child.wait(PATIENCE) == 0
     return printed, seen.decode()
 
 

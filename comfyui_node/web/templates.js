@@ -1,6 +1,7 @@
 // Opens hearmeman's templates. ComfyUI's page lists a template only in the editor's format, where a node's values stand in
 // the order of its widgets, which each version decides anew. So ours hold the graph in API format, by name, and are
 // built here from the page's own node definitions.
+import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 
 const GAP = 48
@@ -51,6 +52,14 @@ function place(nodes, graph) {
     }
     x += Math.max(0, ...present.map((node) => node.size[0])) + 2 * GAP
   }
+}
+
+// ComfyUI lists the files of a folder in the order in which its disk has them.
+const listed = api.getWorkflowTemplates
+api.getWorkflowTemplates = async function () {
+  const found = await listed.call(this)
+  for (const names of Object.values(found)) names.sort()
+  return found
 }
 
 app.registerExtension({

@@ -8,7 +8,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, cast
 from urllib.parse import quote, quote_plus
 
@@ -107,13 +107,13 @@ def redact(text: str) -> str:
     return _redact(text)
 
 
-def redacted(value: Any) -> Any:
-    """Give a JSON value, all texts in it without secrets."""
+def redacted(value: Any, clean: Callable[[str], str] = redact) -> Any:
+    """Give a JSON value, all texts in it without secrets; `clean` is for who has a quicker way for one text."""
     if isinstance(value, str):
-        return _redact(value)
+        return clean(value)
     if isinstance(value, Mapping):
-        return {redacted(key): redacted(item) for key, item in value.items()}
-    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+        return {redacted(key, clean): redacted(item, clean) for key, item in value.items()}
+    return [redacted(item, clean) for item in value] if isinstance(value, list | tuple) else value
 
 
 def redact_line(line: bytes) -> bytes:

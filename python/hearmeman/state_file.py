@@ -35,6 +35,24 @@ def write_json(path: Path, content: Mapping[str, object], durable: bool = True) 
             raise
 
 
+class Reader:
+    """Reads state files again and again; one that was not written anew is not read again, so what is given is only looked at."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
+
+    def __call__(self, path: Path) -> dict[str, Any]:
+        """Give what `read_json` gives."""
+        try:
+            info = path.stat()
+        except OSError:
+            return {}
+        mark = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if path not in self._read or self._read[path][0] != mark:
+            self._read[path] = (mark, read_json(path))
+        return self._read[path][1]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; an empty one where there is none, or none that can be read."""
     try:

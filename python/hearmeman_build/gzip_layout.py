@@ -16,6 +16,7 @@ from hearmeman_build.build import Image, read_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK, failed, write_atomically
 from hearmeman_build.inspect_image import configuration, layers
+from hearmeman_build.store import repair
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _PIECE = 1 << 20
@@ -71,7 +72,7 @@ def _convert(source: Path, blobs: Path, diff_id: str) -> dict[str, Any]:
         if child.returncode != 0:
             raise failed("zstd", said)
         if f"sha256:{inner.hexdigest()}" != diff_id:
-            raise BuildError(f"{source} does not hold the layer {diff_id}: the store is damaged; build the image again")
+            raise BuildError(f"{source} does not hold the layer {diff_id}: {repair(source)}")
         beside.replace(blobs / outer.hexdigest())
     except FileNotFoundError as error:
         raise BuildError("zstd is not installed: run `./setup.sh demo`") from error

@@ -80,11 +80,23 @@ def _daemon_answers() -> bool:
     return True
 
 
+def may_use(store: Path) -> bool:
+    """Whether this process may write the store at `store`, usually /nix.
+
+    `nix run` shows the files of a store elsewhere under /nix/store, without its database. A Nix that took that for a store of
+    its own would hold every file for a remnant, and delete it.
+    """
+    database, files = store / "var/nix/db", store / "store"
+    if not database.exists() and files.is_dir() and any(files.iterdir()):
+        return False
+    places = [database, *database.parents]
+    # Not by the user's number: root of a user namespace may write no more than the user who made it.
+    return os.access(next(place for place in places if place.exists()), os.W_OK)
+
+
 def store_option() -> list[str]:
     """Nix's option for another store than /nix: HEARMEMAN_STORE, or a plain user's own where there is no daemon."""
-    places = [Path("/nix/var/nix/db"), *Path("/nix/var/nix/db").parents]
-    # Not by the user's number: root of a user namespace may write no more than the user who made it.
-    local = os.access(next(place for place in places if place.exists()), os.W_OK)
+    local = may_use(Path("/nix"))
     own = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hearmeman/store"
     named = os.environ.get("HEARMEMAN_STORE", "")
     store = choose_store(named, local, not named and not local and _daemon_answers(), own)

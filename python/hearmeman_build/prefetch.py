@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,17 @@ from hearmeman_build.buildroot import make_buildroot
 from hearmeman_build.downloads import BATCH_BYTES, batches, cache_folder, fetch_debs, fetch_wheels, store_name
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import WORK, free_bytes, nix, store_file, store_option
-from hearmeman_build.store import add_files, damaged, discard, fixed_path, flat_path, flat_paths, invalid_paths, keep
+from hearmeman_build.store import (
+    add_files,
+    damaged,
+    discard,
+    fixed_path,
+    flat_path,
+    flat_paths,
+    invalid_paths,
+    keep,
+    link_or_copy,
+)
 
 COPIES = 3
 """A file is in the download cache, in the store, and about once more in the layers made of it."""
@@ -101,10 +109,7 @@ def _borrow(root: Path, wanted: Mapping[str, str]) -> None:
     for name, sha256 in wanted.items():
         there, here = Path(flat_path(name, sha256)), cache_folder(root) / name
         if there.is_file() and not here.exists():
-            try:
-                os.link(there, here)
-            except OSError:
-                shutil.copyfile(there, here)
+            link_or_copy(there, here)
 
 
 def _name(path: str) -> str:

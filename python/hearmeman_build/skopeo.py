@@ -90,6 +90,8 @@ _LOGIN = re.compile(
     r"unauthorized|authentication required|denied|invalid username/password|no basic auth", re.IGNORECASE
 )
 
+_UNREACHABLE = re.compile(r"connection refused|no such host|network is unreachable|i/o timeout|no route to host")
+
 
 def refused(place: str, words: str, plain_http: bool = False) -> BuildError:
     """The error for a skopeo that failed at `place` and printed `words`."""
@@ -102,6 +104,8 @@ def refused(place: str, words: str, plain_http: bool = False) -> BuildError:
         cure = f"\n{registry} wants a login with the right to write: `skopeo login {flag}{registry}`, then the same command again"
     elif "http: server gave HTTP response to HTTPS client" in words:
         cure = f"\n{registry} speaks plain HTTP: give --plain-http, if it is on this machine"
+    elif place.startswith("docker://") and _UNREACHABLE.search(words):
+        cure = f"\n{registry} cannot be reached: check its name and the network, then run the same command again"
     elif "no space left on device" in words.lower():
         cure = f"\n{full_disk()}"
     return BuildError(f"skopeo could not copy to {place}: {said}{cure}", words)

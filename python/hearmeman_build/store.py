@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +59,15 @@ def damaged(paths: Sequence[str]) -> list[str]:
     return gone
 
 
+def repair(path: Path) -> str:
+    """Say how a store makes a damaged path of its own again; a build would take it as it is."""
+    root, place = re.findall(r"^(.*?)(/nix/store/[^/]+)", str(path.resolve()))[0]
+    where = f"--store {root} " if root else ""
+    return (
+        f"the store is damaged: run as its owner `nix-store {where}--repair-path {place}`, then the same command again"
+    )
+
+
 def discard(paths: Sequence[str]) -> None:
     """Take damaged paths out of the store, so that they are fetched again.
 
@@ -73,6 +84,14 @@ def discard(paths: Sequence[str]) -> None:
         ) from error
 
 
+def link_or_copy(there: Path, here: Path) -> None:
+    """Have a file in another place too, without its bytes twice where the filesystem allows it."""
+    try:
+        os.link(there, here)
+    except OSError:
+        shutil.copyfile(there, here)
+
+
 def add_files(files: Mapping[str, Path]) -> None:
     """Put files into the store under their names."""
     if not files:
@@ -81,7 +100,7 @@ def add_files(files: Mapping[str, Path]) -> None:
         links = []
         for name, path in files.items():
             link = Path(folder, name)
-            os.link(path, link)
+            link_or_copy(path, link)
             links.append(str(link))
         nix("--add-fixed", "sha256", *links, program="nix-store")
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from hearmeman_pod.errors import ApiError, NoJsonError, PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.errors import ApiError, NoJsonError, PodError, SilentError, UnknownOutcomeError, UsageError
 
 BASE = "https://api.runpod.io"
 _TRIES = 5
@@ -113,6 +113,7 @@ class Api:
 
         Raises:
             ApiError: RunPod refused.
+            SilentError: nothing came for so long.
             PodError: it could not be reached, or the stream broke.
         """
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
@@ -124,6 +125,8 @@ class Api:
                     _content(answer, "read the logs")
                 for event in httpx2.EventSource(answer):
                     yield event.id, event.data
+        except httpx2.ReadTimeout as error:
+            raise SilentError(f"RunPod's log says nothing for {silence:g} s") from error
         except httpx2.TransportError as error:
             raise PodError(f"the log stream broke: {_why(error)}") from error
 
@@ -133,6 +136,16 @@ class Api:
             return min(float(stated), _LONGEST_PAUSE)
         when = email.utils.parsedate_to_datetime(stated).timestamp() if _is_date(stated) else None
         return min(max(when - self._now(), 0.0) if when else 2.0**number, _LONGEST_PAUSE)
+
+
+class Answer(dict[str, Any]):
+    """A JSON object of RunPod's; to ask it for what it lacks raises a PodError in place of a KeyError."""
+
+    def __missing__(self, key: str) -> Any:
+        raise PodError(
+            f"RunPod's answer lacks `{key}`: the API has changed, or something stands between this machine and it, such as a "
+            "proxy"
+        )
 
 
 def pod_path(pod_id: str, *more: str) -> str:
@@ -164,7 +177,7 @@ def _content(answer: httpx2.Response, action: str) -> Any:
     if answer.status_code == 204:
         return None
     try:
-        body = answer.json()
+        body = answer.json(object_hook=Answer)
     except ValueError:
         body = None
     if answer.status_code >= 300:

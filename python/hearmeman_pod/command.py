@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, help=help, description=help, epilog=f"Example: {example}", allow_abbrev=False)
-        sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        if name not in ("volume", "endpoint"):  # Their actions have it.
+            sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
         return sub
 
     for name, help, example in (
@@ -60,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--as", dest="form", choices=sorted(FORMATS), help="print it for another tool")
         else:
             sub.add_argument("--no-wait", action="store_true", help="do not wait until the pod is ready")
-            sub.add_argument("--minutes", type=options.positive, default=30.0, help="how long to wait for it (30)")
+            sub.add_argument(
+                "--minutes", type=options.positive, default=30.0, metavar="M", help="how long to wait for it (30)"
+            )
             sub.add_argument(
                 "--keep", action="store_true", help="keep a pod that does not become ready, to find out why"
             )
@@ -96,8 +99,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "terminate":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         if name == "logs":
-            sub.add_argument("-f", "--follow", action="store_true", help="keep following until Ctrl-C")
-            sub.add_argument("--tail", type=options.whole, default=100, help="past lines to show (100)")
+            sub.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+            sub.add_argument(
+                "--tail", type=options.whole, default=100, metavar="N", help="lines of the past to show (100)"
+            )
             sub.add_argument("--source", choices=("container", "system"), help="only the pod's or only RunPod's lines")
         if name == "open":
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
@@ -115,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         files.add(verb(name, help, example), name)
     sub = verb("cost", "what pods and volumes have cost", "hearmeman-pod cost --days 7")
-    sub.add_argument("--days", type=options.days, default=30, help="how many days back (30)")
+    sub.add_argument("--days", type=options.days, default=30, metavar="N", help="how many days back (30)")
     sub = verb(
         "template",
         "create or update a RunPod template, for deploying with a click",
@@ -131,23 +136,33 @@ def parser() -> argparse.ArgumentParser:
             "hearmeman-pod volume fill ID --set WAN_480P=true",
         )
     )
-    endpoint.add(verb("endpoint", "Serverless: workers that RunPod starts when there are jobs", _ENDPOINT), _wishes)
+    endpoint.add(
+        verb("endpoint", "Serverless: workers that RunPod starts when there are jobs", _ENDPOINT),
+        lambda sub: _wishes(sub, pods=False),
+    )
     return top
 
 
 _ENDPOINT = "hearmeman-pod endpoint create --name films --network-volume ID --set WAN_480P=true"
 _FORCE = {
-    "start": "start it even if its host's CUDA is older than the image needs",
-    "stop": "stop it even while ComfyUI is working",
+    "start": "start it though its host's CUDA is older than the image needs",
+    "stop": "stop it though ComfyUI or a voice is at work",
 }
 
 
-def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
+def _wishes(sub: argparse.ArgumentParser, variable: str = "--set", pods: bool = True) -> None:
+    """Add what a plan is made of; without `pods` what a worker has too."""
+    what = "pod" if pods else "endpoint"
     sub.add_argument("--tier", default="consumer", help="which image of images.lock.json (consumer)")
     sub.add_argument("--image", metavar="REPOSITORY@sha256:…", help="an image of your own, by digest")
-    sub.add_argument("--name", help="the pod's name (hearmeman-HHMM)")
+    sub.add_argument("--name", help=f"the {what}'s name (hearmeman-HHMM)")
     sub.add_argument(
-        variable, dest="set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the pod"
+        variable,
+        dest="set",
+        action="append",
+        default=[],
+        metavar="VARIABLE=VALUE",
+        help=f"a variable of the {what}; can be given several times, as --secret",
     )
     sub.add_argument(
         "--secret",
@@ -159,23 +174,38 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set") -> None:
     sub.add_argument(
         "--recommended",
         action="store_true",
-        help="add what the image's tier recommends; plan, create and template do so unless you choose models",
+        help="with what the image's tier recommends"
+        + ("; plan, create and template do so where you choose no model" if pods else ""),
     )
+    sub.add_argument("--gpu-count", type=options.count, default=1, metavar="N", help="GPUs in each (1)")
+    sub.add_argument("--datacenter", default="", type=str.upper, metavar="DC", help="a data centre, such as US-KS-2")
+    sub.add_argument("--disk", type=options.whole, default=0, metavar="GB", help="container disk (20)")
     sub.add_argument(
-        "--gpu", action="append", default=[], help="an acceptable GPU, best first; otherwise by memory and price"
+        "--network-volume",
+        default="",
+        metavar="VOLUME",
+        help="a network volume, by id or name" + (", in place of the pod's own" if pods else ""),
     )
-    sub.add_argument("--gpu-count", type=options.count, default=1, help="GPUs in the pod (1)")
+    sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
+    if not pods:
+        sub.set_defaults(gpu=[], cloud="secure", volume=None, max_price=None)
+        return
+    sub.add_argument(
+        "--gpu",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an acceptable GPU, best first; can be given several times; otherwise by memory and price",
+    )
     sub.add_argument(
         "--cloud", type=str.lower, choices=("secure", "community"), default="secure", help="RunPod's cloud (secure)"
     )
-    sub.add_argument("--datacenter", default="", type=str.upper, help="a data centre, such as US-KS-2")
-    sub.add_argument("--disk", type=options.whole, default=0, metavar="GB", help="container disk (20)")
     sub.add_argument(
         "--volume", type=options.whole, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
     )
-    sub.add_argument("--network-volume", default="", metavar="ID", help="a network volume in place of the pod's own")
-    sub.add_argument("--max-price", type=options.positive, metavar="DOLLARS", help="the most the pod may cost an hour")
-    sub.add_argument("--registry", default="", metavar="ID", help="RunPod's credentials for a private registry")
+    sub.add_argument(
+        "--max-price", type=options.positive, metavar="DOLLARS", help="the most that the pod may cost an hour"
+    )
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:

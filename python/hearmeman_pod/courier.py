@@ -58,7 +58,12 @@ def direct_words(
 
 
 def ssh_words(
-    pod: Mapping[str, Any], way: Mapping[str, Any], home: Path, identity: Path | None, config: Path | None
+    pod: Mapping[str, Any],
+    way: Mapping[str, Any],
+    home: Path,
+    identity: Path | None = None,
+    config: Path | None = None,
+    options: Sequence[str] = _OPTIONS,
 ) -> list[str]:
     """The ssh command to a pod by one of its two ways, up to the command to run there.
 
@@ -68,7 +73,7 @@ def ssh_words(
     key = identity or (home / RUNPODCTL_KEY if (home / RUNPODCTL_KEY).exists() else None)
     words = ["ssh", *(("-F", str(config)) if config else ()), *(("-i", str(key)) if key else ())]
     alias = [f"HostKeyAlias=runpod-{pod['id']}"] if way == pod["ssh"]["direct"] else []
-    for option in (*_OPTIONS, *alias):
+    for option in (*options, *alias):
         words += ["-o", option]
     return [*words, "-p", str(way["port"]), f"{way['username']}@{way['host']}"]
 

@@ -17,7 +17,7 @@ from hearmeman_pod.endpoint_plan import Serverless, endpoint_body, notes
 from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER
 from hearmeman_pod.planned import planned
-from hearmeman_pod.say import agreed, say
+from hearmeman_pod.say import agreed, note, say
 from hearmeman_pod.world import World
 
 _LOOKS, _LOOK_PAUSE = 6, 5.0
@@ -30,14 +30,14 @@ def run(args: argparse.Namespace, world: World) -> int:
 
 def _plan(args: argparse.Namespace, world: World) -> int:
     body, said = _body(args, world, world.api() if args.network_volume else None)
-    for note in said:
-        say(f"note: {note}")
+    for text in said:
+        note(text)
     print(json.dumps({"body": body, "notes": said} if args.json else body, indent=1))
     return 0
 
 
 def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict[str, Any], list[str]]:
-    if args.volume is None and not args.network_volume:
+    if not args.network_volume:
         args.volume = 0  # A worker has no volume of its own: models lie on its disk.
     made = planned(args, world, api)
     wishes = Serverless(
@@ -51,19 +51,20 @@ def _body(args: argparse.Namespace, world: World, api: Api | None) -> tuple[dict
         requests=args.requests,
         job_seconds=args.job_seconds,
     )
-    body = endpoint_body(made.body, wishes, args.network_volume)
+    volume = next((mount["volumeId"] for mount in made.body.get("mounts", {}).get("network", ())), "")
+    body = endpoint_body(made.body, wishes, volume)
     if len(body["env"]) + 1 > MOST_VARIABLES:
         raise UsageError(
             f"{len(body['env']) + 1} variables, but RunPod takes at most {MOST_VARIABLES}: leave some at their defaults"
         )
-    return body, notes(wishes, args.network_volume, sum(size for _, size in made.models))
+    return body, notes(wishes, volume, sum(size for _, size in made.models))
 
 
 def _create(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     body, said = _body(args, world, api)
-    for note in said:
-        say(f"note: {note}")
+    for text in said:
+        note(text)
     for known in endpoint_known.every(api):
         if endpoint_known.plain_name(known) == body["name"]:
             raise UsageError(
@@ -137,11 +138,15 @@ def _status(args: argparse.Namespace, world: World) -> int:
         news = f"{rollout['workersOnLatest']} of {rollout['workersTotal']} workers have the newest settings"
         rows.append(("update", news))
     if health:
-        rows.append(("jobs", ", ".join(f"{number} {name}" for name, number in health.get("jobs", {}).items())))
+        jobs = health.get("jobs", {}).items()
+        rows.append(("jobs", ", ".join(f"{number} {_JOBS.get(name, name)}" for name, number in jobs)))
     else:
         rows.append(("address", f"https://{found['id']}.api.runpod.ai"))
     print("\n".join(terminal.pairs(rows)))
     return 0
+
+
+_JOBS = {"inQueue": "in the queue", "inProgress": "running"}
 
 
 def _delete(args: argparse.Namespace, world: World) -> int:
@@ -182,22 +187,37 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
         )
         made.add_argument("--pool", action="append", default=[], help="a pool of GPUs, best first (ADA_24, AMPERE_24)")
         made.add_argument(
-            "--workers-min", type=options.whole, default=0, help="workers that always run, and are paid for (0)"
+            "--workers-min",
+            type=options.whole,
+            default=0,
+            metavar="N",
+            help="workers that always run, and are paid for (0)",
         )
-        made.add_argument("--workers-max", type=options.whole, default=3, help="workers at most (3)")
+        made.add_argument("--workers-max", type=options.whole, default=3, metavar="N", help="workers at most (3)")
         made.add_argument(
-            "--idle-seconds", type=options.count, default=10, help="how long a worker waits for its next job (10)"
+            "--idle-seconds",
+            type=options.count,
+            default=10,
+            metavar="S",
+            help="how long a worker waits for its next job (10)",
         )
         made.add_argument(
             "--queue-delay",
             type=options.positive,
             default=4.0,
+            metavar="S",
             help="seconds a job may wait before a worker is added (4)",
         )
         made.add_argument(
-            "--requests", type=options.count, default=1, help="with --api: requests at a time for each worker (1)"
+            "--requests",
+            type=options.count,
+            default=1,
+            metavar="N",
+            help="with --api: requests at a time for each worker (1)",
         )
-        made.add_argument("--job-seconds", type=options.count, default=1800, help="how long one job may take (1800)")
+        made.add_argument(
+            "--job-seconds", type=options.count, default=1800, metavar="S", help="how long one job may take (1800)"
+        )
         made.add_argument("--no-flashboot", action="store_true", help="start workers without RunPod's snapshots")
     action("list", "the account's endpoints")
     for name, help in (
@@ -223,12 +243,14 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
         if name in ("collect", "retry", "cancel"):
             made.add_argument("job", help="the job's id, as `run` printed it")
         if name in ("run", "collect", "retry"):
-            made.add_argument("--minutes", type=options.positive, default=60.0, help="how long to wait for it (60)")
+            made.add_argument(
+                "--minutes", type=options.positive, default=60.0, metavar="M", help="how long to wait for it (60)"
+            )
         if name == "batch":
             made.add_argument("file", type=Path, help="a .jsonl with one job's input a line")
             made.add_argument("--retry", action="store_true", help="queue failed rows again")
         if name in ("run", "collect", "retry", "batch"):
-            made.add_argument("--out", type=Path, default=Path("out"), help="folder for the files (out)")
+            made.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for the files (out)")
         if name in ("update", "purge-queue", "delete"):
             made.add_argument("--yes", action="store_true", help="do not ask")
 

@@ -21,7 +21,7 @@ from hearmeman_pod.endpoint_plan import check_pools
 from hearmeman_pod.errors import PodError, UnknownOutcomeError, UsageError
 from hearmeman_pod.images import Image
 from hearmeman_pod.plan import MOST_VARIABLES, ORDER, Plan, Volume, Wishes, make_plan, strangers, wrong_variables
-from hearmeman_pod.planned import floor_of, pair, volume
+from hearmeman_pod.planned import floor_of, pair, volume_of
 from hearmeman_pod.say import agreed, say
 from hearmeman_pod.world import World
 
@@ -223,7 +223,7 @@ def update(args: argparse.Namespace, world: World) -> int:
         disk_gb=args.disk,
         registry=args.registry,
     )
-    mounted = volume(api, found["networkVolumes"][0]) if found["networkVolumes"] else None
+    mounted = volume_of(api, found["networkVolumes"][0]) if found["networkVolumes"] else None
     image = new or images.by_reference(lock, found.get("image", ""))
     catalogue = catalogues.read(Path(catalogues.__file__).with_name("catalogue.toml"))
     body = patch(found, changes, image, catalogue, mounted)

@@ -43,6 +43,10 @@ class UnknownOutcomeError(PodError):
     """A request that changes something was sent, and no answer says whether it was carried out."""
 
 
+class SilentError(PodError):
+    """A stream of events is open and brings nothing."""
+
+
 class NoJsonError(PodError):
     """An answer that is not RunPod's."""
 

@@ -20,7 +20,7 @@ from hearmeman import terminal
 from hearmeman_pod import there, verbs
 from hearmeman_pod.courier import Courier, FileError, LostError, direct_words
 from hearmeman_pod.errors import PodError, UsageError
-from hearmeman_pod.say import say
+from hearmeman_pod.say import Talk, say
 from hearmeman_pod.world import World
 
 PARTLY = 3
@@ -28,8 +28,6 @@ TRIES = 5
 PAUSE = 2.0
 """Seconds before a broken connection is made again, doubled each time."""
 T = TypeVar("T")
-_TALK = 2.0
-"""Seconds between two lines about one file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +174,7 @@ class _Mover:
         with item.path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = item.path.stat().st_size
-        talk = _Talk(str(item.path), size)
+        talk = Talk(str(item.path), size)
         state = self._again(lambda courier: courier.put(item.path, item.name, sha256, self.replace, talk))
         return Moved(str(item.path), *_other(state, size, f"{self.place}/{item.name}"))
 
@@ -194,7 +192,7 @@ class _Mover:
         item.path.parent.mkdir(parents=True, exist_ok=True)
         version = hashlib.sha256(f"{item.path.name}/{item.size}/{item.mtime_ns}".encode(errors="surrogateescape"))
         part = item.path.parent / f"{there.PART}{version.hexdigest()[:32]}.part"
-        talk = _Talk(str(item.path), item.size)
+        talk = Talk(str(item.path), item.size)
         state = self._again(lambda courier: courier.get(item.name, item.size, item.mtime_ns, part, talk))
         if state == "changed":
             part.unlink()
@@ -224,23 +222,6 @@ class _Mover:
         if self.courier is not None:
             self.courier.close()
             self.courier = None
-
-
-class _Talk:
-    """Says how far a file is, now and then."""
-
-    def __init__(self, name: str, size: int) -> None:
-        self.name, self.size = name, size
-        self.began = self.last = time.monotonic()
-        self.first: int | None = None
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        self.first = done if self.first is None else self.first
-        if now - self.last >= _TALK and done < self.size:
-            self.last = now
-            speed = terminal.rate((done - self.first) / (now - self.began))
-            say(terminal.plain(f"{self.name}: {100 * done // self.size} % of {terminal.size(self.size)}, {speed}"))
 
 
 def _other(state: str, size: int, where: str) -> tuple[str, int, str]:

@@ -59,6 +59,17 @@ def from_catalogue(entries: Iterable[Mapping[str, Any]], cloud: str) -> tuple[Gp
     )
 
 
+def cuda_version(text: str) -> tuple[int, ...]:
+    """A CUDA version as it is compared: 12.11 is above 12.2."""
+    return tuple(int(part) for part in text.split("."))
+
+
+def cuda_from(entries: Iterable[Mapping[str, Any]], floor: str) -> list[str]:
+    """The CUDA versions, `floor` or newer, of the machines that GET /v2/catalog/gpus lists; the oldest first."""
+    found = {one["version"] for entry in entries for one in entry.get("cudaVersions") or ()}
+    return sorted((one for one in found if cuda_version(one) >= cuda_version(floor)), key=cuda_version)
+
+
 def choose(
     known: Sequence[Gpu],
     named: Sequence[str],

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from hearmeman_pod.api import Api, pod_path
-from hearmeman_pod.errors import ApiError, PodError
+from hearmeman_pod.errors import ApiError, PodError, SilentError
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 _TRIES = 8
@@ -42,6 +42,10 @@ def follow(
                 return
         except ApiError:
             raise
+        except SilentError:
+            # RunPod keeps the stream open: silence is the end of what there is to read, and no failure.
+            if not forever:
+                return
         except PodError:
             failures += 1
             if not forever or failures >= _TRIES:
@@ -60,7 +64,6 @@ def system_lines(api: Api, pod_id: str, count: int = 20) -> list[str]:
     except ApiError:
         raise
     except PodError:
-        # The stream stays open when there is nothing more to say; what came is what there is.
         if not lines:
             raise
     return lines

@@ -8,10 +8,13 @@ import uuid
 
 from hearmeman_pod import create as creation
 from hearmeman_pod import ready, show
+from hearmeman_pod.api import Api
 from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.key import find_key
+from hearmeman_pod.plan import Plan
 from hearmeman_pod.planned import planned
-from hearmeman_pod.say import say
+from hearmeman_pod.say import note, say
+from hearmeman_pod.signals import as_interrupt
 from hearmeman_pod.world import World
 
 
@@ -32,8 +35,13 @@ def create(args: argparse.Namespace, world: World) -> int:
     """Create a pod and wait until it is ready; nothing is left running that was not asked for."""
     api = world.api()
     made = planned(args, world, api)
-    for note in made.notes:
-        say(f"note: {note}")
+    for text in made.notes:
+        note(text)
+    with as_interrupt():
+        return _create(args, world, api, made)
+
+
+def _create(args: argparse.Namespace, world: World, api: Api, made: Plan) -> int:
     order = uuid.uuid4().hex
     pod = creation.create(api, made, say, order=order)
     say(f"pod {pod['id']} is created, ${pod['cost']:.2f} an hour")
@@ -58,7 +66,7 @@ def create(args: argparse.Namespace, world: World) -> int:
         raise
     creation.sweep(api, order, pod["id"], say)
     if args.json:
-        print(json.dumps(show.pod_facts(pod, world.inside), indent=1))
+        print(json.dumps(show.pod_facts(pod, world), indent=1))
     else:
-        print("\n".join(show.pod_lines(pod, world.inside, world.time())))
+        print("\n".join(show.pod_lines(pod, world)))
     return 0

@@ -48,7 +48,7 @@ def planned(args: argparse.Namespace, world: World, api: Api | None, ends_itself
         data_center=args.datacenter,
         disk_gb=args.disk,
         volume_gb=args.volume,
-        network_volume=volume(api, args.network_volume) if api and args.network_volume else None,
+        network_volume=volume_of(api, args.network_volume) if api and args.network_volume else None,
         max_price=args.max_price,
         registry=args.registry,
         ends_itself=ends_itself,
@@ -88,9 +88,27 @@ def volumes(api: Api) -> list[dict[str, Any]]:
     return list(api.get("/v2/network-volumes", "list the network volumes")["networkVolumes"])
 
 
-def volume(api: Api, volume_id: str) -> Volume:
-    """Find a network volume."""
-    found = api.get(f"/v2/network-volumes/{volume_id}", f"find the network volume {volume_id}")
+def find_volume(api: Api, name: str) -> dict[str, Any]:
+    """Find a network volume by its id or name.
+
+    Raises:
+        UsageError: there is none, or there are several of this name.
+    """
+    known = volumes(api)
+    found = [one for one in known if name == one["id"]] or [one for one in known if name == one["name"]]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{len(found)} volumes are named {name}: give an id, {' or '.join(one['id'] for one in found)}"
+        )
+    shown = ", ".join(f"{one['id']} ({one['name']})" for one in known) or "none"
+    raise UsageError(f"there is no volume {name}; the account has {shown}")
+
+
+def volume_of(api: Api, name: str) -> Volume:
+    """A network volume as a plan takes it; `name` is its id or name, and it raises as `find_volume`."""
+    found = find_volume(api, name)
     return Volume(found["id"], int(found["size"]), found["dataCenter"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from hearmeman import terminal
 from hearmeman_pod.api import Api, pod_path
 from hearmeman_pod.errors import ApiError, PodError
 from hearmeman_pod.logs import system_lines
@@ -82,7 +83,8 @@ def wait(
     while True:
         text, ready = "", False
         try:
-            pod = api.get(pod_path(pod["id"]), "read the pod's state")
+            found = api.get(pod_path(pod["id"]), "read the pod's state")
+            pod, status, _ = found, found["status"], found["cost"]
         except ApiError as error:
             if error.status == 404:
                 raise NotReadyError(f"pod {pod['id']} is gone: RunPod or somebody else ended it") from error
@@ -94,10 +96,13 @@ def wait(
             text = f"RunPod's state of the pod cannot be read, it will be retried: {error}"
         else:
             check_price(pod, max_price)
-            status = pod["status"]
             if status in ("ERROR", "EXITED", "TERMINATED"):
                 raise NotReadyError(f"pod {pod['id']} is {status}. {_log(api, pod['id'])}")
-            text, ready = _inside(inside, pod["id"]) if status == "RUNNING" else (_WORDS[status], False)
+            text, ready = (
+                _inside(inside, pod["id"])
+                if status == "RUNNING"
+                else (_WORDS.get(status, f"RunPod says {status}"), False)
+            )
             if status == "STARTING" and clock() - looked >= _LOG_PAUSE:
                 looked = clock()
                 if why := never_pulled(_system(api, pod["id"])):
@@ -157,12 +162,14 @@ def _inside(inside: Inside, pod_id: str) -> tuple[str, bool]:
             else "the pod is booting"
         )
         return words, alive == 200
-    _, status = inside.get(pod_id, STATUS_PORT, "/status")
-    models = status.get("models") if isinstance(status, dict) else None
-    done, total = (models or {}).get("done_bytes"), (models or {}).get("total_bytes")
-    if isinstance(done, int) and isinstance(total, int) and total:
-        return f"ComfyUI is starting; models {done / total:.0%} of {total / 1e9:.1f} GB", False
-    return "the pod is booting" if code == 0 or code in (502, 503, 504) else f"the pod is booting (HTTP {code})", False
+    seen, status = inside.get(pod_id, STATUS_PORT, "/status")
+    if seen != 200 or not isinstance(status, dict):
+        return "the pod boots" if code in (0, 502, 503, 504) else f"the pod boots (HTTP {code})", False
+    text = f"the pod says: {(status.get('state') or {}).get('headline') or 'starting'}"
+    models = status.get("models") or {}
+    if total := models.get("bytes_total"):
+        text += f"; models {100 * models.get('bytes_done', 0) // total} % of {terminal.size(total)}"
+    return text, False
 
 
 def _log(api: Api, pod_id: str) -> str:

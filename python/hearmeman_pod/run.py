@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
 import secrets
-import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from hearmeman.workflows import batch, library, run_command
 from hearmeman.workflows.prepare import Files, picture_setting, prepared
@@ -24,7 +21,8 @@ from hearmeman_pod.errors import UsageError
 from hearmeman_pod.plan import Plan
 from hearmeman_pod.planned import pair, planned, with_models
 from hearmeman_pod.ready import Inside
-from hearmeman_pod.say import say
+from hearmeman_pod.say import note, say
+from hearmeman_pod.signals import as_interrupt
 from hearmeman_pod.world import COMFYUI_PORT, World
 
 LARGEST_UPLOAD = 100 * 10**6
@@ -55,7 +53,7 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
     sub.add_argument("--picture", default="", metavar="FILE", help="the picture, where the workflow takes one")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder here for what it makes")
     sub.add_argument(
-        "--minutes", type=float, default=30.0, help="how long the pod may take to be ready, in minutes (30)"
+        "--minutes", type=float, default=30.0, metavar="M", help="how long the pod may take to be ready (30)"
     )
     sub.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds for the workflow (3600)")
     sub.add_argument(
@@ -74,9 +72,9 @@ def run(args: argparse.Namespace, world: World) -> int:
     needs = _check(args, workflow, folder)
     api = world.api()
     made, token = _plan(args, world, api, needs)
-    for note in made.notes:
-        say(f"note: {note}")
-    with _signals():
+    for text in made.notes:
+        note(text)
+    with as_interrupt():
         return _Run(args, world, api, Inside(token, world.proxy)).go(workflow, made, folder)
 
 
@@ -146,7 +144,7 @@ class _Run:
             facts = {"event": "pod", "id": pod["id"], "state": state, "seconds": round(seconds, 1)}
             print(json.dumps({**facts, "dollars": round(dollars, 4)}), flush=True)
         else:
-            say(f"{seconds:.0f} s from the create on, at most ${dollars:.2f}")
+            say(f"{seconds:.0f} s from the create on, at most ${math.ceil(dollars * 100) / 100:.2f}")
 
 
 def _workflow(name: str, folder: Path) -> library.Workflow:
@@ -223,18 +221,3 @@ def _variables(pairs: Sequence[str]) -> dict[str, str]:
 
 def _names(pairs: Sequence[str]) -> set[str]:
     return {text.partition("=")[0] for text in pairs}
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end it as Ctrl-C does, so that the pod is ended too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

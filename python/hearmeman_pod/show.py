@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hearmeman import terminal
+from hearmeman.status.collect import countdown
+from hearmeman.status.command import fetch_words
+from hearmeman_pod.courier import ssh_words
 from hearmeman_pod.plan import ORDER, Plan
-from hearmeman_pod.ready import Inside
+from hearmeman_pod.ready import STATUS_PORT
+from hearmeman_pod.world import COMFYUI_PORT, VOICE_PORTS, World
 
-HOURS_A_MONTH = 730
+Rows = Sequence[tuple[str, object]]
+"""Names and what is said of each."""
 STOPPED_GB_MONTH = 0.20
 """Dollars for a gigabyte of a stopped pod's volume and a month (RunPod's price list)."""
 
@@ -79,8 +85,9 @@ def plan_lines(plan: Plan, has_key: bool) -> list[str]:
     return lines
 
 
-def pod_facts(pod: Mapping[str, Any], inside: Inside) -> dict[str, Any]:
+def pod_facts(pod: Mapping[str, Any], world: World) -> dict[str, Any]:
     """A pod for programs, without the values of its variables."""
+    way = pod["ssh"]["direct"] or pod["ssh"]["proxy"]
     return {
         "id": pod["id"],
         "name": pod["name"],
@@ -91,31 +98,47 @@ def pod_facts(pod: Mapping[str, Any], inside: Inside) -> dict[str, Any]:
         "cuda": pod["cudaVersion"],
         "data_center": pod["dataCenterId"],
         "variables": sorted(name for name in pod.get("env") or {} if name != ORDER),
-        "urls": {str(port): inside.url(pod["id"], port, "/") for port in _http(pod)},
-        "ssh": (pod["ssh"]["direct"] or pod["ssh"]["proxy"] or {}).get("command"),
+        "urls": {str(port): world.inside.url(pod["id"], port, "/") for port in _http(pod)},
+        # RunPod's own line takes the next pod at an address for an impostor of the one before.
+        "ssh": shlex.join(ssh_words(pod, way, world.home, options=())) if way else None,
         "created": pod["createdAt"],
         "started": pod["startedAt"],
     }
 
 
-def pod_lines(pod: Mapping[str, Any], inside: Inside, now: float, own: Mapping[str, Any] | None = None) -> list[str]:
-    """A pod for people; `own` is its own /status."""
-    facts = pod_facts(pod, inside)
+def pod_lines(pod: Mapping[str, Any], world: World, more: Rows = ()) -> list[str]:
+    """A pod for people, as RunPod knows it; `more` is what it says of itself."""
+    facts = pod_facts(pod, world)
     gpu = pod.get("gpu") or {}
     rows: list[tuple[str, object]] = [
         ("pod", f"{pod['id']}, {pod['name']}"),
-        ("status", pod["status"].lower() + _since(pod.get("startedAt"), now)),
+        ("status", pod["status"].lower() + _since(pod.get("startedAt"), world.time())),
         ("GPU", f"{gpu.get('count', 0)} x {gpu.get('id', 'none')}, CUDA {pod['cudaVersion'] or 'unknown'}"),
         ("cost", _cost(pod)),
         ("image", pod["image"]),
     ]
-    names = {"8188": "ComfyUI", "19123": "status page", "8888": "JupyterLab", "8000": "Chatterbox", "8020": "XTTS"}
-    rows += [(names.get(port, f"port {port}"), url) for port, url in facts["urls"].items()]
+    names = {COMFYUI_PORT: "ComfyUI", STATUS_PORT: "status page", 8888: "JupyterLab", **VOICE_PORTS}
+    rows += [(names.get(int(port), f"port {port}"), url) for port, url in facts["urls"].items()]
     if facts["ssh"]:
         rows.append(("SSH", facts["ssh"]))
-    if own:
-        rows.append(("ready", "yes" if own.get("ready") else f"not yet: {own.get('ready_why', '')}"))
-    return terminal.pairs(rows)
+    return terminal.pairs([*rows, *more])
+
+
+def own_rows(code: int, own: Mapping[str, Any] | None, now: float) -> Rows:
+    """What a pod that runs says of itself: `code` is HTTP's, `own` its /status, `now` Unix seconds."""
+    if code in (401, 403):
+        return [("now", "it asks for its token: set ACCESS_TOKEN here to see how far it is")]
+    if code != 200 or own is None:
+        return [("now", "its status page does not answer yet")]
+    how = own.get("state") or {}
+    rows = [("now", ": ".join(filter(None, (how.get("headline"), how.get("detail")))) or "it boots")]
+    if models := own.get("models"):
+        rows.append(("models", fetch_words(models, now)))
+    if ends := countdown(own.get("idle") or {}, now):
+        rows.append(("end", ends))
+    for one in own.get("problems") or ():
+        rows.append((one["level"], "; ".join(filter(None, (one["what"], one["fix"])))))
+    return rows
 
 
 def list_lines(pods: Sequence[Mapping[str, Any]], now: float) -> list[str]:

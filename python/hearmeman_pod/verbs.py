@@ -10,15 +10,17 @@ import webbrowser
 from collections.abc import Mapping
 from typing import Any
 
+from hearmeman import terminal
 from hearmeman_pod import create as creation
 from hearmeman_pod import ready, show
 from hearmeman_pod.api import Api, pod_path
 from hearmeman_pod.courier import ssh_words
-from hearmeman_pod.errors import ApiError, PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.errors import PodError, UnknownOutcomeError, UsageError
+from hearmeman_pod.gpus import cuda_version
 from hearmeman_pod.logs import follow
 from hearmeman_pod.planned import floor_of
 from hearmeman_pod.say import agreed, say
-from hearmeman_pod.world import COMFYUI_PORT, World
+from hearmeman_pod.world import COMFYUI_PORT, VOICE_PORTS, World
 
 _START_LOOKS, _START_PAUSE = 30, 3.0
 """How long a pod that is started again is watched."""
@@ -28,7 +30,7 @@ def list_pods(args: argparse.Namespace, world: World) -> int:
     """Show the account's pods and what they cost an hour together."""
     found = creation.pods(world.api())
     if args.json:
-        print(json.dumps([show.pod_facts(pod, world.inside) for pod in found], indent=1))
+        print(json.dumps([show.pod_facts(pod, world) for pod in found], indent=1))
     else:
         print("\n".join(show.list_lines(found, world.time())))
     return 0
@@ -37,11 +39,12 @@ def list_pods(args: argparse.Namespace, world: World) -> int:
 def status(args: argparse.Namespace, world: World) -> int:
     """Show one pod, and what it says of itself."""
     pod = find(world.api(), args.pod)
-    own = world.inside.get(pod["id"], ready.STATUS_PORT, "/status")[1] if pod["status"] == "RUNNING" else None
+    code, own = world.inside.get(pod["id"], ready.STATUS_PORT, "/status") if pod["status"] == "RUNNING" else (0, None)
     if args.json:
-        print(json.dumps({**show.pod_facts(pod, world.inside), "pod_status": own}, indent=1))
+        print(json.dumps({**show.pod_facts(pod, world), "pod_status": own if code == 200 else None}, indent=1))
     else:
-        print("\n".join(show.pod_lines(pod, world.inside, world.time(), own)))
+        more = show.own_rows(code, own, world.time()) if pod["status"] == "RUNNING" else ()
+        print(terminal.plain("\n".join(show.pod_lines(pod, world, more))))
     return 0
 
 
@@ -50,20 +53,11 @@ def logs(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     pod = find(api, args.pod)
     silence = 60.0 if args.follow else 5.0
-    try:
-        for when, source, line in follow(
-            api, pod["id"], args.tail, args.source or "", forever=args.follow, silence=silence
-        ):
-            text = (
-                json.dumps({"ts": when, "source": source, "line": line}) if args.json else f"{when} {source:9} {line}"
-            )
-            print(text, flush=args.follow)
-    except ApiError:
-        raise
-    except PodError:
-        # RunPod keeps the stream open: silence is the end of what there is to read.
-        if args.follow:
-            raise
+    for when, source, line in follow(
+        api, pod["id"], args.tail, args.source or "", forever=args.follow, silence=silence
+    ):
+        text = json.dumps({"ts": when, "source": source, "line": line}) if args.json else f"{when} {source:9} {line}"
+        print(text, flush=True)
     return 0
 
 
@@ -100,7 +94,7 @@ def start(args: argparse.Namespace, world: World) -> int:
     _allowed(pod, "start")
     floor = (pod.get("gpu") or {}).get("minCudaVersion") or floor_of(world)
     has = pod.get("cudaVersion")
-    if has and floor and _version(has) < _version(floor) and not args.force:
+    if has and floor and cuda_version(has) < cuda_version(floor) and not args.force:
         raise PodError(
             f"pod {pod['id']} is bound to a host with CUDA {has}, and the image needs {floor}: ComfyUI would "
             "fail at its "
@@ -118,7 +112,7 @@ def _started(api: Api, pod_id: str, floor: str, args: argparse.Namespace) -> int
             break
         time.sleep(_START_PAUSE)
     has = pod.get("cudaVersion")
-    if has and floor and _version(has) < _version(floor) and not args.force:
+    if has and floor and cuda_version(has) < cuda_version(floor) and not args.force:
         api.change(
             "POST", pod_path(pod_id, "action"), f"stop {pod_id}, which came back with CUDA {has}", {"action": "stop"}
         )
@@ -136,21 +130,36 @@ def stop(args: argparse.Namespace, world: World) -> int:
     api = world.api()
     pod = find(api, args.pod)
     _allowed(pod, "stop")
-    if pod["status"] == "RUNNING" and not args.force:
-        code, queue = world.inside.get(pod["id"], COMFYUI_PORT, "/queue")
-        if code in (401, 403):
-            raise PodError(
-                "ComfyUI's queue cannot be seen: set ACCESS_TOKEN here too, or give --force to stop it anyway"
-            )
-        jobs = (
-            sum(len(queue.get(key, [])) for key in ("queue_running", "queue_pending")) if isinstance(queue, dict) else 0
-        )
-        if jobs:
-            raise PodError(
-                f"ComfyUI has {jobs} job{'s' if jobs > 1 else ''} to do: wait, or give --force to stop it anyway"
-            )
+    if pod["status"] == "RUNNING" and not args.force and (work := _work(pod, world)):
+        raise PodError(f"{' and '.join(work)} to do: wait, or give --force to stop it anyway")
     _print_state(_act(api, pod, "stop"), "stop", args)
     return 0
+
+
+def _work(pod: Mapping[str, Any], world: World) -> list[str]:
+    """What the pod's queues hold, each in a few words.
+
+    Raises:
+        PodError: a queue cannot be seen.
+    """
+    queue = _asked(pod, world, COMFYUI_PORT, "/queue")
+    jobs = sum(len(queue.get(key, [])) for key in ("queue_running", "queue_pending"))
+    found = [f"ComfyUI has {terminal.count(jobs, 'job')}"] if jobs else []
+    for port, name in VOICE_PORTS.items():
+        health = _asked(pod, world, port, "/health")
+        if texts := sum(int(health.get(key, 0)) for key in ("in_flight", "waiting")):
+            found.append(f"{name} has {terminal.count(texts, 'text')}")
+    return found
+
+
+def _asked(pod: Mapping[str, Any], world: World, port: int, path: str) -> Mapping[str, Any]:
+    """What answers at a port of the pod; nothing where nothing does."""
+    if f"{port}/http" not in pod["ports"]:
+        return {}
+    code, said = world.inside.get(pod["id"], port, path)
+    if code in (401, 403):
+        raise PodError("the pod's queues cannot be seen: set ACCESS_TOKEN here too, or give --force to stop it anyway")
+    return said if isinstance(said, dict) else {}
 
 
 def terminate(args: argparse.Namespace, world: World) -> int:
@@ -163,10 +172,6 @@ def terminate(args: argparse.Namespace, world: World) -> int:
     if args.json:
         print(json.dumps({"id": pod["id"], "status": "TERMINATED"}))
     return 0
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
 
 
 def find(api: Api, name: str) -> Mapping[str, Any]:

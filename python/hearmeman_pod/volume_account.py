@@ -10,24 +10,25 @@ from typing import Any
 from hearmeman_pod.api import Api
 from hearmeman_pod.cost import network_price
 from hearmeman_pod.errors import UnknownOutcomeError, UsageError
-from hearmeman_pod.planned import volumes
-from hearmeman_pod.say import agreed, say
+from hearmeman_pod.planned import find_volume, volumes
+from hearmeman_pod.say import agreed, note, say
+from hearmeman_pod.volume_s3 import DATA_CENTERS
 from hearmeman_pod.world import World
 
 SMALLEST_GB, LARGEST_GB = 10, 4096
 """What RunPod's API takes (CreateNetworkVolumeRequest)."""
 
 
-def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> int:
-    """Make a volume; `filled` are the data centers where `volume fill` works."""
+def create(args: argparse.Namespace, world: World) -> int:
+    """Make a volume."""
     if not SMALLEST_GB <= args.size <= LARGEST_GB:
         raise UsageError(f"a network volume has {SMALLEST_GB} to {LARGEST_GB} GB, not {args.size}")
     api = world.api()
     same = [one for one in volumes(api) if one["name"] == args.name]
     if same:
         raise UsageError(f"there is a volume {args.name} already, {same[0]['id']}: use it, or give another name")
-    if args.datacenter not in filled:
-        say(f"note: RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(filled))}")
+    if args.datacenter not in DATA_CENTERS:
+        note(f"RunPod has no S3 API in {args.datacenter}: `volume fill` works in {', '.join(sorted(DATA_CENTERS))}")
     price = network_price({"type": "STANDARD", "size": args.size})
     what = (
         f"{args.name}, {args.size} GB in {args.datacenter}, costs ${price:.2f} a month until it is deleted, used "
@@ -40,7 +41,9 @@ def create(args: argparse.Namespace, world: World, filled: frozenset[str]) -> in
     if args.json:
         print(json.dumps({**made, "per_month": price}, indent=1))
     else:
-        print(f"volume {made['id']} is made: hearmeman-pod volume fill {made['id']} --set WAN_480P=true")
+        print(
+            f"volume {made['id']} is made, ${price:.2f} a month: hearmeman-pod volume fill {made['id']} --set WAN_480P=true"
+        )
     return 0
 
 
@@ -58,14 +61,7 @@ def _sent(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
 def delete(args: argparse.Namespace, world: World) -> int:
     """Delete a volume and all that is on it."""
     api = world.api()
-    known = volumes(api)
-    found = [one for one in known if args.volume == one["id"]] or [one for one in known if args.volume == one["name"]]
-    if len(found) != 1:
-        many = (
-            f"several volumes are called {args.volume}: give the id" if found else f"there is no volume {args.volume}"
-        )
-        raise UsageError(f"{many}; `hearmeman-pod volume list` shows them")
-    [one] = found
+    one = find_volume(api, args.volume)
     if not agreed(
         f"This deletes volume {one['name']} ({one['id']}), {one['size']} GB, and all that is on it.", args.yes
     ):

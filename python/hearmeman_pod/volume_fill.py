@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import urllib3
 
+from hearmeman import terminal
 from hearmeman.models.catalogue import File
 from hearmeman.models.errors import FetchError, TransientError
 from hearmeman.models.remote import Remote, check_offer
 from hearmeman.models.sources import Sources
 from hearmeman.models.spans import ENDLESS
+from hearmeman_pod import volume_upload
 from hearmeman_pod.errors import PodError
+from hearmeman_pod.say import Talk
+from hearmeman_pod.volume_check import Check, Wanted, WrongContentError
+from hearmeman_pod.volume_records import FOLDER, Records, There
+from hearmeman_pod.volume_upload import LostError, Upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-FOLDER = "ComfyUI/models"
-"""Where pods and workers look for models, below the volume's mount."""
-PART_BYTES = 64 * 1024**2
 TRIES = 8
 _BLOCK = 1024**2
+_LOOKS, _LOOK_PAUSE = 10, 3.0
+"""How long a file is looked for that another run may have brought; RunPod may take minutes to put a large one together."""
+_LOOKS_AT_OURS = 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Outcome:
     """Bytes."""
     verified: str = ""
     """What it was compared with: sha256, git, size or nothing."""
+    how: str = ""
+    """When: sent (on its way now), record (on its way in an earlier run, or by a pod), read (on the volume now); empty: only
+    its size is known."""
+    kept: int = 0
+    """Bytes of it that an earlier run had sent."""
     why: str = ""
     """Why it failed."""
 
@@ -55,76 +65,133 @@ class Filler:
     sources: Sources
     """Where the models come from."""
     say: Callable[[str], None]
+    verify: bool = False
+    """Read back what is there and has no record."""
+    replace: bool = False
+    """Replace another file of the same name, wherever it came from."""
     sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def records(self) -> Records:
+        """What is known of the files on the volume."""
+        return Records(self.s3, self.bucket)
 
     def fill(self, file: File) -> Outcome:
         """Bring one file, or find it there; it appears on the volume only when it is whole and verified."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        key = f"{FOLDER}/{file.to}"
         try:
-            if file.size is not None and self._size(key) == file.size:
-                return Outcome(key, "present", file.size, "size")
-            remote = self._asked(lambda: self.sources.resolve(file))
-            check_offer(file, remote)
-            if file.unnamed and remote.name:
-                key = str(PurePosixPath(key).parent / PurePosixPath(remote.name).name)
-            size = file.size if file.size is not None else remote.size
-            if size is not None and self._size(key) == size:
-                return Outcome(key, "present", size, "size")
-            return self._send(key, file, remote, size)
+            return self._fill(file)
         except (FetchError, TransientError, PodError) as error:
-            return Outcome(key, "failed", why=str(error))
+            return Outcome(f"{FOLDER}/{file.to}", "failed", why=str(error))
         except (BotoCoreError, ClientError) as error:
-            return Outcome(key, "failed", why=f"RunPod's S3 API: {error}")
+            return Outcome(f"{FOLDER}/{file.to}", "failed", why=f"RunPod's S3 API: {error}")
 
-    def _size(self, key: str) -> int | None:
-        from botocore.exceptions import ClientError
+    def _fill(self, file: File) -> Outcome:
+        remote = None
+        wanted = Wanted(file.to, file.size, file.sha256, file.blob)
+        if file.unnamed or file.size is None or not wanted.hashed:
+            remote = self._located(file)
+            to = (
+                str(PurePosixPath(file.to).parent / PurePosixPath(remote.name).name)
+                if file.unnamed and remote.name
+                else file.to
+            )
+            size = file.size if file.size is not None else remote.size
+            wanted = Wanted(to, size, file.sha256 or remote.sha256, file.blob or remote.blob)
+        there = self.records.look(wanted.to)
+        found = self._judged(wanted, there) if there else None
+        return found or self._send(file, remote or self._located(file), wanted, there)
 
+    def _judged(self, wanted: Wanted, there: There) -> Outcome | None:
+        """What lies there, if it is the file; None if it may be replaced.
+
+        Raises:
+            WrongContentError: it is another file, which may be somebody's own.
+        """
+        key, record = f"{FOLDER}/{wanted.to}", self.records.recall(wanted.to, there)
+        same_size = wanted.size in (None, there.size)
+        if same_size and record and (record.sha256 == wanted.sha256 or not wanted.hashed):
+            return Outcome(key, "present", there.size, wanted.known, "record")
+        if same_size and (record is None or wanted.sha256 is None):
+            if not wanted.hashed or not (self.verify or there.size <= volume_upload.PART_BYTES):
+                return Outcome(key, "present", there.size, "size" if wanted.size is not None else "nothing")
+            check = Check(wanted)
+            for block in self._read_back(wanted, there):
+                check.add(block)
+            if check.fits:
+                self.records.keep(wanted.to, there, check.sha256, record.source if record else "")
+                return Outcome(key, "present", there.size, wanted.known, "read")
+        if self.replace or (record and record.source):
+            return None
+        raise WrongContentError(
+            f"the volume holds another file of this name, {terminal.size(there.size)}: give --replace, or move it away"
+        )
+
+    def _send(self, file: File, remote: Remote, wanted: Wanted, before: There | None) -> Outcome:
+        key = f"{FOLDER}/{wanted.to}"
+        check = Check(wanted)
+        upload = Upload(self.s3, self.bucket, key)
+        talk = Talk(key, wanted.size or 0)
+        verified = ""
         try:
-            return int(self.s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
+            for content in volume_upload.cut(self._bytes(file, remote)):
+                check.add(content)
+                upload.add(content)
+                talk(check.size)
+            upload.settle()
+            try:
+                verified = check.verdict()
+            except WrongContentError:
+                upload.abort()
+                raise
+            upload.complete()
+            there = self.records.look(wanted.to)
+        except LostError as error:
+            there = self._appeared(wanted, before, _LOOKS_AT_OURS if verified else _LOOKS)
+            if there is None:
+                raise PodError(f"{error}: the same command goes on with it") from error
+            if not verified:
+                return self._brought(wanted, there)
+        if there is None or there.size != check.size:
+            raise PodError(f"the volume holds {there.size if there else 0} bytes of it, and {check.size} were sent")
+        self.records.keep(wanted.to, there, check.sha256, str(file.source))
+        volume_upload.sweep(self.s3, self.bucket, [one for one in self._halves(key) if one.key == key])
+        return Outcome(key, "filled", check.size, verified, "sent", upload.kept)
 
-    def _asked(self, question: Callable[[], Remote]) -> Remote:
+    def _halves(self, prefix: str) -> Iterator[volume_upload.Half]:
+        return volume_upload.halves(self.s3, self.bucket, prefix)
+
+    def _appeared(self, wanted: Wanted, before: There | None, looks: int) -> There | None:
+        """What lies there since the upload, whose end nobody reported."""
+        for _ in range(looks):
+            there = self.records.look(wanted.to)
+            if there and there != before and wanted.size in (None, there.size):
+                return there
+            self.sleep(_LOOK_PAUSE)
+        return None
+
+    def _brought(self, wanted: Wanted, there: There) -> Outcome:
+        """The file, which another run has brought meanwhile."""
+        key = f"{FOLDER}/{wanted.to}"
+        for _ in range(_LOOKS):
+            record = self.records.recall(wanted.to, there)
+            if record and wanted.sha256 in (None, record.sha256):
+                return Outcome(key, "present", there.size, wanted.known, "record")
+            self.sleep(_LOOK_PAUSE)
+        return Outcome(key, "present", there.size, "size")
+
+    def _located(self, file: File) -> Remote:
         for number in range(1, TRIES + 1):
             try:
-                return question()
+                remote = self.sources.resolve(file)
+                check_offer(file, remote)
+                return remote
             except TransientError:
                 if number == TRIES:
                     raise
                 self.sleep(min(2.0**number, 60.0))
         raise AssertionError("unreachable")
-
-    def _send(self, key: str, file: File, remote: Remote, size: int | None) -> Outcome:
-        self._sweep(key)
-        upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
-        name: Any = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
-        try:
-            check = _Check(file, remote, size)
-            parts: list[Any] = []
-            for content in _parts(self._bytes(file, remote), check):
-                answer = self.s3.upload_part(**name, PartNumber=len(parts) + 1, Body=content)
-                parts.append({"ETag": answer["ETag"], "PartNumber": len(parts) + 1})
-                self.say(f"{key}: {check.size / 1e9:.2f} GB" + (f" of {size / 1e9:.2f}" if size else ""))
-            verified = check.verdict()
-            self.s3.complete_multipart_upload(**name, MultipartUpload={"Parts": parts})
-        except BaseException:
-            # What is left of it would fill the volume, and show nowhere.
-            self.s3.abort_multipart_upload(**name)
-            raise
-        if (there := self._size(key)) != check.size:
-            raise PodError(f"the volume holds {there} bytes of {key}, and {check.size} were sent: fill it again")
-        return Outcome(key, "filled", check.size, verified)
-
-    def _sweep(self, key: str) -> None:
-        """End what an earlier run that was killed left of this file."""
-        found = self.s3.list_multipart_uploads(Bucket=self.bucket, Prefix=key)
-        for left in found.get("Uploads", []):
-            if left["Key"] == key:
-                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=left["UploadId"])
 
     def _bytes(self, file: File, remote: Remote) -> Iterator[bytes]:
         """Read the file from its source; a connection that breaks is taken up where it broke."""
@@ -133,7 +200,9 @@ class Filler:
             try:
                 answer = self.sources.http.open(remote, (at, ENDLESS), file.to, etag)
                 if answer.start != at:
-                    raise PodError(f"{file.to}: the source restarted at {answer.start} instead of {at}: fill it again")
+                    raise PodError(
+                        f"the source began again at {answer.start} instead of {at}: the same command goes on"
+                    )
                 etag, total = answer.etag, answer.total
                 try:
                     for block in answer.response.stream(_BLOCK, decode_content=False):
@@ -143,60 +212,30 @@ class Filler:
                     answer.response.close()
                 if total is None or at >= total:
                     return
-                raise TransientError(f"{file.to}: the source sent {at} bytes of {total}")
+                raise TransientError(f"the source sent {at} bytes of {total}")
             except (TransientError, urllib3.exceptions.HTTPError, OSError) as error:
                 failures += 1
                 if failures == TRIES:
-                    raise PodError(f"{file.to}: {error}") from error
+                    raise PodError(str(error)) from error
                 self.sleep(min(2.0**failures, 60.0))
-                remote = self._asked(lambda: self.sources.resolve(file))
+                remote = self._located(file)
 
+    def _read_back(self, wanted: Wanted, there: There) -> Iterator[bytes]:
+        """Read the file from the volume; a connection that breaks is taken up where it broke."""
+        from botocore.exceptions import BotoCoreError
 
-class _Check:
-    """Hashes what passes and compares it with what is known of the file."""
-
-    def __init__(self, file: File, remote: Remote, size: int | None) -> None:
-        self._file, self._wanted = file, size
-        self._sha256 = file.sha256 or remote.sha256
-        self._blob = file.blob or remote.blob
-        self._hash = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % (size or 0), usedforsecurity=False)
-        self.size = 0
-
-    def add(self, block: bytes) -> None:
-        self.size += len(block)
-        self._hash.update(block)
-        if self._blob:
-            self._git.update(block)
-
-    def verdict(self) -> str:
-        """Say what the file was compared with.
-
-        Raises:
-            PodError: it is another file.
-        """
-        if self._wanted is not None and self.size != self._wanted:
-            raise PodError(f"{self._file.to}: {self.size} bytes came, and it has {self._wanted}: it was not kept")
-        if self._sha256:
-            if self._hash.hexdigest() != self._sha256:
-                raise PodError(f"{self._file.to}: the content is not what was expected (sha256): it was not kept")
-            return "sha256"
-        if self._blob and self._wanted is not None:
-            if self._git.hexdigest() != self._blob:
-                raise PodError(f"{self._file.to}: the content is not what was expected (git): it was not kept")
-            return "git"
-        return "size" if self._wanted is not None else "nothing"
-
-
-def _parts(blocks: Iterator[bytes], check: _Check) -> Iterator[bytes]:
-    held = bytearray()
-    empty = True
-    for block in blocks:
-        check.add(block)
-        held += block
-        while len(held) >= PART_BYTES:
-            yield bytes(held[:PART_BYTES])
-            del held[:PART_BYTES]
-            empty = False
-    if held or empty:
-        yield bytes(held)
+        key, at, failures = f"{FOLDER}/{wanted.to}", 0, 0
+        self.say(f"{key}: reading {terminal.size(there.size)} back")
+        talk = Talk(key, there.size)
+        while at < there.size:
+            try:
+                answer = self.s3.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={at}-")
+                for block in answer["Body"].iter_chunks(_BLOCK):
+                    at, failures = at + len(block), 0
+                    talk(at)
+                    yield block
+            except (BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
+                failures += 1
+                if failures == TRIES:
+                    raise PodError(f"RunPod's S3 API: {error}") from error
+                self.sleep(min(2.0**failures, 60.0))

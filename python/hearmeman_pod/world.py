@@ -11,6 +11,8 @@ from hearmeman_pod.key import find_key
 from hearmeman_pod.ready import Inside
 
 COMFYUI_PORT = 8188
+VOICE_PORTS = {8000: "Chatterbox", 8020: "XTTS"}
+"""Where the voice APIs are, unless a variable says otherwise."""
 
 
 @dataclass(frozen=True)

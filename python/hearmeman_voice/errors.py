@@ -120,13 +120,18 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header", "openai", "devnen")]
     ctx = first.get("ctx", {})
     if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is not valid JSON: {ctx['error']}", code="invalid_json")
-    if first["type"] == "missing" and not where:
-        return ApiError(400, "a JSON body is missing; send it with Content-Type: application/json", code="missing_body")
-    name = ".".join(where) or None
-    message = str(ctx["error"]) if first["type"] == "value_error" else _message(first["type"], ctx)
-    code = {"missing": "missing_required_parameter"}.get(first["type"], "invalid_value")
-    return ApiError(400, f"{name}: {message}" if name else message, param=name, code=code)
+        return ApiError(
+            400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
+    if not where:
+        # Without that header FastAPI takes JSON for a text.
+        return ApiError(
+            400, "the body is not a JSON object: send one with Content-Type: application/json", code="invalid_body"
+        )
+    name = ".".join(where)
+    if first["type"] == "missing":
+        return ApiError(400, f"{name} is missing", param=name, code="missing_required_parameter")
+    return ApiError(400, f"{name}: {message}", param=name, code="invalid_value")
 
 
 _MESSAGES = {

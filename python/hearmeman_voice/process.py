@@ -48,6 +48,8 @@ class Process:
                 env["CUDA_VISIBLE_DEVICES"] = self.spec.gpu
             command = [
                 sys.executable,
+                # It has this process's path, and looks nowhere else: the folder it is started in is anybody's.
+                "-P",
                 "-m",
                 "hearmeman_voice.child",
                 str(theirs.fileno()),

@@ -10,17 +10,9 @@ from typing import IO
 
 from hearmeman_voice.audio import FORMATS
 from hearmeman_voice.errors import ApiError
+from hearmeman_voice.files import PREFIX, SUFFIX
 from hearmeman_voice.reply import Audio, Block, with_lengths
 from hearmeman_voice.voices import BadName, safe_child
-
-_PREFIX, _SUFFIX = ".speech-", ".part"
-
-
-def sweep(folder: Path, now: float) -> None:
-    """Remove what a process that was killed has left: parts that nobody has written to for a day."""
-    for part in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        if now - part.stat().st_mtime > 24 * 3600:
-            part.unlink(missing_ok=True)
 
 
 def inside(base: Path, name: str) -> Path:
@@ -67,7 +59,7 @@ class Saved:
         """Open the file beside the target, once there is something to write: what is refused leaves nothing."""
         if self._open is None:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(dir=self._target.parent, prefix=_PREFIX, suffix=_SUFFIX)
+            handle, beside = tempfile.mkstemp(dir=self._target.parent, prefix=PREFIX, suffix=SUFFIX)
             self._open = os.fdopen(handle, "w+b"), Path(beside)
         return self._open
 

@@ -259,8 +259,10 @@ class Speaker:
     def _load(self, lane: _Lane) -> None:
         if lane.is_first:
             self._loading_since = self._clock()
-        process = lane.process = Process(self._spec)
+        process = Process(self._spec)
         process.start()
+        # One that could not be started has nothing to end.
+        lane.process = process
         process.load(lambda: self._is_closed)
         if lane.is_first:
             self._loading_since = None

@@ -8,12 +8,13 @@ import json
 import os
 import struct
 import sys
-import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hearmeman_voice import files
 from hearmeman_voice.remote import Remote, RemoteError, UnreachableError
 
 SOUND = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm"}
@@ -104,7 +105,12 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
     if args.text is not None and args.output_dir:
         arguments.error("--output-dir is for --file: use --output for one text")
     if args.file is not None and args.output:
-        arguments.error("--output is for one text: use --output-dir with --file")
+        arguments.error("--output is for one text: say --output-dir with --file")
+    # It is put there by a rename, which would take the place of a device such as /dev/null.
+    if args.output and not (args.output.is_file() or (not args.output.exists() and args.output.parent.is_dir())):
+        arguments.error(
+            f"--output {args.output}: it must be a file, in a folder that is there; --stream writes to stdout"
+        )
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
     if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
@@ -158,12 +164,10 @@ def _list(as_json: bool, name: str, found: Mapping[str, str]) -> int:
 
 def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
     """Make one file of each line; what is there of the same text, speaker and language is kept."""
-    text = sys.stdin.read() if str(args.file) == "-" else args.file.read_text(encoding="utf-8-sig")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise RemoteError(f"{args.file} holds no line that is not empty: nothing was made")
+    lines = _script(args.file)
     folder = args.output_dir or Path("vo-output")
     folder.mkdir(parents=True, exist_ok=True)
+    files.sweep(folder, time.time())
     notes = folder / f".{args.prefix}.json"
     known = _read(notes)
     width = max(3, len(str(len(lines))))
@@ -181,13 +185,15 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
             continue
         try:
             seconds = _write(file, remote.speak(line, speaker, args.language))
-        except RemoteError as error:
-            lost = str(error) if isinstance(error, UnreachableError) else ""
-            outputs.append(Output(str(file), line, "failed", str(error)))
-            _note(f"[{number}/{len(lines)}] {file.name}: FAILED: {error}")
+            known[file.name] = mark
+            _keep(notes, json.dumps(known, indent=1).encode())
+        except (RemoteError, OSError) as error:
+            problem = str(error) if isinstance(error, RemoteError) else f"{error.filename}: {error.strerror}"
+            # Neither a server that is gone nor a full disk is better at the next line.
+            lost = "" if isinstance(error, RemoteError) and not isinstance(error, UnreachableError) else problem
+            outputs.append(Output(str(file), line, "failed", problem))
+            _note(f"[{number}/{len(lines)}] {file.name}: FAILED: {problem}")
             continue
-        known[file.name] = mark
-        _replace(notes, [json.dumps(known, indent=1).encode()])
         outputs.append(Output(str(file), line, "made"))
         _note(f"[{number}/{len(lines)}] {file.name}: {seconds:g} s")
     failed = [output for output in outputs if output.status == "failed"]
@@ -199,6 +205,18 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
     if not failed:
         return 0
     return 1 if len(failed) == len(outputs) else 3
+
+
+def _script(file: Path) -> list[str]:
+    """The lines of a script that are not empty. Raises: RemoteError when there are none; OSError."""
+    name, data = ("stdin", sys.stdin.buffer.read()) if str(file) == "-" else (file, file.read_bytes())
+    try:
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as problem:
+        raise RemoteError(f"{name} is not UTF-8 text (byte {problem.start}): nothing was made") from problem
+    if not lines:
+        raise RemoteError(f"{name} holds no line that is not empty: nothing was made")
+    return lines
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> float:
@@ -219,23 +237,14 @@ def _write(path: Path, pieces: Iterable[bytes]) -> float:
     rate = int.from_bytes(data[28:32], "little")
     if not there or not rate:
         raise RemoteError("the server sent a WAV without sound")
-    _replace(path, [data])
+    _keep(path, data)
     return round(there / rate, 2)
 
 
-def _replace(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write beside, then rename: a stopped run leaves no half file under a name that counts."""
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+def _keep(path: Path, data: bytes) -> None:
+    """Write a file so that a stopped run leaves no half of one under a name that counts."""
+    with files.change() as change:
+        change.write(path, [data])
 
 
 def _read(notes: Path) -> dict[str, str]:

@@ -3,16 +3,15 @@
 import contextlib
 import fcntl
 import json
-import os
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hearmeman_voice import audio
+from hearmeman_voice import audio, files
 from hearmeman_voice.audio import BadSound
 from hearmeman_voice.engine import Voice
 from hearmeman_voice.names import OPENAI, BadName, check_name, safe_child
@@ -55,6 +54,7 @@ class VoiceStore:
             clips = sorted(builtin_folder.glob("*.wav"))
             self._clips = {clip.stem: Voice(clip.stem, clip, "en", _gender(clip.stem)) for clip in clips}
         self._lock = threading.RLock()
+        files.sweep(folder, time.time())
 
     def _builtin(self) -> dict[str, Voice]:
         return {voice.id: voice for voice in self._own()} | self._clips
@@ -95,7 +95,7 @@ class VoiceStore:
 
     @default.setter
     def default(self, name: str | None) -> None:
-        with self._changing() as notes:
+        with self._changing() as (notes, _):
             notes["default"] = None if name is None else self.get(name).id
 
     def aliases(self) -> dict[str, str]:
@@ -110,14 +110,14 @@ class VoiceStore:
     def add_alias(self, name: str, alias: str) -> None:
         """Give a voice another name. Raises: UnknownVoice, BadName, NameTaken."""
         alias = check_name(alias)
-        with self._changing() as notes:
+        with self._changing() as (notes, _):
             if alias in {voice.id for voice in self.list()}:
                 raise NameTaken(f"there is a voice called {alias!r}")
             notes["aliases"][alias] = self.get(name).id
 
     def remove_alias(self, alias: str) -> None:
         """Take another name away. Raises: UnknownVoice."""
-        with self._changing() as notes:
+        with self._changing() as (notes, _):
             if notes["aliases"].pop(alias, None) is None:
                 raise UnknownVoice(f"no voice has the name {alias[:60]!r}")
 
@@ -125,78 +125,97 @@ class VoiceStore:
         """Keep a recording as a new voice. Raises: BadName, NameTaken, BadSound, OSError when the disk is full."""
         path = self._path(name)
         sound = _usable(data)
-        with self._changing() as notes:
+        with self._changing() as (notes, change):
             if path.stem in {voice.id for voice in self.list()}:
                 raise NameTaken(f"there is a voice called {path.stem!r}: choose another name, or replace that one")
-            return _keep(path, sound, language, notes)
+            change.write(path, [sound])
+            notes["voices"][path.stem] = language
+            return Voice(path.stem, path, language)
 
-    def replace(self, name: str, data: bytes, language: str | None = None) -> Voice:
-        """Give a voice another recording. Raises: UnknownVoice, ReadOnlyVoice, BadSound, OSError."""
-        sound = _usable(data)
-        with self._changing() as notes:
-            voice = self._changeable(name)
-            return _keep(self._path(voice.id), sound, language or voice.language, notes)
+    def change(
+        self, name: str, data: bytes | None = None, new: str | None = None, language: str | None = None
+    ) -> Voice:
+        """Give a voice another recording, name or language, all that is given or nothing; its aliases go with it.
 
-    def rename(self, name: str, new: str) -> Voice:
-        """Call a voice something else; its aliases go with it. Raises: UnknownVoice, ReadOnlyVoice, BadName, NameTaken."""
-        path = self._path(new)
-        with self._changing() as notes:
-            voice = self._changeable(name)
-            if path.stem in {other.id for other in self.list()}:
+        Raises: UnknownVoice, ReadOnlyVoice, BadName, NameTaken, BadSound, OSError when the disk is full.
+        """
+        sound = None if data is None else _usable(data)
+        wanted = None if new is None else self._path(new)
+        with self._changing() as (notes, change):
+            voice, old = self._changeable(name)
+            path = wanted or old
+            if path != old and path.stem in {other.id for other in self.list()}:
                 raise NameTaken(f"there is a voice called {path.stem!r}")
-            assert voice.clip is not None
-            voice.clip.rename(path)
-            notes["voices"][path.stem] = notes["voices"].pop(voice.id, None)
+            if sound is not None:
+                change.write(path, [sound])
+            if path != old:
+                change.then(old.unlink if sound is not None else lambda: old.rename(path))
+            spoken = notes["voices"].pop(voice.id, None)
+            notes["voices"][path.stem] = language or spoken
             notes["aliases"] = {
-                alias: path.stem if whose == voice.id else whose for alias, whose in notes["aliases"].items()
+                alias: path.stem if whose == voice.id else whose
+                for alias, whose in notes["aliases"].items()
+                if alias != path.stem
             }
             if notes["default"] == voice.id:
                 notes["default"] = path.stem
-            return Voice(path.stem, path, voice.language)
+            return Voice(path.stem, path, language or spoken)
 
     def delete(self, name: str) -> None:
         """Remove a voice and its aliases. Raises: UnknownVoice, ReadOnlyVoice."""
-        with self._changing() as notes:
-            voice = self._changeable(name)
-            assert voice.clip is not None
-            voice.clip.unlink(missing_ok=True)
+        with self._changing() as (notes, _):
+            voice, clip = self._changeable(name)
+            # At once: on a full disk it makes room for the notes.
+            clip.unlink(missing_ok=True)
             notes["voices"].pop(voice.id, None)
             notes["aliases"] = {alias: whose for alias, whose in notes["aliases"].items() if whose != voice.id}
 
-    def _changeable(self, name: str) -> Voice:
+    def _changeable(self, name: str) -> tuple[Voice, Path]:
+        """A person's voice, and where its recording is. Raises: UnknownVoice, ReadOnlyVoice."""
         voice = self.get(name)
-        if voice.id in self._builtin():
+        if voice.clip is None or voice.id in self._builtin():
             raise ReadOnlyVoice(
                 f"{voice.id!r} belongs to the image and stays as it is; upload a voice under another name"
             )
-        return voice
+        return voice, voice.clip
 
     def _path(self, name: str) -> Path:
         return safe_child(self.folder, f"{check_name(name)}.wav")
 
     def _notes(self) -> dict[str, Any]:
+        """Languages and aliases, each by the voice's or the alias's name, and the default voice; what is damaged counts for nothing."""
         try:
             found = json.loads((self.folder / _NOTES).read_text())
         except (OSError, ValueError):
             found = {}
-        notes: dict[str, Any] = {"aliases": {}, "voices": {}, "default": None}
-        return {**notes, **found} if isinstance(found, dict) else notes
+        found = found if isinstance(found, dict) else {}
+        default = found.get("default")
+        return {
+            "aliases": _texts(found.get("aliases")),
+            "voices": _texts(found.get("voices")),
+            "default": default if isinstance(default, str) else None,
+        }
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
-        """The notes to change, written when nothing failed; nobody else changes a voice meanwhile."""
+    def _changing(self) -> Iterator[tuple[dict[str, Any], files.Change]]:
+        """The notes to change, and the files; kept when nothing failed. Nobody else changes a voice meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock, (self.folder / _LOCK).open("a") as lock:
             # Both APIs keep their voices here. A file system without locks leaves the lock of this process.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             notes = self._notes()
-            yield notes
-            _write_whole(self.folder / _NOTES, json.dumps(notes, indent=2).encode())
+            with files.change() as change:
+                yield notes, change
+                change.write(self.folder / _NOTES, [json.dumps(notes, indent=2).encode()])
 
 
 def _gender(name: str) -> str:
     return "female" if "female" in name else "male"
+
+
+def _texts(found: object) -> dict[str, str]:
+    return {name: text for name, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
 
 
 def _usable(data: bytes) -> bytes:
@@ -210,23 +229,3 @@ def _usable(data: bytes) -> bytes:
     if float(np.abs(samples).max()) < 1e-3:
         raise BadSound("there is only silence in the recording")
     return audio.wav(samples, rate)
-
-
-def _keep(path: Path, sound: bytes, language: str | None, notes: dict[str, Any]) -> Voice:
-    _write_whole(path, sound)
-    notes["voices"][path.stem] = language
-    return Voice(path.stem, path, language)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".voice-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).rename(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -19,25 +19,25 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def _as_answers() -> Iterator[None]:
-    """Make the library's refusals answers."""
+def _as_answers(named: str = "voice_name") -> Iterator[None]:
+    """Make the library's refusals answers; `named` is the field that a new name came in."""
     try:
         yield
     except UnknownVoice as problem:
         raise ApiError(404, problem.message, code="voice_not_found") from None
     except NameTaken as problem:
-        raise ApiError(409, str(problem), param="voice_name", code="voice_exists", useless=True) from None
+        raise ApiError(409, str(problem), param=named, code="voice_exists", useless=True) from None
     except BadName as problem:
-        raise ApiError(400, str(problem), param="voice_name", code="invalid_value") from None
+        raise ApiError(400, str(problem), param=named, code="invalid_value") from None
     except BadSound as problem:
         raise ApiError(400, str(problem), param="voice_file", code="invalid_audio") from None
     except ReadOnlyVoice as problem:
         raise ApiError(403, str(problem), code="voice_read_only") from None
 
 
-async def _beside(do: Callable[[], Result]) -> Result:
+async def _beside(do: Callable[[], Result], named: str = "voice_name") -> Result:
     """Do it on a thread: a disk can be slow, and what is spoken must not stop."""
-    with _as_answers():
+    with _as_answers(named):
         return await asyncio.to_thread(do)
 
 
@@ -86,7 +86,7 @@ def library(served: Served) -> APIRouter:
         language: Annotated[str | None, Form(description="its language unless a request names another")] = None,
     ) -> dict[str, Any]:
         """Add a voice. It is decoded first: what is no recording is not kept."""
-        spoken = _language(served, language)
+        spoken = _language(language)
         data = await voice_file.read()
         voice = await _beside(lambda: store.add(voice_name, data, spoken))
         return {"message": f"voice {voice.id!r} was added", "voice": described(voice)}
@@ -132,22 +132,19 @@ def library(served: Served) -> APIRouter:
         language: Annotated[str | None, Form()] = None,
         by_query: Annotated[str | None, Query(alias="new_name")] = None,
     ) -> dict[str, Any]:
-        """Give a voice another recording, another name, or both."""
-        called = new_name or by_query
-        if voice_file is None and not called:
+        """Give a voice another recording, another name, another language, or several of them at once."""
+        called = new_name or by_query or None
+        spoken = _language(language)
+        if voice_file is None and called is None and spoken is None:
             raise ApiError(
-                400, "send voice_file, new_name or both", param="voice_file", code="missing_required_parameter"
+                400,
+                "send voice_file, new_name, language or several of them",
+                param="voice_file",
+                code="missing_required_parameter",
             )
-        spoken = _language(served, language)
         data = None if voice_file is None else await voice_file.read()
-
-        def do() -> Voice:
-            voice = store.get(name)
-            if data is not None:
-                voice = store.replace(name, data, spoken)
-            return store.rename(voice.id, called) if called and called != voice.id else voice
-
-        return {"message": "done", "voice": described(await _beside(do))}
+        voice = await _beside(lambda: store.change(name, data, called, spoken), "new_name")
+        return {"message": "done", "voice": described(voice)}
 
     @router.delete("/voices/{name}", responses=changed)
     async def delete(name: str) -> dict[str, Any]:
@@ -181,7 +178,7 @@ def library(served: Served) -> APIRouter:
     ) -> dict[str, Any]:
         """Give it another."""
         added = _given(alias or by_query, "alias")
-        await _beside(lambda: store.add_alias(name, added))
+        await _beside(lambda: store.add_alias(name, added), "alias")
         return {"message": f"{added!r} is now a name of {name!r}"}
 
     @router.delete("/voices/{name}/aliases/{alias}", responses=changed)
@@ -204,8 +201,8 @@ def _given(value: str | None, name: str) -> str:
     return value
 
 
-def _language(served: Served, asked: str | None) -> str | None:
-    """Check a voice's language against all that a voice may speak, not only what this engine does."""
+def _language(asked: str | None) -> str | None:
+    """Give a language's code, which need not be one of this engine's. Raises: ApiError when it looks like none."""
     if not asked:
         return None
     code = asked.strip().lower()

@@ -14,12 +14,12 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
-from hearmeman_voice import reply, served
+from hearmeman_voice import files, reply, served
 from hearmeman_voice.engine import Request, Voice
 from hearmeman_voice.errors import ApiError
 from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.openai import Lenient, Manner, Text, voice_of_file
-from hearmeman_voice.saved import Saved, inside, sweep
+from hearmeman_voice.saved import Saved, inside
 from hearmeman_voice.served import AUDIO, REFUSALS, Served
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import VoiceStore
@@ -94,7 +94,7 @@ class Model(BaseModel):
 
 def app(speaker: Speaker, store: VoiceStore, output: Path, models: Path, origins: Sequence[str] = ()) -> ASGIApp:
     """Make the API; files go into `output`, models are in `models`, and `origins` are web pages elsewhere that may use it."""
-    sweep(output, time.time())
+    files.sweep(output, time.time())
     names = tuple(dict.fromkeys(("xtts", "xtts_v2", "main", speaker.engine.name)))
     here = Served("xtts", names, speaker, store, Metrics("xtts", speaker.state))
     made = FastAPI(title="XTTS", description=_ABOUT, version=speaker.engine.version, **served.APP)

@@ -102,7 +102,7 @@ def test_compose_yaml_starts_it(engine: str, loaded: str, tmp_path: Path) -> Non
     (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose))
     (tmp_path / "docker-compose.yml").symlink_to("compose.yaml")
     shutil.copy(ROOT / ".env.example", tmp_path / ".env")
-    environment = {**os.environ, "DOCKER_HOST": engine, "HEARMEMAN_IMAGE": loaded}
+    environment = {**os.environ, "DOCKER_HOST": engine, "HEARMEMAN_TAG": loaded.partition(":")[2]}
     run = ["docker-compose", "--project-name", f"hearmeman{port}"]
     up = subprocess.run([*run, "up", "--detach"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert up.returncode == 0, up.stderr

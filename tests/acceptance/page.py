@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import statistics
@@ -381,28 +382,19 @@ def test_forty_tabs_and_slow_readers_harm_nobody(ready: Shown) -> None:
 
     time.sleep(5)
     alone, before, quiet = _busy(pid, 20), memory(), answers()
-    tabs = [_reader(ready, 1 << 20) for _ in range(40)]
-    slow = [_reader(ready, 4096) for _ in range(10)]
-    try:
-        ends = time.monotonic() + 30
-        began, ticks = time.monotonic(), _ticks(pid)
-        while time.monotonic() < ends:
-            for one in tabs:
-                one.setblocking(False)
-                try:
-                    while one.recv(1 << 16):
-                        pass
-                except BlockingIOError:
-                    pass
-            time.sleep(0.1)
-        busy = (_ticks(pid) - ticks) / (time.monotonic() - began)
+    with contextlib.ExitStack() as stack:
+        tabs = [stack.enter_context(_reader(ready, 1 << 20))]
+        one = _read(pid, tabs, 20)
+        tabs += [stack.enter_context(_reader(ready, 1 << 20)) for _ in range(39)]
+        for _ in range(10):
+            stack.enter_context(_reader(ready, 4096))
+        busy = _read(pid, tabs, 30)
         after, watched = memory(), answers()
-    finally:
-        for one in (*tabs, *slow):
-            one.close()
     print(f"\nthe page's process: {before:.1f} MiB alone, {after:.1f} MiB with 40 tabs and 10 that read nothing")
-    print(f"of a core: {alone:.2%} alone, {busy:.2%} with 40 tabs; ComfyUI answers in {quiet:.1f} and {watched:.1f} ms")
+    print(f"of a core: {alone:.2%} alone, {one:.2%} with one tab, {busy:.2%} with 40")
+    print(f"ComfyUI answers in {quiet:.1f} and {watched:.1f} ms")
     assert alone < 0.01
+    assert one < 0.02
     assert after - before < 20
     assert watched < 20 * quiet + 50
 
@@ -413,6 +405,19 @@ def _reader(pod: Shown, buffer: int) -> socket.socket:
     made.connect(("127.0.0.1", pod.ports["STATUS"]))
     made.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     return made
+
+
+def _read(pid: int, tabs: list[socket.socket], seconds: float) -> float:
+    """Read along in all tabs; the share of a core that the process takes meanwhile."""
+    began, ticks = time.monotonic(), _ticks(pid)
+    while time.monotonic() < began + seconds:
+        for one in tabs:
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while one.recv(1 << 16):
+                    pass
+        time.sleep(0.1)
+    return (_ticks(pid) - ticks) / (time.monotonic() - began)
 
 
 def _host_pid(pod: Shown, name: str) -> int:

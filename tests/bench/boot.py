@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from fakes.hub import Hub
 from hearmeman_build.build import Image, build_image, prefetch_tier
 from support.pod import Pod
 from support.ports import free_port
@@ -22,19 +23,20 @@ EVERYTHING = {
     "R2_ENDPOINT": "http://127.0.0.1:9",
     "R2_ACCESS_KEY_ID": "bench-key-id",
     "R2_SECRET_ACCESS_KEY": "bench-secret-key",
-    "HF_ENDPOINT": "http://127.0.0.1:9",
 }
 
 
 def boot(image: Image, more: dict[str, str]) -> tuple[float, float, int]:
-    """Boot once: (seconds to ComfyUI's exec, seconds until it is ready, KiB of memory that is ours)."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Boot once: (seconds to ComfyUI's exec, seconds until it is ready, KiB of memory that is ours with the model there)."""
+    with tempfile.TemporaryDirectory() as folder, Hub() as hub:
         pod = Pod(image, Path(folder))
         ports = {f"{name}_PORT": str(free_port()) for name in ("COMFYUI", "COMFYUI_INNER", "STATUS")}
         try:
-            pod.start({**ports, "COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", **more})
+            here = {"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", "HF_ENDPOINT": hub.url}
+            pod.start({**ports, **here, **more})
             ready = _seconds(pod.wait_line("pod.ready"))
-            taken = _seconds(pod.wait_line("process.started name=comfyui"))
+            taken = _seconds(pod.wait_line("comfyui exec"))
+            pod.wait_for(lambda: any("[models]" in x and "process.done" in x for x in list(pod.lines)), "the model")
             time.sleep(3)
             memory = sum(_pss(pid) for pid in _tree(pod.init) if not _is_comfyui(pid))
             pod.stop()

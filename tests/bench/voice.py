@@ -17,7 +17,8 @@ import aiohttp
 from support.memory import processor_seconds, resident
 from support.ports import free_port
 from support.repository import ROOT
-from support.voice import answers, wait_for
+from support.voice import answers
+from support.waiting import wait_for
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes."
 ROUNDS = 7

@@ -14,13 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fakes.comfyui import comfyui, command
+from fakes.comfyui import busy, comfyui, command
 from fakes.serverless import Job, Serverless
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import wait_for
 
 ROUNDS = 5
 JOBS = 40
+STOPS = 10
 COMFYUI_SECONDS = 8.0
 """How long ComfyUI takes to start where both start together; the real one takes longer."""
 WORKERS = {
@@ -95,6 +97,27 @@ def with_a_starting_comfyui(name: str) -> float:
             server.wait(30)
 
 
+def cancelled() -> list[float]:
+    """Seconds from the platform's cancel until ComfyUI is at rest, in the middle of jobs that would take a minute."""
+    found = []
+    with tempfile.TemporaryDirectory() as made, Serverless() as platform:
+        folder = Path(made)
+        with (
+            comfyui(folder / "comfyui", write_seconds=0.1) as server,
+            worker("ours", platform, server.url, folder),
+        ):
+            for number in range(STOPS):
+                long = tiny(number)
+                long["workflow"]["1"]["inputs"]["batch_size"] = 600
+                job = platform.submit(long)
+                wait_for(lambda job=job: any(one.get("steps") for one in job.progress), "its run")  # type: ignore[misc]
+                began = time.monotonic()
+                platform.cancel(job)
+                wait_for(lambda: not busy(server.url), "the interrupt")
+                found.append(time.monotonic() - began)
+    return found
+
+
 def main() -> int:
     """Print medians and spreads."""
     found: dict[str, list[tuple[float, float, list[float]]]] = {name: [] for name in WORKERS}
@@ -111,6 +134,7 @@ def main() -> int:
             f"{'':16} ComfyUI starts beside it: first answer {_spread(starting[name])} s after its {COMFYUI_SECONDS:g} s"
         )
         print(f"{'':16} a tiny job, from its take to its answer, {_spread(each)} ms")
+    print(f"{'ours':16} from a cancel until ComfyUI rests {_spread(cancelled())} s")
     return 0
 
 

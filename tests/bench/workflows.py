@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes.comfyui import comfyui
+from fakes.comfyui import busy, comfyui
 from hearmeman.models import catalogue
 from hearmeman_build.host import WORK
 from support.peers import peer
@@ -94,6 +95,26 @@ class Bench:
         """All graphs with all choices."""
         return cost([[*HEARMEMAN, "check", "--dir", str(FOLDER)]], self.environ)
 
+    def stop(self) -> float:
+        """Seconds from Ctrl-C until ComfyUI is at rest, in the middle of a job that would take a minute."""
+        self.color += 1
+        words = [*HEARMEMAN, "run", "smoke-image", "--url", self.url, "--dir", str(FOLDER), "--json"]
+        words += ["--set", "count=600", "--set", f"color={self.color}"]
+        process = subprocess.Popen(
+            words, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("step"):
+                break
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        while busy(self.url):
+            time.sleep(0.005)
+        seconds = time.monotonic() - began
+        process.communicate(timeout=60)
+        return seconds
+
 
 CATALOGUE = Path(catalogue.__file__).with_name("catalogue.toml")
 
@@ -123,6 +144,11 @@ def main() -> int:
             _say(f"{arguments.jobs} jobs, comfy run --wait each", of_theirs)
             _ratio(many, of_theirs)
             _say("workflows check, all graphs", checks)
+        with comfyui(folder / "slow", write_seconds=0.1) as server:
+            bench = Bench(comfy, server.url, folder)
+            print(
+                f"{'from Ctrl-C until ComfyUI rests':36} {_spread([bench.stop() for _ in range(arguments.rounds)])} s"
+            )
     return 0
 
 

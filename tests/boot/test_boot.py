@@ -19,8 +19,10 @@ from fakes import process as fake_process
 from hearmeman import cli, settings
 from hearmeman.boot import execute, plan
 from hearmeman.image import Image
+from hearmeman.state_file import read_json
 from support.planning import IMAGE, SECRET, SYNC, TUNING, machine
 from support.ports import free_port
+from support.waiting import PATIENCE, wait_for
 
 SOURCE = str(Path(cli.__file__).parents[1])
 
@@ -74,7 +76,7 @@ class Pod:
 
     def boot(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = self.boot_command(*words)
-        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def start(self, command: list[str]) -> None:
         out = (self.root / "out").open("w")
@@ -99,13 +101,12 @@ class Pod:
         config = execute.prepare(made, self.run_dir, self.environ, sys.executable, started)
         self.start([sys.executable, "-m", "hearmeman.boot.supervise", "-n", "-c", str(config)])
 
-    def wait(self, done: Callable[[], Any], seconds: float = 15) -> Any:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if found := done():
-                return found
-            time.sleep(0.05)
-        raise AssertionError(f"waited {seconds} s in vain\n{self.said()}\n{self.happened()}")
+    def wait(self, done: Callable[[], Any]) -> Any:
+        wait_for(done, "it", over=self._is_over, said=lambda: f"{self.said()}\n{self.happened()}")
+        return done()
+
+    def _is_over(self) -> bool:
+        return self.supervisord is not None and self.supervisord.poll() is not None
 
     def happened(self) -> list[str]:
         return [text.split(" ", 1)[1] for text in self.events.read_text().splitlines()]
@@ -117,13 +118,14 @@ class Pod:
         return (self.root / "out").read_text()
 
     def pid(self, name: str) -> int:
-        return int(json.loads((self.run_dir / "keep" / f"{name}.json").read_text())["pid"])
+        """The process's own word that it has started may come before its wrapper's."""
+        return int(self.wait(lambda: read_json(self.run_dir / "keep" / f"{name}.json").get("pid")))
 
     def end(self) -> int:
         if self.supervisord is None:
             return 0
         self.supervisord.send_signal(signal.SIGTERM)
-        return self.supervisord.wait(timeout=40)
+        return self.supervisord.wait(PATIENCE)
 
 
 def command_line(pid: int) -> bytes:
@@ -206,7 +208,9 @@ def test_a_real_boot(pod: Pod) -> None:
     assert list(boot["phases"]) == ["settings", "gpu", "storage", "plan", "prepared"]
     assert "says hello" in (state / "logs/comfyui.log").read_text()
     words = [sys.executable, "-m", "hearmeman", "status", "--json", "--run-dir", str(pod.run_dir)]
-    status = json.loads(subprocess.run(words, env=pod.environ, capture_output=True, timeout=30, check=True).stdout)
+    status = json.loads(
+        subprocess.run(words, env=pod.environ, capture_output=True, timeout=PATIENCE, check=True).stdout
+    )
     names = {process["name"] for process in status["processes"]}
     assert names == {"comfyui", "models", "door"} | ({"owners"} if os.geteuid() == 0 else set())
     assert pod.end() == 0
@@ -239,9 +243,10 @@ def test_comfyui_stops_before_the_sync(pod: Pod) -> None:
 def test_a_dying_process_is_started_again_with_a_growing_pause(pod: Pod) -> None:
     pod.start_planned({"comfyui": {"FAKE_CRASHES": "2"}, "models": {"FAKE_EXIT": "0"}})
     first, second, third = pod.wait(lambda: found if len(found := pod.times("comfyui started")) == 3 else None)
-    assert 0.9 < second - first < 1.9
-    assert 1.9 < third - second < 3.5
-    assert "again_in=2" in pod.said()
+    # No less: how much later Python itself begins is the machine's affair.
+    assert second - first > 0.9 and third - second > 1.9
+    pauses = [line.rpartition("again_in=")[2] for line in pod.said().splitlines() if "again_in=" in line]
+    assert pauses == ["1", "2"]
 
 
 def test_a_killed_wrapper_takes_its_process_along(pod: Pod) -> None:
@@ -249,10 +254,24 @@ def test_a_killed_wrapper_takes_its_process_along(pod: Pod) -> None:
     pod.wait(lambda: "comfyui started" in pod.happened())
     child = pod.pid("comfyui")
     parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    assert Path(f"/proc/{parent}/comm").read_text() == "keep comfyui\n", "as ps and top name it"
+    report = pod.run_dir / "keep/comfyui.json"
+    start = pod.wait(lambda: read_json(report).get("exec_seconds"))
     os.kill(parent, signal.SIGKILL)
     pod.wait(lambda: pod.happened().count("comfyui started") == 2)
+    assert json.loads(report.read_text())["exec_seconds"] == start, "of the pod's start, which was before"
     # Its parent is gone, so whoever is PID 1 here decides how long it stays a zombie; one has no command line.
     pod.wait(lambda: not command_line(child))
+
+
+def test_a_wrapper_shares_its_memory_with_supervisord(pod: Pod) -> None:
+    """An interpreter of its own would hold 10 MB that nobody shares."""
+    pod.start_planned({"models": {"FAKE_EXIT": "0"}})
+    pod.wait(lambda: "comfyui started" in pod.happened())
+    parent = int(Path(f"/proc/{pod.pid('comfyui')}/stat").read_text().rpartition(")")[2].split()[1])
+    rollup = Path(f"/proc/{parent}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
+    assert kib["Private_Dirty"] < 7_000 < 10_000 < kib["Rss"]
 
 
 def test_output_in_a_file_is_not_overwritten(pod: Pod) -> None:

@@ -25,6 +25,7 @@ from hearmeman.image import ImageError, read_image
 from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, USERS, why_not_separate, wrapped
 from hearmeman_build.plugins import fixups
 from support.planning import IMAGE, TUNING, machine
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_a_host_key_of_another_owner_serves_where_root_may_not_take_it_back(tmp_
     without = ["setpriv", "--bounding-set", "-chown", "--inh-caps", "-chown"] if os.geteuid() == 0 else []
     command = [*without, sys.executable, "-c", script]
     env = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
 
 

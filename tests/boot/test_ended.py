@@ -15,6 +15,7 @@ from hearmeman.boot import ended, keep
 from hearmeman.boot.output import Output
 from hearmeman.status import collect
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 
 def test_the_kernel_s_count_is_read_from_either_cgroup_version(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_what_ends_with_75_is_tried_again_until_it_is_done(tmp_path: Path) -> No
         env={"PYTHONPATH": str(ROOT / "python")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("process.unfinished exit=75") == 2
@@ -109,7 +110,7 @@ def test_what_ends_with_75_is_tried_again_until_it_is_done(tmp_path: Path) -> No
 @pytest.mark.parametrize("code", keep.FINAL_CODES)
 def test_what_is_done_or_cannot_be_done_is_not_tried_again(tmp_path: Path, code: int) -> None:
     command = keeping(tmp_path, f"raise SystemExit({code})", "--once")
-    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT / "python")}, capture_output=True, timeout=60)
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT / "python")}, capture_output=True, timeout=PATIENCE)
     assert done.returncode == code
 
 
@@ -124,7 +125,7 @@ def test_comfyui_is_ended_by_the_kernel_before_what_uploads_its_outputs(tmp_path
             assert time.monotonic() < end
     finally:
         child.terminate()
-        assert child.wait(30) == 0
+        assert child.wait(PATIENCE) == 0
 
 
 def test_a_log_that_became_a_link_is_not_written_through(tmp_path: Path) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
 from fakes.runpod import RunPod
 from hearmeman.boot import hold
+from hearmeman.status import collect
 from hearmeman_build.build import Image
 from support.gated import GatedPod
+from support.memory import children
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 IMAGE = {"tier": "smoke", "comfyui_rev": "a", "comfyui_python": "p", "comfyui_main": "m", "cuda_floor": "12.8"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGvMTvBrQcAwkNzBdSqrVfLoHsTBeSDvVDjLfmZQmrJK me"
@@ -47,7 +50,7 @@ def test_what_is_wrong_does_not_keep_the_rest_closed() -> None:
 
 
 def ask(port: int, path: str, **headers: str) -> tuple[int, str, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -72,16 +75,17 @@ def start(folder: Path, port: int, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def said(child: subprocess.Popen[str]) -> str:
+    return child.communicate()[0] if child.poll() is not None else ""
+
+
 def wait_for_page(child: subprocess.Popen[str], port: int) -> None:
-    end = time.monotonic() + 60
-    while True:
-        assert child.poll() is None, child.communicate()[0]
-        try:
-            assert ask(port, "/healthz")[0] == 200
-            return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+    def answers() -> bool:
+        with contextlib.suppress(OSError, HTTPException):
+            return ask(port, "/healthz")[0] == 200
+        return False
+
+    wait_for(answers, "the page", over=lambda: child.poll() is not None, said=lambda: said(child))
 
 
 @pytest.fixture
@@ -107,12 +111,13 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
         status, text, _ = ask(port, "/readyz", Cf_Ray="1")
         assert status == 503
         assert "GPU_TIER='huge'" in json.loads(text)["error"]
-        page = Path("/proc", str(child.pid), "task", str(child.pid), "children").read_text().split()[0]
-        os.kill(int(page), signal.SIGKILL)
-        time.sleep(0.1)
+        assert "GPU_TIER='huge'" in collect.status(folder / "run")["problem"], "what `hearmeman status` says"
+        page = children(child.pid)[0]
+        os.kill(page, signal.SIGKILL)
+        wait_for(lambda: page not in children(child.pid), "its end")
         wait_for_page(child, port)
         child.send_signal(signal.SIGTERM)
-        said = child.communicate(timeout=30)[0]
+        said = child.communicate(timeout=PATIENCE)[0]
     finally:
         child.kill()
     assert child.returncode == 2
@@ -124,7 +129,7 @@ def test_the_reason_is_shown_until_it_is_stopped(folder: Path) -> None:
 
 def test_elsewhere_it_ends_at_once(tmp_path: Path) -> None:
     child = start(tmp_path, free_port(), GPU_TIER="huge")
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=PATIENCE)[0]
     assert child.returncode == 2
     assert "GPU_TIER='huge'" in said
     assert "boot.held" not in said
@@ -153,7 +158,7 @@ def _held(pod: GatedPod, runpod: RunPod, name: str) -> None:
         limits = {"IDLE_STOP_MINUTES": "0.05", "RUNPOD_API_URL": runpod.url}
         pod.start({**pod.variables, **limits, "RUNPOD_POD_ID": name, "GPU_TIER": "huge"})
         pod.wait_line("boot.held")
-        pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop", 120)
+        pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop")
         pod.wait_line("idle.warning")
         assert "The pod stops in" in ask(pod.ports["STATUS"], "/", Accept="text/html")[1]
         assert json.loads(ask(pod.ports["STATUS"], "/status")[1])["idle"]["action"] == "stop"

@@ -13,6 +13,7 @@ import pytest
 
 from hearmeman.boot import owners
 from hearmeman.users import COMFYUI, FETCH, STATE_GID, SYNC
+from support.waiting import PATIENCE
 
 IS_ROOT = os.geteuid() == 0
 
@@ -205,7 +206,9 @@ def test_a_filesystem_that_keeps_no_owners_is_found(volume: Path) -> None:
     script = f"from pathlib import Path; from hearmeman.boot import owners; print(owners.probe(Path({str(volume)!r})))"
     source = str(Path(owners.__file__).parents[2])
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", script]
-    done = subprocess.run(command, env={"PYTHONPATH": source}, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env={"PYTHONPATH": source}, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "refused='Invalid argument'" in done.stdout
     assert "shared=False" in done.stdout

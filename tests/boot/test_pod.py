@@ -19,6 +19,7 @@ from hearmeman.users import FETCH
 from hearmeman_build.build import Image
 from support.pod import PORTS, Pod
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
 
@@ -29,8 +30,7 @@ def _sha256(path: Path) -> str:
 
 def _bucket(s3: S3) -> dict[str, str]:
     """sha256 -> key of every object of the bucket."""
-    folder = s3.root / "runpod"
-    return {_sha256(p): str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    return {hashlib.sha256(content).hexdigest(): key for key, content in s3.objects().items()}
 
 
 def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
@@ -51,7 +51,7 @@ def _variables(hub: Hub, s3: S3, port: int) -> dict[str, str]:
 def _up(pod: Pod, port: int) -> None:
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=10):
                 return True
         except OSError:
             return False
@@ -73,7 +73,7 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
             _up(pod, port)
             model = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
             pod.wait_for(model.is_file, "the model")
-            pod.wait_line("models.complete", 60)
+            pod.wait_line("models.complete")
 
             # A model by address, added in a shell of the pod, is the fetch's own and ComfyUI's to read.
             address = "hf:hearmeman/smoke/tiny.safetensors@loras"
@@ -97,12 +97,13 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
                 command = pod.command(
                     HEARMEMAN, "workflows", "run", workflow, "--url", f"http://127.0.0.1:{port}", "--json"
                 )
-                done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
                 assert done.returncode == 0, done.stderr
                 output = next((volume / "ComfyUI/output").rglob(pattern))
                 pod.wait_for(lambda output=output: _sha256(output) in _bucket(s3), f"{output.name} in the bucket")  # type: ignore[misc]
-            keys = sorted(_bucket(s3).values())
             # Each with the record of how it was made.
+            pod.wait_for(lambda: len(_bucket(s3)) == 4, "the records")
+            keys = sorted(_bucket(s3).values())
             assert ["/provenance/" in key for key in keys].count(True) == 2 and len(keys) == 4
             assert {key.partition("/")[0] for key in keys} == {"outputs"}
 
@@ -123,7 +124,7 @@ def test_the_main_job(image: Image, tmp_path: Path) -> None:
         try:
             again.start(_variables(hub, s3, port))
             _up(again, port)
-            assert "files=2" in again.wait_line("models.complete", 60)
+            assert "files=2" in again.wait_line("models.complete")
             assert again.stop() == 0
         finally:
             again.kill()
@@ -143,9 +144,7 @@ def _refused(image: Image, volume: Path, variables: dict[str, str]) -> tuple[int
     pod = Pod(image, volume)
     try:
         pod.start(variables)
-        assert pod.process is not None
-        code = pod.process.wait(20)
-        pod.stop()
+        code = pod.ended()
     finally:
         pod.kill()
     assert list(volume.iterdir()) == [], "nothing may be half done"
@@ -179,7 +178,7 @@ def test_a_taken_port_is_named(image: Image, tmp_path: Path) -> None:
 )
 def test_commands_inside_the_image(image: Image, tmp_path: Path, arguments: list[str]) -> None:
     pod = Pod(image, tmp_path)
-    done = subprocess.run(pod.command(HEARMEMAN, *arguments), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(pod.command(HEARMEMAN, *arguments), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     if "--json" in arguments:
         json.loads(done.stdout)

@@ -18,8 +18,11 @@ from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import GatedPod
 from support.inside import here, parent, report
+from support.outputs import png
 
 EVIL = "/workspace/ComfyUI/evil"
+KEPT = ("comfyui", "door", "sshd", "gate", "jupyter", "sync")
+"""Processes that are started again when they end."""
 COMMANDS = (
     "hearmeman status",
     "hearmeman overlay list",
@@ -76,6 +79,7 @@ def attack(jupyter_image: Image, tmp_path_factory: pytest.TempPathFactory) -> It
             pod.wait_line("process.started name=sshd")
             pod.wait_line("process.started name=sync")
             pod.wait_for((pod.volume / "ComfyUI/pwned").is_dir, "the attacker")
+            pod.wait_for(lambda: all(report(pod, name).get("pid") for name in KEPT), "all processes")
             yield Attack(pod, s3)
         finally:
             pod.kill()
@@ -87,7 +91,7 @@ def test_nothing_is_others_for_the_taking(attack: Attack) -> None:
         assert "processes cannot be given users of their own" in pod.log()
         return
     (attack.own / "go").touch()
-    pod.wait_for((attack.own / "seen.json").exists, "the attacker's report", 120)
+    pod.wait_for((attack.own / "seen.json").exists, "the attacker's report")
     seen = json.loads((attack.own / "seen.json").read_text())
     assert seen["found"] == []
     status = dict(line.split(":", 1) for line in seen["status"].splitlines() if ":" in line)
@@ -103,7 +107,7 @@ def test_what_comfyui_planted_is_run_by_nobody_else(attack: Attack) -> None:
         return
     assert "PYTHONPATH" in pod.wait_line("only ComfyUI gets them")
     # The wrappers of all others, killed: what starts them again must not come across what is planted.
-    for name in ("comfyui", "door", "sshd", "gate", "jupyter", "sync"):
+    for name in KEPT:
         before = report(pod, name)["pid"]
         os.kill(parent(here(pod, before)), signal.SIGKILL)
         pod.wait_for(lambda name=name, before=before: report(pod, name).get("pid") not in (None, before), name)  # type: ignore[misc]
@@ -121,8 +125,8 @@ def test_links_lead_nobody_astray(attack: Attack) -> None:
     pod = attack.pod
     whole = attack.own / "output/whole.png"
     whole.parent.mkdir(parents=True, exist_ok=True)
-    whole.write_bytes(b"\x89PNG whole")
-    pod.wait_for(lambda: b"\x89PNG whole" in attack.s3.objects().values(), "the upload of a whole file", 60)
+    whole.write_bytes(png("whole"))
+    pod.wait_for(lambda: png("whole") in attack.s3.objects().values(), "the upload of a whole file")
     time.sleep(1)
     secrets = [pod.variables["HF_TOKEN"], pod.variables["ACCESS_TOKEN"], attack.s3.secret_key]
     for key, body in attack.s3.objects().items():

@@ -21,6 +21,7 @@ from support.gated import TOKEN, GatedPod
 from support.inside import here, members, namespace, parent, report
 from support.pod import Pod
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 CRASHING = "import sys\nprint('no good', flush=True)\nsys.exit(1)\n"
 STUBBORN = (
@@ -56,7 +57,7 @@ def instead_of_comfyui(pod: Pod, script: str) -> None:
 
 def status(port: str, path: str = "/status") -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -162,10 +163,10 @@ def test_a_comfyui_that_is_frozen_is_not_ready(jupyter_image: Image, tmp_path: P
         pod.wait_line("pod.ready")
         frozen = here(pod, report(pod, "comfyui")["pid"])
         os.kill(frozen, signal.SIGSTOP)
-        pod.wait_for(lambda: status(given["STATUS_PORT"], "/readyz")[0] == 503, "the pod to notice", 30)
+        pod.wait_for(lambda: status(given["STATUS_PORT"], "/readyz")[0] == 503, "the pod to notice")
         assert status(given["STATUS_PORT"], "/healthz")[0] == 200
         os.kill(frozen, signal.SIGCONT)
-        pod.wait_for(lambda: status(given["STATUS_PORT"], "/readyz")[0] == 200, "the pod to notice again", 30)
+        pod.wait_for(lambda: status(given["STATUS_PORT"], "/readyz")[0] == 200, "the pod to notice again")
         assert pod.stop() == 0
     finally:
         pod.kill()
@@ -205,9 +206,7 @@ def test_a_volume_that_cannot_be_used_is_told_at_once(
     pod.mount = [word.format(tmp_path / "v") for word in mount]
     try:
         pod.start(variables())
-        assert pod.process is not None
-        assert pod.process.wait(20) == 1
-        pod.stop()
+        assert pod.ended() == 1
     finally:
         pod.kill()
     assert said in pod.log()
@@ -270,7 +269,7 @@ def test_sigterm_at_any_moment_ends_the_pod(jupyter_image: Image, tmp_path: Path
             time.sleep(0.05 + rng.random() * 1.5)
             inside = str(Path(f"/proc/{pod.init}/ns/pid").readlink())
             began = time.monotonic()
-            code = pod.stop(20)
+            code = pod.stop()
             assert time.monotonic() - began < 7
             assert code in (0, 143), pod.log()
             left = [

@@ -16,6 +16,7 @@ import pytest
 from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import JUPYTER_TOKEN, GatedPod
+from support.waiting import PATIENCE
 
 KERNEL = """
 import json, os, pathlib, sys
@@ -65,14 +66,14 @@ async def _asked(pod: GatedPod, typed: str) -> None:
             name = (await answer.json())["name"]
         async with session.ws_connect(f"{base}/terminals/websocket/{name}") as terminal:
             await terminal.send_json(["stdin", typed + "\r"])
-            end = asyncio.get_running_loop().time() + 60
+            end = asyncio.get_running_loop().time() + PATIENCE
             while not (pod.volume / "ComfyUI/typed").exists():
                 assert asyncio.get_running_loop().time() < end, "the terminal did nothing"
                 await asyncio.sleep(0.1)
         async with session.post(f"{base}/api/kernels", json={"name": "comfyui"}) as answer:
             assert answer.status == 201, await answer.text()
             kernel = (await answer.json())["id"]
-        end = asyncio.get_running_loop().time() + 60
+        end = asyncio.get_running_loop().time() + PATIENCE
         while not (pod.volume / "ComfyUI/kernel.json").exists():
             assert asyncio.get_running_loop().time() < end, "the kernel did nothing"
             await asyncio.sleep(0.1)

@@ -41,14 +41,14 @@ def test_a_small_file_is_baked(image: Image, monkeypatch: pytest.MonkeyPatch, tm
     pod = Pod(baked, volume)
     try:
         pod.start({"COMFYUI_HOST": "127.0.0.1", "COMFYUI_PORT": str(port), "HF_ENDPOINT": "http://127.0.0.1:1"})
-        pod.wait_line("models.complete", 60)
+        pod.wait_line("models.complete")
         shown = volume / "ComfyUI/models/checkpoints/tiny.safetensors"
         assert shown.readlink() == Path("/opt/models/checkpoints/tiny.safetensors")
 
         def ended() -> bool:
             return any("[models]" in line and "process.done exit=0" in line for line in list(pod.lines))
 
-        pod.wait_for(ended, "the end of models", 60)
+        pod.wait_for(ended, "the end of models")
         assert pod.stop() == 0
     finally:
         pod.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from hearmeman_build import flake
 from hearmeman_build.build import Image
-from hearmeman_build.host import ROOT, choose_store, nix_settings, store_option, work_folder
+from hearmeman_build.host import ROOT, choose_store, may_use, nix_settings, store_option, work_folder
 from support.plain_user import ODD
 
 
@@ -30,6 +30,17 @@ def test_a_daemon_is_used_and_a_plain_user_without_one_has_a_store_of_its_own(
     named: str, writable: bool, daemon: bool, store: str
 ) -> None:
     assert choose_store(named, writable, daemon, Path("/home/me/store")) == store
+
+
+def test_a_store_whose_files_are_shown_without_its_database_is_left_alone(tmp_path: Path) -> None:
+    """As in `nix run` from a store elsewhere: a Nix with an empty database deletes what it does not know."""
+    assert may_use(tmp_path / "nix")
+    (tmp_path / "nix/store").mkdir(parents=True)
+    assert may_use(tmp_path / "nix")
+    (tmp_path / "nix/store/x-file").touch()
+    assert not may_use(tmp_path / "nix")
+    (tmp_path / "nix/var/nix/db").mkdir(parents=True)
+    assert may_use(tmp_path / "nix")
 
 
 def test_a_socket_that_nobody_serves_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

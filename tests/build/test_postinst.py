@@ -14,7 +14,7 @@ from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, store_file
 from hearmeman_build.store import flat_path
 
-GROUPS = ["core", "media", "build", "shell"]
+GROUPS = ["core", "speech", "media", "build", "shell"]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from hearmeman_build import skopeo
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 from support.registry import Registry
+from support.waiting import PATIENCE
 
 _AUTHOR = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
 
@@ -57,7 +58,7 @@ def test_a_push_keeps_the_digest_and_the_second_sends_nothing(
     assert (entry["defaults"]["MODELS"], entry["recommended"]) == ("smoke", {})
     url = f"http://{address}/v2/hearmeman/manifests/{image.digest}"
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
         assert reply.headers["Docker-Content-Digest"] == image.digest
 
 
@@ -148,8 +149,17 @@ def test_a_push_to_a_tag_is_refused() -> None:
 
 
 def test_a_refused_push_says_why(image: Image, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="skopeo could not copy to docker://127.0.0.1:1/x:smoke: .*refused"):
+    with pytest.raises(BuildError, match="skopeo could not copy to docker://127.0.0.1:1/x:smoke: .*refused") as caught:
         pushing.push("smoke", "127.0.0.1:1/x", plain_http=True)
+    assert "127.0.0.1:1 cannot be reached: check its name and the network" in str(caught.value)
+
+
+def test_plain_http_is_given_as_the_refusal_says(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    with Registry() as registry:
+        with pytest.raises(BuildError, match="speaks plain HTTP: give --plain-http"):
+            pushing.push("smoke", f"{registry.address}/mine")
+        assert pushing.push("smoke", f"{registry.address}/mine", plain_http=True).digest == image.digest
 
 
 def test_an_image_is_loaded_into_a_local_store(image: Image, tmp_path: Path) -> None:

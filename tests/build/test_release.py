@@ -34,13 +34,12 @@ def _commands(**environ: str) -> list[list[str]]:
 
 def test_every_tier_is_built_and_checked_before_the_first_is_pushed() -> None:
     build = [sys.executable, "-m", "hearmeman_build", "build", "--tier"]
-    check = [sys.executable, "tests/image_check.py", "--tier"]
     to = ["--to", "ghcr.io/someone/repo"]
     assert _commands(TIERS="consumer prosumer", IMAGE="ghcr.io/Someone/Repo") == [
         [*build, "consumer"],
-        [*check, "consumer"],
+        ["make", "image-check", "TIER=consumer"],
         [*build, "prosumer"],
-        [*check, "prosumer"],
+        ["make", "image-check", "TIER=prosumer"],
         ["nix", "run", ".#push", "--", "--tier", "consumer", *to],
         ["nix", "run", ".#sbom", "--", "--tier", "consumer", "--output", "sbom-consumer.json"],
         ["nix", "run", ".#push", "--", "--tier", "prosumer", *to],
@@ -91,8 +90,31 @@ def test_every_action_is_pinned_by_commit() -> None:
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", used), f"{workflow.name}: {used}"
 
 
-def test_the_attestation_names_what_was_pushed_there(tmp_path: Path) -> None:
+def test_every_folder_that_an_image_is_made_of_starts_the_workflow() -> None:
+    text = (ROOT / ".github/workflows/images.yml").read_text()
+    paths = yaml.safe_load(text)[True]["push"]["paths"]
+    nix = "".join(path.read_text() for path in (ROOT / "nix").glob("*.nix"))
+    # The smoke image alone holds what is in tests/.
+    read = {name for name in re.findall(r"[ (]\.\./(\w+)", nix) if (ROOT / name).is_dir()} - {"tests"}
+    assert {"python", "voices", "workflows", "comfyui_node"} <= read
+    assert {f"{folder}/**" for folder in (*read, "nix")} <= set(paths)
+
+
+def test_the_attestation_names_what_this_run_pushed_and_nothing_older(tmp_path: Path) -> None:
     record = tmp_path / "images.lock.json"
-    entries = [{"repository": "ghcr.io/x/y", "digest": "sha256:" + "a" * 64}, {"repository": "z", "digest": "sha256:b"}]
+    to = "ghcr.io/x/y"
+    pushed = {"consumer": to, "prosumer": to, "consumer-wan480p": to, "smoke": to, "datacenter": "z"}
+    digests = {tier: str(number) * 64 for number, tier in enumerate(pushed)}
+    entries = [
+        {"tier": tier, "repository": where, "digest": f"sha256:{digests[tier]}"} for tier, where in pushed.items()
+    ]
     record.write_text(json.dumps(entries))
-    assert _release().subjects(record, "ghcr.io/x/y") == "a" * 64 + "  ghcr.io/x/y\n"
+
+    def subjects(**environ: str) -> str:
+        found: str = _release().Asked({"IMAGE": "ghcr.io/X/y", **environ}).subjects(record)
+        return found
+
+    assert (
+        subjects(TIERS="consumer prosumer datacenter") == f"{digests['consumer']}  {to}\n{digests['prosumer']}  {to}\n"
+    )
+    assert subjects(TIERS="consumer", BAKE_WAN_480P="true") == f"{digests['consumer-wan480p']}  {to}\n"

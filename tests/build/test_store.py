@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,35 @@ def test_a_damaged_file_in_the_store_is_fetched_again(own_store: Path, tmp_path:
     assert f"1 files in the store are damaged and are fetched again: {name}" in said
     assert downloads.sha256_of(there) == entry["sha256"]
     assert store.damaged([path]) == []
+
+
+def test_what_the_store_built_is_made_again_as_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build takes what is registered as it is: only a repair looks at its bytes."""
+    folder = tmp_path / "store"
+    places = "sandbox-paths = /bin /lib /lib64 /usr\nsubstituters =\nsandbox = true\nbuild-users-group ="
+    monkeypatch.setenv("NIX_CONFIG", places)
+    expression = (
+        'derivation { name = "t"; system = "x86_64-linux"; builder = "/bin/sh"; args = ["-c" "echo whole > $out"]; }'
+    )
+
+    def run(*words: str) -> str:
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+    recipe = run("nix-instantiate", "--store", str(folder), "--expr", expression)
+    built = run("nix-store", "--store", str(folder), "-r", recipe)
+    there = folder / built.removeprefix("/")
+    there.chmod(0o644)
+    there.write_text("other")
+    run("nix-store", "--store", str(folder), "-r", recipe)
+    assert there.read_text() == "other"
+    command = re.search("`(nix-store .*)`", store.repair(there))
+    assert command is not None
+    run(*command[1].split())
+    assert there.read_text() == "whole\n"
+    assert f"`nix-store --repair-path {built}`" in store.repair(Path(built))
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
 
 
 def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:

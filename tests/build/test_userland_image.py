@@ -17,8 +17,8 @@ from hearmeman_build.host import ROOT, nix
 from hearmeman_build.store import invalid_paths
 from support.ports import free_port
 
-LAYERS = ("layer-userland-core", "layer-userland-media-build-shell")
-GROUPS = ("core", "media", "build", "shell")
+LAYERS = ("layer-userland-core", "layer-userland-speech-media-build-shell")
+GROUPS = ("core", "speech", "media", "build", "shell")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_ssh_logs_in_by_key_and_not_by_password(root: Path) -> None:
     cp /tmp/user.pub /root/.ssh/authorized_keys; chmod 600 /root/.ssh/authorized_keys
     /usr/sbin/sshd -h /tmp/host -p {port} -o ListenAddress=127.0.0.1 -o PasswordAuthentication=no
     options="-p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -q"
-    for try in $(seq 50); do ssh $options -i /tmp/user root@127.0.0.1 true && break; sleep 0.1; done
+    for try in $(seq 600); do ssh $options -i /tmp/user root@127.0.0.1 true && break; sleep 0.1; done
     ssh $options -i /tmp/user root@127.0.0.1 id -un
     if ssh $options -o IdentitiesOnly=yes -i /tmp/host root@127.0.0.1 id -un; then exit 1; fi
     """
@@ -119,6 +119,7 @@ def test_a_compiler_media_tools_and_a_voice_work(root: Path) -> None:
     printf 'int main(){return 0;}' > /tmp/b.c; cc /tmp/b.c -o /tmp/b; /tmp/b
     ffmpeg -loglevel error -f lavfi -i testsrc=duration=1:size=64x64 -y /tmp/a.mp4; test -s /tmp/a.mp4
     espeak-ng -w /tmp/a.wav hello; test -s /tmp/a.wav
+    flite -voice rms -t hello -o /tmp/b.wav; test -s /tmp/b.wav
     git init -q /tmp/repo; git -C /tmp/repo lfs version | cut -d/ -f1
     """
     assert shell(root, script) == "compiled git-lfs\n"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.repository import ROOT
-from support.voice import PATIENCE, tone, voice_process
+from support.voice import tone, voice_process
+from support.waiting import PATIENCE
 
 PAGE = (ROOT / "docs/voice-api.md").read_text()
 

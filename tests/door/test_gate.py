@@ -22,7 +22,9 @@ from hearmeman.cli import main
 from hearmeman_build.build import Image
 from standin import server as standin
 from support.gated import JUPYTER_TOKEN, TOKEN, GatedPod
+from support.inside import members
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -47,7 +49,7 @@ def ask(
     pod: GatedPod, name: str, path: str, headers: dict[str, str] | None = None, method: str = "GET", body: str = ""
 ) -> tuple[int, str, HTTPResponse]:
     """One request, its path sent as it is."""
-    connection = HTTPConnection("127.0.0.1", pod.ports[name], timeout=20)
+    connection = HTTPConnection("127.0.0.1", pod.ports[name], timeout=PATIENCE)
     try:
         connection.request(method, path, body=body or None, headers=headers or {})
         answer = connection.getresponse()
@@ -218,10 +220,10 @@ def test_websockets_pass_with_the_token_only(pod: GatedPod) -> None:
             url = f"http://127.0.0.1:{port}{path}"
             async with session.ws_connect(url, headers=headers, max_msg_size=0) as ws:
                 if path == "/ws?clientId=t":
-                    return await ws.receive_json(timeout=10)
+                    return await ws.receive_json(timeout=PATIENCE)
                 for size in (1, 70_000, 5_000_000):
                     await ws.send_bytes(b"x" * size)
-                    assert len((await ws.receive(timeout=20)).data) == size
+                    assert len((await ws.receive(timeout=PATIENCE)).data) == size
                 return "echoed"
 
     assert asyncio.run(talk(pod.ports["XTTS"], "/ws", BEARER)) == "echoed"
@@ -277,7 +279,7 @@ def test_two_hundred_at_once(pod: GatedPod) -> None:
 
 
 def test_guessing_gets_slow_and_the_right_token_does_not(pod: GatedPod) -> None:
-    async def guess() -> tuple[float, float]:
+    async def guess() -> tuple[float, float, bool]:
         url = f"http://127.0.0.1:{pod.ports['COMFYUI']}/system_stats"
         loop = asyncio.get_running_loop()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -291,11 +293,12 @@ def test_guessing_gets_slow_and_the_right_token_does_not(pod: GatedPod) -> None:
             wrong = asyncio.gather(*(timed(f"guess-{number}") for number in range(20)))
             await asyncio.sleep(0.2)
             right = await timed(TOKEN)
-            return max(await wrong), right
+            was_first = not wrong.done()
+            return max(await wrong), right, was_first
 
-    slowest, right = asyncio.run(guess())
+    slowest, right, was_first = asyncio.run(guess())
     assert slowest > 2
-    assert right < 1
+    assert was_first and right < slowest
 
 
 def test_while_comfyui_is_down_a_browser_is_told_so(pod: GatedPod) -> None:
@@ -318,7 +321,7 @@ def test_ssh_by_key_only_and_without_secrets(pod: GatedPod) -> None:
             assert secret not in done.stdout
     offered = GatedPod.ssh(pod, "true").stderr
     assert offered == ""
-    with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), 5) as raw:
+    with socket.create_connection(("127.0.0.1", pod.ports["SSH"]), PATIENCE) as raw:
         assert raw.recv(64).startswith(b"SSH-2.0-OpenSSH")
     assert "line 2 of PUBLIC_KEY is not an SSH public key" in pod.log()
     key = pod.volume / ".hearmeman/local/ssh/ssh_host_ed25519_key"
@@ -354,7 +357,10 @@ def test_jupyter_asks_for_its_token(pod: GatedPod) -> None:
     assert list(json.loads(text)["kernelspecs"]) == ["comfyui"]
     assert json.loads(text)["default"] == "comfyui"
     assert answer.getheader("Access-Control-Allow-Origin") in (None, "")
-    cmdlines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    cmdlines = []
+    for pid, _ in members(pod):
+        with contextlib.suppress(OSError):  # It has ended since.
+            cmdlines.append(Path(f"/proc/{pid}/cmdline").read_bytes())
     assert any(b"jupyterlab" in line for line in cmdlines)
     assert not any(JUPYTER_TOKEN.encode() in line or TOKEN.encode() in line for line in cmdlines)
 
@@ -456,7 +462,7 @@ def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: G
     ready = json.loads(pod.ssh("hearmeman status --json").stdout)["phases"]["comfyui_ready"]
     kill(pod, "door")
     seen, pages = set(), set()
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         status, text, answer = ask(pod, "COMFYUI", "/system_stats", BEARER)
         seen.add(status)
@@ -467,7 +473,7 @@ def test_while_the_door_restarts_the_answer_is_503_and_what_it_knew_stays(pod: G
                 html = ask(pod, "COMFYUI", "/", {**BEARER, "Accept": "text/html,*/*", **more})
                 if "The gate is starting" in html[1]:
                     pages.add((html[0], html[2].getheader("X-Hearmeman-State"), wanted))
-        elif seen == {200, 503} or (status == 200 and 503 in seen):
+        elif seen == {200, 503}:
             break
     assert seen == {200, 503}
     assert pages == {(503, "starting", 503), (200, "starting", 200)}
@@ -501,13 +507,16 @@ def test_viewers_see_the_running_pod_as_it_is(pod: GatedPod) -> None:
 
 
 def test_the_page_and_its_stream_pass_the_gate_as_they_are(pod: GatedPod) -> None:
-    status, text, answer = ask(pod, "STATUS", "/", {"Accept": "text/html", **BEARER})
+    page = {"Accept": "text/html", **BEARER}
+    # A test before this one may have ended ComfyUI.
+    pod.wait_for(lambda: ask(pod, "STATUS", "/readyz", BEARER)[0] == 200, "the pod to be ready")
+    status, text, answer = ask(pod, "STATUS", "/", page)
     assert status == 200
     assert 'class="acts"' in text, "who passed the gate may act"
     assert answer.getheader("X-Hearmeman-State") == "ready"
     assert TOKEN not in text
     assert ask(pod, "STATUS", "/events")[0] == 401
-    connection = HTTPConnection("127.0.0.1", pod.ports["STATUS"], timeout=60)
+    connection = HTTPConnection("127.0.0.1", pod.ports["STATUS"], timeout=PATIENCE)
     connection.request("GET", "/events", headers=BEARER)
     stream = connection.getresponse()
     assert (stream.getheader("Content-Type") or "").startswith("text/event-stream")

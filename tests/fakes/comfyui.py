@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.ports import free_port
+from support.waiting import wait_for
 
 MAIN = Path(__file__).resolve().parent.parent / "standin" / "main.py"
 
@@ -65,12 +66,17 @@ def comfyui(base: Path, write_seconds: float = 0.05, more: Sequence[str] = (), m
             process.wait(5)
 
 
+def busy(url: str) -> bool:
+    """Tell whether ComfyUI runs a prompt, or has one to run."""
+    with urllib.request.urlopen(f"{url}/queue", timeout=30) as answer:
+        queue = json.load(answer)
+    return bool(queue["queue_running"] or queue["queue_pending"])
+
+
 def _wait(running: ComfyUI, log: Path) -> None:
-    end = time.monotonic() + 20
-    while time.monotonic() < end and running.process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{running.url}/system_stats", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"the stand-in did not start: {log.read_text(encoding='utf-8')}")
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{running.url}/system_stats", timeout=10):
+            return True
+        return False
+
+    wait_for(answers, "the stand-in", over=lambda: running.process.poll() is not None, said=log.read_text)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from fakes.r2_rules import Handler, Object, Request, Server, Upload
+from support.ports import free_port
 
 
 @dataclass
@@ -59,7 +60,7 @@ class R2:
         self.overwritten: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        self.port = 0
+        self.port = free_port()  # It may be stopped and started again: no connection is given this one meanwhile.
 
     def __enter__(self) -> R2:
         """Start it on a free port."""
@@ -67,10 +68,9 @@ class R2:
         return self
 
     def start(self) -> None:
-        """Start, on the same port as before if there was one."""
+        """Start; also again after `stop`, on the same port."""
         handler = type("Handler", (Handler,), {"r2": self})
         self.server = Server(("127.0.0.1", self.port), handler)
-        self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()

@@ -267,7 +267,7 @@ class Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, "NoSuchKey", "The specified key does not exist.")
         headers = {f"x-amz-meta-{name}": value for name, value in found.metadata.items()}
         headers |= {"ETag": f'"{found.etag}"', "Content-Type": found.content_type, "Content-Length": str(found.size)}
-        return 200, {**headers, "Last-Modified": formatdate(usegmt=True)}, found.content
+        return 200, {**headers, "Last-Modified": formatdate(found.at, usegmt=True)}, found.content
 
     def _get_object(self, key: str, *unused: object) -> _Reply:
         status, headers, content = self._head_object(key)

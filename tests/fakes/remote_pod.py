@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from support.waiting import PATIENCE
+
 
 @dataclass
 class RemotePod:
@@ -81,11 +83,11 @@ def remote_pod(inner: str, token: str = "the-token-of-this-pod", sockets: str = 
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
     try:
         yield pod
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(PATIENCE)
         loop.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 # A parent that dies by SIGKILL takes the server along.
 _LINKED = ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -50,7 +52,7 @@ class S3:
                 stdout=log,
                 stderr=log,
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -66,9 +68,13 @@ class S3:
 
     def objects(self) -> dict[str, bytes]:
         """Key -> content of every object; one that is still being written is none yet."""
-        folder = self.root / self.bucket
-        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".rclone_temp_")]
-        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+        folder, found = self.root / self.bucket, {}
+        # os.walk passes over a folder that goes meanwhile, as rclone removes those that become empty.
+        for parent, _, names in os.walk(folder):
+            for path in (Path(parent, name) for name in names if not name.startswith(".rclone_temp_")):
+                with contextlib.suppress(FileNotFoundError):
+                    found[str(path.relative_to(folder))] = path.read_bytes()
+        return found
 
     def environ(self) -> dict[str, str]:
         """The variables that point the sync at it."""

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from support.waiting import PATIENCE
+
 KEY = "rpa_WORKER_KEY_that_must_not_appear_anywhere"
 POD = "worker-1"
 _LIMITS = {"run": 10_000_000, "sync": 20_000_000}
@@ -104,9 +106,9 @@ class Serverless:
             job.done.set()
             self._changed.notify_all()
 
-    def result(self, job: Job, seconds: float = 90) -> Job:
+    def result(self, job: Job) -> Job:
         """Wait for a job's end."""
-        assert job.done.wait(seconds), f"job {job.id} is still {job.status}; {self.problems}"
+        assert job.done.wait(PATIENCE), f"job {job.id} is still {job.status}; {self.problems}"
         return job
 
     def take(self) -> dict[str, Any] | None:
@@ -241,11 +243,3 @@ class _Handler(BaseHTTPRequestHandler):
         # A worker that ends drops the requests that it holds open.
         with contextlib.suppress(ConnectionError):
             self.wfile.write(content)
-
-
-def wait_until(what: str, true: Any, seconds: float = 90) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.02)

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
 
+from support.waiting import PATIENCE
+
 CHUNK = 64 * 1024
 
 
@@ -89,9 +91,9 @@ class Fault:
     """For 'change': what the file is from then on."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """One request that was seen."""
+    """One request that was seen. It is noted before its answer begins: who has the answer finds it here."""
 
     method: str
     host: str
@@ -101,6 +103,8 @@ class Request:
     status: int
     sent: int = field(default=0, compare=False)
     """Bytes of the body that were handed to the connection."""
+    over: bool = field(default=False, compare=False)
+    """Whether all that there will be of the answer is sent."""
 
 
 class Host:
@@ -195,15 +199,18 @@ class Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         raise NotImplementedError
 
-    def note(self, status: int, sent: int) -> None:
+    def note(self, status: int) -> Request:
         """Remember the request."""
         seen = {name.lower(): value for name, value in self.headers.items()}
-        self.server.host.requests.append(Request(self.command, self.host_name, self.path, seen, status, sent))
+        request = Request(self.command, self.host_name, self.path, seen, status)
+        self.server.host.requests.append(request)
+        return request
 
     def send(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Send a whole small answer."""
         shown = b"" if self.command == "HEAD" else body
-        self.note(status, len(shown))
+        request = self.note(status)
+        request.sent, request.over = len(shown), True
         self._head(status, {"Content-Length": str(len(body)), **headers})
         self.wfile.write(shown)
 
@@ -220,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault and kind == "hold":
             fault.held.set()
-            fault.release.wait(60)
+            fault.release.wait(PATIENCE)
         if kind == "gzip":
             packed = gzip.compress(stored.data[:1000])
             self._body(200, {"Content-Encoding": "gzip", **headers}, packed, 0, len(packed), None)
@@ -264,24 +271,23 @@ class Handler(BaseHTTPRequestHandler):
         stated = {"Content-Length": str(length + (1000 if kind == "lie" else 0))}
         if kind == "chunked":
             stated = {"Transfer-Encoding": "chunked"}
-        self._head(status, {**stated, **headers})
-        if self.command == "HEAD":
-            self.note(status, 0)
-            return
+        request = self.note(status)
         stop = min(max(fault.at, start), end) if fault and kind in ("stall", "truncate", "drop", "whole") else end
-        sent = 0
         try:
+            self._head(status, {**stated, **headers})
+            if self.command == "HEAD":
+                return
             pace = (max(0, fault.at - start), fault.rate) if fault and kind == "crawl" else None
-            sent = self._pour(memoryview(data)[start:stop], kind == "chunked", pace)
+            self._pour(request, memoryview(data)[start:stop], kind == "chunked", pace)
             if kind == "stall":
                 self.wfile.flush()
                 self.server.host.closing.wait(60)
         finally:
-            self.note(status, sent)
+            request.over = True
         if kind in ("stall", "truncate", "drop", "lie", "whole"):
             self.close_connection = True
 
-    def _pour(self, view: memoryview, chunked: bool, crawl: tuple[int, float] | None = None) -> int:
+    def _pour(self, request: Request, view: memoryview, chunked: bool, crawl: tuple[int, float] | None) -> None:
         """Send a body; `crawl` is from which of its bytes on it is sent at how many bytes per second."""
         sent, began, rate = 0, time.monotonic(), self.server.host.rate
         with contextlib.suppress(ConnectionError):
@@ -291,6 +297,7 @@ class Handler(BaseHTTPRequestHandler):
                 if crawl and not slow:
                     size = min(size, crawl[0] - sent)
                 piece = view[sent : sent + size]
+                request.sent += len(piece)
                 if chunked:
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
                 else:
@@ -302,4 +309,3 @@ class Handler(BaseHTTPRequestHandler):
                     time.sleep(ahead)
             if chunked:
                 self.wfile.write(b"0\r\n\r\n")
-        return sent

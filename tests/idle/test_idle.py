@@ -23,6 +23,7 @@ from hearmeman.idle.activity import Activity, Places, measures, to_send
 from hearmeman.idle.rules import Clock, Limits, Look, judge, moved
 from hearmeman.idle.watch import Orders, Watch, World
 from hearmeman.status import collect
+from support.ports import free_port
 
 BODY = {"name": "p", "image": "r/i@sha256:" + "0" * 64, "gpu": {"id": "NVIDIA L40S", "count": 1}}
 
@@ -266,9 +267,9 @@ def test_what_only_knocks_died_or_fails_is_no_use(tmp_path: Path) -> None:
 
 
 def test_a_part_that_takes_questions_and_answers_none_is_busy_for_a_while_and_then_stuck(tmp_path: Path) -> None:
-    now = [0.0]
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+    now, port = [0.0], free_port()
+    url = f"http://127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port)):
         places = Places(url, {"xtts": url}, "", "", tmp_path, tmp_path / "proc", tmp_path / "dev")
         activity = Activity(places, 600, clock=lambda: now[0], timeout=0.1)
         names = ("ComfyUI, which is too busy to answer", "xtts, which is too busy to answer")
@@ -279,7 +280,7 @@ def test_a_part_that_takes_questions_and_answers_none_is_busy_for_a_while_and_th
         assert activity.look().uses == ()
     # It was started again: the new one has time to begin.
     assert activity.look().uses == ()
-    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
+    with socket.create_server(("127.0.0.1", port)):
         assert activity.look().uses == names
 
 

@@ -23,7 +23,7 @@ def test_a_pod_whose_time_is_over_ends_itself_and_leaves_no_count_on_the_volume(
         pod = Pod(image, volume)
         try:
             pod.start({"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", **variables})
-            pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop", 240)
+            pod.wait_for(lambda: runpod.pods[name].status == "EXITED", "the stop")
             pod.wait_line("idle.warning")
             pod.wait_line("idle.stopping action=stop")
             log = pod.log()

@@ -1,4 +1,4 @@
-"""hibari speaks through the servers' own class: the package, onnxruntime and PyAV load in the environment without torch."""
+"""The engines that need no weights speak through the servers' own classes: hibari in every format, flite and espeak-ng."""
 
 import sys
 from importlib.util import find_spec
@@ -12,14 +12,17 @@ from hearmeman_voice import audio
 from hearmeman_voice.engine import Request, Spec
 
 assert find_spec("torch") is None
-engine = Spec("hibari", models=Path("/nowhere")).make()
-assert engine.missing() is None
-engine.load()
-sound = np.concatenate(list(engine.synthesize(Request("The image speaks.", engine.voices[0], "en"))))
-sizes = {}
-for name in audio.FORMATS:
-    encoder = audio.Encoder(name, engine.rate)
-    sizes[name] = len(encoder.write(sound) + encoder.finish())
-assert all(sizes.values()), sizes
-assert 0.5 < len(sound) / engine.rate < 5
-print("hibari", engine.version, sizes)
+versions = {}
+for name in ("hibari", "flite", "espeak"):
+    engine = Spec(name, models=Path("/nowhere")).make()
+    assert engine.missing() is None, engine.missing()
+    engine.load()
+    for voice in engine.voices:
+        sound = np.concatenate(list(engine.synthesize(Request("The image speaks.", voice, "en"))))
+        assert 0.5 < len(sound) / engine.rate < 5 and np.abs(sound).max() > 0.1, (name, voice)
+        if name == "hibari":
+            for format in audio.FORMATS:
+                encoder = audio.Encoder(format, engine.rate)
+                assert len(encoder.write(sound) + encoder.finish()) > 1000, format
+    versions[name] = engine.version
+print(*(f"{name} {version}" for name, version in versions.items()))

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ from chatterbox.models.t3.modules.cond_enc import T3Cond
 from chatterbox.models.t3.modules.t3_config import T3Config
 from chatterbox.models.voice_encoder import VoiceEncoder
 from safetensors.torch import save_file
+from spacy_pkuseg.config import config as pkuseg
+from spacy_pkuseg.feature_extractor import FeatureExtractor
+from spacy_pkuseg.model import Model
 from tokenizers import Tokenizer, models
 
 sys.path.insert(0, "/opt/hearmeman/voice")
 from hearmeman_voice import audio
 from hearmeman_voice.engine import Request, Voice
-from hearmeman_voice.engines.chatterbox import Chatterbox
+from hearmeman_voice.engines.chatterbox import SEGMENTER, Chatterbox
+from hearmeman_voice.refusals import Refused
 
 # The least: the multilingual model looks at its layers 9, 12 and 13.
 LAYERS = {"english": 2, "multilingual": 14}
@@ -66,7 +71,38 @@ def write(folder, kind, s3gen):
         torch.save(s3gen.state_dict(), folder / "s3gen.pt")
         torch.save(VoiceEncoder().state_dict(), folder / "ve.pt")
         tokenizer.save(str(folder / "grapheme_mtl_merged_expanded_v1.json"))
-        (folder / "Cangjie5_TC.json").write_text(json.dumps(["好\ta"]))
+        (folder / "Cangjie5_TC.json").write_text(json.dumps(["好\ta", "犬\ta"]))
+
+
+def write_segmenter(folder):
+    """The archive that cuts Chinese into words, with the published one's members: here every sign begins a word."""
+    features, weights = FeatureExtractor(), Model(n_feature=1, n_tag=2)
+    features.unigram, features.bigram = set(), set()
+    features.feature_to_idx, features.tag_to_idx = {"$$": 0}, {"B": 0, "I": 1}
+    weights.w[0] = 1
+    with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(folder / SEGMENTER, "w") as archive:
+        features.save(place)
+        weights.save(place)
+        for name in ("features.msgpack", "weights.npz"):
+            archive.write(Path(place, name), name)
+
+
+def speak_chinese(engine, folder):
+    """Chinese alone needs the archive; with it a text is cut into words and begun, and nothing is downloaded."""
+    assert pkuseg.model_hash["spacy_ontonotes"] in Path("/opt/hearmeman/catalogue.toml").read_text()
+    # No word of the package's own list, whose words are put together again.
+    request = Request("好犬。", Voice("own"), "zh", seed=1)
+    try:
+        [*engine.synthesize(request)]
+    except Refused as problem:
+        assert SEGMENTER in problem.message
+    else:
+        raise AssertionError("Chinese was spoken without its segmenter")
+    write_segmenter(folder)
+    # Its first tokens are enough: what follows is the same in every language.
+    asked = iter(range(100))
+    assert not [*engine.synthesize(request, lambda: next(asked) > 3)] and next(asked) > 4
+    assert engine._tts.tokenizer.cangjie_converter("好犬") == "[cj_a][cj_.] [cj_a][cj_1][cj_.]"
 
 
 torch.manual_seed(0)
@@ -97,5 +133,6 @@ for kind in LAYERS:
         ]
         if kind == "multilingual":
             assert engine._tts.tokenizer.cangjie_converter("好") == "[cj_a][cj_.]"
+            speak_chinese(engine, folder)
         lengths.append(len(sound))
 print("voice chatterbox", *lengths)

@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from fakes.hub import Hub, Repo
 from fakes.serving import Fault, Stored
 from fakes.web import Web
 from support.fetching import Case
+from support.waiting import wait_for
 
 MIB = 1024**2
 DATA = hashlib.shake_128(b"faults").digest(10 * MIB + 12345)
@@ -63,7 +63,7 @@ def test_what_passes_is_waited_out(web: Web, case: Case, fault: Fault, facts: ob
     web.faults["file.bin"] = fault
     assert callable(facts)
     target = case.add("one", **facts(web))
-    done = case.run("fetch")
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="9")
     assert done.code == 0, done.err
     assert target.read_bytes() == DATA
     assert case.state()["state"] == "complete"
@@ -92,7 +92,7 @@ def test_what_stays_wrong_has_its_own_sentence(web: Web, case: Case, fault: Faul
     """A plain address is the source itself: what it says several times is final. Silence passes."""
     web.faults["file.bin"] = fault
     target = case.add("one", **locked(web))  # type: ignore[arg-type]
-    done = case.run("fetch", DOWNLOAD_TIMEOUT="1" if code == 75 else "4")
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="1" if code == 75 else "60")
     assert done.code == code, done.err
     assert told in done.err
     assert "checkpoints/one.bin" in done.err
@@ -121,7 +121,7 @@ def test_one_answer_that_contradicts_the_source_costs_a_new_link(tmp_path: Path,
         hub.faults[stored.sha256] = dataclasses.replace(fault, after=0 if first else 1)
         source = {"kind": "huggingface", "repo": "a/b", "path": "f.bin"}
         target = case.add("one", source, size=len(DATA), sha256=stored.sha256)
-        done = case.run("fetch", DOWNLOAD_TIMEOUT="20", DOWNLOAD_CONNECTIONS_PER_FILE="1" if first else "3")
+        done = case.run("fetch", DOWNLOAD_CONNECTIONS_PER_FILE="1" if first else "3")
         sent = hub.sent(stored.sha256)
     assert done.code == 0, done.err
     assert target.read_bytes() == DATA
@@ -161,8 +161,7 @@ def test_a_file_that_changes_between_ranges_is_one_or_the_other(web: Web, case: 
 
     def change() -> None:
         # Only once the first answer's bytes are on their way: a loaded machine may take a while.
-        while not web.requests:
-            time.sleep(0.01)
+        wait_for(lambda: web.requests, "the first answer")
         web.files["file.bin"] = Stored(OTHER)
 
     timer = threading.Thread(target=change)
@@ -221,14 +220,14 @@ def test_sixteen_of_twenty(tmp_path: Path) -> None:
             repo = "a/gated" if name in gated else "a/open"
             source = {"kind": "huggingface", "repo": repo, "path": name}
             case.add(name[:3], source, size=len(stored.data), sha256=stored.sha256)
-        done = case.run("fetch")
+        done = case.run("fetch", DOWNLOAD_TIMEOUT="6")
     assert done.code == 75, "two of the causes may pass"
     lines = [line for line in done.err.splitlines() if line.startswith("  checkpoints/")]
     assert len(lines) == 4
     for name, words in (
         ("f00", "does not exist in that repository (404)"),
-        ("f01", "nothing arrived for 3 s"),
-        ("f02", "nothing arrived for 3 s"),
+        ("f01", "nothing arrived for 6 s"),
+        ("f02", "nothing arrived for 6 s"),
         ("f03", "is gated: accept its licence"),
     ):
         assert any(name in line and words in line for line in lines), (name, lines)

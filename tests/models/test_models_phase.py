@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fakes.serving import Fault, Stored
+from fakes.serving import Fault, Request, Stored
 from fakes.web import Web
 from hearmeman.models.phase import Event, Phase, State, advance
 from support.fetching import Case
+from support.waiting import PATIENCE, wait_for
 
 MIB = 1024**2
 
@@ -83,12 +85,21 @@ def test_in_every_order_of_three_threads_what_is_final_is_final(hasher: tuple[Ev
     assert len(seen) > 1
 
 
+def answers(web: Web) -> list[Request]:
+    return [request for request in list(web.requests) if request.path == "/one.bin"]
+
+
+def state_of(case: Case, name: str) -> str | None:
+    found: str | None = case.state()["files"].get(name, {}).get("state")
+    return found
+
+
 def test_an_answer_that_comes_after_the_file_has_failed_does_not_bring_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second connection's answer is held until the first has met a full disk; another file keeps the fetch going."""
     files = {name: Stored(hashlib.shake_128(name.encode()).digest(20 * MIB)) for name in ("one.bin", "two.bin")}
-    case = Case(tmp_path, {"DOWNLOAD_TIMEOUT": "60", "DOWNLOAD_CONNECTIONS_PER_FILE": "2"})
+    case = Case(tmp_path, {"DOWNLOAD_TIMEOUT": "600", "DOWNLOAD_CONNECTIONS_PER_FILE": "2"})
     real = os.pwrite
     with Web(files) as web:
         held = web.faults["one.bin"] = Fault("hold", after=1, times=1)
@@ -99,21 +110,18 @@ def test_an_answer_that_comes_after_the_file_has_failed_does_not_bring_it_back(
 
         def pwrite(descriptor: int, data: bytes, offset: int) -> int:
             if Path(f"/proc/self/fd/{descriptor}").readlink().name == "one.bin":
-                assert held.held.wait(30)
+                assert held.held.wait(PATIENCE)
                 raise OSError(28, "No space left on device")
             return real(descriptor, data, offset)
 
         def release() -> None:
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                path = case.volume / ".hearmeman/local/models.json"
-                if path.exists() and case.state()["files"].get("one", {}).get("state") == "failed":
-                    break
-                time.sleep(0.05)
+            path = case.volume / ".hearmeman/local/models.json"
+            with contextlib.suppress(TimeoutError):  # Then the test fails by what it finds.
+                wait_for(lambda: path.exists() and state_of(case, "one") == "failed", "the full disk")
+                held.release.set()
+                # Until the late answer has been sent, and so met whoever asked for it.
+                wait_for(lambda: len(answers(web)) > 1 and all(one.over for one in answers(web)), "the late answer")
             held.release.set()
-            # Until the late answer has been sent, and so met whoever asked for it.
-            while len([r for r in web.requests if r.path == "/one.bin"]) < 2 and time.monotonic() < end:
-                time.sleep(0.05)
             other.release.set()
 
         thread = threading.Thread(target=release)

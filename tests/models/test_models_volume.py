@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import pytest
 
 from fakes.hub import Hub, Repo
 from fakes.serving import Stored
+from hearmeman.state_file import read_json
 from hearmeman.users import COMFYUI, FETCH
 from support.fetching import Case, give_to_fetch
+from support.waiting import wait_for
 
 MIB = 1024**2
 STORED = Stored(hashlib.shake_128(b"volume").digest(12 * MIB + 5))
@@ -54,9 +55,7 @@ def test_a_folder_on_another_disk_gets_its_files_by_a_rename_on_that_disk(
     hub.rate = MIB
     process = case.start("fetch", before=before)
     staged = other_disk / ".hearmeman/staging/one"
-    end = time.monotonic() + 60
-    while not (staged / ".journal.json").exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for(lambda: read_json(staged / ".journal.json").get("done", 0) > 0, "something to be noted")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 130, err

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,10 @@ import pytest
 from fakes.hub import Hub, Repo
 from fakes.serving import Fault, Stored
 from hearmeman.models import xet
+from hearmeman.state_file import read_json
 from support.fetching import Case
+from support.memory import children
+from support.waiting import wait_for
 
 MIB = 1024**2
 STORED = Stored(hashlib.shake_128(b"xet").digest(40 * MIB + 4321))
@@ -85,13 +86,12 @@ def test_killed_it_goes_on_where_it_was_and_leaves_no_process(case: Case, hub: H
     hub.rate = MIB
     process = case.start("fetch")
     journal = case.folder / ".hearmeman/staging/x/.journal.json"
-    _wait(lambda: journal.exists() and json.loads(journal.read_text())["done"] > 0)
-    tasks = Path(f"/proc/{process.pid}/task")
-    found = [int(word) for task in tasks.iterdir() for word in (task / "children").read_text().split()]
+    wait_for(lambda: read_json(journal).get("done", 0) > 0, "something to be noted")
+    found = children(process.pid)
     assert len(found) == 1, "the Xet process"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _wait(lambda: not _runs(found[0]))
+    wait_for(lambda: not _runs(found[0]), "its end")
     hub.rate = 0
     done = case.run("fetch")
     assert done.code == 0, done.err
@@ -99,13 +99,6 @@ def test_killed_it_goes_on_where_it_was_and_leaves_no_process(case: Case, hub: H
     asked = [r.headers["range"] for r in hub.requests if r.host == "xet" and "reconstructions" in r.path]
     assert any(not text.startswith("bytes=0-") for text in asked), asked
     assert (case.folder / "checkpoints/x.bin").read_bytes() == STORED.data
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:
@@ -126,7 +119,7 @@ def test_the_process_is_told_its_order_on_standard_input_alone(case: Case, hub: 
         shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
         return "models/xet_process.py" in shown
 
-    _wait(seen)
+    wait_for(seen, "the process")
     process.kill()
     process.communicate()
     assert "hf_xet_secret" not in shown

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -202,7 +201,6 @@ def test_a_stray_pythonpath_does_not_reach_comfyui(pod: Pod) -> None:
 
 
 def test_the_overlay_sees_the_base_below_its_environment(tmp_path: Path) -> None:
-    assert sysconfig.get_python_version() == "3.11"
     site = tmp_path / "env" / venv._SITE
     site.mkdir(parents=True)
     (site / "_base.pth").write_text("import site; site.addsitedir('/opt/env/base/lib/python3.11/site-packages')\n")

@@ -24,6 +24,7 @@ from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 HTML = {"Accept": "text/html"}
 EVIL = '<img src=x onerror="alert(1)">"\'&</script>\x1b[31m\u202e.png'
@@ -47,7 +48,7 @@ def pod(running: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def get(url: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> tuple[int, str, HTTPResponse]:
     asked = urllib.request.Request(url, headers=headers or {}, data=data)
     try:
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode(), answer
     except urllib.error.HTTPError as error:
         with error:
@@ -166,7 +167,7 @@ def sections(event: dict[str, str]) -> dict[str, str]:
 
 
 def stream(url: str, path: str = "/events", headers: dict[str, str] | None = None) -> HTTPResponse:
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
     connection.request("GET", path, headers=headers or {})
     return connection.getresponse()
 
@@ -217,8 +218,8 @@ def test_an_open_tab_holds_up_no_stop(running: ComfyUI, tmp_path: Path) -> None:
         answer.close()
         return time.monotonic() - begun
 
-    # Within what the stop has for the doors.
-    assert asyncio.run(stopped_after()) < 0.9
+    # Within what the stop has for the doors, and what a busy machine adds; a tab stays open for ever.
+    assert asyncio.run(stopped_after()) < 10
 
 
 def test_one_reader_serves_every_tab_and_stops_with_the_last(pod: tuple[str, Door, Path]) -> None:
@@ -242,10 +243,7 @@ def test_one_reader_serves_every_tab_and_stops_with_the_last(pod: tuple[str, Doo
         door.hub._look = before
         for tab in tabs:
             tab.close()
-    end = time.monotonic() + 60
-    while (door.hub.streams or door.hub._reading) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert (door.hub.streams, door.hub._reading) == (0, None)
+    wait_for(lambda: (door.hub.streams, door.hub._reading) == (0, None), "the last tab to be noticed")
 
 
 def test_an_output_is_shown_and_nothing_else_is(running: ComfyUI, pod: tuple[str, Door, Path]) -> None:
@@ -268,7 +266,7 @@ def test_an_output_is_shown_and_nothing_else_is(running: ComfyUI, pod: tuple[str
         "secret.png",
         "/etc/passwd",
     ):
-        connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         connection.request("GET", f"/output/{path}")
         answer = connection.getresponse()
         assert (answer.status, b"secret" in answer.read()) == (404, False), path
@@ -308,6 +306,8 @@ def test_metrics_are_read_by_the_librarys_own_parser(running: ComfyUI, tmp_path:
     assert found["hearmeman_sync_failures_total", "keys"] == 3
     assert found["hearmeman_sync_lag_seconds",] > 1e9
     assert found["hearmeman_comfyui_job_seconds_bucket", "60.0", "ok"] == 1
+    # A rate cannot tell that a series appeared with its first job.
+    assert found["hearmeman_comfyui_job_seconds_count", "failed"] == 0
     assert found["hearmeman_comfyui_queue", "waiting"] == 0
     assert sum(value for (name, *_), value in found.items() if name == "hearmeman_state") == 1
 

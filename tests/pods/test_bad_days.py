@@ -18,8 +18,8 @@ from .conftest import Operator
 from .test_verbs import BODY
 
 VERBS: dict[str, tuple[str, ...]] = {
-    "create": ("create", "--name", "mine", "--set", "WAN_480P=true", "--max-price", "0.80", "--minutes", "0.02"),
-    "run": ("run", "smoke-image", "--out", "pictures", "--max-price", "0.80", "--minutes", "0.02"),
+    "create": ("create", "--name", "mine", "--set", "WAN_480P=true", "--max-price", "0.80"),
+    "run": ("run", "smoke-image", "--out", "pictures", "--max-price", "0.80"),
 }
 ENDLESS = 10**6
 
@@ -134,12 +134,15 @@ FAILURES: dict[Callable[[Operator], None], tuple[int, str]] = {
     a_deaf_delete_after_an_error: (1, "is terminated"),
 }
 
+TIMED = (never_ready, a_login_page_from_then_on, the_state_unreadable_from_then_on)
+"""What goes on until the time is over."""
+
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 @pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: fault.__name__)
 def test_none_is_left_after_a_failure(operator: Operator, fault: Callable[[Operator], None], verb: str) -> None:
     fault(operator)
-    code, _, err = operator(*VERBS[verb])
+    code, _, err = operator(*VERBS[verb], "--minutes", "0.02" if fault in TIMED else "10")
     expected, words = FAILURES[fault]
     assert (code, operator.runpod.live) == (expected, []), err
     assert operator.runpod.most_live <= 1
@@ -153,7 +156,13 @@ def test_a_create_whose_answer_says_nothing_is_found_by_its_mark(operator: Opera
     assert (code, operator.runpod.live, operator.runpod.most_live) == (0, ["pod0"], 1), err
 
 
-@pytest.mark.parametrize("what", ["500", "html", "drop"])
+def test_an_answer_that_lacks_what_it_should_hold_is_named(operator: Operator) -> None:
+    operator.runpod.lists.append("odd")
+    code, out, err = operator("list")
+    assert (code, out) == (1, "") and "RunPod's answer lacks `pods`" in err
+
+
+@pytest.mark.parametrize("what", ["500", "html", "drop", "odd"])
 def test_a_bad_answer_while_it_waits_ends_nothing(operator: Operator, what: str) -> None:
     operator.runpod.reads.extend(["ok", *[what] * 7, "ok"])
     code, _, err = operator("create", "--name", "mine")
@@ -182,6 +191,14 @@ def test_a_stop_without_an_answer_is_looked_after(operator: Operator) -> None:
     code, out, err = operator("stop", "mine")
     assert (code, operator.runpod.live) == (0, []), err
     assert "pod0 is EXITED" in out and "checking what became of it" in err
+
+
+def test_a_stop_that_was_lost_on_its_way_is_tried_again(operator: Operator) -> None:
+    operator.runpod.made(dict(BODY), "RUNNING")
+    operator.runpod.actions.append("drop-before")
+    code, _, err = operator("stop", "mine")
+    assert (code, operator.runpod.live) == (1, ["pod0"]) and "it was not done, try again" in err
+    assert operator("stop", "mine")[0] == 0 and operator.runpod.live == []
 
 
 def test_a_pod_that_comes_back_on_an_older_driver_is_stopped_again(operator: Operator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections import deque
 
 import pytest
@@ -36,7 +37,7 @@ def test_the_pod_is_made_from_the_digest_and_waited_for(operator: Operator, runp
     assert body["gpu"] == {"id": "NVIDIA GeForce RTX 4090", "count": 1, "minCudaVersion": "12.8"}
     assert body["mounts"]["persistent"]["path"] == "/workspace"
     assert {"8188/http", "19123/http", "22/tcp"} <= set(body["ports"])
-    assert "models 50%" in err and "ready" in err
+    assert "models 50 %" in err and "ready" in err
     assert "/proxy/pod0/8188" in out
 
 
@@ -154,7 +155,7 @@ def test_behind_the_gate_its_token_shows_progress_and_without_it_life_is_enough(
     assert runpod.pods["pod0"].body["env"]["ACCESS_TOKEN"] == "{{ RUNPOD_SECRET_access_token }}"
     operator.token = runpod.gate
     code, _, err = operator("create", "--name", "second", "--secret", "ACCESS_TOKEN")
-    assert code == 0 and "models 50%" in err
+    assert code == 0 and "models 50 %" in err
     assert runpod.gate not in err
 
 
@@ -185,3 +186,12 @@ def test_ctrl_c_during_a_create_ends_a_pod_that_is_listed_late(
     code, _, err = operator(*verb)
     assert code == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_during_a_create_leaves_no_pod_that_nobody_knows(
+    operator: Operator, runpod: RunPod, number: signal.Signals
+) -> None:
+    runpod.interrupts_by, runpod.creates = number, deque(["interrupted"])
+    code, _, err = operator(*NAMED)
+    assert (code, runpod.live, len(runpod.pods)) == (130, [], 1), err

@@ -73,7 +73,7 @@ def test_an_answer_that_is_lost_makes_one_endpoint(operator: Operator) -> None:
 def test_status_shows_queue_and_workers_and_no_environment(operator: Operator) -> None:
     created(operator)
     code, out, _ = operator("endpoint", "status", "films")
-    assert code == 0 and "0 to 3 workers" in out and "0 inQueue" in out and "@sha256:" in out
+    assert code == 0 and "0 to 3 workers" in out and "0 in the queue" in out and "@sha256:" in out
     assert "newest settings" not in out
     operator.runpod.rollout = (1, 3)
     code, out, _ = operator("endpoint", "status", "films")

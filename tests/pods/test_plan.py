@@ -22,6 +22,7 @@ from hearmeman_pod.formats import FORMATS
 from hearmeman_pod.gpus import Gpu, from_names
 from hearmeman_pod.images import from_lock, from_reference
 from hearmeman_pod.plan import Plan, Volume, Wishes, make_plan
+from hearmeman_pod.template import template_body
 
 from .conftest import REFERENCE, Operator
 
@@ -76,6 +77,8 @@ def test_every_plan_is_a_body_that_runpod_takes(
         return
     body = made.body_for(made.choices[-1], "mark")
     assert schema.problems("CreatePodRequest", body) == []
+    for update in (False, True):
+        template_body(made.body, public=network, cuda=["12.8"], update=update)
     assert len(body["env"]) <= 50
     assert all(body["env"][name].startswith("{{ RUNPOD_SECRET_") for name in body["env"] if name in SECRETS)
     mounts = body.get("mounts", {})
@@ -124,6 +127,13 @@ def test_no_gpu_that_fits_names_the_condition() -> None:
         planned(max_price=0.1)
     with pytest.raises(NoCapacityError, match="one free now"):
         planned(tuple(Gpu(gpu.id, gpu.memory, 1.0, "NONE") for gpu in GPUS))
+
+
+@pytest.mark.parametrize("limit", ["IDLE_STOP_MINUTES", "MAX_MINUTES"])
+def test_a_pod_that_nothing_ends_is_noted(limit: str) -> None:
+    assert any("nothing ends the pod but you" in note for note in planned().notes)
+    assert not any("nothing ends" in note for note in planned(variables={limit: "30"}).notes)
+    assert not any("nothing ends" in note for note in planned(ends_itself=True).notes)
 
 
 def test_a_network_volume_brings_its_quota_and_data_centre() -> None:

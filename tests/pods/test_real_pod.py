@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from hearmeman_pod import create, files
 from hearmeman_pod.errors import UsageError
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 from .conftest import Operator
 
@@ -172,11 +172,9 @@ def test_a_signal_ends_the_pod(
     environ |= {"HEARMEMAN_ROOT": str(operator.root), "RUNPOD_API_URL": runpod.url, "HEARMEMAN_PROXY": runpod.proxy}
     words = [sys.executable, str(ROOT / "tests/acceptance/real_pod.py"), "--yes"]
     process = subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while not runpod.live and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for(lambda: runpod.live or process.poll() is not None, "a pod")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert (runpod.live, len(runpod.pods)) == ([], 1), err
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hearmeman.errors import UsageError
 from hearmeman.models import catalogue
 from hearmeman.research import checkout, infcam
 from support.ports import free_port
+from support.waiting import PATIENCE, wait_for
 
 SCRIPT = """
 import argparse, csv, json, pathlib, sys
@@ -107,15 +107,17 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         f"--base-path={base}",
     ]
     process = subprocess.Popen([*daemon, str(base)], stderr=subprocess.DEVNULL)
-    url, end = f"git://127.0.0.1:{port}/InfCam", time.monotonic() + 20
+    url = f"git://127.0.0.1:{port}/InfCam"
+
+    def answers() -> bool:
+        return subprocess.run(["git", "ls-remote", url], capture_output=True, check=False).returncode == 0
+
     try:
-        while subprocess.run(["git", "ls-remote", url], capture_output=True, check=False).returncode != 0:
-            assert time.monotonic() < end and process.poll() is None, "git daemon did not start"
-            time.sleep(0.05)
+        wait_for(answers, "git daemon", over=lambda: process.poll() is not None)
         yield Upstream(url, commit)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_a_bucket_at_the_end_is_taken_out(given: str, taken: str) -> None:
     [
         (f"{R2}/videos", f"set R2_BUCKET=videos and R2_ENDPOINT={R2}"),
         (f"{R2}/runpod/outputs", "has a path"),
-        (f"https://runpod.{ACCOUNT}.r2.cloudflarestorage.com", f"set R2_BUCKET=runpod and {R2}"),
+        (f"https://runpod.{ACCOUNT}.r2.cloudflarestorage.com", f"set R2_BUCKET=runpod and R2_ENDPOINT={R2}"),
         ("https://<account>.r2.cloudflarestorage.com", "still holds a placeholder"),
         ("https://your-account.eu.r2.cloudflarestorage.com", "not an account id"),
         ("https://key:hunter2@s3.example.com", "contains a login"),

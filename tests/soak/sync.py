@@ -94,7 +94,7 @@ def disturb(r2: R2, daemon: Sync, kill_every: float, chance: random.Random, unti
             daemon.start()
             done.kills += 1
             started = done.kills + 1
-            daemon.wait_for(lambda n=started: daemon.log().count("sync.started") == n, "the next start", 60)  # type: ignore[misc]
+            daemon.wait_for(lambda n=started: daemon.log().count("sync.started") == n, "the next start")  # type: ignore[misc]
             next_kill = time.monotonic() + kill_every
         r2.heal()
         done.outages += 1
@@ -122,7 +122,7 @@ def main() -> int:
         daemon = Sync(Path(folder), r2.environ())
         daemon.output.chmod(0o777)
         daemon.start()
-        daemon.wait_said("sync.reconciled", 60)
+        daemon.wait_said("sync.reconciled")
         writers = [Encoder(daemon.output, number, args.seed, until) for number in range(args.writers)]
         for writer in writers:
             writer.start()
@@ -130,7 +130,7 @@ def main() -> int:
         for writer in writers:
             writer.join()
         most = memory(daemon)
-        code = daemon.stop(120)
+        code = daemon.stop()
         ended = {name: at for writer in writers for name, at in writer.ended.items()}
         day = utc_date(time.time_ns())
         keys = {key.split("/", 2)[2]: stored for key, stored in r2.objects.items()}

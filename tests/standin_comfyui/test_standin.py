@@ -6,7 +6,6 @@ import json
 import signal
 import struct
 import subprocess
-import time
 import urllib.error
 import urllib.request
 import zlib
@@ -18,6 +17,7 @@ import pytest
 
 from fakes.comfyui import ComfyUI, comfyui, command
 from support.ports import free_port
+from support.waiting import PATIENCE, wait_for
 
 WRITE_SECONDS = 0.4
 
@@ -30,13 +30,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
 
 
 def _get(server: ComfyUI, path: str) -> Any:
-    with urllib.request.urlopen(server.url + path, timeout=5) as reply:
+    with urllib.request.urlopen(server.url + path, timeout=PATIENCE) as reply:
         return json.load(reply)
 
 
 def _post(server: ComfyUI, path: str, body: object) -> Any:
     request = urllib.request.Request(server.url + path, json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
         return json.loads(reply.read() or b"null")
 
 
@@ -54,12 +54,14 @@ def _finish(server: ComfyUI, prompt: object) -> dict[str, Any]:
 
 
 def _ended(server: ComfyUI, prompt_id: str) -> dict[str, Any]:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if entry := _get(server, f"/history/{prompt_id}").get(prompt_id):
-            return dict(entry)
-        time.sleep(0.05)
-    raise AssertionError("the prompt did not end")
+    found: dict[str, Any] = {}
+
+    def has_ended() -> bool:
+        found.update(_get(server, f"/history/{prompt_id}").get(prompt_id) or {})
+        return found != {}
+
+    wait_for(has_ended, "the prompt to end")
+    return found
 
 
 def _pixels(png: bytes) -> bytes:
@@ -92,15 +94,18 @@ def test_sound_decodes(server: ComfyUI) -> None:
     subprocess.run(["flac", "--test", "--silent", str(server.output / "t" / name)], check=True)
 
 
-def test_a_file_is_seen_half_written(server: ComfyUI) -> None:
-    prompt_id = _post(server, "/prompt", {"prompt": image(7, "half/image")})["prompt_id"]
-    sizes: list[int] = []
-    end = time.monotonic() + WRITE_SECONDS + 3
-    while time.monotonic() < end and len(set(sizes)) < 4:
-        sizes += [file.stat().st_size for file in (server.output / "half").glob("*.png")]
-        time.sleep(0.01)
-    assert len(set(sizes)) >= 4 and sizes == sorted(sizes)
-    assert _ended(server, prompt_id)["status"]["completed"] is True
+def test_a_file_is_seen_half_written(tmp_path: Path) -> None:
+    with comfyui(tmp_path, write_seconds=4) as slow:
+        prompt_id = _post(slow, "/prompt", {"prompt": image(7, "half/image")})["prompt_id"]
+        sizes: list[int] = []
+
+        def has_grown() -> bool:
+            sizes.extend(file.stat().st_size for file in (slow.output / "half").glob("*.png"))
+            return len(set(sizes)) >= 4
+
+        wait_for(has_grown, "four sizes")
+        assert sizes == sorted(sizes)
+        assert _ended(slow, prompt_id)["status"]["completed"] is True
 
 
 def test_another_class_is_refused_by_name_as_the_real_one_does(server: ComfyUI) -> None:
@@ -114,7 +119,7 @@ def test_another_class_is_refused_by_name_as_the_real_one_does(server: ComfyUI) 
 
 
 def test_a_waiting_prompt_can_be_deleted_and_a_running_one_interrupted(server: ComfyUI) -> None:
-    running = _post(server, "/prompt", {"prompt": image(1, "q/long", count=20)})["prompt_id"]
+    running = _post(server, "/prompt", {"prompt": image(1, "q/long", count=500)})["prompt_id"]
     waiting = _post(server, "/prompt", {"prompt": image(2, "q/never")})["prompt_id"]
     assert [row[1] for row in _get(server, "/queue")["queue_pending"]] == [waiting]
     _post(server, "/queue", {"delete": [waiting]})
@@ -140,7 +145,7 @@ def test_system_stats_name_the_pinned_version(server: ComfyUI) -> None:
 
 @pytest.mark.parametrize("flag", ["--medvram", "--normalvram", "--lowvrm"])
 def test_a_flag_that_the_real_one_lacks_ends_it(flag: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path, free_port(), flag), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command(tmp_path, free_port(), flag), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert flag in done.stderr
 
@@ -148,4 +153,4 @@ def test_a_flag_that_the_real_one_lacks_ends_it(flag: str, tmp_path: Path) -> No
 def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
     with comfyui(tmp_path) as running:
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(2) == -signal.SIGTERM
+        assert running.process.wait(PATIENCE) == -signal.SIGTERM

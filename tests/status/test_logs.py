@@ -69,3 +69,12 @@ def test_the_command_prints_colours_only_where_asked(folder: Path, capsys: pytes
     assert cli.main([*words, "nobody"], {}) == 2
     assert "there are a, b" in capsys.readouterr().err
     assert cli.main(["logs", "--run-dir", str(folder / "none")], {}) == 1
+
+
+def test_who_wants_the_end_alone_is_given_no_more_of_what_was_there_or_came_at_once(folder: Path) -> None:
+    follower = logs.Follower(folder, ["a"], most_bytes=70)
+    assert [line.text for line in follower.look()] == ["a1", "a2"]
+    with (folder / "a.log").open("a") as file:
+        file.writelines(f"2026-01-01T00:00:04.000Z {number:03}\n" for number in range(100))
+    assert [line.text for line in follower.look()] == ["098", "099"]
+    assert follower.look() == []

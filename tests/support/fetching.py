@@ -58,7 +58,8 @@ class Case:
             "VOLUME_DIR": str(self.volume),
             "MODEL_CATALOGUE": str(catalogue),
             "MODELS": ",".join(model["id"] for model in self.models),
-            "DOWNLOAD_TIMEOUT": "3",
+            # On a busy machine nothing may arrive for a while: a test in which a file is given up says when.
+            "DOWNLOAD_TIMEOUT": "20",
             "ENABLE_CONTROLNET": "false",
             **self.variables,
             **variables,

@@ -11,6 +11,7 @@ from fakes import echo
 from hearmeman_build.build import Image
 from support.pod import Pod
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 TOKEN = "the-token-of-this-gate"
 JUPYTER_TOKEN = "the-token-of-jupyter"
@@ -60,4 +61,4 @@ class GatedPod(Pod):
             "-oLogLevel=ERROR",
         )
         command = ["ssh", "-i", str(self.key), "-p", str(self.ports["SSH"]), *options, "root@127.0.0.1", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearmeman_voice.engine import Request, Voice
-from support.voice import PATIENCE, RATE, wait_for
+from support.voice import RATE
+from support.waiting import PATIENCE, wait_for
 
 ENGINE = "support.held_engine:HeldEngine"
 """What the engine is called where one is chosen by name."""
@@ -128,4 +129,6 @@ class Hand:
     def made(self) -> list[dict[str, Any]]:
         """The requests of all blocks made so far."""
         path = self.folder / "made"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        # Another process writes it: what comes after the last end of a line is half of one.
+        text = path.read_text().rpartition("\n")[0] if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from hearmeman.door.server import Door
+from support.waiting import PATIENCE
 
 PORTS = [
     {
@@ -91,7 +92,7 @@ def served(run_dir: Path, watch: bool = True) -> Iterator[tuple[str, Door]]:
             await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
 
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(60)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(60)
+        thread.join(PATIENCE)
         loop.close()

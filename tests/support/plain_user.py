@@ -38,7 +38,9 @@ class PlainUser:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line that runs `arguments` as this user, where /nix is empty."""
-        inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/nix", "--die-with-parent"]
+        inside = ["bwrap", "--dev-bind", "/", "/", "--die-with-parent"]
+        # Debian 13's package makes none, and only the machine's own root could.
+        inside += ["--tmpfs", "/nix"] if Path("/nix").exists() else []
         for table in ("passwd", "group"):
             inside += ["--ro-bind", str(self.home.parent / table), f"/etc/{table}"]
         inside += ["--chdir", str(self.checkout), "--"]

@@ -19,6 +19,7 @@ from typing import IO
 from hearmeman_build.build import Image
 from hearmeman_build.host import WORK
 from support.ports import free_port
+from support.waiting import PATIENCE, wait_for
 
 # By hand: the demo does without the libraries that the settings need. tests/boot/test_pod.py compares.
 PORTS = (
@@ -151,20 +152,18 @@ class Pod:
         """Everything that the pod printed so far."""
         return "\n".join(self.lines)
 
-    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        """Wait until `condition`; on time-out or the pod's end, raise with the pod's output."""
-        end = time.monotonic() + seconds
-        while not condition():
-            ended = self.process is None or self.process.poll() is not None
-            if ended or time.monotonic() > end:
-                why = "the pod ended" if ended else f"not within {seconds:.0f} s"
-                raise TimeoutError(f"waiting for {what}: {why}; it printed:\n{self.log()}")
-            time.sleep(0.05)
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until `condition`; on time-out or the pod's end, raise TimeoutError with the pod's output."""
+        wait_for(condition, what, seconds, self._is_over, self.log)
 
-    def wait_line(self, text: str, seconds: float = 60) -> str:
+    def wait_line(self, text: str) -> str:
         """Wait for a line that holds `text`; that line."""
-        self.wait_for(lambda: any(text in line for line in list(self.lines)), f"a line with {text!r}", seconds)
+        self.wait_for(lambda: any(text in line for line in list(self.lines)), f"a line with {text!r}")
         return next(line for line in self.lines if text in line)
+
+    def _is_over(self) -> bool:
+        """Whether it has ended and all that it printed is read."""
+        return self.process is None or (self.process.poll() is not None and not self._reader.is_alive())
 
     def command(self, *arguments: str, variables: Mapping[str, str] | None = None) -> list[str]:
         """A command line that runs `arguments` in the image beside the pod, on the same volume."""
@@ -178,14 +177,19 @@ class Pod:
         enter = ["nsenter", f"--target={self.init}", "--mount", "--pid", *user, "--wd=/", "--"]
         return [*enter, "env", "-i", f"PATH={self.environment['PATH']}", *arguments]
 
-    def stop(self, seconds: float = 45) -> int:
+    def stop(self) -> int:
         """SIGTERM to PID 1 and wait; the exit code."""
         if self.process is None:
             return 0
         if self.process.poll() is None and self.init:
             os.kill(self.init, signal.SIGTERM)
-        code = self.process.wait(seconds)
-        self._reader.join(5)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it has ended and all that it printed is read; the exit code."""
+        assert self.process is not None
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         return code
 
     def kill(self) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 
 class Registry:
@@ -52,7 +53,7 @@ class Registry:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
         self._folder.cleanup()
 
     def lay(self, name: str, tag: str) -> str:
@@ -81,4 +82,4 @@ def _digest(text: str) -> str:
 
 def _put(url: str, text: str, kind: str) -> None:
     request = urllib.request.Request(url, text.encode(), {"Content-Type": kind}, method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=PATIENCE).close()

@@ -16,6 +16,7 @@ from fakes.r2 import R2
 from hearmeman_build.build import Image
 from support.pod import Pod
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 TOKEN = "the-token-of-this-page"
 REPO = "hearmeman/shown"
@@ -65,7 +66,7 @@ class Shown:
         """What the page shows, as JSON."""
         headers = {"Accept": "application/json", "Authorization": f"Bearer {TOKEN}"}
         with urllib.request.urlopen(
-            urllib.request.Request(f"{self.page}status?logs", headers=headers), timeout=20
+            urllib.request.Request(f"{self.page}status?logs", headers=headers), timeout=PATIENCE
         ) as got:
             found: dict[str, Any] = json.load(got)
         return found
@@ -91,7 +92,7 @@ class Shown:
         }
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
         asked = urllib.request.Request(f"{self.comfyui}/prompt", json.dumps({"prompt": graph}).encode(), headers)
-        urllib.request.urlopen(asked, timeout=20).close()
+        urllib.request.urlopen(asked, timeout=PATIENCE).close()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import hearmeman
 from hearmeman.state_file import read_json
 from hearmeman.users import SYNC, wrapped
+from support.waiting import PATIENCE, wait_for
 
 PYTHON = str(Path(hearmeman.__file__).parents[1])
 
@@ -69,11 +69,15 @@ class Sync:
             for line in process.stdout:
                 self.lines.append(line)
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         """SIGTERM and wait; the exit code."""
         self.process.send_signal(signal.SIGTERM)
+        return self.ended(seconds)
+
+    def ended(self, seconds: float = PATIENCE) -> int:
+        """Wait until it has ended and the log holds all that it said; the exit code."""
         code = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(PATIENCE)
         return code
 
     def kill(self) -> None:
@@ -89,14 +93,14 @@ class Sync:
         """Its state file; empty before the daemon has first written it."""
         return read_json(self.state / "sync.json")
 
-    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-        """Wait until `condition`, else raise with the log."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end or self.process.poll() is not None:
-                raise AssertionError(f"{what}: not within {seconds} s; it said:\n{self.log()}")
-            time.sleep(0.02)
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until `condition`; if it ends before, raise with the log."""
+        wait_for(condition, what, over=self._is_over, said=self.log)
 
-    def wait_said(self, text: str, seconds: float = 20) -> None:
+    def wait_said(self, text: str) -> None:
         """Wait until the log holds `text`."""
-        self.wait_for(lambda: text in self.log(), f"{text!r} in the log", seconds)
+        self.wait_for(lambda: text in self.log(), f"{text!r} in the log")
+
+    def _is_over(self) -> bool:
+        """Whether it has ended and the log holds all that it said."""
+        return self.process.poll() is not None and not self._reader.is_alive()

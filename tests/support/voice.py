@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,10 @@ import uvicorn
 
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 if TYPE_CHECKING:
     import openai
-
-PATIENCE = 120.0
-"""Seconds that anything may take on a busy machine."""
 
 CLIENT = httpx2.Client(timeout=PATIENCE, verify=False, limits=httpx2.Limits(max_keepalive_connections=0))
 """One for all: each would read the machine's certificates again, and a kept connection may be closed as it is used."""
@@ -44,14 +41,6 @@ def tone(path: Path, seconds: float = 6.0) -> Path:
         file.setframerate(RATE)
         file.writeframes(samples.astype("<i2").tobytes())
     return path
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until it holds."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not within {PATIENCE} s"
-        time.sleep(0.02)
 
 
 def openai_client(url: str, retries: int = 0) -> openai.OpenAI:

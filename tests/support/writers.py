@@ -13,6 +13,7 @@ from pathlib import Path
 import imageio_ffmpeg  # type: ignore[import-untyped]
 
 from hearmeman.users import COMFYUI, wrapped
+from support.waiting import PATIENCE
 
 _VIDEO = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "128x128", "-r", "8", "-i", "-"]
 _AUDIO = ["-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-"]
@@ -60,7 +61,7 @@ def encode(path: Path, kind: str, pauses: Sequence[float], seed: int = 0) -> flo
             process.stdin.write(chance.randbytes(piece))
             time.sleep(pause)
         process.stdin.close()
-        code = process.wait(60)
+        code = process.wait(PATIENCE)
     ended = time.time()
     assert code == 0, f"ffmpeg made no {path.name}"
     return ended

@@ -148,7 +148,7 @@ def test_an_output_in_the_bucket_is_made_again(r2: R2, server: ComfyUI, tmp_path
         for color in (41, 42):
             done = run(["run", "smoke-image", "--set", f"color={color}", "--set", "count=2"], given)
             assert done.returncode == 0, done.stderr
-        daemon.wait_for(lambda: len(r2.objects) == 6, "4 outputs and 2 records", 60)
+        daemon.wait_for(lambda: len(r2.objects) == 6, "4 outputs and 2 records")
         assert daemon.stop() == 0
     finally:
         daemon.kill()
@@ -188,7 +188,7 @@ def test_without_provenance_nothing_is_kept(r2: R2, server: ComfyUI, tmp_path: P
     try:
         daemon.wait_said("sync.started")
         assert run(["run", "smoke-image", "--set", "color=43"], given).returncode == 0
-        daemon.wait_for(lambda: any("prompt-id" in one.metadata for one in r2.objects.values()), "the output", 60)
+        daemon.wait_for(lambda: any("prompt-id" in one.metadata for one in list(r2.objects.values())), "the output")
         assert daemon.stop() == 0
     finally:
         daemon.kill()

@@ -17,6 +17,7 @@ from hearmeman.sync import cost, report
 from support.outputs import png
 from support.repository import ROOT
 from support.sync_process import Sync
+from support.waiting import PATIENCE
 
 WORKFLOWS = ROOT / "workflows"
 
@@ -29,7 +30,7 @@ def r2() -> Iterator[R2]:
 
 def run(daemon: Sync, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hearmeman", *words]
-    return subprocess.run(command, env=daemon.environ, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=daemon.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_status_and_cost(r2: R2, tmp_path: Path) -> None:
@@ -95,18 +96,18 @@ def test_a_file_that_fails_for_good_is_no_success_until_it_is_sent(r2: R2, tmp_p
     r2.before = refuse
     daemon.start()
     try:
-        daemon.wait_for((daemon.state / "sync.json").exists, "its state file", 60)
+        daemon.wait_for(lambda: daemon.report() != {}, "its state file")
         (daemon.output / "bad.png").write_bytes(b"bad")
         (daemon.output / "good.png").write_bytes(b"good")
-        daemon.wait_for(lambda: daemon.report().get("failing_files") == 1, "the failure", 60)
-        daemon.wait_for(lambda: b"good" in r2.contents().values(), "the other file", 60)
+        daemon.wait_for(lambda: daemon.report().get("failing_files") == 1, "the failure")
+        daemon.wait_for(lambda: b"good" in r2.contents().values(), "the other file")
         shown = run(daemon, "sync", "status")
         assert (shown.returncode, "failing   1 file;" in shown.stdout) == (1, True), shown.stdout
         assert "bad.png: the bucket refused the upload: SomethingNew" in shown.stdout
         r2.before = lambda operation, key: None
         r2.heal()
-        daemon.wait_for(lambda: b"bad" in r2.contents().values(), "the file", 120)
-        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state", 60)
+        daemon.wait_for(lambda: b"bad" in r2.contents().values(), "the file")
+        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state")
         assert "solved    the bucket refused the upload: SomethingNew" in run(daemon, "sync", "status").stdout
         assert daemon.stop() == 0
     finally:
@@ -117,20 +118,20 @@ def test_keys_are_rotated_as_the_docs_say(r2: R2, tmp_path: Path) -> None:
     daemon = Sync(tmp_path, {**r2.environ(), "SYNC_DRAIN_SECONDS": "2"})
     daemon.start()
     try:
-        daemon.wait_said("sync.reconciled", 60)
+        daemon.wait_said("sync.reconciled")
         r2.access_key, r2.secret_key = "b" * 32, "c" * 64  # The old token is deleted too early.
         (daemon.output / "a.png").write_bytes(png(b"a"))
-        daemon.wait_for(lambda: "keys are not accepted" in str(daemon.report().get("problem", "")), "the refusal", 60)
+        daemon.wait_for(lambda: "keys are not accepted" in str(daemon.report().get("problem", "")), "the refusal")
         assert run(daemon, "sync", "status").returncode == 1
         assert run(daemon, "upload", "--test").returncode == 1
         new = {name: r2.environ()[name] for name in ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")}
         daemon.environ |= new
         tried = run(daemon, "upload", "--test")
         assert (tried.returncode, r2.objects) == (0, {}), tried.stderr
-        daemon.stop(90)
+        daemon.stop()
         daemon.start()
-        daemon.wait_for(lambda: list(r2.contents().values()) == [png(b"a")], "the output that waited", 60)
-        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state", 60)
+        daemon.wait_for(lambda: list(r2.contents().values()) == [png(b"a")], "the output that waited")
+        daemon.wait_for(lambda: run(daemon, "sync", "status").returncode == 0, "a good state")
         assert daemon.stop() == 0
     finally:
         daemon.kill()
@@ -171,9 +172,9 @@ def test_outputs_are_found_without_the_kernels_help(r2: R2, tmp_path: Path) -> N
         daemon.wait_said("sync.reconciled")
         (daemon.output / "new/deep").mkdir(parents=True)
         (daemon.output / "new/deep/a.png").write_bytes(png(b"a"))
-        daemon.wait_for(lambda: len(r2.objects) == 1, "the first", 8)
+        daemon.wait_for(lambda: len(r2.objects) == 1, "the first")
         (daemon.output / "new/deep/b.png").write_bytes(png(b"b"))
-        daemon.wait_for(lambda: len(r2.objects) == 2, "the second", 8)
+        daemon.wait_for(lambda: len(r2.objects) == 2, "the second")
         assert daemon.stop() == 0
     finally:
         daemon.kill()

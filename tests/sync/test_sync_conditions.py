@@ -20,6 +20,7 @@ from hearmeman.sync.keys import utc_date
 from hearmeman.sync.multipart import MULTIPART_ABOVE
 from hearmeman.sync.tree import look
 from hearmeman.sync.upload import Sent, Uploader
+from support.waiting import PATIENCE
 
 LARGE = MULTIPART_ABOVE + 1
 KEY = f"o/{utc_date(0)}/large.mp4"
@@ -98,7 +99,7 @@ def test_two_pods_complete_one_name_at_the_same_moment(
     r2.conditional_complete = conditional
     pods = [pod(r2, tmp_path / str(number), content) for number, content in enumerate(contents)]
     # Both have looked, and found nothing there, before either goes on.
-    together, met = threading.Barrier(2, timeout=60), threading.local()
+    together, met = threading.Barrier(2, timeout=PATIENCE), threading.local()
 
     def meet(operation: str, name: str) -> None:
         last = "complete_upload" if conditional else "put_object"

@@ -136,7 +136,7 @@ def test_one_file_that_always_fails_is_said_once_and_named_until_it_is_sent(
         for number in range(12):
             (daemon.output / f"{number}.png").write_bytes(png(number))
             daemon.wait_for(lambda n=number: len(r2.objects) == n + 1, "the others")  # type: ignore[misc]
-        daemon.wait_for(lambda: tries() >= 5, "five tries", 60)
+        daemon.wait_for(lambda: tries() >= 5, "five tries")
         assert daemon.log().count("sync.failed") == 1, daemon.log()
         assert daemon.log().count("sync.healed") <= 1
         report = daemon.report()
@@ -146,7 +146,7 @@ def test_one_file_that_always_fails_is_said_once_and_named_until_it_is_sent(
         assert report["last_error_fixed_at"] is None
         r2.heal()
         (daemon.output / "bad.png").touch()  # A change is tried at once.
-        daemon.wait_for(lambda: daemon.report()["last_error_fixed_at"] is not None, "success")
+        daemon.wait_for(lambda: daemon.report().get("last_error_fixed_at") is not None, "success")
         assert daemon.report()["failing_files"] == 0
         assert len(r2.objects) == 13
         assert daemon.stop() == 0
@@ -161,8 +161,7 @@ def test_every_failing_file_is_counted_and_some_are_named(r2: R2, tmp_path: Path
         (daemon.output / f"{number:02}.png").write_bytes(png(number))
     daemon.start()
     try:
-        report = daemon.state / "sync.json"
-        daemon.wait_for(lambda: report.exists() and daemon.report().get("failing_files") == 30, "all thirty")
+        daemon.wait_for(lambda: daemon.report().get("failing_files") == 30, "all thirty")
         assert [one["file"] for one in daemon.report()["failing"]] == [f"{number:02}.png" for number in range(20)]
         assert daemon.report()["uploaded_files"] == 0
         assert daemon.stop() == 3
@@ -237,7 +236,7 @@ def test_damage_anywhere_in_the_journal_is_noticed(tmp_path: Path, damaged: slic
 def test_a_connection_that_stalls(r2: R2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
     bucket = Bucket(load(r2.environ()), 1)
-    r2.fail(500, seconds=1.0)
+    r2.fail(500, seconds=20)
     with pytest.raises(Exception) as caught:
         bucket.put("a", b"a", {})
     assert classify(caught.value, r2.url, "runpod").kind == "connection"

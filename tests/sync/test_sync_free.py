@@ -21,6 +21,7 @@ from hearmeman.sync.tree import Seen
 from support.as_pod import as_user, give_to_comfyui
 from support.outputs import png
 from support.sync_process import Sync
+from support.waiting import PATIENCE, wait_for
 
 DAY = 86400
 NOW = 1_000 * DAY
@@ -44,7 +45,7 @@ def daemon(r2: R2, tmp_path: Path) -> Sync:
     give_to_comfyui(daemon.output)
     daemon.start()
     try:
-        daemon.wait_for(lambda: len(r2.objects) == 4, "the outputs", 90)
+        daemon.wait_for(lambda: len(r2.objects) == 4, "the outputs")
         assert daemon.stop() == 0
     finally:
         daemon.kill()
@@ -54,7 +55,7 @@ def daemon(r2: R2, tmp_path: Path) -> Sync:
 def free(daemon: Sync, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = as_user([sys.executable, "-m", "hearmeman", "sync", "free", *words])
     env = {**daemon.environ, **environ}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def left(daemon: Sync) -> set[str]:
@@ -75,7 +76,7 @@ def test_what_is_old_goes_and_the_rest_stays(r2: R2, daemon: Sync) -> None:
     (daemon.output / "old.png").write_bytes(png(b"another"))
     daemon.start()
     try:
-        daemon.wait_for(lambda: len(r2.objects) == 5, "the new output", 90)
+        daemon.wait_for(lambda: len(r2.objects) == 5, "the new output")
         assert daemon.stop() == 0
     finally:
         daemon.kill()
@@ -119,12 +120,9 @@ def test_the_running_sync_removes_and_says_so(r2: R2, daemon: Sync) -> None:
     sweep = Sweep.of(load({**daemon.environ, "SYNC_KEEP_LOCAL_DAYS": "4"}))
     sweeper = Sweeper(sweep, lambda **more: facts.update(more), seconds=0.05)
     sweeper.start()
-    end = time.monotonic() + 60
-    while facts.get("removed_files") != 2:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for(lambda: facts.get("removed_files") == 2, "both to be removed")
     sweeper.stop()
-    sweeper.join(10)
+    sweeper.join(PATIENCE)
     assert left(daemon) == {"late.wav", "new.png"}
 
 

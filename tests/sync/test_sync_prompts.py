@@ -94,6 +94,11 @@ def test_an_old_answer_does_not_give_a_new_file_to_the_prompt_before(server: Com
     assert prompts.of("video/clip_00002.mp4", time.time_ns()) == "running-2"
 
 
+def test_a_comfyui_that_is_busy_is_waited_for(server: ComfyUI) -> None:
+    server.seconds = 1.5
+    assert prompts_of(server).of("video/clip_00001.mp4", time.time_ns()) == "running-1"
+
+
 def test_a_comfyui_that_does_not_answer_is_left_alone(server: ComfyUI) -> None:
     assert Prompts("http://127.0.0.1:9").of("a.png", time.time_ns()) == ""
     prompts = prompts_of(server)

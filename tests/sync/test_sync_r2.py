@@ -190,6 +190,8 @@ def test_foreign_objects_at_every_key(r2: R2, uploader: Uploader) -> None:
     with pytest.raises(AllKeysTakenError) as caught:
         send(uploader, "a.png")
     assert "rename the file" in classify(caught.value, r2.url, r2.bucket).sentence
+    (uploader.root / "a.png").rename(uploader.root / "b.png")
+    assert r2.objects[send(uploader, "b.png").key].content == b"a"
 
 
 def test_parts_go_on_where_they_stopped(r2: R2, uploader: Uploader, large: bytes) -> None:

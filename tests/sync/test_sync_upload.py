@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from fakes.s3 import S3
 from hearmeman.sync.keys import utc_date
 from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import PYTHON
+from support.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def server() -> Iterator[S3]:
 
 def upload(server: S3 | R2, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command, env = upload_command(server, *words, **environ)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def upload_command(server: S3 | R2, *words: str, **environ: str) -> tuple[list[str], dict[str, str]]:
@@ -41,7 +41,7 @@ def test_files_and_prefix(server: S3, tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     done = upload(server, "--json", "--prefix", "videos", str(tmp_path / "a.mp4"), str(tmp_path / "b.wav"))
     assert done.returncode == 0, done.stderr
-    day = utc_date(time.time_ns())
+    day = utc_date((tmp_path / "a.mp4").stat().st_mtime_ns)
     assert [row["key"] for row in json.loads(done.stdout)] == [f"videos/{day}/a.mp4", f"videos/{day}/b.wav"]
     assert server.objects()[f"videos/{day}/b.wav"] == b"b.wav"
     again = upload(server, "--prefix", "videos", str(tmp_path / "a.mp4"))
@@ -52,7 +52,7 @@ def test_an_output_gets_the_daemons_key(server: S3, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/x.png").write_bytes(b"x")
     done = upload(server, str(tmp_path / "sub/x.png"), COMFYUI_OUTPUT_DIR=str(tmp_path))
-    assert f"outputs/{utc_date(time.time_ns())}/sub/x.png" in done.stdout
+    assert f"outputs/{utc_date((tmp_path / 'sub/x.png').stat().st_mtime_ns)}/sub/x.png" in done.stdout
 
 
 def test_the_bucket_is_tested(server: S3) -> None:
@@ -92,7 +92,7 @@ def test_a_folder_gives_its_outputs(server: S3, tmp_path: Path) -> None:
     give_to_comfyui(shots)
     done = upload(server, "--prefix", "folder", str(shots))
     assert done.returncode == 0, done.stderr
-    day = utc_date(time.time_ns())
+    day = utc_date((shots / "a.png").stat().st_mtime_ns)
     found = {key for key in server.objects() if key.startswith("folder/")}
     assert found == {f"folder/{day}/shots/a.png", f"folder/{day}/shots/day1/b.MP4"}
     # The output folder itself gives what the daemon would upload, under the daemon's keys.
@@ -111,13 +111,10 @@ def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None
         command, env = upload_command(r2, str(tmp_path / "large.mp4"))
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             try:
-                end = time.monotonic() + 60
-                while not r2.operations("upload_part"):
-                    assert time.monotonic() < end
-                    time.sleep(0.02)
+                wait_for(lambda: r2.operations("upload_part"), "a part")
                 assert len(r2.uploads) == 1
                 process.send_signal(signal.SIGTERM)
-                _, told = process.communicate(timeout=60)
+                _, told = process.communicate(timeout=PATIENCE)
             finally:
                 process.kill()
         assert (process.returncode, "stopped by SIGTERM" in told) == (128 + signal.SIGTERM, True), told
@@ -147,7 +144,7 @@ def test_an_endpoint_that_ends_with_the_bucket_puts_objects_in_their_place(serve
     (tmp_path / "a.png").write_bytes(b"a")
     done = upload(server, "--prefix", "pasted", str(tmp_path / "a.png"), R2_ENDPOINT=f"{server.url}/{server.bucket}")
     assert done.returncode == 0, done.stderr
-    assert f"pasted/{utc_date(time.time_ns())}/a.png" in server.objects()
+    assert f"pasted/{utc_date((tmp_path / 'a.png').stat().st_mtime_ns)}/a.png" in server.objects()
 
 
 def test_what_another_tool_is_configured_with_has_no_say(server: S3, tmp_path: Path) -> None:
@@ -224,7 +221,7 @@ def test_some_files_fail(tmp_path: Path) -> None:
 
         def refuse(operation: str, key: str) -> None:
             if operation == "put_object" and "bad" in key:
-                r2.fail(400, "EntityTooLarge", operation="put_object")
+                r2.fail(400, "EntityTooLarge", operation="put_object", key="bad.png")
 
         r2.before = refuse
         done = upload(r2, "--json", str(tmp_path / "bad.png"), str(tmp_path / "good.png"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,8 @@ from hearmeman_voice import process
 from hearmeman_voice.engine import KNOBS, RANGES, Request, Spec, Voice, check_values, language_of
 from hearmeman_voice.speaker import Broken, Failed, Full, NotReady, Refused, Speaker
 from support.held_engine import ENGINE, Hand
-from support.voice import PATIENCE, wait_for
 from support.voice_engines import Clock, Wrong, wrong
+from support.waiting import PATIENCE, wait_for
 
 WRONG = "support.voice_engines:Wrong"
 Result = TypeVar("Result")
@@ -116,7 +118,7 @@ def test_it_says_what_is_loaded(hibari: Speaker) -> None:
     wait_for(lambda: hibari.state()["weights"] is not None, "the weights are hashed")
     state = hibari.state()
     assert (state["name"], state["version"], len(state["weights"])) == ("hibari", "0.2.1", 64)
-    assert not state["in_flight"] and not state["waiting"]
+    wait_for(lambda: not hibari.state()["in_flight"] and not hibari.state()["waiting"], "nothing is spoken any more")
 
 
 def test_only_the_voice_that_is_in_the_wheel_is_there(hibari: Speaker) -> None:
@@ -249,6 +251,17 @@ def test_before_it_is_loaded_it_says_how_far_it_is(tmp_path: Path) -> None:
         assert len(run(all_of(speaker.speak(wrong())))) == 2400
     finally:
         speaker.close()
+
+
+def test_why_a_process_cannot_be_started_is_said_and_nothing_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    with running(Spec(WRONG, tmp_path)) as speaker, pytest.raises(Broken, match="No such file or directory"):
+        run(all_of(speaker.speak(wrong())))
+    assert not failures
 
 
 def test_weights_that_cannot_be_loaded_break_it(tmp_path: Path) -> None:

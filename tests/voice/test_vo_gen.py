@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,9 +24,12 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 GEN = ROOT / "nix/apps/xtts-vo-gen"
 
 
-def call(folder: Path, *words: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
+def call(
+    folder: Path, *words: str, stdin: bytes = b"", within: Sequence[str] = (), **environ: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in `folder`; `within` is a command that runs another, such as bwrap's."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder), **environ}
-    command = [sys.executable, "-m", "hearmeman_voice.vo_gen", *words]
+    command = [*within, sys.executable, "-m", "hearmeman_voice.vo_gen", *words]
     return subprocess.run(command, env=env, cwd=folder, input=stdin, capture_output=True, timeout=240, check=False)
 
 
@@ -151,6 +154,9 @@ def test_a_line_that_fails_is_named_and_the_others_are_made(url: str, tmp_path: 
         ("one", "--list-speakers"),
         ("   ",),
         ("one", "-d", "folder"),
+        ("one", "-o", "nowhere/one.wav"),
+        ("one", "-o", "."),
+        ("one", "-o", "/dev/stdout"),
         ("-f", "nowhere.txt"),
         ("-f", "-", "-o", "one.wav"),
         ("-f", "-", "--stream"),
@@ -226,6 +232,34 @@ def test_a_busy_server_is_asked_again_and_one_that_says_no_is_not(tmp_path: Path
         done = call(tmp_path, "Hi", "--url", url)
     assert (done.returncode, len(asked)) == (1, 1)
     assert b"no weights" in done.stderr
+
+
+def test_a_full_disk_ends_a_batch_and_says_which_lines_are_missing(tmp_path: Path) -> None:
+    sound = (ROOT / "voices/male.wav").read_bytes()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, 200, b'["female"]' if handler.path == "/speakers_list" else sound)
+
+    (tmp_path / "out").mkdir()
+    room = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/"]
+    room += ["--size", str(len(sound) * 3 // 2), "--tmpfs", str(tmp_path / "out")]
+    with server(answer) as url:
+        done = call(tmp_path, "-f", "-", "-d", "out", "--json", "--url", url, stdin=b"one\ntwo\nthree\n", within=room)
+    assert done.returncode == 3, done.stderr
+    outputs = json.loads(done.stdout)["outputs"]
+    assert [output["status"] for output in outputs] == ["made", "failed", "failed"]
+    assert {output["error"] for output in outputs[1:]} == {"out/line_002.wav: No space left on device"}
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("file", "name"), [("script.txt", "script.txt"), ("-", "stdin")])
+def test_a_script_that_is_no_text_is_refused(file: str, name: str, tmp_path: Path) -> None:
+    script = "Schöne Grüße\n".encode("latin-1")
+    (tmp_path / "script.txt").write_bytes(script)
+    done = call(tmp_path, "-f", file, "--url", "http://127.0.0.1:9", stdin=script)
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"xtts-vo-gen: {name} is not UTF-8 text (byte 3): nothing was made\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"script.txt"}
 
 
 @pytest.mark.parametrize("how", ["short", "no sound", "no wav"])

@@ -166,9 +166,22 @@ def test_a_text_is_never_a_path(xtts: str, served: Path) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"input": "Hi', b"", b"[]", b"null", b"\xff\xfe", b'{"input": "\\ud800"}', b"input=Hi"], ids=repr
 )
-def test_half_a_json_is_refused(chatterbox: str, body: bytes) -> None:
-    for path in ("/v1/audio/speech", "/tts"):
-        is_error(CLIENT.post(chatterbox + path, content=body, headers={"Content-Type": "application/json"}), 400)
+def test_half_a_json_is_refused(chatterbox: str, xtts: str, body: bytes) -> None:
+    paths = ("/v1/audio/speech", "/tts"), ("/tts_to_audio/", "/tts_stream", "/tts_to_file")
+    for url in (base + path for base, own in zip((chatterbox, xtts), paths, strict=True) for path in own):
+        is_error(CLIENT.post(url, content=body, headers={"Content-Type": "application/json"}), 400)
+
+
+def test_a_body_without_its_content_type_is_refused_with_what_to_send(chatterbox: str, xtts: str) -> None:
+    for url, body in (
+        (f"{chatterbox}/v1/audio/speech", b'{"input": "Hi."}'),
+        (f"{chatterbox}/tts", b'{"text": "Hi."}'),
+        (f"{xtts}/tts_to_audio/", b'{"text": "Hi."}'),
+    ):
+        # As curl sends it, unless it is given a header.
+        answer = CLIENT.post(url, content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+        is_error(answer, 400)
+        assert "Content-Type: application/json" in answer.json()["error"]["message"]
 
 
 def test_a_json_of_megabytes_is_refused(chatterbox: str) -> None:
@@ -218,11 +231,37 @@ def test_an_upload_of_200_mb_is_refused_with_and_without_a_length(chatterbox: st
         assert json.loads(done.stdout)["error"]["code"] == "too_large"
 
 
-@pytest.mark.parametrize(
-    "name", ["a/b", "..", "../x", "/etc/x", "v" * 300, "🙂", "", " ", ".hidden", "default", "a\\b", "a\0b"], ids=repr
-)
+NAMES = ["a/b", "..", "../x", "/etc/x", "v" * 300, "🙂", "", " ", ".hidden", "default", "a\\b", "a\0b"]
+"""No voice and no alias can be called so."""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
 def test_a_voice_cannot_be_called_anything(chatterbox: str, tmp_path: Path, name: str) -> None:
     is_error(upload(chatterbox, name, tone(tmp_path / "v.wav").read_bytes()), 400, "voice_name")
+
+
+@pytest.fixture
+def ann(chatterbox: str, tmp_path: Path) -> Iterator[str]:
+    """Address of an uploaded voice, which is gone afterwards."""
+    assert upload(chatterbox, "ann", tone(tmp_path / "ann.wav").read_bytes()).status_code == 201
+    yield f"{chatterbox}/voices/ann"
+    assert CLIENT.delete(f"{chatterbox}/voices/ann").status_code == 200
+
+
+def test_a_voice_keeps_its_name_where_the_new_one_is_none(ann: str) -> None:
+    for name in filter(None, NAMES):
+        is_error(CLIENT.put(ann, data={"new_name": name}), 400, "new_name")
+        is_error(CLIENT.post(f"{ann}/aliases", data={"alias": name}), 400, "alias")
+    is_error(CLIENT.put(ann, data={"new_name": "female"}), 409, "new_name")
+    is_error(CLIENT.post(f"{ann}/aliases", data={"alias": "female"}), 409, "alias")
+    assert CLIENT.get(ann).json()["aliases"] == []
+
+
+@pytest.mark.parametrize("data", [b"", b"MZ\x90\x00" + bytes(4096)], ids=["0 bytes", "a renamed program"])
+def test_a_recording_stays_where_the_new_one_is_none(ann: str, data: bytes) -> None:
+    before = CLIENT.get(f"{ann}/download").content
+    is_error(CLIENT.put(ann, files={"voice_file": ("v.wav", data)}), 400, "voice_file")
+    assert CLIENT.get(f"{ann}/download").content == before
 
 
 def test_an_upload_without_its_fields_is_refused(chatterbox: str) -> None:
@@ -237,10 +276,12 @@ def test_an_upload_without_its_fields_is_refused(chatterbox: str) -> None:
     )
 
 
-def test_of_two_uploads_of_one_name_one_is_kept(chatterbox: str, tmp_path: Path) -> None:
+def test_of_two_uploads_of_one_name_one_is_kept_whichever_api_they_come_to(
+    chatterbox: str, xtts: str, tmp_path: Path
+) -> None:
     clips = [tone(tmp_path / f"{n}.wav", 3 + n).read_bytes() for n in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda clip: upload(chatterbox, "twin", clip), clips))
+        answers = list(pool.map(upload, [chatterbox, xtts] * 2, ["twin"] * 4, clips))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
     refused = next(answer for answer in answers if answer.status_code == 409)
     assert refused.headers["x-should-retry"] == "false"

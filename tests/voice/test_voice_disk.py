@@ -35,6 +35,7 @@ def test_an_upload_on_a_full_disk_is_refused_and_leaves_room_for_a_smaller_one(f
             assert answer.headers["x-should-retry"] == "false"
             assert "ann" not in CLIENT.get(f"{full}/speakers_list").json()
     assert "ann" in CLIENT.get(f"{full}/speakers_list").json()
+    assert CLIENT.delete(f"{full}/voices/ann").status_code == 200
 
 
 def test_a_file_on_a_full_disk_is_refused_and_leaves_room_for_a_smaller_one(full: str) -> None:
@@ -47,3 +48,19 @@ def test_a_file_on_a_full_disk_is_refused_and_leaves_room_for_a_smaller_one(full
             assert answer.json()["error"]["code"] == "disk_full"
     assert answer.json()["output_path"].endswith("/line.wav")
     assert CLIENT.get(f"{full}/health").json()["status"] == "ready"
+
+
+def test_a_voice_that_is_not_wholly_kept_is_not_there(full: str, tmp_path: Path) -> None:
+    """One of these recordings fits and what is noted of it does not; of one that fits, no room is left to note that it is gone."""
+    statuses = []
+    for step in range(24):
+        clip = tone(tmp_path / "clip.wav", 4.3 - step * 0.02).read_bytes()
+        answer = CLIENT.post(
+            f"{full}/voices", files={"voice_file": ("v.wav", clip)}, data={"voice_name": "eve", "language": "de"}
+        )
+        there = "eve" in CLIENT.get(f"{full}/speakers_list").json()
+        statuses.append(answer.status_code)
+        assert there == (answer.status_code == 201), answer.text
+        if there:
+            assert CLIENT.delete(f"{full}/voices/eve").status_code == 200
+    assert set(statuses) == {201, 507}

@@ -12,7 +12,8 @@ import pytest
 
 from hearmeman_voice.engine import Request, Spec
 from support.memory import children, resident
-from support.voice import CLIENT, running, wait_for
+from support.voice import CLIENT, running
+from support.waiting import wait_for
 
 BLANKS = ("the children went to the park on a sunny day and stayed there until the evening came " * 40)[:2900]
 """A long text without an end of a sentence."""
@@ -31,10 +32,14 @@ def state(url: str) -> dict[str, Any]:
     return found
 
 
-def speak(url: str) -> None:
-    """Speak a sentence in each format, which loads all that speech needs."""
+def speak(url: str, process: int) -> float:
+    """Speak a sentence in each format, which loads all that speech needs; MB of the engine while it speaks."""
     for format in ("wav", "mp3", "flac", "opus", "aac"):
         CLIENT.post(f"{url}/audio/speech", json={"input": "Well, hello.", "response_format": format}).raise_for_status()
+    # A second after it spoke it may be gone.
+    with CLIENT.stream("POST", f"{url}/audio/speech", json={"input": BLANKS}) as answer:
+        assert next(answer.iter_raw())
+        return resident(process)[1]
 
 
 def put_away(url: str, process: int) -> float:
@@ -46,10 +51,9 @@ def put_away(url: str, process: int) -> float:
 def test_an_idle_engine_gives_all_its_memory_back(served: tuple[str, int]) -> None:
     url, process = served
     never = put_away(url, process)
-    speak(url)
-    _, engine = resident(process)
+    engine = speak(url, process)
     after = [put_away(url, process)]
-    speak(url)
+    speak(url, process)
     after.append(put_away(url, process))
     # What stays is the server, which has its encoders since it spoke.
     assert engine > 100 and max(after) - never < 40, (never, engine, after)

@@ -88,7 +88,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoicePod]:
     )
     try:
         for name in APIS:
-            made.wait_for(lambda name=name: ask(made.url(name, "/ready"))[0] == 200, f"{name} is ready", 120)  # type: ignore[misc]
+            made.wait_for(lambda name=name: ask(made.url(name, "/ready"))[0] == 200, f"{name} is ready")  # type: ignore[misc]
         yield made
     finally:
         made.stop()
@@ -126,13 +126,33 @@ def test_what_others_made_is_shipped_with_their_licences(pod: VoicePod) -> None:
     assert (folder / "NOTICE").read_text().strip()
 
 
-def test_the_engine_works_with_all_formats_in_its_environment_alone(pod: VoicePod) -> None:
+def test_the_engines_without_weights_speak_in_their_environment_alone(pod: VoicePod) -> None:
     script = pod.volume / "late.py"
     shutil.copy(ROOT / "tests/late/small_voice.py", script)
     command = pod.command("/opt/env/voice/bin/python", "-P", "/workspace/late.py", variables={"HOME": "/tmp"})
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("hibari 0.2.1 ")
+    assert done.stdout.split()[::2] == ["hibari", "flite", "espeak"]
+    assert all(re.fullmatch(r"\d+\.\d+[\w.]*", version) for version in done.stdout.split()[1::2])
+
+
+def test_another_engine_serves_an_api_of_its_own_as_the_page_says(pod: VoicePod) -> None:
+    [command] = commands("an engine of its own")
+    port = free_port()
+    words = shlex.split(command.replace("8021", str(port)))
+    with subprocess.Popen(pod.inside("env", *words), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            pod.wait_for(lambda: ask(f"{url}/ready")[0] == 200, "flite is ready")
+            listed = json.loads(ask(f"{url}/speakers_list")[1])
+            assert listed == ["rms", "slt", "awb"]
+            sounds = {
+                voice: ask(f"{url}/tts_to_audio/", {"text": "Good evening.", "speaker_wav": voice})[1]
+                for voice in listed
+            }
+            assert all(0.3 < seconds(sound) < 5 for sound in sounds.values()) and len(set(sounds.values())) == 3
+        finally:
+            server.terminate()
 
 
 def test_speaking_leaves_nothing_in_the_users_home(pod: VoicePod) -> None:
@@ -232,4 +252,4 @@ def test_status_and_restart_know_the_voices(pod: VoicePod) -> None:
     names = {process["name"]: process for process in json.loads(done.stdout)["processes"]}
     assert {"xtts", "chatterbox"} <= set(names)
     assert inside(pod, "hearmeman", "restart", "xtts").returncode == 0
-    pod.wait_for(lambda: ask(pod.url("XTTS", "/ready"))[0] == 200, "XTTS is ready again", 120)
+    pod.wait_for(lambda: ask(pod.url("XTTS", "/ready"))[0] == 200, "XTTS is ready again")

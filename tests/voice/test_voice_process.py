@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.repository import ROOT
-from support.voice import CLIENT, PATIENCE, running, wait_for
+from support.voice import CLIENT, running
+from support.waiting import PATIENCE, wait_for
 
 LONG = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes. " * 25
 

@@ -22,7 +22,7 @@ from hearmeman_voice.engine import Request, Spec, Voice
 from hearmeman_voice.engines.hibari import Hibari
 from hearmeman_voice.speaker import Speaker
 from support.repository import ROOT
-from support.voice import wait_for
+from support.waiting import wait_for
 
 SENTENCES = ("The children went to the park on a sunny day.", "Tomorrow we will read a good book.")
 HEARD = 0.4

@@ -19,6 +19,7 @@ from hearmeman_voice.voices import (
     VoiceStore,
     safe_child,
 )
+from support.waiting import PATIENCE
 
 BAD_NAMES = [
     "",
@@ -128,7 +129,7 @@ def test_of_two_uploads_of_one_name_at_once_one_is_refused(store: VoiceStore) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert sorted(results) == ["kept", "refused", "refused", "refused"]
     assert files(store) == {"anna.wav"}
 
@@ -145,7 +146,7 @@ def test_changes_of_two_processes_at_once_are_all_kept(store: VoiceStore) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert {voice.language for voice in store.uploaded()} == {"fr"} and len(store.uploaded()) == 12
 
 
@@ -158,11 +159,49 @@ def test_a_full_disk_leaves_the_old_voice_as_it_was(store: VoiceStore, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="space"):
-        store.replace("anna", clip(3))
+        store.change("anna", clip(3))
     with pytest.raises(OSError, match="space"):
         store.add("bert", clip())
     assert (store.folder / "anna.wav").read_bytes() == before
     assert files(store) == {"anna.wav"}
+
+
+@pytest.mark.parametrize(
+    ("data", "new", "error"),
+    [(clip(0.1), "berta", BadSound), (clip(3), "a/b", BadName), (clip(3), "male", NameTaken)],
+    ids=["short", "bad name", "taken"],
+)
+def test_a_change_of_which_a_part_is_refused_changes_nothing(
+    store: VoiceStore, data: bytes, new: str, error: type[Exception]
+) -> None:
+    store.add("anna", clip(), "de")
+    before = (store.folder / "anna.wav").read_bytes()
+    with pytest.raises(error):
+        store.change("anna", data, new, "fr")
+    assert (store.folder / "anna.wav").read_bytes() == before
+    assert files(store) == {"anna.wav"} and store.get("anna").language == "de"
+
+
+def test_a_voice_can_be_given_all_at_once(store: VoiceStore) -> None:
+    store.add("anna", clip(), "de")
+    store.add_alias("anna", "narrator")
+    store.default = "anna"
+    assert store.change("anna", clip(3), "berta", "fr") == store.get("berta") == store.get("default")
+    assert files(store) == {"berta.wav"} and store.get("narrator").language == "fr"
+    assert (store.folder / "berta.wav").read_bytes() == clip(3)
+    assert store.change("berta", new="narrator").language == "fr"
+    assert "narrator" not in store.aliases() and files(store) == {"narrator.wav"}
+    assert store.change("narrator", language="en").language == store.get("narrator").language == "en"
+
+
+def test_what_a_killed_process_has_left_is_gone_after_a_day(store: VoiceStore) -> None:
+    store.add("anna", clip())
+    old, new = (store.folder / f".voice-{name}.part" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    assert [voice.id for voice in VoiceStore(store.folder).uploaded()] == ["anna"]
+    assert not old.exists() and new.exists()
 
 
 def test_openai_names_speak(store: VoiceStore) -> None:
@@ -187,7 +226,7 @@ def test_the_default_is_what_was_chosen_until_it_is_gone(store: VoiceStore) -> N
 def test_an_alias_goes_with_its_voice(store: VoiceStore) -> None:
     store.add("anna", clip())
     store.add_alias("anna", "narrator")
-    assert store.rename("anna", "berta").id == store.get("narrator").id == "berta"
+    assert store.change("anna", new="berta").id == store.get("narrator").id == "berta"
     with pytest.raises(NameTaken):
         store.add_alias("berta", "male")
     store.delete("berta")
@@ -198,8 +237,8 @@ def test_an_alias_goes_with_its_voice(store: VoiceStore) -> None:
 def test_voices_of_the_image_stay(store: VoiceStore) -> None:
     for change in (
         lambda: store.delete("male"),
-        lambda: store.replace("male", clip()),
-        lambda: store.rename("male", "x"),
+        lambda: store.change("male", clip()),
+        lambda: store.change("male", new="x"),
     ):
         with pytest.raises(ReadOnlyVoice):
             change()
@@ -207,9 +246,15 @@ def test_voices_of_the_image_stay(store: VoiceStore) -> None:
         store.add("male", clip())
 
 
-def test_damaged_notes_cost_no_voice(store: VoiceStore) -> None:
+@pytest.mark.parametrize(
+    "notes",
+    ['{"voices": ', "[]", '{"voices": [], "aliases": null, "default": {}}', '{"aliases": {"x": []}, "default": 5}'],
+)
+def test_damaged_notes_cost_no_voice(store: VoiceStore, notes: str) -> None:
     store.add("anna", clip(), "de")
-    (store.folder / ".voices.json").write_text('{"voices": ')
-    assert store.get("anna").language is None
-    store.add("bert", clip())
-    assert json.loads((store.folder / ".voices.json").read_text())["voices"] == {"bert": None}
+    (store.folder / ".voices.json").write_text(notes)
+    assert store.get("anna").language is None and store.get("default").id == "female"
+    with pytest.raises(UnknownVoice):
+        store.get("x")
+    store.add("bert", clip(), "fr")
+    assert json.loads((store.folder / ".voices.json").read_text())["voices"] == {"bert": "fr"}

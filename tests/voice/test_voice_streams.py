@@ -21,7 +21,8 @@ from hearmeman_voice.engine import Spec
 from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import VoiceStore
 from support.held_engine import BLOCKS, ENGINE, Hand
-from support.voice import CLIENT, PATIENCE, in_thread, openai_client, wait_for
+from support.voice import CLIENT, in_thread, openai_client
+from support.waiting import PATIENCE, wait_for
 
 TWO = "This is the first sentence, and it is long enough to be one. This is the second sentence, and so is this one."
 """Two chunks, each of BLOCKS blocks."""
@@ -165,7 +166,7 @@ def test_who_hangs_up_in_the_middle_frees_the_engine(api: Held, body: dict[str, 
         assert next(pieces)
         assert api.state()["in_flight"] == 1
     api.wait_until_idle()
-    assert api.measure("voice_cancelled_total") == before + 1
+    wait_for(lambda: api.measure("voice_cancelled_total") == before + 1, "it to be counted")
     made = len(api.hand.made())
     assert made <= BLOCKS
     # It is well, and speaks the next one.
@@ -188,7 +189,7 @@ def test_who_hangs_up_before_the_first_byte_frees_the_engine_and_the_queue(api: 
         one.close()
     api.wait_until_idle()
     assert api.hand.made() == []
-    assert api.measure("voice_cancelled_total") == before + 3
+    wait_for(lambda: api.measure("voice_cancelled_total") == before + 3, "all to be counted")
 
 
 def test_a_full_queue_refuses_with_a_small_wait_and_openais_client_comes_again(tmp_path: Path) -> None:
@@ -265,6 +266,21 @@ def test_an_engine_that_fails_in_mid_stream_cuts_the_audio(chatter: Held) -> Non
         assert answer.status_code == 200
         answer.read()
     assert chatter.state()["status"] == "ready"
+
+
+@pytest.mark.parametrize("path", ["/tts_to_audio", "/tts_stream"])
+def test_an_xtts_engine_that_fails_in_mid_stream_gives_no_whole_file(xtts_held: Held, path: str) -> None:
+    xtts_held.hand.fail_at(2)
+    xtts_held.hand.allow(BLOCKS)
+    body = {"text": TWO, "speaker_wav": "nobody", "language": "en"}
+    if path == "/tts_stream":
+        with pytest.raises(httpx2.RemoteProtocolError):
+            CLIENT.post(xtts_held.url + path, json=body)
+    else:
+        answer = CLIENT.post(xtts_held.url + path, json=body)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "engine_failed"
+    assert xtts_held.state()["status"] == "ready"
 
 
 def test_an_engine_that_fails_in_mid_stream_is_an_event(chatter: Held) -> None:

@@ -95,3 +95,41 @@ def test_the_requests_own_bucket_is_read_and_shows_no_key() -> None:
 def test_what_is_wrong_is_named(given: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice", "then"),
+    [
+        ({"workflow": ""}, "give a graph in API format, or the name of", {"workflow": GRAPH}),
+        ({"workflow": ""}, "or the name of one of the image's workflows", {"workflow": "z-image-turbo"}),
+        ({"workflow": "x", "set": ["a=1"]}, "takes an object, such as", {"workflow": "x", "set": {"prompt": "a cat"}}),
+        (
+            {"workflow": GRAPH, "set": {"a": 1}},
+            "set goes with the name of a workflow",
+            {"workflow": "x", "set": {"a": 1}},
+        ),
+        ({"workflow": GRAPH, "set": {"a": 1}}, "change the values in your own graph itself", {"workflow": GRAPH}),
+        (
+            {"workflow": "x", "set": {"a": [1]}},
+            "takes a text, a number, true or false, or a file by its address",
+            {"workflow": "x", "set": {"a": "https://example.com/a.png"}},
+        ),
+        (
+            {"workflow": GRAPH, "images": [TWICE, TWICE]},
+            "give each its own",
+            {"workflow": GRAPH, "images": [TWICE, {**TWICE, "name": "b.png"}]},
+        ),
+    ],
+)
+def test_what_the_refusal_advises_is_taken(given: dict[str, Any], advice: str, then: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(**given)
+    assert advice in str(caught.value)
+    assert parse(**then)
+
+
+def test_the_limit_of_inputs_can_be_raised() -> None:
+    job = {"input": {"workflow": GRAPH, "images": [{"name": "a.png", "image": "A" * 2000}]}}
+    with pytest.raises(UsageError, match="raise WORKER_INPUT_MB"):
+        request.parse(job, 1000)
+    assert request.parse(job, 2000).attached

@@ -21,9 +21,11 @@ import pytest
 
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.s3 import S3
-from fakes.serverless import KEY, Serverless, wait_until
+from fakes.serverless import KEY, Serverless
+from hearmeman.state_file import read_json
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.xdist_group("worker")
 
@@ -60,7 +62,7 @@ def worker(platform: Serverless, server: ComfyUI, folder: Path, more: dict[str, 
         # With the SDK's process that pings, which outlives a worker that is killed.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         more = platform.environ() | bucket.environ() | {"WORKER_WARMUP": "smoke-audio"}
         with worker(platform, server, folder / "worker", more) as process:
             started = Running(platform, server, bucket, process, folder / "worker/log", folder / "worker/worker.json")
-            wait_until("the first poll", lambda: platform.takes or process.poll() is not None)
+            wait_for(lambda: platform.takes or process.poll() is not None, "the first poll")
             assert process.poll() is None, started.text()
             yield started
     assert not platform.problems
@@ -83,7 +85,7 @@ def test_a_job_runs_and_its_progress_can_be_put_in_order(running: Running) -> No
     image = job.output["images"][0]
     assert image["type"] == "base64" and base64.b64decode(image["data"]).startswith(b"\x89PNG")
     # Each is sent from a thread of its own; the last may come after the answer.
-    wait_until("all progress", lambda: {one["state"] for one in job.progress} >= {"preparing", "running", "collecting"})
+    wait_for(lambda: {one["state"] for one in job.progress} >= {"preparing", "running", "collecting"}, "all progress")
     steps = sorted(job.progress, key=lambda one: one["number"])
     assert [one["number"] for one in steps] == list(range(1, len(steps) + 1))
     assert [steps[0]["state"], steps[-1]["state"]] == ["preparing", "collecting"]
@@ -91,13 +93,13 @@ def test_a_job_runs_and_its_progress_can_be_put_in_order(running: Running) -> No
 
 
 def test_a_cancelled_job_is_interrupted_in_comfyui_and_the_next_one_runs(running: Running) -> None:
-    long = {"workflow": "smoke-image", "set": {"width": 8, "height": 8, "count": 600, "color": 3}}
+    long = {"workflow": "smoke-image", "set": {"width": 8, "height": 8, "count": 4000, "color": 3}}
     job = running.platform.submit(long)
-    wait_until("its run", lambda: any(one.get("state") == "running" for one in job.progress))
+    wait_for(lambda: any(one.get("state") == "running" for one in job.progress), "its run")
     assert queue(running.comfyui)["queue_running"]
     running.platform.cancel(job)
-    # 600 files take a minute; it is gone long before.
-    wait_until("the interrupt", lambda: not queue(running.comfyui)["queue_running"], 30)
+    # 4,000 files take seven minutes; it is gone long before.
+    wait_for(lambda: not queue(running.comfyui)["queue_running"], "the interrupt")
     after = running.platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "color": 4}})
     assert running.platform.result(after).status == "COMPLETED"
 
@@ -110,7 +112,7 @@ def test_an_answer_above_the_limit_goes_to_the_bucket(running: Running) -> None:
     assert job.status == "COMPLETED" and not job.refused, job.error
     url = job.output["images"][0]["data"]
     assert job.output["images"][0]["type"] == "s3_url" and running.bucket.secret_key not in url
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         assert len(answer.read()) > 15_000_000
 
 
@@ -126,6 +128,7 @@ def test_a_worker_that_was_frozen_while_it_waited_takes_the_next_job(running: Ru
     pids = [running.process.pid, running.comfyui.process.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)  # What was on its way comes in.
     before = running.platform.takes
     time.sleep(running.platform.poll + 1)
     assert running.platform.takes == before
@@ -140,28 +143,29 @@ def test_a_worker_that_was_frozen_while_it_waited_takes_the_next_job(running: Ru
 def test_between_jobs_the_worker_holds_no_connection_to_comfyui(running: Running) -> None:
     job = running.platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "color": 78}})
     running.platform.result(job)
-    wait_until("no connection", lambda: not connections(running.process.pid, running.comfyui.port))
+    wait_for(lambda: not connections(running.process.pid, running.comfyui.port), "no connection")
 
 
 def test_the_log_holds_phases_and_neither_base64_nor_the_key(running: Running) -> None:
     job = running.platform.submit({"workflow": "smoke-image", "set": {"width": 512, "height": 512, "color": 79}})
     data = running.platform.result(job).output["images"][0]["data"]
-    phases = json.loads(running.report.read_text())["seconds_since_start"]
-    assert list(phases)[:4] == ["sdk", "comfyui", "warm-up", "ready"] and "first job done" in phases
+    wait_for(lambda: "first job done" in read_json(running.report)["seconds_since_start"], "the report")
+    phases = read_json(running.report)["seconds_since_start"]
+    assert list(phases)[:4] == ["sdk", "comfyui", "warm-up", "ready"]
     assert list(phases.values()) == sorted(phases.values())
     text = running.text()
     assert "phase=sdk" in text and data[:60] not in text and KEY not in text
     assert not re.search(r"[A-Za-z0-9+/=]{200}", text)
-    wait_until("a ping", lambda: running.platform.pings)
+    wait_for(lambda: running.platform.pings, "a ping")
 
 
 def test_sigterm_ends_the_worker_after_the_job_that_runs(tmp_path: Path, running: Running) -> None:
     with Serverless(poll=0.5) as platform, worker(platform, running.comfyui, tmp_path / "w", platform.environ()) as one:
         job = platform.submit({"workflow": "smoke-image", "set": {"width": 8, "height": 8, "count": 5, "color": 80}})
-        wait_until("its run", lambda: any(step.get("state") == "running" for step in job.progress) or job.done.is_set())
+        wait_for(lambda: any(step.get("state") == "running" for step in job.progress) or job.done.is_set(), "its run")
         one.send_signal(signal.SIGTERM)
         assert platform.result(job).status == "COMPLETED"
-        assert one.wait(90) == 0
+        assert one.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_a_worker_that_is_not_fit_says_why_in_a_sentence_and_takes_no_job(
 ) -> None:
     with Serverless(poll=0.5) as platform:
         with worker(platform, running.comfyui, tmp_path / "w", platform.environ() | more, *words) as process:
-            assert process.wait(60) == 1
+            assert process.wait(PATIENCE) == 1
         ((failed, why),) = platform.unhealthy
         assert failed == check and why.startswith("NotFitError: ") and says in why, why
         log = (tmp_path / "w/log").read_text()
@@ -193,10 +197,10 @@ def test_its_local_api_runs_a_job(tmp_path: Path, running: Running) -> None:
     port = free_port()
     words = ("--rp_serve_api", "--rp_api_port", str(port), "--rp_api_host", "127.0.0.1")
     with worker(Serverless(), running.comfyui, tmp_path / "w", {}, *words) as process:
-        wait_until("the API", lambda: answers(port) or process.poll() is not None)
+        wait_for(lambda: answers(port) or process.poll() is not None, "the API")
         body = json.dumps({"input": {"workflow": "smoke-image", "set": {"width": 8, "height": 8}}}).encode()
         url, kind = f"http://127.0.0.1:{port}/runsync", {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=90) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=PATIENCE) as answer:
             found = json.load(answer)
     assert found["status"] == "COMPLETED" and found["output"]["images"][0]["type"] == "base64"
 
@@ -211,7 +215,7 @@ def heavy(size: int) -> dict[str, Any]:
 
 
 def queue(server: ComfyUI) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{server.url}/queue", timeout=60) as answer:
+    with urllib.request.urlopen(f"{server.url}/queue", timeout=PATIENCE) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 

@@ -15,6 +15,7 @@ import pytest
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.s3 import S3
 from hearmeman.worker import config, handler
+from support.waiting import PATIENCE
 
 REQUESTS = Path(__file__).parent / "worker_comfyui"
 PNG = b"\x89PNG\r\n"
@@ -39,7 +40,7 @@ def run(server: ComfyUI, job: dict[str, Any], **environ: str) -> dict[str, Any]:
 
 def last_prompt(server: ComfyUI) -> list[Any]:
     """What ComfyUI was sent last: number, id, graph, extra data, outputs."""
-    with urllib.request.urlopen(f"{server.url}/history", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/history", timeout=PATIENCE) as answer:
         prompt: list[Any] = list(json.load(answer).values())[-1]["prompt"]
     return prompt
 
@@ -84,7 +85,7 @@ def test_with_its_bucket_variables_every_image_is_given_by_address(server: Comfy
         }
         (image,) = run(server, request("graph"), **environ)["images"]
         assert image["type"] == "s3_url"
-        with urllib.request.urlopen(image["data"], timeout=30) as answer:
+        with urllib.request.urlopen(image["data"], timeout=PATIENCE) as answer:
             assert answer.read().startswith(PNG)
 
 

@@ -21,6 +21,7 @@ from hearmeman.workflows.library import Graph
 from support.media import film, picture
 from support.ports import free_port
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)
@@ -40,7 +41,7 @@ def graph(*settings: str) -> Graph:
 async def ended(url: str, sent: Graph, patience: float, then: threading.Event) -> None:
     """Run a graph, and say by `then` when ComfyUI works at it."""
     async with client.Client(url, patience=patience) as comfy:
-        await comfy.run(sent, 60, lambda progress: then.set())
+        await comfy.run(sent, 2 * PATIENCE, lambda progress: then.set())
 
 
 def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
@@ -48,14 +49,14 @@ def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
         working = threading.Event()
 
         def kill() -> None:
-            working.wait(30)
+            working.wait(PATIENCE)
             dying.process.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            with pytest.raises(answers.NotReachableError, match="does not answer at .* check `hearmeman status`"):
-                asyncio.run(ended(dying.url, graph("count=200"), 0.5, working))
+            with pytest.raises(answers.NotReachableError, match="does not answer at .* look at `hearmeman status`"):
+                asyncio.run(ended(dying.url, graph("count=4000"), 0.5, working))
         finally:
             working.set()
             killer.join()
@@ -68,22 +69,22 @@ def test_a_comfyui_that_was_started_again_in_mid_run_is_said(tmp_path: Path) -> 
         second: list[subprocess.Popen[bytes]] = []
 
         def again() -> None:
-            working.wait(30)
+            working.wait(PATIENCE)
             first.process.kill()
-            first.process.wait(10)
+            first.process.wait(PATIENCE)
             second.append(subprocess.Popen(command(first.base, first.port), stdout=subprocess.DEVNULL))
 
         restart = threading.Thread(target=again)
         restart.start()
         try:
             with pytest.raises(answers.RunFailedError, match=r"no longer knows prompt .* restarted, as when memory"):
-                asyncio.run(ended(first.url, graph("count=200"), 30, working))
+                asyncio.run(ended(first.url, graph("count=4000"), PATIENCE, working))
         finally:
             working.set()
             restart.join()
             for process in second:
                 process.kill()
-                process.wait(10)
+                process.wait(PATIENCE)
 
 
 def test_an_end_between_two_slow_answers_is_found() -> None:
@@ -125,7 +126,7 @@ def test_a_full_disk_leaves_nothing_half_saved(server: ComfyUI, tmp_path: Path) 
         [*there, "--setenv", "PYTHONPATH", str(ROOT / "python"), "--", "sh", "-c", script, "sh", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1, done.stderr
     assert "cannot write to the folder given with --out" in done.stderr and "No space left on device" in done.stderr
@@ -161,7 +162,7 @@ def test_two_runs_at_once_do_not_meet(server: ComfyUI, tmp_path: Path) -> None:
         for color in (61, 62)
     ]
     for one in runs:
-        _, said = one.communicate(timeout=60)
+        _, said = one.communicate(timeout=PATIENCE)
         codes.append(one.returncode)
         assert one.returncode == 0, said
     pictures = [path.read_bytes() for path in tmp_path.rglob("*.png")]

@@ -19,6 +19,7 @@ from fakes.comfyui import ComfyUI, comfyui
 from hearmeman.cli import main
 from hearmeman.workflows import batch
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 FOLDER = ROOT / "workflows"
 
@@ -98,7 +99,10 @@ def sent(out: Path) -> int:
 
 
 def test_a_batch_killed_again_and_again_sends_no_row_twice(server: ComfyUI, tmp_path: Path) -> None:
-    kills, chance = int(os.environ.get("KILLS", "3")), random.Random(os.environ.get("SEED"))
+    kills, chance = (
+        int(os.environ.get("KILLS", "3")),
+        random.Random(os.environ.get("SEED") if "KILLS" in os.environ else 20),
+    )
     path, out = rows(tmp_path, kills + 5), tmp_path / "out"
     for _ in range(kills):
         process, before, end = start(server, path, out), sent(out), time.monotonic() + 120
@@ -107,7 +111,7 @@ def test_a_batch_killed_again_and_again_sends_no_row_twice(server: ComfyUI, tmp_
             time.sleep(0.0005)
         time.sleep(chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0, 0.4)]))
         process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        process.wait(PATIENCE)
     assert main(words(server, path, out, "--resume"), {}) == 0
     assert len({found.name[:8] for found in out.glob("row-*")}) == kills + 5
     assert prompts(server) == kills + 5
@@ -157,7 +161,7 @@ def test_ctrl_c_takes_a_batch_out_of_comfyui(server: ComfyUI, tmp_path: Path) ->
     while sent(out) < 2 and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE) == 130
     with urllib.request.urlopen(f"{server.url}/queue") as answer:
         queue = json.load(answer)
     assert queue["queue_pending"] == []

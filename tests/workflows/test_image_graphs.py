@@ -14,6 +14,7 @@ from hearmeman.models import catalogue
 from hearmeman.workflows import check, library, schema
 from image_graphs import Case, cases, check_graphs, lay_placeholders
 from support.repository import ROOT
+from support.waiting import PATIENCE
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)
@@ -118,6 +119,6 @@ def test_a_comfyui_that_does_not_outlive_a_graph_is_one_problem(tmp_path: Path) 
     folder = index(tmp_path / "w", one={"graph": graph}, two={"graph": graph})
     with comfyui(tmp_path / "comfyui") as running:
         running.process.terminate()
-        running.process.wait(10)
+        running.process.wait(PATIENCE)
         said = said_of(running, folder)
     assert [*said] == ["graph one"] and "did not outlive it" in said["graph one"][0]

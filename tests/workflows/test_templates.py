@@ -12,12 +12,24 @@ from support.repository import ROOT
 WORKFLOWS = library.load(ROOT / "workflows")
 SCHEMA = schema.read(ROOT / "workflows" / schema.FILE)
 FOLDER = ROOT / "comfyui_node/example_workflows"
+MOST_BYTES = 12_000
+"""What a card may weigh: there are dozens, in every image and every clone."""
 
 
 def test_every_workflow_is_a_template_and_nothing_else_is() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == set(WORKFLOWS)
+    assert {path.name for path in FOLDER.iterdir()} == {
+        f"{name}.{kind}" for name in WORKFLOWS for kind in ("json", "jpg")
+    }
     # ComfyUI's page takes no other characters in an address (?template=NAME).
     assert all(name.replace("-", "").replace(".", "").replace("_", "").isalnum() for name in WORKFLOWS)
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_a_template_has_a_small_card_with_its_title_of_today(name: str) -> None:
+    card = (FOLDER / f"{name}.jpg").read_bytes()
+    assert card[:2] == b"\xff\xd8"
+    assert len(card) < MOST_BYTES
+    assert WORKFLOWS[name].title.encode() in card, "its title has changed: make pictures"
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))

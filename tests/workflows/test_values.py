@@ -25,6 +25,32 @@ PAIR = {
     "sampler_low.return_with_leftover_noise": "disable",
 }
 """How two experts share the steps, whatever their number."""
+LIGHTX2V = {
+    "lora.lora": "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors",
+    "lora.strength": 1.0,
+}
+CONTROLNET = {
+    "width": 512,
+    "height": 512,
+    "begin": 0.0,
+    "end": 1.0,
+    "steps": 25,
+    "cfg": 7,
+    "sampler": "dpmpp_2m",
+    "scheduler": "karras",
+}
+VIBEVOICE = {
+    "steps": 20,
+    "seed": 42,
+    "cfg": 1.3,
+    "sampling": False,
+    "temperature": 0.95,
+    "top_p": 0.95,
+    "speed": 1.0,
+    "speech.attention_type": "auto",
+    "speech.quantize_llm": "full precision",
+    "speech.free_memory_after_generate": True,
+}
 
 
 def size(width: int, height: int, frames: int, fps: float) -> dict[str, Any]:
@@ -61,7 +87,22 @@ VALUES: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         size(896, 512, 81, 30) | run(6, 1, 5) | {"sampler": "euler", "dpo.strength_model": 1.0, "lora.strength_model": 0.8},
     ),
     ("scail2", {"speed": "full"}, run(40, 5, 5) | {"scheduler": "simple"}),
-    ("steadydancer", {}, size(832, 480, 81, 16) | run(4, 1, 5) | {"scheduler": "dpm++_sde", "blocks": 35}),
+    ("steadydancer", {}, size(832, 480, 81, 16) | run(4, 1, 5) | {"scheduler": "dpm++_sde", "blocks": 35} | LIGHTX2V),
+    (
+        "scail",
+        {},
+        size(512, 896, 81, 16) | run(6, 1, 7) | {"scheduler": "dpm++_sde", "blocks": 25} | LIGHTX2V
+        | {"strength": 1.0, "steered.start_percent": 0.0, "steered.end_percent": 0.5, "reference.strength": 1.0}
+        | {"context.context_schedule": "uniform_standard", "context.context_frames": 81, "context.context_stride": 4}
+        | {"context.context_overlap": 48, "seed": 42},
+    ),
+    (
+        "flashportrait",
+        {},
+        {"steps": 30, "sampler.cfg_scale": 1.0, "shift": 5, "sampler.guidance_scale": 4.0, "sampler.text_cfg_scale": 1.0}
+        | {"sampler.emo_cfg_scale": 4.0, "sampler.max_size": 720, "sampler.context_size": 51}
+        | {"sampler.context_overlap": 30, "face.source_fps": 25.0, "face.context_size": 51, "face.context_overlap": 30},
+    ),
     # What StoryMem's own configuration has; 13 of 40 steps lie above its boundary of 0.9.
     ("storymem", {}, size(832, 480, 81, 16) | run(40, 3.5, 4) | {"handover": 13, "scheduler": "unipc", "strength": 1.0}),
     ("storymem", {"shot": "text"}, run(40, 3.5, 4)),
@@ -85,6 +126,33 @@ VALUES: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         {},
         {"width": 832, "height": 1216, "steps": 25, "cfg": 7, "sampler": "dpmpp_2m", "scheduler": "karras"},
     ),
+    # No template has ControlNets of SD 1.5: how one is applied is from SD 3.5's, the sampling from SDXL's plain one, and
+    # the size of the hints is comfyui_controlnet_aux's own.
+    ("controlnet-canny", {}, CONTROLNET | {"hint.low_threshold": 0.3, "hint.high_threshold": 0.6}),
+    ("controlnet-depth", {}, CONTROLNET | {"hint.resolution": 512, "hint.ckpt_name": "depth_anything_v2_vitl.pth"}),
+    (
+        "controlnet-openpose",
+        {},
+        CONTROLNET | {f"hint.detect_{part}": "enable" for part in ("body", "face", "hand")} | {"hint.resolution": 512},
+    ),
+    ("controlnet-lineart", {}, CONTROLNET | {"hint.resolution": 512, "hint.coarse": "disable"}),
+    ("controlnet-normalbae", {}, CONTROLNET | {"hint.resolution": 512}),
+    ("vibevoice-single", {}, VIBEVOICE | {"words": 250}),
+    ("vibevoice-multi", {}, VIBEVOICE),
+    (
+        "vibevoice-lora",
+        {},
+        VIBEVOICE | {"speech.max_words_per_chunk": 250, "lora.llm_strength": 1.0, "lora.use_llm": True, "lora.use_diffusion_head": True}
+        | {"lora.use_acoustic_connector": True, "lora.use_semantic_connector": True},
+    ),
+    (
+        "chatterbox-tts",
+        {},
+        {"speech.max_new_tokens": 1000, "speech.flow_cfg_scale": 0.7, "speech.exaggeration": 0.5}
+        | {"speech.temperature": 0.8, "speech.cfg_weight": 0.5, "speech.repetition_penalty": 1.2}
+        | {"speech.min_p": 0.05, "speech.top_p": 1.0},
+    ),
+    ("chatterbox-vc", {}, {"speech.n_timesteps": 10, "speech.temperature": 1.0, "speech.flow_cfg_scale": 0.7}),
     # What the specification ships under its three names, where ComfyUI can run it.
     (
         "wan21-t2v-14b-api",
@@ -125,6 +193,21 @@ def test_a_graph_has_the_values_of_its_authors(name: str, options: dict[str, str
     assert all(seen.values())
 
 
+def test_the_wrappers_nodes_are_given_what_their_code_asks_for() -> None:
+    """Left out, block swap's VACE part fails the sampler, and its rope is one that knows of no memories."""
+    wanted = {"WanVideoBlockSwap": ("vace_blocks_to_swap", 0), "WanVideoSampler": ("rope_function", "comfy")}
+    seen = 0
+    for workflow in WORKFLOWS.values():
+        for node in library.graph(workflow).values():
+            if node["class_type"] in wanted:
+                key, value = wanted[node["class_type"]]
+                assert node["inputs"].get(key) == value, workflow.name
+                seen += 1
+    assert seen >= 10
+    story = library.graph(WORKFLOWS["storymem"])["story"]["inputs"]
+    assert story["rope_negative_offset"] is True
+
+
 def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
     """A mask of one frame would leave the others to be made wholly anew: ComfyUI fills up with ones."""
     for name in ("vace-inpaint", "vace-outpaint"):
@@ -135,6 +218,25 @@ def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
         asked = library.apply(WORKFLOWS[name], library.graph(WORKFLOWS[name]), ["frames=33"])
         assert {entry["inputs"].get("amount", 33) for entry in asked.values()} == {33}
         assert asked["vace"]["inputs"]["length"] == asked["video"]["inputs"]["frame_load_cap"] == 33
+
+
+def test_scail_is_shown_poses_of_half_the_size_and_in_the_characters_own_proportions() -> None:
+    """The model was trained with them at half; the other way its frames are four times as many tokens, and strange to it."""
+    graph = graph_of("scail", {})
+    poses = graph["poses"]["inputs"]
+    halves = graph[poses["width"][0]]
+    assert (poses["width"], poses["height"]) == ([poses["width"][0], 0], [poses["width"][0], 1])
+    assert halves["class_type"] == "GetImageSize"
+    small = graph[halves["inputs"]["image"][0]]
+    assert (small["class_type"], small["inputs"]["scale_by"]) == ("ImageScaleBy", 0.5)
+    assert small["inputs"]["image"] == graph[poses["ref_dw_pose"][0]]["inputs"]["images"] == ["person", 0]
+
+
+def test_steadydancer_sees_the_first_pose_and_not_the_mean_of_all() -> None:
+    graph = graph_of("steadydancer", {})
+    seen = graph[graph["seen_pose"]["inputs"]["image_1"][0]]
+    assert (seen["class_type"], seen["inputs"]["batch_index"], seen["inputs"]["length"]) == ("ImageFromBatch", 0, 1)
+    assert seen["inputs"]["image"] == graph["poses"]["inputs"]["image"]
 
 
 def test_what_is_made_anew_is_empty_in_what_vace_is_shown() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from hearmeman.errors import UsageError
 from hearmeman.workflows import answers, client, library
 from hearmeman_build.host import ROOT
 from support.ports import free_port
+from support.waiting import PATIENCE
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)
@@ -35,7 +35,7 @@ def _graph(name: str, *settings: str) -> library.Graph:
     return library.apply(workflow, library.graph(workflow), settings)
 
 
-def _run(url: str, graph: library.Graph, timeout: float = 60) -> tuple[answers.Result, list[answers.Progress]]:
+def _run(url: str, graph: library.Graph, timeout: float = PATIENCE) -> tuple[answers.Result, list[answers.Progress]]:
     seen: list[answers.Progress] = []
 
     async def go() -> answers.Result:
@@ -112,23 +112,25 @@ def test_a_failing_node_is_named(server: ComfyUI) -> None:
 
 
 def test_an_interrupted_prompt_says_so(server: ComfyUI) -> None:
+    over = threading.Event()
+
     def interrupt() -> None:
-        for _ in range(40):
-            time.sleep(0.05)
-            urllib.request.urlopen(urllib.request.Request(f"{server.url}/interrupt", b"{}"), timeout=5).close()
+        while not over.wait(0.05):
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/interrupt", b"{}"), timeout=PATIENCE).close()
 
     breaker = threading.Thread(target=interrupt)
     breaker.start()
     try:
         with pytest.raises(answers.RunFailedError, match="was interrupted at node"):
-            _run(server.url, _graph("smoke-image", "color=3", "count=10"))
+            _run(server.url, _graph("smoke-image", "color=3", "count=1000"))
     finally:
+        over.set()
         breaker.join()
 
 
 def test_too_little_time_says_what_became_of_the_prompt(server: ComfyUI) -> None:
     with pytest.raises(answers.TimedOutError, match=r"did not end within 0\.3 s: its id is .* it was not stopped"):
-        _run(server.url, _graph("smoke-image", "color=4", "count=5"), timeout=0.3)
+        _run(server.url, _graph("smoke-image", "color=4", "count=10"), timeout=0.3)
 
 
 def test_nothing_there_says_where_to_look() -> None:

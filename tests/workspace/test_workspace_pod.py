@@ -38,7 +38,7 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
             for path in (WORKFLOW, "ComfyUI/input/face.png"):
                 (first / path).parent.mkdir(parents=True, exist_ok=True)
                 (first / path).write_text(path)
-            pod.wait_line("workspace.saved", 90)
+            pod.wait_line("workspace.saved")
             (first / WORKFLOW).write_text("changed just before the end")
             assert pod.stop() == 0
         finally:
@@ -47,8 +47,8 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
         second.mkdir()
         try:
             pod.start({**variables, "RUNPOD_POD_ID": "second"})
-            lines = pod.wait_line("process.started name=comfyui", 90) and pod.log()
-            assert lines.index("workspace.restored") < lines.index("process.started name=comfyui")
+            lines = pod.wait_line("comfyui exec") and pod.log()
+            assert lines.index("workspace.restored") < lines.index("comfyui exec")
             assert (second / WORKFLOW).read_text() == "changed just before the end"
             pod.wait_for((second / "ComfyUI/input/face.png").is_file, "the input")
             if os.geteuid() == 0:

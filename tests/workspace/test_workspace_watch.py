@@ -13,6 +13,7 @@ import pytest
 from fakes.r2 import R2
 from support.as_pod import as_user, give_to_comfyui
 from support.sync_process import Sync
+from support.waiting import PATIENCE
 
 WORKFLOW = "user/default/workflows/a.json"
 
@@ -46,15 +47,15 @@ def write(daemon: Sync, path: str, text: str) -> None:
 
 def status(daemon: Sync) -> subprocess.CompletedProcess[str]:
     command = as_user([sys.executable, "-m", "hearmeman", "sync", "status"])
-    return subprocess.run(command, env=daemon.environ, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=daemon.environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_changes_are_saved_while_it_runs_and_the_last_at_the_stop(r2: R2, daemon: Sync) -> None:
     write(daemon, WORKFLOW, "first")
     daemon.start()
     try:
-        daemon.wait_for(lambda: WORKFLOW in newest(r2), "the first save", 90)
-        daemon.wait_for(lambda: "workspace save 1" in status(daemon).stdout, "the save in the status", 60)
+        daemon.wait_for(lambda: WORKFLOW in newest(r2), "the first save")
+        daemon.wait_for(lambda: "workspace save 1" in status(daemon).stdout, "the save in the status")
         write(daemon, "input/b.png", "b")
         assert daemon.stop() == 0
     finally:
@@ -68,11 +69,11 @@ def test_a_bucket_that_does_not_answer_is_reported_once_and_tried_again(r2: R2, 
     r2.stop()
     daemon.start()
     try:
-        daemon.wait_said("workspace.failed", 90)
-        daemon.wait_for(lambda: "workspace is not saved: " in status(daemon).stdout, "the problem in the status", 60)
+        daemon.wait_said("workspace.failed")
+        daemon.wait_for(lambda: "workspace is not saved: " in status(daemon).stdout, "the problem in the status")
         r2.start()
-        daemon.wait_for(lambda: WORKFLOW in newest(r2), "the save", 120)
-        daemon.wait_said("workspace.healed", 60)
+        daemon.wait_for(lambda: WORKFLOW in newest(r2), "the save")
+        daemon.wait_said("workspace.healed")
         # A server that is just starting may fail in another way, which is another report.
         said = [line.partition(" ")[2] for line in daemon.log().splitlines() if "workspace.failed" in line]
         assert len(said) == len(set(said))

@@ -30,6 +30,7 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
     """
     try:
         _volume(plan)
+        (run_dir / "held.json").unlink(missing_ok=True)
         for name in ("env", "gate", "jupyter", "keep", "node_data", "nodes", "share", "ssh"):
             shutil.rmtree(run_dir / name, ignore_errors=True)
             owner = {"gate": DOOR, "jupyter": JUPYTER}.get(name, ROOT)

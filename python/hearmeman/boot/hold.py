@@ -156,6 +156,9 @@ def _prepare(held: Held, reason: str, run_dir: Path, python: str) -> dict[str, t
     texts = [(proc / name).read_text(encoding="utf-8") for name in ("status", "uid_map")]
     separate = not why_not_separate(texts[0], texts[1], Path(SETPRIV).exists())
     run_dir.mkdir(parents=True, exist_ok=True)
+    # A container that is started again keeps what its last start left, and status would speak of that.
+    for name in ("boot.json", "gate/door.json", "supervisord.conf"):
+        (run_dir / name).unlink(missing_ok=True)
     write_json(run_dir / "held.json", {"reason": reason, "listens": held.listens, "since": time.time()}, durable=False)
     (run_dir / "held.txt").write_text(f"This pod could not start.\n\n{redact(reason)}\n\n", encoding="utf-8")
     (run_dir / "shell.env").write_text(_SHELL.format(reason=run_dir / "held.txt"), encoding="utf-8")

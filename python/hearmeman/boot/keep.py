@@ -100,7 +100,7 @@ class Keeper:
 
     def run(self) -> int:
         """Start, watch and start again; the exit code is 0, or that of a process that runs once."""
-        self._end_leftovers()
+        self._follow_an_earlier_one()
         self._report()
         self._wait_for_others()
         pause = 0.0
@@ -126,9 +126,13 @@ class Keeper:
         self._report(pid=None)
         return 0
 
-    def _end_leftovers(self) -> None:
+    def _follow_an_earlier_one(self) -> None:
+        before = read_json(self.args.report) if self.args.report else {}
+        if "exec_seconds" in before:
+            # How long the pod's start took; this is a restart.
+            self.facts["exec_seconds"] = before["exec_seconds"]
         # A wrapper before this one was killed: its process died with it, but that one's children may hold the port.
-        pid = read_json(self.args.report).get("pid") if self.args.report else None
+        pid = before.get("pid")
         if isinstance(pid, int) and pid > 1:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -171,7 +175,7 @@ class Keeper:
         except OSError as error:
             self._say("process.not_started", command=self.args.argv[0], file=error.filename, why=error.strerror)
             return 127
-        seconds = self._since_boot() if self.facts["starts"] == 0 else None
+        seconds = self._since_boot() if "exec_seconds" not in self.facts else None
         starts = self.facts["starts"]
         assert isinstance(starts, int)
         self.output.notes.clear()

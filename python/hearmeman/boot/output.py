@@ -19,7 +19,7 @@ KEPT_LOGS = 3
 """Old log files beside the current one: NAME.log.1 is the newest of them."""
 LONGEST_LINE = 64 * 1024
 _STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z ")
-LAST_CHARACTERS = 300
+LAST_CHARACTERS = 500
 MOST_NOTES = 50
 # Root writes here: never through a link.
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hearmeman.door.ports import Door
+if TYPE_CHECKING:
+    from hearmeman.door.ports import Door
 
 CHECK, REFUSED, LOGIN, DOWN = "/_door/check", "/_door/refused", "/_door/login", "/_door/down"
 """Addresses at the door's own server: may it pass, the answer to a refusal, the login form, the service is not up."""

@@ -142,7 +142,7 @@ class Http:
             if urlsplit(url).scheme == "https" and urlsplit(location).scheme != "https":
                 raise NotFoundError(f"{host(url)} redirects to an unencrypted address: report it to the source")
             if "/login" in urlsplit(location).path:
-                raise GatedError(f"{host(url)} requires a login: set its token")
+                raise GatedError(f"{host(url)} wants a login: {_WHICH_TOKEN}")
             if response.status == 303:
                 method, body = "GET", None
             url = location
@@ -225,10 +225,13 @@ def _refuse_api(response: BaseHTTPResponse, url: str) -> None:
     raise ContradictionError(verdict)
 
 
+_WHICH_TOKEN = "set CIVITAI_API_KEY for CivitAI or HF_TOKEN for the Hub (another site can be given none)"
+
+
 def _forbidden(status: int, where: str, said: str) -> str:
     if status == 401:
-        return f"{where} requires a token (401){said}: set it, or check that it is still valid"
-    return f"{where} denies access ({status}){said}: accept its licence on the site, or use another token"
+        return f"{where} wants a token (401){said}: {_WHICH_TOKEN}, or check that it is still valid"
+    return f"{where} forbids it ({status}){said}: accept its licence on the site, or use another token"
 
 
 def _nothing_there(status: int, where: str) -> str:

@@ -63,8 +63,10 @@ def read(path: Path) -> Lock:
     except OSError as error:
         raise CatalogueError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        why = mistakes.sentences(error)
-        raise CatalogueError(f"{path} is not the lock of a catalogue ({why}): remove it, or lock again") from error
+        why = error.errors(include_url=False)[0]["msg"]
+        raise CatalogueError(
+            f"{path} is not a lock of a catalogue ({why}): remove it; `hearmeman models lock` makes a new one"
+        ) from error
 
 
 def apply(known: Catalogue, lock: Lock, stated: Mapping[str, Locked] | None = None) -> Catalogue:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hearmeman.page import processes, sections, work
 from hearmeman.page.blocks import Found
 from hearmeman.page.html import Html, tag
 
-SECTIONS: dict[str, Callable[[Found], Html]] = {
-    "top": sections.top,
-    "problems": sections.problems,
-    "comfyui": work.comfyui,
-    "models": work.models,
-    "sync": work.sync,
-    "voices": work.voices,
-    "start": sections.start,
-    "machine": sections.machine,
-    "doors": sections.doors,
-    "processes": processes.processes,
-    "logs": processes.logs,
-    "about": sections.about,
+SECTIONS: dict[str, tuple[Callable[[Found], Html], tuple[str, ...]]] = {
+    "top": (sections.top, ("state", "boot", "now", "usage", "idle", "models")),
+    "problems": (sections.problems, ("problems", "processes")),
+    "comfyui": (work.comfyui, ("comfyui", "state", "now", "boot", "tails")),
+    "models": (work.models, ("models", "now")),
+    "sync": (work.sync, ("sync", "now", "boot")),
+    "voices": (work.voices, ("voices",)),
+    "start": (sections.start, ("phases", "models", "boot", "state")),
+    "machine": (sections.machine, ("usage", "machine")),
+    "doors": (sections.doors, ("boot",)),
+    "processes": (processes.processes, ("processes", "tails", "now")),
+    "logs": (processes.logs, ("logs",)),
+    "about": (sections.about, ("boot",)),
 }
-"""Every part of the page by its id, in the order in which it is read."""
+"""Every part of the page by its id, in the order in which it is read: what renders it, and what that is given."""
 _COLUMNS = (
     ("comfyui",),
     ("models", "sync", "voices", "start"),
@@ -51,9 +52,20 @@ REFRESH_SECONDS = 10
 """How often a browser without a script loads the page again."""
 
 
-def render(found: Found) -> dict[str, Html]:
-    """Render every section."""
-    return {name: make(found) for name, make in SECTIONS.items()}
+class Renderer:
+    """Renders every section, again and again; one that is made of the same as before is not made anew."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, dict[str, Any]] = {}
+        self._parts: dict[str, Html] = {}
+
+    def render(self, found: Found) -> dict[str, Html]:
+        """Give the sections by their ids."""
+        for name, (make, keys) in SECTIONS.items():
+            given = {key: found[key] for key in keys}
+            if self._given.get(name) != given:
+                self._given[name], self._parts[name] = given, make(given)
+        return dict(self._parts)
 
 
 def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import urllib.error
@@ -11,15 +12,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hearmeman.page.comfyui import Facts, step_of
-from hearmeman.redact import redacted
+from hearmeman.page.comfyui import KEPT_JOBS, Facts, step_of
+from hearmeman.redact import redact, redacted
+from hearmeman.state_file import Reader
 from hearmeman.status import collect, judge, logs
 from hearmeman.status.usage import Meter
 
 LOG_LINES = 80
+LOG_BYTES = 32 * 1024
+"""What is read at most of a log file's end."""
 TAIL_LINES = 4
 VOICE_SECONDS = 5.0
 """How seldom a voice engine is asked how it is."""
+TEXTS = 4096
+"""Texts whose form without secrets is remembered; one look has about a thousand."""
+_as_json = functools.lru_cache(maxsize=2 * KEPT_JOBS)(asdict)
 
 
 class Snapshot:
@@ -28,17 +35,21 @@ class Snapshot:
     def __init__(self, run_dir: Path, facts: Facts, clock: Callable[[], float] = time.time) -> None:
         self.run_dir, self.facts, self.clock = run_dir, facts, clock
         self.meter = Meter()
-        self._logs: dict[str, tuple[tuple[int, int, int], list[dict[str, Any]]]] = {}
+        self._read = Reader()
+        # Nearly all of it is as it was a second ago.
+        self._clean = functools.lru_cache(maxsize=TEXTS)(redact)
+        self._lines = logs.Follower(run_dir / "logs", most_bytes=LOG_BYTES)
+        self._logs: list[dict[str, Any]] = []
+        self._tails: dict[str, list[dict[str, Any]]] = {}
         self._voices: tuple[float, dict[str, dict[str, Any]]] = (float("-inf"), {})
 
     def look(self) -> dict[str, Any]:
         """Collect it all as JSON values, without a secret that this process knows; blocks, so call it in a thread."""
         now = self.clock()
-        found = collect.status(self.run_dir)
+        found = collect.status(self.run_dir, self._read)
         boot = found["boot"]
         volume = str(boot.get("volume", {}).get("path") or "")
-        tails = self._tails()
-        merged = sorted((line for lines in tails.values() for line in lines), key=lambda line: line["at"])
+        self._read_logs()
         found |= {
             "now": now,
             "usage": self.meter.look(
@@ -46,12 +57,12 @@ class Snapshot:
             ),
             "comfyui": self._comfyui(found),
             "voices": self._ask_voices(boot, found["processes"]),
-            "logs": merged[-LOG_LINES:],
-            "tails": {name: lines[-TAIL_LINES:] for name, lines in tails.items()},
+            "logs": self._logs,
+            "tails": self._tails,
         }
         how = judge.state(found, now)
         found |= {"state": asdict(how), "problems": [asdict(one) for one in judge.problems(found, now)]}
-        cleaned: dict[str, Any] = redacted(found)
+        cleaned: dict[str, Any] = redacted(found, self._clean)
         return cleaned
 
     def _comfyui(self, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,27 +74,17 @@ class Snapshot:
             "running": facts.running,
             "waiting": facts.waiting,
             "step": asdict(step) if step else None,
-            "jobs": [asdict(job) for job in facts.jobs],
+            "jobs": [_as_json(job) for job in facts.jobs],
             "ended": facts.ended,
             "failed": facts.failed,
         }
 
-    def _tails(self) -> dict[str, list[dict[str, Any]]]:
-        folder = self.run_dir / "logs"
-        for name in logs.names(folder):
-            try:
-                info = (folder / f"{name}.log").stat()
-            except OSError:
-                continue
-            mark = (info.st_ino, info.st_size, info.st_mtime_ns)
-            if name not in self._logs or self._logs[name][0] != mark:
-                # Only what has grown is read again, and of that only the end.
-                lines = logs.parse(name, logs.tail(folder / f"{name}.log", 32 * 1024), info.st_mtime)
-                self._logs[name] = (
-                    mark,
-                    [asdict(line) | {"text": line.text[:1000]} for line in list(lines)[-LOG_LINES:]],
-                )
-        return {name: lines for name, (_, lines) in self._logs.items()}
+    def _read_logs(self) -> None:
+        """Take in the lines that came since the last look."""
+        new = [asdict(line) | {"text": line.text[:1000]} for line in self._lines.look()]
+        self._logs = sorted([*self._logs, *new], key=lambda line: float(line["at"]))[-LOG_LINES:]
+        for line in new:
+            self._tails[line["name"]] = [*self._tails.get(line["name"], []), line][-TAIL_LINES:]
 
     def _ask_voices(self, boot: Mapping[str, Any], processes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         at, before = self._voices

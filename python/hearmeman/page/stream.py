@@ -37,14 +37,16 @@ class Hub:
 
     def __init__(self, look: Callable[[], dict[str, Any]]) -> None:
         self._look = look
+        self._renderer = document.Renderer()
         self.found: dict[str, Any] = {}
         self.parts: dict[str, Html] = {}
+        self._told = ("", "", "")
         self._changed: dict[str, int] = {}
         self._number = 0
         self._epoch = secrets.token_hex(4)
         self._at = float("-inf")
         self._lock = asyncio.Lock()
-        self._news = asyncio.Condition()
+        self._read_anew = asyncio.Condition()
         self.streams = 0
         self._reading: asyncio.Task[None] | None = None
 
@@ -61,21 +63,28 @@ class Hub:
 
     async def _read(self) -> None:
         found = await asyncio.to_thread(self._look)
-        parts = document.render(found)
+        parts = self._renderer.render(found)
         self._at = time.monotonic()
         changed = [name for name, html in parts.items() if self.parts.get(name) != html]
         self.found, self.parts = found, parts
         if changed:
             self._number += 1
             self._changed.update(dict.fromkeys(changed, self._number))
-            async with self._news:
-                self._news.notify_all()
+            async with self._read_anew:
+                self._read_anew.notify_all()
 
     def since(self, mark: str) -> dict[str, Html]:
         """Give the sections that changed after `mark`; all of them where that is not of this process."""
         epoch, _, number = mark.partition("-")
         seen = int(number) if epoch == self._epoch and number.isdigit() else -1
         return {name: html for name, html in self.parts.items() if self._changed.get(name, 0) > seen}
+
+    def _news(self, mark: str) -> str:
+        """Give what changed after `mark` as JSON, empty where nothing did; made once for all tabs that are as far."""
+        if self._told[:2] != (mark, self.mark):
+            parts = self.since(mark)
+            self._told = (mark, self.mark, json.dumps(parts) if parts else "")
+        return self._told[2]
 
     async def _keep_reading(self) -> None:
         while self.streams:
@@ -114,18 +123,18 @@ class Hub:
         try:
             await self._send(answer, f"{PADDING}retry: 3000\n\n")
             while True:
-                async with self._news:
-                    if not self.since(mark):
+                async with self._read_anew:
+                    if not self._news(mark):
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(self._news.wait(), PING_SECONDS)
-                parts, mark_now = self.since(mark), self.mark
+                            await asyncio.wait_for(self._read_anew.wait(), PING_SECONDS)
+                news, mark_now = self._news(mark), self.mark
                 # When it was said: by that a tab finds out that a proxy holds it back.
-                told = {"at": time.time(), "sections": parts}
-                if parts:
-                    await self._send(answer, f"id: {mark_now}\nevent: sections\ndata: {json.dumps(told)}\n\n")
+                told = f'data: {{"at": {time.time():.3f}, "sections": {news or "{}"}}}\n\n'
+                if news:
+                    await self._send(answer, f"id: {mark_now}\nevent: sections\n{told}")
                     mark = mark_now
                 else:
-                    await self._send(answer, f"event: ping\ndata: {json.dumps(told)}\n\n")
+                    await self._send(answer, f"event: ping\n{told}")
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             if request.transport is not None:
                 request.transport.abort()

@@ -16,7 +16,7 @@ from hearmeman.settings.values import cleaned
 UNSUBSTITUTED = re.compile(r"\{\{.*\}\}|RUNPOD_SECRET_", re.DOTALL)
 """RunPod puts a secret in the place of {{ RUNPOD_SECRET_name }}; where it has no such secret, the words stay."""
 UNSUBSTITUTED_TEXT = (
-    "holds a RunPod secret that was not substituted: make a secret of exactly that name in RunPod's console, "
+    "holds a RunPod secret that was not substituted: in RunPod's console make one of the name behind RUNPOD_SECRET_ in it, "
     "or unset the variable"
 )
 

@@ -40,7 +40,8 @@ def endpoint_of(given: str, bucket: str) -> str:
         inside, _, rest = name.partition(".")
         if _ACCOUNT.fullmatch(rest):
             raise ValueError(
-                f"names the bucket {inside} in its host: set R2_BUCKET={inside} and {parts.scheme}://{rest}{_R2}"
+                f"names the bucket {inside} in its host: set R2_BUCKET={inside} and "
+                f"R2_ENDPOINT={parts.scheme}://{rest}{_R2}"
             )
         raise ValueError(f"names {name!r}, which is not an account id (32 digits and letters a to f): {_WANTED}")
     path = parts.path.strip("/")

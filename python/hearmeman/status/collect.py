@@ -8,7 +8,7 @@ import os
 import re
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,21 @@ class Readiness:
     """ComfyUI's process that this was said of."""
 
 
-def status(run_dir: Path) -> dict[str, Any]:
-    """Collect everything as one JSON object; `problem` says why supervisord does not answer."""
-    boot = read_json(run_dir / "boot.json")
+def status(run_dir: Path, read: Callable[[Path], dict[str, Any]] = read_json) -> dict[str, Any]:
+    """Collect everything as one JSON object; `problem` says why supervisord does not answer, `read` reads state files."""
+    boot = read(run_dir / "boot.json")
     state = Path(boot.get("state_dir") or "/nonexistent")
     processes, problem = ask_supervisord(run_dir)
     for process in processes:
-        process["keep"] = read_json(run_dir / "keep" / f"{process['name']}.json")
+        process["keep"] = read(run_dir / "keep" / f"{process['name']}.json")
         process["what"] = words(process)
     phases = dict(boot.get("phases", {}))
-    comfyui = read_json(run_dir / "keep/comfyui.json")
+    comfyui = read(run_dir / "keep/comfyui.json")
     for process in processes:
         seconds = process["keep"].get("exec_seconds")
         if process["name"] == "comfyui" and seconds is not None:
             phases["comfyui_exec"] = seconds
-    door = read_json(run_dir / "gate" / "door.json")
+    door = read(run_dir / "gate" / "door.json")
     phases.update(door.get("phases", {}))
     return {
         "problem": problem,
@@ -55,11 +55,11 @@ def status(run_dir: Path) -> dict[str, Any]:
         "ready_changed": door.get("changed", 0),
         "phases": phases,
         "boot": boot,
-        **{name: read_json(state / f"{name}.json") or None for name in STATES},
+        **{name: read(state / f"{name}.json") or None for name in STATES},
         "processes": processes,
         "not_working": boot.get("failed", {}),
         "failed_nodes": failed_nodes(comfyui.get("notes", [])),
-        "idle": (idle := read_json(run_dir / "idle" / "idle.json")) or None,
+        "idle": (idle := read(run_dir / "idle" / "idle.json")) or None,
         "warnings": [*boot.get("warnings", []), *filling(boot), *ending(idle, time.time())],
     }
 
@@ -188,6 +188,8 @@ def ask_supervisord(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
     try:
         found = supervisor(run_dir).getAllProcessInfo()
     except FileNotFoundError:
+        if held := read_json(run_dir / "held.json").get("reason"):
+            return [], f"this pod could not start: {held}"
         return [], f"no pod was booted here: {run_dir}/supervisord.conf is missing"
     except (OSError, http.client.HTTPException, xmlrpc.client.Error, configparser.Error, KeyError) as error:
         return [], f"supervisord does not answer on {run_dir}/supervisor.sock ({error})"

@@ -100,7 +100,9 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
         yield problem.level, f"{problem.what}; {problem.fix}" if problem.fix else problem.what
     steps = (f"{step.what} {terminal.duration(step.at)}" for step in timeline(found["phases"]))
     yield "start", "; ".join(steps)
-    yield "fetch", _fetch(found["models"], now)
+    exits = [process["keep"].get("exit") for process in found["processes"] if process["name"] == "models"]
+    unbegun = not found["models"] and any(exits)
+    yield "fetch", "it did not begin, see models below" if unbegun else fetch_words(found["models"], now)
     yield "upload", _upload(found["sync"], now)
     if idle:
         yield "in use", ", ".join(idle.get("uses", [])) or "nothing"
@@ -117,7 +119,8 @@ def _rows(found: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     yield "memory", ", ".join(filter(None, (tuning.get("tier"), tuning.get("memory_mode"), arguments)))
 
 
-def _fetch(state: Mapping[str, Any] | None, now: float) -> str:
+def fetch_words(state: Mapping[str, Any] | None, now: float) -> str:
+    """Say how far the fetch of models is, by what it noted of itself, at `now` (Unix seconds)."""
     if not state:
         return "no model was requested yet"
     text = f"{state.get('state')}: {state.get('files_present', 0)} of {state.get('files_total', 0)} files"

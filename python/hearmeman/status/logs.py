@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import calendar
 import heapq
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from hearmeman.terminal import plain
 
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z (.*)", re.DOTALL)
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*Z (.*)", re.DOTALL)
 _OLD = re.compile(r"\.(\d+)$")
 TAIL_BYTES = 256 * 1024
 """What is read of the end of a log file where its beginning is not wanted."""
@@ -42,9 +41,8 @@ def parse(name: str, lines: Iterable[str], before: float) -> Iterator[Line]:
     for text in lines:
         found = _STAMP.match(text)
         if found:
-            seconds = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S")) + float(found[2] or 0)
             # Some lines have whole seconds: one file's order is never changed.
-            at, text = max(last, seconds), found[3]
+            at, text = max(last, datetime.fromisoformat(f"{found[1]}Z").timestamp()), found[2]
             last = at
         if text.strip():
             yield Line(at, name, plain(text.rstrip()))
@@ -98,14 +96,17 @@ def tail(path: Path, most_bytes: int | None) -> list[str]:
 class Follower:
     """Reads on where it stopped, over rotations."""
 
-    def __init__(self, folder: Path, wanted: Iterable[str] = ()) -> None:
-        """Start at the end of what is there; without `wanted` every log, also one that begins later."""
-        self._folder, self._wanted = folder, tuple(wanted)
+    def __init__(self, folder: Path, wanted: Iterable[str] = (), most_bytes: int | None = None) -> None:
+        """Start at the end of what is there; without `wanted` every log, also one that begins later.
+
+        With `most_bytes` start so far before each file's end, and whenever more than that has come, read only the last of it.
+        """
+        self._folder, self._wanted, self._most_bytes = folder, tuple(wanted), most_bytes
         self._places: dict[str, tuple[int, int, float]] = {}
         for name in self._names():
             info = self._stat(name)
             if info:
-                self._places[name] = (info.st_ino, info.st_size, 0.0)
+                self._places[name] = (info.st_ino, info.st_size if most_bytes is None else 0, 0.0)
 
     def _names(self) -> Iterable[str]:
         return self._wanted or names(self._folder)
@@ -124,6 +125,8 @@ class Follower:
             if info is None:
                 continue
             inode, place, before = self._places.get(name, (info.st_ino, 0, 0.0))
+            if (inode, place) == (info.st_ino, info.st_size):
+                continue
             lines: list[Line] = []
             if inode != info.st_ino:
                 for path in _older(self._folder, name)[:1]:
@@ -135,10 +138,15 @@ class Follower:
             found.append(lines)
         return list(heapq.merge(*found, key=lambda line: line.at))
 
-    @staticmethod
-    def _rest(path: Path, place: int) -> tuple[list[str], int]:
+    def _rest(self, path: Path, place: int) -> tuple[list[str], int]:
         try:
             with path.open("rb") as file:
+                if self._most_bytes is not None:
+                    far = os.fstat(file.fileno()).st_size - self._most_bytes
+                    if far > place:
+                        # A line that was begun before is left out.
+                        file.seek(far)
+                        place = far + len(file.readline())
                 file.seek(place)
                 data = file.read()
         except OSError:

@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -92,8 +93,15 @@ def session() -> boto3.Session:
 
 @functools.cache
 def _loader() -> botocore.loaders.Loader:
-    """Give what reads botocore's descriptions of services, one for all sessions: they are megabytes of JSON."""
-    return botocore.loaders.create_loader()
+    """Give what reads botocore's descriptions of services, one for all sessions: they are megabytes of JSON.
+
+    Its table of Amazon's endpoints, 8 MB once it is read, is an empty one of ours: every client is told its endpoint.
+    What lies in ~/.aws/models is another tool's.
+    """
+    ours = Path(__file__).with_name("botocore_data")
+    return botocore.loaders.Loader(
+        [str(ours), botocore.loaders.Loader.BUILTIN_DATA_PATH], include_default_search_paths=False
+    )
 
 
 _UNSIGNED = Config(s3={"addressing_style": "path", "payload_signing_enabled": False})

@@ -134,6 +134,8 @@ _SENTENCES = {
     "no-s3": "{endpoint} does not answer like an S3 server ({detail}): check R2_ENDPOINT",
 }
 _OF_ONE_FILE = {"key", "too-large"}
+KINDS = (*_SENTENCES, "upload-lost", "taken", "refused", "unreadable", "disk", "changed", "unknown")
+"""Every kind of failure."""
 
 
 def _failure(kind: str, endpoint: str, bucket: str, detail: str) -> Failure:

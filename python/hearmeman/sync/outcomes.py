@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hearmeman.log import log
 from hearmeman.sync.backlog import Backlog
-from hearmeman.sync.failures import Failure, classify
+from hearmeman.sync.failures import KINDS, Failure, classify
 from hearmeman.sync.journal import Record
 from hearmeman.sync.multipart import FileChangedError
 from hearmeman.sync.patience import Patience, pause_after
@@ -50,7 +50,8 @@ class Outcomes:
         self._succeeded_at = 0.0
         self._failed_last = ""
         self._said: dict[str, set[str]] = {}
-        self._kinds: Counter[str] = Counter()
+        # From zero: what counts failures over time cannot tell that one appeared with the first.
+        self._kinds = Counter(dict.fromkeys(KINDS, 0))
 
     def take(self, result: Result, now: float, stopping: bool) -> Record | None:
         """Take one in; a record if the file is in the bucket as it is."""

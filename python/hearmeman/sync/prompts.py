@@ -11,7 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-_TIMEOUT = 1.0
+_TIMEOUT = 5.0
+"""Seconds that ComfyUI may take to answer: a node that computes in Python holds its answers up."""
 _SILENCE = 30.0
 """Seconds during which a ComfyUI that did not answer is not asked again."""
 _FRESH = 60.0

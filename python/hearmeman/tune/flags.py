@@ -22,7 +22,7 @@ _OURS = {
     "--input-directory": "inputs are in VOLUME_DIR/ComfyUI/input; use VOLUME_DIR",
     "--temp-directory": "temporary files are in VOLUME_DIR/ComfyUI/temp; use VOLUME_DIR",
     "--user-directory": "user data is in VOLUME_DIR/ComfyUI/user; use VOLUME_DIR",
-    "--database-url": "the database is in the pod's state folder; use STATE_DIR",
+    "--database-url": "the database is in VOLUME_DIR/.hearmeman/comfyui; use VOLUME_DIR",
     "--extra-model-paths-config": "it names the image's custom nodes; use MODELS_DIR for models",
     "--auto-launch": "a pod has no browser; leave it out",
     "--disable-auto-launch": "boot gives it already; leave it out",

@@ -86,7 +86,7 @@ def _save(space: Space, settings: Settings, dry_run: bool, as_json: bool) -> int
     from hearmeman.workspace.save import save
 
     with _bar("sending", None, shown=not as_json) as progress:
-        done = save(space, settle=0.0, dry_run=dry_run, progress=progress)
+        done = save(space, settle=0.0, check=True, dry_run=dry_run, progress=progress)
     changes = done.changes()
     if as_json:
         told: dict[str, Any] = {"number": done.save.number, "new": done.is_new, "dry_run": dry_run, "at": space.address}

@@ -55,11 +55,14 @@ class Saved:
 def save(
     space: Space,
     settle: float = SETTLE_SECONDS,
+    check: bool = False,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda sent: None,
     now: Callable[[], float] = time.time,
 ) -> Saved:
     """Save what is here, if it differs from the newest save; `dry_run` only tells what would be saved.
+
+    `check` asks the bucket which files it holds, and sends again what it lacks of those that were saved before.
 
     Raises:
         SaveError: what this pod saved before is all gone, as where a volume is missing; or a save cannot be used.
@@ -69,7 +72,7 @@ def save(
     with space.lock():
         known = space.known()
         latest, number = space.store.latest()
-        files, unread = _take(space, known, latest, now(), settle, dry_run, progress)
+        files, unread = _take(space, known, _there(space, known, latest, check), now(), settle, dry_run, progress)
         if known.files and not files:
             raise SaveError(
                 f"nothing is left of the {len(known.files)} files that were in {space.comfyui}: nothing was "
@@ -108,17 +111,23 @@ def _thin(space: Space, now: float) -> None:
         log("workspace.saves_kept", why=error)
 
 
+def _there(space: Space, known: Save, latest: Save, check: bool) -> set[str]:
+    """Give the contents that need not be sent: those that the bucket lists, or those of earlier saves."""
+    if check:
+        return {sha256 for sha256, _, _ in space.store.files()}
+    return {entry.sha256 for entry in (*known.files.values(), *latest.files.values())}
+
+
 def _take(
     space: Space,
     known: Save,
-    latest: Save,
+    there: set[str],
     at: float,
     settle: float,
     dry_run: bool,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Read the files that changed since the last save, and send what the bucket lacks: (files, file -> why not read)."""
-    there = {entry.sha256 for entry in (*known.files.values(), *latest.files.values())}
     found: dict[str, Entry] = {}
     changed: list[str] = []
     unread: dict[str, str] = {}
@@ -139,7 +148,8 @@ def _take(
         for top in FOLDERS:
             for path, status in base.files(top, is_saved, left_out):
                 before = known.files.get(path)
-                if before is not None and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+                same = before is not None and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns)
+                if before is not None and same and before.sha256 in there:
                     found[path] = before
                 elif at - settle < status.st_mtime <= at:
                     keep(path, MOMENT)

@@ -12,16 +12,18 @@ from typing import IO, Any
 from hearmeman_build.errors import BuildError
 from hearmeman_build.plugins.plugin import Build, run
 
+_CURE = "run `nix-store --repair-path` with the path that it leads to, as the store's owner"
+
 
 def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
     algorithm, _, value = descriptor["digest"].partition(":")
     path: Path = layout / "blobs" / algorithm / value
     if not path.is_file():
-        raise BuildError(f"{path} is missing from the layout: build the image again")
+        raise BuildError(f"{path} is missing from the layout: {_CURE}")
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != value or path.stat().st_size != descriptor["size"]:
-        raise BuildError(f"{path} does not have the digest or size that names it: the store is damaged")
+        raise BuildError(f"{path} does not have the digest or size that names it: the store is damaged: {_CURE}")
     return path
 
 

@@ -26,6 +26,9 @@ def _digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+_CURE = "run `nix-store --repair-path` with that path as the store's owner; a build takes what is there as it is"
+
+
 def described(layers: list[Path]) -> list[dict[str, Any]]:
     """Each layer's entry of its `layers.json`, in order.
 
@@ -36,12 +39,12 @@ def described(layers: list[Path]) -> list[dict[str, Any]]:
     for layer in layers:
         listing = layer / "layers.json"
         if not listing.is_file():
-            raise BuildError(f"layer {layer} is missing from the store: build it again")
+            raise BuildError(f"layer {layer} is missing from the store: {_CURE}")
         found += json.loads(listing.read_text())
     for item in found:
         blob = Path(item["layer-path"])
         if not blob.is_file() or blob.stat().st_size != item["size"]:
-            raise BuildError(f"blob {blob} is missing or has another size than layers.json says: build it again")
+            raise BuildError(f"blob {blob} is missing or has another size than layers.json says: {_CURE}")
     if len(found) > MAX_LAYERS:
         raise BuildError(f"{len(found)} layers, at most {MAX_LAYERS}: clients pull them slowly beyond that")
     return found

@@ -121,8 +121,9 @@ class Chatterbox:
             from chatterbox.models.tokenizers.tokenizer import ChineseCangjieConverter
             from chatterbox.mtl_tts import ChatterboxMultilingualTTS as Model
 
-            # It would download the segmenter's model from GitHub into HOME, and fail without a network.
+            # It would download both from the network into HOME: here they are read from the models' folder.
             ChineseCangjieConverter._init_segmenter = lambda converter: None
+            ChineseCangjieConverter._load_cangjie_mapping = lambda converter, model_dir=None: None
         self.adopt(Model.from_local(self._folder, device))
 
     def adopt(self, tts: Any) -> None:
@@ -235,8 +236,6 @@ class Chatterbox:
         """Read the table of Chinese signs from the models' folder: the tokenizer looks only in a download's cache."""
         converter = self._tts.tokenizer.cangjie_converter
         table = self._folder / "Cangjie5_TC.json"
-        if converter.word2cj or not table.is_file():
-            return
         for entry in json.loads(table.read_text(encoding="utf-8")):
             word, code = entry.split("\t")[:2]
             converter.word2cj[word] = code

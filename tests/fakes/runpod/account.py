@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
@@ -24,14 +25,15 @@ GPUS: tuple[dict[str, Any], ...] = tuple(
         "price": {"secure": price, "community": price / 2},
         "maxCount": {"secure": 8, "community": 4},
         "availability": stock,
+        "cudaVersions": [{"version": version, "available": stock != "NONE"} for version in cuda],
         "dataCenters": [{"id": "US-KS-2", "name": "Kansas", "availability": stock}],
     }
-    for name, memory, price, stock in (
-        ("NVIDIA GeForce RTX 4090", 24, 0.69, "HIGH"),
-        ("NVIDIA GeForce RTX 5090", 32, 0.89, "MEDIUM"),
-        ("NVIDIA RTX A6000", 48, 0.79, "LOW"),
-        ("NVIDIA H100 80GB HBM3", 80, 2.99, "NONE"),
-        ("NVIDIA A100 80GB PCIe", 80, 1.39, "LOW"),
+    for name, memory, price, stock, cuda in (
+        ("NVIDIA GeForce RTX 4090", 24, 0.69, "HIGH", ("12.8", "12.4")),
+        ("NVIDIA GeForce RTX 5090", 32, 0.89, "MEDIUM", ("12.9", "12.8")),
+        ("NVIDIA RTX A6000", 48, 0.79, "LOW", ("12.8",)),
+        ("NVIDIA H100 80GB HBM3", 80, 2.99, "NONE", ("13.0", "12.10")),
+        ("NVIDIA A100 80GB PCIe", 80, 1.39, "LOW", ()),
     )
 )
 
@@ -57,12 +59,14 @@ class Account:
     creates: deque[str] = field(default_factory=deque)
     """ok, capacity, rule, broke, quota, forbidden, busy, 500-before, 500-after, drop-after, html, html-after, empty-after, late,
     overtaken, interrupted, interrupted-later, then-interrupted"""
+    interrupts_by: signal.Signals = signal.SIGINT
+    """What comes where an answer is interrupted."""
     lists: deque[str] = field(default_factory=deque)
-    """What happens to the next lists of pods: ok, 500, busy."""
+    """What happens to the next lists of pods: ok, 500, busy, odd."""
     reads: deque[str] = field(default_factory=deque)
-    """What happens to the next looks at one pod: ok, 500, html, drop, gone."""
+    """What happens to the next looks at one pod: ok, 500, html, odd, drop, gone."""
     actions: deque[str] = field(default_factory=deque)
-    """What happens to the next actions: ok, 409, drop-after."""
+    """What happens to the next actions: ok, 409, drop-before, drop-after."""
     deletes: deque[str] = field(default_factory=deque)
     """ok, 500-before, drop-after, 409, interrupted"""
     ends_as: str = "RUNNING"
@@ -77,10 +81,14 @@ class Account:
     """Polls of /readyz until a pod says that it is ready."""
     queue: int = 0
     """Jobs in ComfyUI's queue."""
+    texts: int = 0
+    """Texts that each voice API has to speak."""
     gate: str = ""
     """ACCESS_TOKEN that the pods ask for; empty: none."""
     comfyui: str = ""
     """Address of what answers as the pods' ComfyUI, behind a gate that takes their ACCESS_TOKEN."""
+    status_page: str = ""
+    """Address of what answers as the pods' status page."""
     logs: tuple[str, ...] = ("pulling image", "started")
     volumes: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {
@@ -96,6 +104,8 @@ class Account:
     """Whether a log stream breaks after each line."""
     break_logs: bool = False
     """Whether a log stream breaks before its first line."""
+    holds_logs: float = 0.0
+    """Seconds for which a log stream stays open after its last line."""
     retry_after: str = "1"
     """When one who asks too often may ask again."""
     progress: tuple[dict[str, Any], ...] = ()
@@ -129,6 +139,8 @@ class Account:
         self.interrupt_list = False
         """Whether Ctrl-C comes when the list is asked for next."""
         self.lock = threading.RLock()
+        self.leaving = threading.Event()
+        """Set when the server ends."""
         self.readiness: dict[str, int] = {}
         self.resumed_from: list[str] = []
         """The Last-Event-ID of each log stream."""

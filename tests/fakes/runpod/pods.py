@@ -66,8 +66,8 @@ class Pods(Answers):
         self.connection.close()
 
     def _interrupt(self) -> None:
-        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread."""
-        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+        """Press Ctrl-C for whoever waits for this answer, which is the test's own thread; or close its terminal."""
+        signal.pthread_kill(cast(int, threading.main_thread().ident), self.fake.interrupts_by)
         self.close_connection = True
 
     def _list(self) -> None:
@@ -82,6 +82,9 @@ class Pods(Answers):
             return
         if what == "busy":
             self._problem(429, "Too Many Requests", "slow down", headers={"Retry-After": fake.retry_after})
+            return
+        if what == "odd":
+            self._send(200, {"message": "try again"})
             return
         with fake.lock:
             fake.pass_time()
@@ -105,6 +108,9 @@ class Pods(Answers):
         if what == "html":
             self._raw(200, b"<html>log in to this network</html>", "text/html")
             return
+        if what == "odd":
+            self._send(200, {"message": "try again"})
+            return
         if what == "drop":
             self._drop()
             return
@@ -125,6 +131,9 @@ class Pods(Answers):
         what = self.fake.actions.popleft() if self.fake.actions else "ok"
         if what == "409":
             self._problem(409, "Conflict", "a network volume is attached: this pod can only be terminated")
+            return
+        if what == "drop-before":
+            self._drop()
             return
         if action == "start" and self.fake.resumed_cuda:
             pod.cuda = self.fake.resumed_cuda
@@ -175,3 +184,5 @@ class Pods(Answers):
             data = json.dumps({"source": source or "container", "line": line, "ts": when})
             self.wfile.write(f"id: {when}\ndata: {data}\n\n".encode())
             self.wfile.flush()
+        if fake.holds_logs:
+            fake.leaving.wait(fake.holds_logs)

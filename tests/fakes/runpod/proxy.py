@@ -29,16 +29,20 @@ class Proxy(Answers):
             pod.used = time.monotonic()
         if port == "8188" and fake.comfyui:
             self._pass_on(method, fake.comfyui + what, text)
+        elif port == "19123" and fake.status_page:
+            self._pass_on(method, fake.status_page + what, text)
         elif port == "8188" and what == "/queue":
             jobs = [[number] for number in range(fake.queue)]
             self._send(200, {"queue_running": jobs[:1], "queue_pending": jobs[1:]})
+        elif port in ("8000", "8020") and what == "/health":
+            self._send(200, {"in_flight": min(fake.texts, 1), "waiting": max(0, fake.texts - 1)})
         elif what == "/readyz":
             fake.readiness[pod_id] = fake.readiness.get(pod_id, 0) + 1
             self._send(200 if fake.readiness[pod_id] > fake.ready_after else 503, {})
         elif what == "/healthz":
             self._send(200, {})
         else:
-            self._send(200, {"ready": False, "models": {"done_bytes": 5, "total_bytes": 10}})
+            self._send(200, {"state": {"headline": "Starting"}, "models": {"bytes_done": 5, "bytes_total": 10}})
 
     def _pass_on(self, method: str, url: str, text: bytes) -> None:
         """Let the ComfyUI answer; without websockets, which RunPod's proxy may refuse as well."""

@@ -33,6 +33,7 @@ class RunPod(Account):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.leaving.set()
         self.server.shutdown()
         self.server.server_close()
 

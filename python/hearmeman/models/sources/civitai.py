@@ -45,7 +45,9 @@ def _resolve(source: CivitAI, settings: Settings, key: str, http: Http) -> Remot
     except (ValueError, KeyError, TypeError) as error:
         raise ContradictionError(FetchError(f"{host(endpoint)} did not describe the version")) from error
     except GatedError as error:
-        raise TokenRefusedError(str(error)) if key else GatedError(f"{error}; set CIVITAI_API_KEY") from error
+        if key:
+            raise TokenRefusedError(str(error)) from error
+        raise
     except NotFoundError as error:
         raise NotFoundError(_no_version(source, endpoint, headers, trusted, http)) from error
     chosen = _choose(files, source)

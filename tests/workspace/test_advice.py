@@ -1,0 +1,87 @@
+"""What `hearmeman workspace` advises, followed: the save, the object or the command that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.r2 import R2
+
+from .test_workspace import VolumeOfPod
+
+SAVE = "outputs/workspace/saves/{:08}.json"
+
+
+@pytest.fixture
+def r2() -> Iterator[R2]:
+    with R2() as server:
+        yield server
+
+
+@pytest.fixture
+def pods(r2: R2) -> Iterator[tuple[VolumeOfPod, VolumeOfPod]]:
+    """One pod with two saves, and one with nothing yet; every user of the pod can enter their folder."""
+    with tempfile.TemporaryDirectory(prefix="volumes-") as folder:
+        Path(folder).chmod(0o755)
+        first = VolumeOfPod(Path(folder), r2, "one")
+        first.write(user__a_json="a")
+        first.run("save")
+        first.write(user__b_json="b")
+        first.run("save")
+        yield first, VolumeOfPod(Path(folder), r2, "two")
+
+
+def test_an_earlier_save_is_restored(r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    r2.lay(SAVE.format(2), b"half a li")
+    assert "restore an earlier one by --from" in pods[1].run("restore", "--from", "2", code=1).stderr
+    pods[1].run("restore", "--from", "1")
+    assert pods[1].files() == {"user/a.json": b"a"}
+
+
+def test_a_save_of_foreign_hands_is_passed_over(r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    evil = json.loads(r2.contents()[SAVE.format(2)])
+    evil["files"] = {"user/../../escaped": next(iter(evil["files"].values()))}
+    r2.lay(SAVE.format(2), json.dumps(evil).encode())
+    assert "and restore an earlier one by --from" in pods[1].run("restore", "--from", "2", code=1).stderr
+    pods[1].run("restore", "--from", "1")
+    assert pods[1].files() == {"user/a.json": b"a"}
+
+
+def test_the_list_names_the_saves(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    [command] = re.findall(r"see `hearmeman workspace (list)`", pods[1].run("restore", "--from", "9", code=1).stderr)
+    numbers = [str(row["number"]) for row in pods[1].json(command)["saves"]]  # type: ignore[attr-defined]
+    pods[1].run("restore", "--from", numbers[-1])
+    assert len(pods[1].files()) == 2
+
+
+def test_what_is_missing_in_the_bucket_is_taken_from_an_earlier_save(
+    r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]
+) -> None:
+    r2.objects.pop(next(key for key, content in r2.contents().items() if content == b"b"))
+    assert "restore an earlier save by --from" in pods[1].run("restore", code=3).stderr
+    pods[1].run("restore", "--from", "1")
+    assert pods[1].files() == {"user/a.json": b"a"}
+
+
+def test_an_object_of_other_content_is_deleted_and_saved_again(r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    key = next(key for key, content in r2.contents().items() if content == b"a")
+    r2.lay(key, b"x")
+    [named] = re.findall(
+        r"(\S+) holds other content .*: delete that object, and save again", pods[1].run("restore", code=3).stderr
+    )
+    r2.objects.pop(named)
+    pods[0].run("save")
+    pods[1].run("restore")
+    assert pods[1].files() == pods[0].files()
+
+
+def test_nodes_are_installed_after_a_restore(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    said = pods[1].run("install", code=1, command="nodes").stderr
+    [command] = re.findall(r"run `hearmeman workspace (restore)` first", said)
+    pods[1].run(command)
+    pods[1].run("install", command="nodes")
