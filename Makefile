@@ -1,4 +1,4 @@
-# Everything a person types; each target sets up what it needs.
+# Every command a person types; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 # What boots pods.
 python_as_root := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 tests/as_root.sh .venv/bin/python
@@ -69,7 +69,7 @@ image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, li
 	@./setup.sh test
 	@$(python_as_root) tests/image_check.py --tier $(TIER)
 
-acceptance: ## as root: what needs an engine, fresh Debian machines and the whole image; hours, and fails where a tool is missing
+acceptance: ## as root: what needs a container engine, fresh Debian machines and the whole image; takes hours, and fails if a tool is missing
 	@./setup.sh test acceptance
 	@$(pytest) -s tests/acceptance/page.py
 	@$(pytest) tests/acceptance/voice_fuzz.py

@@ -213,6 +213,18 @@ def gpus() -> str:
     return table(("Memory", "GPUs", "`GPU_TIER` of `auto`"), rows)
 
 
+def logged() -> str:
+    """Every event of the pod and of the voice servers, with its fields."""
+    packages = [events.found(DOCS.parent / "python" / name) for name in ("hearmeman", "hearmeman_voice")]
+    names = sorted({name for package in packages for name in package})
+    fields = ({field for package in packages for field in package.get(name, ())} for name in names)
+    rows = (
+        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(each)))
+        for name, each in zip(names, fields, strict=True)
+    )
+    return table(("Event", "Fields"), rows)
+
+
 def floors() -> str:
     """Which room stands on which floor, from the contract that the tests check."""
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))

@@ -115,7 +115,7 @@ _UNREACHABLE = re.compile(
 def reason(said: str, where: str) -> str:
     """Why a download failed and what to do, from what apt or pip said of it."""
     if _MISMATCH.search(said):
-        return f"{where} sent other bytes than the lock's sha256: run the same command again, and if it stays so `make lock`"
+        return f"{where} sent other bytes than the lock's sha256: run the same command again; if that does not help, `make lock`"
     if "Traceback (most recent call last)" in said:
         return f"pip itself failed, {said.strip().splitlines()[-1]}: remove that cause, then run the same command again"
     if _UNREACHABLE.search(said):

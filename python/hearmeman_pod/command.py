@@ -99,10 +99,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "terminate":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         if name == "logs":
-            sub.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-            sub.add_argument(
-                "--tail", type=options.whole, default=100, metavar="N", help="lines of the past to show (100)"
-            )
+            sub.add_argument("-f", "--follow", action="store_true", help="keep following until Ctrl-C")
+            sub.add_argument("--tail", type=options.whole, default=100, metavar="N", help="past lines to show (100)")
             sub.add_argument("--source", choices=("container", "system"), help="only the pod's or only RunPod's lines")
         if name == "open":
             sub.add_argument("--print", dest="only_print", action="store_true", help="print the address only")
@@ -145,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
 
 _ENDPOINT = "hearmeman-pod endpoint create --name films --network-volume ID --set WAN_480P=true"
 _FORCE = {
-    "start": "start it though its host's CUDA is older than the image needs",
+    "start": "start it even if its host's CUDA is older than the image needs",
     "stop": "stop it though ComfyUI or a voice is at work",
 }
 
@@ -203,9 +201,7 @@ def _wishes(sub: argparse.ArgumentParser, variable: str = "--set", pods: bool = 
     sub.add_argument(
         "--volume", type=options.whole, metavar="GB", help="the pod's own volume; 0 for none (computed from the models)"
     )
-    sub.add_argument(
-        "--max-price", type=options.positive, metavar="DOLLARS", help="the most that the pod may cost an hour"
-    )
+    sub.add_argument("--max-price", type=options.positive, metavar="DOLLARS", help="the most the pod may cost an hour")
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:

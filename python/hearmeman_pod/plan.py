@@ -332,7 +332,9 @@ def _notes(
     if unknown:
         notes.append(f"of unknown size, so the volume may be too small: {', '.join(unknown)}")
     if not wishes.network_volume and wishes.volume_gb != 0 and not wishes.ends_itself:
-        notes.append("the pod's volume is on one machine and goes with it; a stopped pod still pays for it")
+        notes.append(
+            "the pod's volume is tied to one machine and is deleted with the pod; a stopped pod still pays for it"
+        )
     if not (wishes.ends_itself or settings.idle_stop_minutes or settings.max_minutes):
         notes.append(
             "nothing ends the pod but you: --set IDLE_STOP_MINUTES=30 stops it once nobody has used it for so long, "

@@ -164,7 +164,7 @@ def _inside(inside: Inside, pod_id: str) -> tuple[str, bool]:
         return words, alive == 200
     seen, status = inside.get(pod_id, STATUS_PORT, "/status")
     if seen != 200 or not isinstance(status, dict):
-        return "the pod boots" if code in (0, 502, 503, 504) else f"the pod boots (HTTP {code})", False
+        return "the pod is booting" if code in (0, 502, 503, 504) else f"the pod is booting (HTTP {code})", False
     text = f"the pod says: {(status.get('state') or {}).get('headline') or 'starting'}"
     models = status.get("models") or {}
     if total := models.get("bytes_total"):

@@ -53,7 +53,11 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
     sub.add_argument("--picture", default="", metavar="FILE", help="the picture, where the workflow takes one")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder here for what it makes")
     sub.add_argument(
-        "--minutes", type=float, default=30.0, metavar="M", help="how long the pod may take to be ready (30)"
+        "--minutes",
+        type=float,
+        default=30.0,
+        metavar="M",
+        help="how long the pod may take to be ready, in minutes (30)",
     )
     sub.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds for the workflow (3600)")
     sub.add_argument(

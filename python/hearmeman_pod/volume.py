@@ -58,7 +58,7 @@ def add(sub: argparse.ArgumentParser) -> None:
         if name == "sweep":
             made.add_argument("volume", help="the volume's id or name")
         if name in ("create", "delete", "sweep"):
-            made.add_argument("--yes", action="store_true", help="ask nothing")
+            made.add_argument("--yes", action="store_true", help="do not ask")
         if name == "fill":
             made.add_argument("volume", help="the volume's id or name")
             made.add_argument(

@@ -200,9 +200,7 @@ class Filler:
             try:
                 answer = self.sources.http.open(remote, (at, ENDLESS), file.to, etag)
                 if answer.start != at:
-                    raise PodError(
-                        f"the source began again at {answer.start} instead of {at}: the same command goes on"
-                    )
+                    raise PodError(f"the source restarted at {answer.start} instead of {at}: the same command goes on")
                 etag, total = answer.etag, answer.total
                 try:
                     for block in answer.response.stream(_BLOCK, decode_content=False):

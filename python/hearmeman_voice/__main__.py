@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import logging
 import math
 import os
 import signal
@@ -147,7 +146,7 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
         )
     )
     _reuse_freed_memory()
-    log.info("the %s API is at http://%s:%d, its page at /docs", args.api, args.host, port)
+    log("voice.listening", api=args.api, at=f"http://{args.host}:{port}", page="/docs")
     # It listens while the model is loaded, so that who asks is answered how far it is.
     speaker.start()
     threading.Thread(target=_end_when_broken, args=(speaker, server), daemon=True).start()

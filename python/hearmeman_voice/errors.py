@@ -120,9 +120,7 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header", "openai", "devnen")]
     ctx = first.get("ctx", {})
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
-        )
+        return ApiError(400, f"the body is not valid JSON: {ctx['error']}", code="invalid_json")
     if not where:
         # Without that header FastAPI takes JSON for a text.
         return ApiError(
@@ -131,6 +129,7 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     name = ".".join(where)
     if first["type"] == "missing":
         return ApiError(400, f"{name} is missing", param=name, code="missing_required_parameter")
+    message = str(ctx["error"]) if first["type"] == "value_error" else _message(first["type"], ctx)
     return ApiError(400, f"{name}: {message}", param=name, code="invalid_value")
 
 

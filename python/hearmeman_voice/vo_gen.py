@@ -105,7 +105,7 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
     if args.text is not None and args.output_dir:
         arguments.error("--output-dir is for --file: use --output for one text")
     if args.file is not None and args.output:
-        arguments.error("--output is for one text: say --output-dir with --file")
+        arguments.error("--output is for one text: use --output-dir with --file")
     # It is put there by a rename, which would take the place of a device such as /dev/null.
     if args.output and not (args.output.is_file() or (not args.output.exists() and args.output.parent.is_dir())):
         arguments.error(

@@ -202,7 +202,9 @@ def test_a_host_key_is_made_once(tmp_path: Path) -> None:
         ssh_command.host_key(tmp_path / "ssh")
         assert key.stat().st_uid == 0
     (tmp_path / "file").write_text("")
-    with pytest.raises(ssh_command.SshError, match="cannot be created: .*: set STATE_DIR to a folder that root can write"):
+    with pytest.raises(
+        ssh_command.SshError, match="cannot be created: .*: set STATE_DIR to a folder that root can write"
+    ):
         ssh_command.host_key(tmp_path / "file" / "ssh")
 
 

@@ -250,7 +250,7 @@ def test_links_of_the_pod_lead_nowhere(laptop: Laptop) -> None:
         (("put", "e.png", "film:inptu"), "there is no place inptu"),
         (("put", "e.png", "film"), "POD:PLACE"),
         (("put", "e.png", "film:input/../.."), "leads outside"),
-        (("put", "gone.png", "film:input"), "gone.png is no file"),
+        (("put", "gone.png", "film:input"), "gone.png is not a file"),
         (("put", "e.png", "other:input"), "there is no pod other"),
         (("put", "e.png", "x/e.png", "film:input"), "both be e.png"),
         (("sync", "here", "there"), "FROM TO"),

@@ -309,7 +309,7 @@ def test_wrong_variables_of_the_pod_are_found_here(operator: Operator) -> None:
 
 def test_a_variable_of_somebody_elses_is_passed_on() -> None:
     planned_env = planned(variables={"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}).body["env"]
-    assert planned_env.pop("IMAGE_DIGEST").startswith("sha256:"), "its outputs carry it"
+    assert planned_env.pop("IMAGE_DIGEST").startswith("sha256:"), "recorded with outputs"
     assert planned_env == {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}
 
 

@@ -131,7 +131,7 @@ def test_the_kernels_limit_is_said_with_what_raises_it(what: str, value: int, tm
             daemon.wait_said("sync.reconciled")
             for folder in ("a", "b", "c"):
                 (daemon.output / folder / "a.png").write_bytes(png(folder))
-            daemon.wait_for(lambda: len(r2.objects) == 3, "all, found by looking")
+            daemon.wait_for(lambda: len(r2.objects) == 3, "all, found by scanning")
             assert daemon.stop() == 0
             assert daemon.log().count("sync.unwatched") == 1
         finally:

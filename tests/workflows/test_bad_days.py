@@ -55,7 +55,7 @@ def test_a_comfyui_that_dies_in_mid_run_is_said(tmp_path: Path) -> None:
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            with pytest.raises(answers.NotReachableError, match="does not answer at .* look at `hearmeman status`"):
+            with pytest.raises(answers.NotReachableError, match="does not answer at .* check `hearmeman status`"):
                 asyncio.run(ended(dying.url, graph("count=4000"), 0.5, working))
         finally:
             working.set()

@@ -230,8 +230,8 @@ _WHICH_TOKEN = "set CIVITAI_API_KEY for CivitAI or HF_TOKEN for the Hub (another
 
 def _forbidden(status: int, where: str, said: str) -> str:
     if status == 401:
-        return f"{where} wants a token (401){said}: {_WHICH_TOKEN}, or check that it is still valid"
-    return f"{where} forbids it ({status}){said}: accept its licence on the site, or use another token"
+        return f"{where} requires a token (401){said}: {_WHICH_TOKEN}, or check that it is still valid"
+    return f"{where} denies access ({status}){said}: accept its licence on the site, or use another token"
 
 
 def _nothing_there(status: int, where: str) -> str:

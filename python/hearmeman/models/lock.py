@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
-from hearmeman.models import mistakes
 from hearmeman.models.catalogue import Catalogue, CatalogueError, Entry, File, HuggingFace, Listing
 
 
@@ -65,7 +64,7 @@ def read(path: Path) -> Lock:
     except ValidationError as error:
         why = error.errors(include_url=False)[0]["msg"]
         raise CatalogueError(
-            f"{path} is not a lock of a catalogue ({why}): remove it; `hearmeman models lock` makes a new one"
+            f"{path} is not the lock of a catalogue ({why}): remove it; `hearmeman models lock` makes a new one"
         ) from error
 
 
