@@ -146,7 +146,7 @@ SET: list[tuple[str, dict[str, str], dict[str, str]]] = [
         {"R2_ENDPOINT": "https://<account>.r2.cloudflarestorage.com"},
         {"R2_ENDPOINT": R2},
     ),
-    ("close the quotation", {"COMFYUI_ARGS": '--preview-method "auto'}, {"COMFYUI_ARGS": '--preview-method "auto"'}),
+    ("close the quote", {"COMFYUI_ARGS": '--preview-method "auto'}, {"COMFYUI_ARGS": '--preview-method "auto"'}),
     (
         "name the origin, as in https://example.org",
         {"COMFYUI_ARGS": "--enable-cors-header"},
@@ -180,7 +180,7 @@ MACHINE: list[tuple[str, dict[str, str], Change, Change]] = [
     ("use a larger disk, delete files", {}, {"places": place(free_bytes=1024**2)}, {}),
     ("delete files or make it larger", {}, {"volume_used": 0.99}, {"volume_used": 0.5}),
     ("run the container as root", {}, {"not_separate": "it does not run as root"}, {}),
-    ("use a volume that keeps owners", {}, {"ownerless": "chown is refused"}, {}),
+    ("use a volume that stores file owners", {}, {"ownerless": "chown is refused"}, {}),
     ("choose a pod with a GPU", {}, {"memory": memory()}, {}),
     ("choose a pod with one, or unset it", {"SAGE_ATTENTION": "true"}, {"memory": memory()}, {}),
     ("choose a pod with one unless", {}, {"memory": memory(GPU, GPU)}, {}),
@@ -211,7 +211,7 @@ def test_the_machine_is_changed(words: str, environ: dict[str, str], change: Cha
     assert starts and not [text for text in after if words in text], after
 
 
-@pytest.mark.parametrize("words", ["use another image", "build an image with the other"])
+@pytest.mark.parametrize("words", ["use another image", "build an image with that commit"])
 def test_another_image_is_used(words: str) -> None:
     environ = {"ENABLE_WORKER": "true", "ENABLE_CHATTERBOX": "true", "JUPYTER_PASSWORD": "long-enough-1"}
     environ["COMFYUI_COMMIT"] = "f" * 40

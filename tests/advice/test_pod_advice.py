@@ -95,7 +95,7 @@ def test_a_token_is_set_as_the_warning_says(image: Image, tmp_path: Path) -> Non
         [name] = {*re.findall(r"set (\w+) to ask for a token", shown(open_to_all))}
         gated.start({**HERE, "COMFYUI_HOST": "0.0.0.0", "COMFYUI_PORT": str(port), name: token})
         gated.wait_line("pod.ready")
-        assert "ask for a token" not in shown(gated)
+        assert "require a token" not in shown(gated)
         wait_for(lambda: _code(port)[0], "the gate")
         code, text = _code(port)
         [scheme] = re.findall(r"send the header 'Authorization: (\w+) ACCESS_TOKEN'", text)

@@ -165,7 +165,7 @@ CONFLICT = '{\n<<<<<<< HEAD\n "groups": {},\n=======\n "groups": {"core": []},\n
     ("text", "why"),
     [
         (CONFLICT, "nix/userland/lock.json holds the marks of a merge conflict: run `make lock`"),
-        ('{"groups": ', r"nix/userland/lock.json is no JSON \(.*\): run `make lock`"),
+        ('{"groups": ', r"nix/userland/lock.json is not JSON \(.*\): run `make lock`"),
         ("{}", "lacks its groups, packages or buildroot: run `make lock`"),
         (
             '{"groups": {"core": ["gone"]}, "packages": {}, "buildroot": ""}',

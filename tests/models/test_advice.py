@@ -141,7 +141,7 @@ def test_a_file_is_removed_as_the_refusal_names_it(case: Case, hub: Hub) -> None
 def test_all_that_was_fetched_goes_once_everything_is_said(case: Case) -> None:
     assert case.run("fetch").code == 0
     done = case.run("prune", "--yes", MODELS="")
-    assert done.code == 2 and "or say --everything" in done.err, done.err
+    assert done.code == 2 and "or give --everything" in done.err, done.err
     [words] = re.findall(r"`hearmeman models (prune .*)` removes it", case.run("prune", MODELS="").out)
     assert case.run(*words.split(), MODELS="").code == 0
     assert not (case.folder / DEST).exists()

@@ -95,7 +95,7 @@ def test_a_second_daemon_of_one_pod_is_refused(r2: R2, tmp_path: Path) -> None:
         first.wait_said("sync.started")
         second = Sync(tmp_path, r2.environ()).start()
         assert second.ended() == 1
-        assert f"a sync runs already (pid {first.process.pid})" in second.log()
+        assert f"a sync is already running (pid {first.process.pid})" in second.log()
         assert first.stop() == 0
     finally:
         first.kill()

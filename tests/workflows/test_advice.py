@@ -41,7 +41,7 @@ def test_the_pods_token_is_put_into_its_variable(
     words = ("--dir", str(FOLDER), "--url", pod.url, "--out", str(tmp_path), "--set", "color=41")
     for wrong in ({}, {"ACCESS_TOKEN": "another-token-12"}):
         assert run(*words, **wrong) == 1
-        [name] = re.findall(r"put the pod's into the variable (\w+)", capsys.readouterr().err)
+        [name] = re.findall(r"set the variable (\w+) to the pod's", capsys.readouterr().err)
         assert name == "ACCESS_TOKEN"
     assert run(*words, **{name: pod.token}) == 0
 
@@ -100,7 +100,7 @@ def test_a_batch_goes_on_or_elsewhere(server: ComfyUI, tmp_path: Path, capsys: p
     out = ["--out", str(tmp_path / "out")]
     assert main([*words, *out], {}) == 0
     assert main([*words, *out], {}) == 2
-    assert "give --resume to go on with it, or another --out" in capsys.readouterr().err
+    assert "give --resume to continue it, or another --out" in capsys.readouterr().err
     assert main([*words, *out, "--resume"], {}) == 0
     assert main([*words, "--out", str(tmp_path / "other")], {}) == 0
 

@@ -38,7 +38,7 @@ def pods(r2: R2) -> Iterator[tuple[VolumeOfPod, VolumeOfPod]]:
 
 def test_an_earlier_save_is_restored(r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
     r2.lay(SAVE.format(2), b"half a li")
-    assert "restore an earlier one by --from" in pods[1].run("restore", "--from", "2", code=1).stderr
+    assert "restore an earlier one with --from" in pods[1].run("restore", "--from", "2", code=1).stderr
     pods[1].run("restore", "--from", "1")
     assert pods[1].files() == {"user/a.json": b"a"}
 
@@ -47,7 +47,7 @@ def test_a_save_of_foreign_hands_is_passed_over(r2: R2, pods: tuple[VolumeOfPod,
     evil = json.loads(r2.contents()[SAVE.format(2)])
     evil["files"] = {"user/../../escaped": next(iter(evil["files"].values()))}
     r2.lay(SAVE.format(2), json.dumps(evil).encode())
-    assert "and restore an earlier one by --from" in pods[1].run("restore", "--from", "2", code=1).stderr
+    assert "and restore an earlier one with --from" in pods[1].run("restore", "--from", "2", code=1).stderr
     pods[1].run("restore", "--from", "1")
     assert pods[1].files() == {"user/a.json": b"a"}
 
@@ -63,7 +63,7 @@ def test_what_is_missing_in_the_bucket_is_taken_from_an_earlier_save(
     r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]
 ) -> None:
     r2.objects.pop(next(key for key, content in r2.contents().items() if content == b"b"))
-    assert "restore an earlier save by --from" in pods[1].run("restore", code=3).stderr
+    assert "restore an earlier save with --from" in pods[1].run("restore", code=3).stderr
     pods[1].run("restore", "--from", "1")
     assert pods[1].files() == {"user/a.json": b"a"}
 
