@@ -108,8 +108,12 @@ def sha256(path: Path) -> str:
 def copy_of(output: Path, bucket: Path) -> str | None:
     """The key of the object that holds the same bytes as `output`."""
     wanted = sha256(output)
-    objects = bucket.rglob(f"*{output.suffix}")
-    return next((str(path.relative_to(bucket)) for path in objects if sha256(path) == wanted), None)
+    for path in bucket.rglob(f"*{output.suffix}"):
+        # rclone renames a file that it is still writing: that is no object yet.
+        with contextlib.suppress(FileNotFoundError):
+            if sha256(path) == wanted:
+                return str(path.relative_to(bucket))
+    return None
 
 
 def answers(url: str) -> bool:

@@ -238,7 +238,7 @@ def test_the_variable_that_is_to_be_used_has_the_flags_effect(flag: str) -> None
 def test_a_variable_is_renamed_as_the_warning_says() -> None:
     environ = {"WAIT_FOR_MODEL": "true"}
     [found] = [
-        re.search(r"^(\w+) is not .*: rename it if (\w+) is meant", text) for text in said(environ, sound(), IMAGE)[0]
+        re.search(r"^(\w+) is not .*: rename it if you meant (\w+)", text) for text in said(environ, sound(), IMAGE)[0]
     ]
     assert found is not None
     renamed = {found[2]: environ[found[1]]}

@@ -92,7 +92,7 @@ def test_a_token_is_set_as_the_warning_says(image: Image, tmp_path: Path) -> Non
     try:
         open_to_all.start({**HERE, "COMFYUI_HOST": "0.0.0.0"})
         open_to_all.wait_line("pod.ready")
-        [name] = {*re.findall(r"set (\w+) to ask for a token", shown(open_to_all))}
+        [name] = {*re.findall(r"set (\w+) to require a token", shown(open_to_all))}
         gated.start({**HERE, "COMFYUI_HOST": "0.0.0.0", "COMFYUI_PORT": str(port), name: token})
         gated.wait_line("pod.ready")
         assert "require a token" not in shown(gated)

@@ -35,7 +35,7 @@ def boot(image: Image, more: dict[str, str]) -> tuple[float, float, int]:
             here = {"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", "HF_ENDPOINT": hub.url}
             pod.start({**ports, **here, **more})
             ready = _seconds(pod.wait_line("pod.ready"))
-            taken = _seconds(pod.wait_line("comfyui exec"))
+            taken = _seconds(pod.wait_line("process.started name=comfyui"))
             pod.wait_for(lambda: any("[models]" in x and "process.done" in x for x in list(pod.lines)), "the model")
             time.sleep(3)
             memory = sum(_pss(pid) for pid in _tree(pod.init) if not _is_comfyui(pid))

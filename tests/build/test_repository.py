@@ -57,7 +57,7 @@ def test_another_remote_names_nothing(tmp_path: Path, remote: str) -> None:
     [
         ("ghcr.io/you/x:latest", "has a tag or digest"),
         ("ghcr.io/you/x@sha256:1", "has a tag or digest"),
-        ("ghcr.io/You/x", "in small letters"),
+        ("ghcr.io/You/x", "in lowercase"),
         ("https://ghcr.io/you/x", "is not REGISTRY/NAME"),
         ("hearmeman", "is not REGISTRY/NAME"),
     ],

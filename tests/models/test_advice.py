@@ -117,7 +117,7 @@ def test_what_does_not_fit_fits_on_a_larger_volume_or_with_fewer_models(case: Ca
     quota = {"VOLUME_SIZE_GB": "0.542"}
     done = case.run("fetch", **quota)
     assert done.code == 1 and "Use a larger volume, delete files" in done.err, done.err
-    [largest] = re.findall(r"or ask for fewer models: the largest is (\w+) with", done.err)
+    [largest] = re.findall(r"or enable fewer models: the largest is (\w+) with", done.err)
     fewer = ",".join(model["id"] for model in case.models if model["id"] != largest)
     assert case.run("fetch", MODELS=fewer, **quota).code == 0
     assert case.run("fetch", VOLUME_SIZE_GB="2").code == 0
@@ -131,7 +131,7 @@ def test_a_file_is_removed_as_the_refusal_names_it(case: Case, hub: Hub) -> None
     assert case.run("fetch", MODELS="l", **quota).code == 0
     done = case.run("fetch", MODELS="m", **quota)
     assert done.code == 1, done.err
-    [command] = re.findall(r"delete files \(`hearmeman models (prune)` names", done.err)
+    [command] = re.findall(r"delete files \(`hearmeman models (prune)` lists", done.err)
     shown = case.run(command, MODELS="m")
     [words] = re.findall(r"`hearmeman models (prune --yes)` removes it", shown.out)
     assert case.run(*words.split(), MODELS="m").code == 0

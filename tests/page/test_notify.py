@@ -42,7 +42,7 @@ def test_ready_is_said_once() -> None:
     assert events(news, FOUND, 0) == []
     ready = {**FOUND, "state": {"word": "ready"}}
     (message,) = news.look(ready, 1)
-    assert (message.event, message.text) == ("ready", "ComfyUI of p1 can be used 42 s after its start.")
+    assert (message.event, message.text) == ("ready", "ComfyUI on p1 is ready 42 s after its start.")
     assert events(news, FOUND, 2) == events(news, ready, 3) == []
 
 

@@ -187,7 +187,7 @@ def test_what_was_half_sent_goes_on_and_what_is_damaged_does_not_count(laptop: L
     began: list[int] = []
     with Courier(laptop.argv(), "input", "pod0") as talk:
         if damaged:
-            with pytest.raises(FileError, match="nothing is kept"):
+            with pytest.raises(FileError, match="was not kept"):
                 talk.put(path, "half.bin", digest, False, lambda done: None)
             assert not (laptop.comfyui / "input/half.bin").exists()
         assert talk.put(path, "half.bin", digest, False, began.append) == "sent"

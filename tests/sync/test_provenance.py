@@ -230,7 +230,7 @@ def test_rerun_refuses_other_models_and_inputs(
         "missing": f"the model {name} is missing\nFetch: hearmeman models fetch ",
         "another": f"the model {name} is a different one: its sha256 is ",
         "input missing": "the input cat.png is missing",
-        "input another": "the input cat.png is another file",
+        "input another": "the input cat.png is a different file",
     }[what] in said
 
 

@@ -196,4 +196,4 @@ def test_the_output_folder_may_vanish_and_come_back(r2: R2, tmp_path: Path) -> N
 def test_wrong_extensions_are_named(tmp_path: Path, r2: R2) -> None:
     done = run(Sync(tmp_path, {**r2.environ(), "SYNC_EXTENSIONS": "tar.gz"}), "sync")
     assert done.returncode == 2
-    assert "SYNC_EXTENSIONS='tar.gz': takes file name extensions" in done.stderr
+    assert "SYNC_EXTENSIONS='tar.gz': must be file name extensions" in done.stderr

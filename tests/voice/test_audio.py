@@ -119,12 +119,12 @@ def test_a_chunk_as_short_as_its_edges_is_whole_too(length: int) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no recording"),
-        (b"MZ\x90\x00" + bytes(5000), "no recording"),
+        (b"", "not a recording"),
+        (b"MZ\x90\x00" + bytes(5000), "not a recording"),
         (b"RIFF\x00\x00\x00\x00WAVE" + b"garbage" * 100, "no sound"),
         (b"fLaC" + bytes(1000), "no sound"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no recording"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "no recording"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "not a recording"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "not a recording"),
         (audio.wav(np.zeros(0, np.float32), 24000), "no sound"),
     ],
     ids=["empty", "exe", "wav", "flac", "playlist", "concat", "no-samples"],

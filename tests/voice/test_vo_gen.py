@@ -200,7 +200,7 @@ def test_the_token_goes_to_the_server_that_was_named_and_into_no_output(tmp_path
     assert [done.returncode for done in (without, wrong, right)] == [1, 1, 1]
     assert b"put the pod's ACCESS_TOKEN into the environment" in without.stderr
     assert b"must be the pod's own" in wrong.stderr
-    assert b"sends elsewhere" in right.stderr
+    assert b"redirects elsewhere" in right.stderr
     assert seen == []
     assert b"token-12" not in wrong.stderr + right.stderr
 

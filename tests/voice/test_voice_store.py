@@ -99,8 +99,8 @@ def test_a_link_in_the_folder_is_no_voice(store: VoiceStore) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no recording"),
-        (b"MZ" + bytes(9000), "no recording"),
+        (b"", "not a recording"),
+        (b"MZ" + bytes(9000), "not a recording"),
         (clip(0.1), "at least"),
         (bytes(60_000_000), "MB"),
         (clip(pitch=0), "silence"),

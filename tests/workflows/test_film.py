@@ -132,7 +132,7 @@ def test_a_first_picture_memories_by_hand_and_motion(server: ComfyUI, tmp_path: 
         ({"scene": {"memory": [None, ["gone.png"], None]}}, "gone.png is neither SHOT:FRAME"),
         ({"scene": {"settings": [None, {"widht": 1}, None]}}, "shot 2: storymem has no input widht"),
         ({"scene": {"settings": [None, None, {"frames": 10}]}}, "shot 3: .*10 is not 4n\\+1"),
-        ({"image": "gone.png"}, "gone.png is not there"),
+        ({"image": "gone.png"}, "gone.png does not exist"),
         ({"continue": "smooth"}, "it takes same or motion"),
         ({"scenes": []}, "it has no shots"),
         ({"scenes": [{}]}, "it has no 'video_prompts'"),

@@ -33,7 +33,7 @@ def test_what_does_not_fit_into_ram_is_not_sent(tmp_path: Path, capsys: pytest.C
         large, small = with_need(tmp_path / "large", 1e6), with_need(tmp_path / "small", 0.001)
         there = ["--url", server.url]
         assert main(["workflows", "run", "big", "--dir", str(large), *there], {}) == 1
-        assert "wants 1e+06 GB of RAM free" in capsys.readouterr().err
+        assert "needs 1e+06 GB of RAM free" in capsys.readouterr().err
         out = ["--out", str(tmp_path / "out")]
         assert main(["workflows", "batch", "big", str(rows), "--dir", str(large), *there, *out], {}) == 1
         with urllib.request.urlopen(f"{server.url}/history") as answer:
@@ -44,7 +44,7 @@ def test_what_does_not_fit_into_ram_is_not_sent(tmp_path: Path, capsys: pytest.C
 def test_the_containers_limit_counts_where_it_is_less_than_the_hosts_ram() -> None:
     portrait = WORKFLOWS["flashportrait"]
     ram.check(portrait, 200e9, None)
-    with pytest.raises(ram.MemoryTooSmallError, match="wants 72 GB of RAM free .* and 48 GB are"):
+    with pytest.raises(ram.MemoryTooSmallError, match="needs 72 GB of RAM free .* and 48 GB are"):
         ram.check(portrait, 200e9, 48e9)
 
 

@@ -47,8 +47,8 @@ def test_a_new_pod_starts_with_what_the_last_one_had(image: Image, tmp_path: Pat
         second.mkdir()
         try:
             pod.start({**variables, "RUNPOD_POD_ID": "second"})
-            lines = pod.wait_line("comfyui exec") and pod.log()
-            assert lines.index("workspace.restored") < lines.index("comfyui exec")
+            lines = pod.wait_line("process.started name=comfyui") and pod.log()
+            assert lines.index("workspace.restored") < lines.index("process.started name=comfyui")
             assert (second / WORKFLOW).read_text() == "changed just before the end"
             pod.wait_for((second / "ComfyUI/input/face.png").is_file, "the input")
             if os.geteuid() == 0:
