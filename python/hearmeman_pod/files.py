@@ -244,7 +244,7 @@ def _here(paths: list[Path], inside: bool = False) -> Iterator[Item]:
             base = path if inside else path.resolve().parent
             found = [(one, (one if inside else one.resolve()).relative_to(base).as_posix()) for one in _below(path)]
         else:
-            raise UsageError(f"{path} is no {'folder' if inside else 'file and no folder'} of this machine")
+            raise UsageError(f"{path} is not a {'folder' if inside else 'file or folder'} on this machine")
         for one, name in found:
             if name in taken:
                 raise UsageError(f"{taken[name]} and {one} would both be {name} in the pod: send them one by one")
