@@ -194,6 +194,9 @@ class Speaker:
         chunks = text.split(request.text, self.engine.limit(request.language), request.language)
         job = _Job(request, chunks, asyncio.get_running_loop())
         with self._change:
+            if self._broken:
+                # It broke since the look above, and nobody takes from the queue any more.
+                raise Broken(self._broken)
             # Who speaks has left the queue, who could speak at once does not count as waiting.
             room = self._length + sum(lane.speaking is None for lane in self._lanes)
             if len(self._jobs) >= room:

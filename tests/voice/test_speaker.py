@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hearmeman_voice import process
+from hearmeman_voice import text as texts
 from hearmeman_voice.engine import KNOBS, RANGES, Request, Spec, Voice, check_values, language_of
 from hearmeman_voice.speaker import Broken, Failed, Full, NotReady, Refused, Speaker
 from support.held_engine import ENGINE, Hand
@@ -299,6 +300,21 @@ def test_a_killed_process_is_noticed_while_nobody_speaks(faulty: Speaker) -> Non
     os.kill(faulty.state()["pid"], signal.SIGKILL)
     wait_for(faulty.broken.is_set, "its end is noticed")
     assert "signal 9" in faulty.state()["broken"]
+
+
+def test_a_request_that_comes_as_the_process_breaks_does_not_wait(
+    faulty: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = texts.split
+
+    def late(*given: Any) -> list[str]:
+        os.kill(faulty.state()["pid"], signal.SIGKILL)
+        wait_for(faulty.broken.is_set, "its end is noticed")
+        return split(*given)
+
+    monkeypatch.setattr(texts, "split", late)
+    with pytest.raises(Broken):
+        run(all_of(faulty.speak(wrong())))
 
 
 def test_an_engine_that_does_not_stop_is_ended(faulty: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
