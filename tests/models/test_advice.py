@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, tiny_safetensors
+from fakes.hub import PATH, REPO, Hub, Repo, tiny_safetensors
 from fakes.serving import Stored
 from hearmeman.models.address import AddressError, parse, with_addresses
 from hearmeman.models.catalogue import Catalogue
@@ -18,21 +17,6 @@ from support.fetching import Case
 DEST = "checkpoints/tiny.safetensors"
 TINY = tiny_safetensors()
 NOTHING = Catalogue(file=(), model=(), folder=())
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture
-def case(tmp_path: Path, hub: Hub) -> Case:
-    """A volume, and one model."""
-    made = Case(tmp_path, {"HF_ENDPOINT": hub.url})
-    source = {"kind": "huggingface", "repo": REPO, "path": PATH, "revision": COMMIT}
-    made.add("tiny", source, DEST, size=len(TINY), sha256=Stored(TINY).sha256)
-    return made
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from fakes.civitai import CivitAI, Version
-from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
+from fakes.hub import PATH, REPO, Hub, Repo, safetensors, tiny_safetensors
 from fakes.serving import Fault, Stored
 from hearmeman.models.catalogue import read
 from hearmeman.models.notes import Host
@@ -31,21 +30,6 @@ from support.waiting import wait_for
 MIB = 1024**2
 DEST = "checkpoints/tiny.safetensors"
 TINY = tiny_safetensors()
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture
-def case(tmp_path: Path, hub: Hub) -> Case:
-    """A volume, and the smoke image's one model."""
-    made = Case(tmp_path, {"HF_ENDPOINT": hub.url})
-    source = {"kind": "huggingface", "repo": REPO, "path": PATH, "revision": COMMIT}
-    made.add("tiny", source, DEST, size=len(TINY), sha256=Stored(TINY).sha256)
-    return made
 
 
 def test_fetched_verified_and_never_asked_for_again(case: Case, hub: Hub) -> None:

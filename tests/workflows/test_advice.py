@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.comfyui import ComfyUI, comfyui
-from fakes.remote_pod import RemotePod, remote_pod
+from fakes.remote_pod import RemotePod
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.workflows import library, run_command
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
-    with comfyui(tmp_path_factory.mktemp("comfyui"), write_seconds=0.1) as running:
-        yield running
-
-
-@pytest.fixture
-def pod(server: ComfyUI) -> Iterator[RemotePod]:
-    with remote_pod(server.url) as running:
-        yield running
 
 
 def run(*words: str, name: str = "smoke-image", **environ: str) -> int:

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import ComfyUI, comfyui
+from fakes.comfyui import ComfyUI
 from fakes.remote_pod import RemotePod, remote_pod
 from fakes.serving import Stored
 from fakes.web import Web
@@ -27,18 +26,6 @@ from support.waiting import PATIENCE, wait_for
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = library.load(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
-    with comfyui(tmp_path_factory.mktemp("comfyui"), write_seconds=0.1) as running:
-        yield running
-
-
-@pytest.fixture
-def pod(server: ComfyUI) -> Iterator[RemotePod]:
-    with remote_pod(server.url) as running:
-        yield running
 
 
 def words(url: str, *more: str, name: str = "smoke-image") -> list[str]:
