@@ -56,9 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--engine", help="which engine speaks (default: the one the API is named after)")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     made.add_argument("--port", type=_within(1, 65535), help="port to listen on (xtts 8020, chatterbox 8000)")
-    made.add_argument(
-        "--voices", type=Path, default=Path("voices"), help="folder for uploaded voices (./voices)"
-    )
+    made.add_argument("--voices", type=Path, default=Path("voices"), help="folder for uploaded voices (./voices)")
     made.add_argument("--builtin-voices", type=Path, help="folder with the image's own voices, one WAV each")
     made.add_argument("--models", type=Path, default=Path("models"), help="folder with the models (./models)")
     made.add_argument(
@@ -161,7 +159,7 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
 
 
 def _reuse_freed_memory() -> None:
-    """Keep the memory of one request's sound for the next: glibc would return it to the kernel each time, at 1 ms per request."""
+    """Keep the memory of one request's sound for the next: returning it to the kernel takes glibc 1 ms per request."""
     libc = ctypes.CDLL(None)
     for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
         libc.mallopt(parameter, _KEPT)

@@ -118,7 +118,9 @@ class _Sink:
 
 
 class Edges:
-    """Lets the sound of a chunk rise at its beginning and fall at its end within 4 ms, so that chunks join without clicks. It returns as many samples as it takes, and holds back only the last few until it knows that they are the last.
+    """Lets the sound of a chunk rise at its beginning and fall at its end within 4 ms, so that chunks join without
+    clicks. It returns as many samples as it takes, and holds back only the last few until it knows that they are the
+    last.
     """
 
     def __init__(self, rate: int) -> None:

@@ -95,7 +95,8 @@ def never() -> bool:
 
 
 class Engine(Protocol):
-    """A speech engine. Making one is cheap and imports nothing heavy; `load` does the work. The server's process reads what it can do; its own process (`child.py`) loads it and speaks.
+    """A speech engine. Making one is cheap and imports nothing heavy; `load` does the work. The server's process reads
+    what it can do; its own process (`child.py`) loads it and speaks.
     """
 
     name: str
@@ -124,8 +125,8 @@ class Engine(Protocol):
     def unload(self) -> None: ...
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
-        """Speak one chunk of text, at most `limit` characters, in blocks. `stopped` is called as often as possible; once
-        it returns true, speaking ends at once. Raises: Refused when this text or clip is at fault.
+        """Speak one chunk of text, at most `limit` characters, in blocks. `stopped` is called as often as possible;
+        once it returns true, speaking ends at once. Raises: Refused when this text or clip is at fault.
         """
 
 
@@ -169,8 +170,8 @@ class Spec:
 
 
 def language_of(engine: Engine, language: str) -> str:
-    """The engine's own code for a language: any case, `zh` for `zh-cn` and vice versa, `en-GB` for `en`. Raises: Refused
-    for a language that it does not speak.
+    """The engine's own code for a language: any case, `zh` for `zh-cn` and vice versa, `en-GB` for `en`. Raises:
+    Refused for a language that it does not speak.
     """
     wanted = language.strip().lower().replace("_", "-")
     known = {code.lower(): code for code in engine.languages}

@@ -1,4 +1,4 @@
-"""Writes files completely: beside their final places first, then moves them there together; cleans up after killed processes."""
+"""Writes files whole: first beside their final places, then moved there together; cleans up after killed processes."""
 
 import contextlib
 import os

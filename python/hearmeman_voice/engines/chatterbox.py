@@ -1,4 +1,4 @@
-"""Chatterbox by Resemble AI, English or 23 languages: imitates a recording, speaks expressively, and watermarks its output."""
+"""Chatterbox by Resemble AI, English or 23 languages: imitates recordings, acts, and watermarks its output."""
 
 import json
 import tempfile

@@ -153,8 +153,8 @@ class Xtts:
 
 
 def _reader() -> Any:
-    """The model's class, except that it leaves its checkpoint unchanged. Xtts rewrites a published checkpoint in place, since its configuration is pickled; ours is verified, and may be
-    read-only.
+    """The model's class, except that it leaves its checkpoint unchanged. Xtts rewrites a published checkpoint in place,
+    since its configuration is pickled; ours is verified, and may be read-only.
     """
     import torch
     from TTS.tts.models import xtts
