@@ -107,13 +107,12 @@ def test_a_folder_gives_its_outputs(server: S3, tmp_path: Path) -> None:
 
 def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None:
     with (tmp_path / "large.mp4").open("wb") as file:
-        file.truncate(400 * 1024**2)
-    with R2(latency=0.5, keep=False) as r2:
-        command, env = upload_command(r2, str(tmp_path / "large.mp4"))
+        file.truncate(110 * 1024**2)
+    with R2(keep=False) as r2:
+        command, env = upload_command(r2, str(tmp_path / "large.mp4"), SYNC_BANDWIDTH="1")
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             try:
-                wait_for(lambda: r2.operations("upload_part"), "a part")
-                assert len(r2.uploads) == 1
+                wait_for(lambda: r2.uploads, "its beginning")
                 process.send_signal(signal.SIGTERM)
                 _, told = process.communicate(timeout=PATIENCE)
             finally:
@@ -150,7 +149,7 @@ sys.exit(main(["upload", *sys.argv[1:]]))
 
 def test_a_signal_while_locks_are_held_ends_it_too(tmp_path: Path) -> None:
     with (tmp_path / "large.mp4").open("wb") as file:
-        file.truncate(160 * 1024**2)
+        file.truncate(110 * 1024**2)
     with R2(latency=0.1, keep=False) as r2:
         _, env = upload_command(r2)
         command = as_user([sys.executable, "-c", AT_THE_WORST_MOMENT, str(tmp_path / "large.mp4")])
