@@ -131,7 +131,9 @@ def test_a_wrong_catalogue_is_refused_by_name(tmp_path: Path, old: str, new: str
         read(path)
 
 
-SNAPSHOT = SMOKE.read_text().replace('"huggingface"', '"huggingface-snapshot"').replace('path = "tiny.safetensors"\n', "")
+SNAPSHOT = (
+    SMOKE.read_text().replace('"huggingface"', '"huggingface-snapshot"').replace('path = "tiny.safetensors"\n', "")
+)
 
 
 @pytest.mark.parametrize(
