@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.r2 import R2
+from hearmeman.cli import main
+from support.ctrl_c import ctrl_c
+from support.waiting import PATIENCE
 
 from .test_workspace import VolumeOfPod
 
@@ -85,3 +89,42 @@ def test_nodes_are_installed_after_a_restore(pods: tuple[VolumeOfPod, VolumeOfPo
     [command] = re.findall(r"run `hearmeman workspace (restore)` first", said)
     pods[1].run(command)
     pods[1].run("install", command="nodes")
+
+
+@pytest.mark.parametrize(
+    ("words", "operation", "left"),
+    [
+        ("save", "put_object", "the previous save still counts; run the same command again to send the rest"),
+        ("restore", "get_object", "restored files are kept; run the same command again to continue"),
+    ],
+)
+def test_after_ctrl_c_the_same_command_does_the_rest(
+    r2: R2,
+    pods: tuple[VolumeOfPod, VolumeOfPod],
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    operation: str,
+    left: str,
+) -> None:
+    one, other = pods
+    one.write(user__c_json="c", user__d_json="d")
+    if words == "restore":
+        one.run("save")
+    begun, let = threading.Event(), threading.Event()
+
+    def hold(asked: str, key: str) -> None:
+        if asked == operation and "/files/" in key:
+            begun.set()
+            let.wait(PATIENCE)
+
+    r2.before = hold
+    environ = (one if words == "save" else other).environ
+    with ctrl_c(begun.is_set, let.set):
+        assert main(["workspace", words], environ) == 130
+    assert left in capsys.readouterr().err
+    if words == "save":
+        assert SAVE.format(3) not in r2.contents()
+    assert main(["workspace", words], environ) == 0
+    if words == "save":
+        other.run("restore")
+    assert other.files() == one.files()
