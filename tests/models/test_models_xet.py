@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
