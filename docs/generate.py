@@ -50,7 +50,7 @@ def ports() -> str:
 
     def who(words: str) -> str:
         reach = words.partition(": ")[2].partition(";")[0]
-        return reach.replace("EVERYBODY", "everybody")
+        return reach.replace("ANYONE", "anyone")
 
     return table(
         ("Port", "Variable", "Protocol", "Service", "Who gets in", "With ACCESS_TOKEN"),

@@ -74,6 +74,13 @@ _RUN_AS = {
 """Command -> the user of the pod that it becomes when root types it: it works where ComfyUI can write."""
 
 
+class _Subcommands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Shows a subcommand's line in the list of commands in its own help too."""
+
+    def add_parser(self, name: str, **more: Any) -> Any:
+        return super().add_parser(name, **{"description": more.get("help"), **more})
+
+
 class Parser(argparse.ArgumentParser):
     """Names what is close to a slip, and shows the usage of the command that was meant."""
 
@@ -82,6 +89,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.register("action", "parsers", _Subcommands)
         hint = "no colours, as with the variable NO_COLOR"
         self.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=hint)
 
@@ -131,7 +139,7 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, (module_name, summary) in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        sub = subparsers.add_parser(name, help=summary, allow_abbrev=False)
         if name == chosen:
             module = importlib.import_module(module_name)
             module.add(sub)

@@ -50,6 +50,8 @@ EXAMPLES = {
     "workflows check": "hearmeman workflows check",
     "workflows run": "hearmeman workflows run z-image-turbo --set prompt='a fox'",
     "workflows batch": "hearmeman workflows batch z-image-turbo rows.csv --out out",
+    "workflows rerun": "hearmeman workflows rerun fox.png --dry-run",
+    "workflows schema": "hearmeman workflows schema --check",
     "run": "hearmeman run infcam --video a.mp4 --camera arc_left",
     "run infcam": "hearmeman run infcam --video a.mp4 --camera arc_left",
     "voices": "hearmeman voices list",

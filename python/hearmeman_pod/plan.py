@@ -309,7 +309,7 @@ def _notes(
     notes = []
     if not settings.gated:
         notes.append(
-            "ComfyUI will be open to everybody who knows the pod's address: make a RunPod secret `access_token` "
+            "ComfyUI will be open to anyone who knows the pod's address: make a RunPod secret `access_token` "
             "and give "
             "--secret ACCESS_TOKEN"
         )

@@ -22,14 +22,14 @@ from support.planning import KEY
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({}, ["8188 ComfyUI: EVERYBODY", "19123 status page: EVERYBODY"]),
-        ({"ACCESS_TOKEN": "t" * 12}, ["8188 ComfyUI: whoever has ACCESS_TOKEN", "19123 status page: whoever has ACC"]),
+        ({}, ["8188 ComfyUI: ANYONE", "19123 status page: ANYONE"]),
+        ({"ACCESS_TOKEN": "t" * 12}, ["8188 ComfyUI: anyone with ACCESS_TOKEN", "19123 status page: anyone with ACC"]),
         ({"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "::1"}, ["8188 ComfyUI: from inside", "19123 status page: from"]),
         ({"ENABLE_XTTS": "true"}, ["8188", "19123", "8020 XTTS: from inside the pod only"]),
-        ({"ENABLE_XTTS": "true", "ACCESS_TOKEN": "t" * 12}, ["8188", "19123", "8020 XTTS: whoever has ACCESS_TOKEN"]),
+        ({"ENABLE_XTTS": "true", "ACCESS_TOKEN": "t" * 12}, ["8188", "19123", "8020 XTTS: anyone with ACCESS_TOKEN"]),
         (
             {"PUBLIC_KEY": KEY, "JUPYTER_PASSWORD": "j" * 12},
-            ["8188", "19123", "8888 JupyterLab: whoever has JUPYTER_PASSWORD", "22 SSH: whoever has a key"],
+            ["8188", "19123", "8888 JupyterLab: anyone with JUPYTER_PASSWORD", "22 SSH: anyone with a key"],
         ),
     ],
 )

@@ -373,7 +373,7 @@ def test_no_answer_allows_other_origins(pod: GatedPod) -> None:
 
 
 def test_the_doors_are_told_in_plain_words(pod: GatedPod) -> None:
-    assert f"door       {pod.ports['SSH']} SSH: whoever has a key of PUBLIC_KEY" in pod.log()
+    assert f"door       {pod.ports['SSH']} SSH: anyone with a key in PUBLIC_KEY" in pod.log()
     text = ask(pod, "STATUS", "/status", BEARER)[1]
     assert "planted-secret" not in text
     assert TOKEN not in text

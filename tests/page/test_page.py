@@ -107,7 +107,7 @@ def test_warnings_come_first_each_with_what_to_do(pod: tuple[str, Door, Path]) -
     found = json.loads(get(f"{pod[0]}/status")[1])["problems"]
     told = {one["what"]: one["fix"] for one in found}
     assert told["the volume is 97% full"] == "delete files"
-    assert told["everybody who knows the address can use ComfyUI (8188)"] == "set ACCESS_TOKEN to require a token"
+    assert told["anyone who knows the address can use ComfyUI (8188)"] == "set ACCESS_TOKEN to require a token"
 
 
 def test_an_end_that_comes_is_counted_down_on_the_page(running: ComfyUI, tmp_path: Path) -> None:

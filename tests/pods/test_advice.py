@@ -147,7 +147,7 @@ def test_a_gate_is_made_as_the_plan_advises(operator: Operator) -> None:
     _, out, _ = operator(*PLAN)
     assert "make a RunPod secret `access_token` and give --secret ACCESS_TOKEN" in " ".join(out.split())
     _, out, _ = operator(*PLAN, "--secret", "ACCESS_TOKEN")
-    assert "open to everybody" not in " ".join(out.split())
+    assert "open to anyone" not in " ".join(out.split())
 
 
 def test_a_volume_that_is_there_is_used_or_another_name_given(operator: Operator, runpod: RunPod) -> None:

@@ -213,7 +213,7 @@ def test_what_a_template_cannot_hold_is_said(operator: Operator, runpod: RunPod)
     assert code == 2 and "no network volume" in err and runpod.templates == {}
     code, _, err = operator("template", "--name", "mine", "--datacenter", "US-KS-2", "--max-price", "2")
     assert code == 0 and "no --datacenter or --max-price" in err
-    assert "open to everybody" in err, "what a plan notes holds for a template too"
+    assert "open to anyone" in err, "what a plan notes holds for a template too"
 
 
 def test_a_template_has_a_readme_of_its_variables(operator: Operator, runpod: RunPod, tmp_path: Path) -> None:

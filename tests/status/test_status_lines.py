@@ -11,7 +11,7 @@ FOUND: dict[str, Any] = {
     "boot": {
         "image": {"tier": "consumer", "comfyui_rev": "0123456789abcdef"},
         "tuning": {"tier": "consumer", "memory_mode": "model_cpu_offload", "arguments": ["--disable-mmap"] * 8},
-        "doors": ["8188 ComfyUI: EVERYBODY who knows the address; set ACCESS_TOKEN to require a token", "22 SSH: keys"],
+        "doors": ["8188 ComfyUI: ANYONE who knows the address; set ACCESS_TOKEN to require a token", "22 SSH: keys"],
     },
     "phases": {"settings": 0.1},
     "ready": False,

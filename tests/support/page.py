@@ -22,7 +22,7 @@ PORTS = [
         "port": 8188,
         "guard": "",
         "public": True,
-        "words": "8188 ComfyUI: EVERYBODY",
+        "words": "8188 ComfyUI: ANYONE",
         "address": "https://p1-8188.proxy.runpod.net/",
     },
     {
@@ -30,7 +30,7 @@ PORTS = [
         "port": 22,
         "guard": "keys",
         "public": True,
-        "words": "22 SSH: whoever has a key of PUBLIC_KEY",
+        "words": "22 SSH: anyone with a key in PUBLIC_KEY",
         "address": "ssh root@10.0.0.1 -p 22001",
     },
 ]

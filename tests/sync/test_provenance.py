@@ -177,7 +177,7 @@ def test_an_output_in_the_bucket_is_made_again(r2: R2, server: ComfyUI, tmp_path
     r2.objects.pop(damaged)
     r2.lay(damaged, b"{}")
     done = run(["rerun", damaged], again)
-    assert done.returncode == 1 and "holds other content than its name says" in done.stderr
+    assert done.returncode == 1 and "does not match its name" in done.stderr
 
 
 def test_without_provenance_nothing_is_kept(r2: R2, server: ComfyUI, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_estimate_is_never_above_what_is_sent(tmp_path: Path) -> None:
     made, saved = result(tmp_path, [Output("9", "images", "ä.png", "", "output")])
     assert answer.least(saved) < answer.size(answer.inline(made, saved))
     assert (answer.limit("sync-1"), answer.limit("1")) == (20_000_000, 10_000_000)
-    assert "20.0 MB in an answer, but RunPod takes 10 MB from /run" in str(answer.too_large(10_000_000, 20_000_000))
+    assert "20.0 MB in an answer, but RunPod accepts 10 MB from /run" in str(answer.too_large(10_000_000, 20_000_000))
 
 
 def test_an_address_is_given_for_what_lies_in_the_bucket(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_no_more_than_the_limit_is_written(server: _Server, path: str, tmp_path:
 
 
 def test_an_input_that_does_not_end_is_given_up(server: _Server, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="raise WORKER_INPUT_SECONDS, or host it nearer"):
+    with pytest.raises(InputError, match="raise WORKER_INPUT_SECONDS, or host it closer"):
         fetch(f"{server.url}/slow", tmp_path / "f", seconds=1)
     assert fetch(f"{server.url}/small", tmp_path / "f", seconds=1)
     threading.Timer(1.1, server.over.set).start()

@@ -111,7 +111,7 @@ def test_a_batch_that_ctrl_c_stopped_goes_on_with_resume(
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        ({"prompt": {}}, "give the graph alone, which is what stands under"),
+        ({"prompt": {}}, "give only the graph, which is under"),
         ({"nodes": [], "links": []}, "in ComfyUI open it and choose Workflow > Export (API)"),
     ],
 )

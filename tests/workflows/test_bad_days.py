@@ -188,7 +188,7 @@ def test_models_that_are_missing_are_named_with_the_way(tmp_path: Path) -> None:
         (["run", "wan21-t2v-14b", "--set", "cfg=1000"], "1000 is not within 0 to 100"),
         (["run", "wan21-t2v-14b", "--set", "frames=80"], "80 is not 4n+1; the nearest are 77 and 81"),
         (["run", "wan21-t2v-14b", "--set", "sampler=unipc"], "nearest are uni_pc"),
-        (["run", "wan22-i2v", "--set", f"image={FOLDER / 'index.toml'}"], "it takes a picture, but this is none"),
+        (["run", "wan22-i2v", "--set", f"image={FOLDER / 'index.toml'}"], "it takes a picture, but this is not a kind of file"),
         (["run", "steadydancer", "--set", "frames=82"], "82 is not 4n+1; the nearest are 81 and 85"),
         (["run", "vace-v2v", "--set", "width=725"], "a multiple of 16; the nearest are 720 and 736"),
         (["show", "vace-t2w"], "did you mean vace-t2v?"),

@@ -155,8 +155,8 @@ def test_a_graph_of_ones_own_runs_by_its_path(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"nodes": [], "links": [], "version": 0.4}, "format of ComfyUI's editor, which ComfyUI itself cannot run"),
-        ({"prompt": {}}, "is a request with the graph in it"),
+        ({"nodes": [], "links": [], "version": 0.4}, "in the editor's format, which ComfyUI cannot run"),
+        ({"prompt": {}}, "is a complete request"),
         ({}, "is empty"),
         ([], "is not a workflow"),
         ({"1": {"inputs": {}}}, "since '1' is not a node with a class_type"),
@@ -209,7 +209,7 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_sent(tmp_path: Pat
     (tmp_path / "text.png").write_text("I am no picture")
     (tmp_path / "empty.png").write_bytes(b"")
     for path, said in (
-        (tmp_path / "text.png", "none of the kinds of file"),
+        (tmp_path / "text.png", "not a kind of file"),
         (tmp_path / "empty.png", "the file is empty"),
         (tmp_path, "cannot be read"),
         (sound(tmp_path), "it takes a picture, but this is a sound"),

@@ -277,7 +277,7 @@ def test_other_content_in_the_bucket_is_noticed(r2: R2, tmp_path: Path) -> None:
     key = next(key for key, content in r2.contents().items() if content == b"a")
     r2.lay(key, b"x")
     done = second.run("restore", code=3)
-    assert "holds other content than its name says" in done.stderr
+    assert "does not match its name" in done.stderr
     assert second.files() == {"user/b.json": b"b"}
 
 

@@ -1,4 +1,4 @@
-"""What the ports of a pod that could not start show: the reason, to browsers, programs and health checks."""
+"""Answers on the ports of a pod that could not start: shows the reason to browsers, programs and health checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hearmeman.status.collect import countdown
 
 
 def app(run_dir: Path) -> web.Application:
-    """Make the application: /healthz says that the pod lives, everything else why it is no use, and when it ends."""
+    """Make the application: /healthz says that the pod is alive, everything else why it cannot start and when it ends."""
     reason = str(read_json(run_dir / "held.json").get("reason", ""))
 
     async def alive(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""The pages that the gate shows: the login form, and a note while a service is not up."""
+"""The gate's pages: the login form, and a note while a service is not up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STYLE = (STATIC / "page.css").read_text(encoding="utf-8")
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 HEADERS = {
-    # By its hash: what stands at another service's port can fetch nothing of its own.
+    # By its hash: a page on another service's port can load nothing of its own.
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
@@ -41,14 +41,15 @@ def _page(title: str, *content: Child, more: Html | None = None) -> str:
 
 
 def for_browser(headers: Mapping[str, str]) -> bool:
-    """Tell whether a person asks, and not a program."""
+    """Tell whether the request comes from a person's browser, not a program."""
     return "text/html" in headers.get("Accept", "")
 
 
 def answer(headers: Mapping[str, str], page: str, state: str) -> web.Response:
-    """Answer a browser while something does not work; `state` is a word for scripts.
+    """Answer a browser while something does not work; `state` is for scripts.
 
-    Cloudflare, and so RunPod's proxy, puts a page of its own in the place of a 5xx answer's: behind it the status is 200.
+    Cloudflare, and so RunPod's proxy, puts a page of its own in the place of a 5xx answer's: behind it the status is
+    200.
     """
     status = 200 if "Cf-Ray" in headers else 503
     more = {**HEADERS, "Retry-After": "3", "X-Hearmeman-State": state}
@@ -95,13 +96,13 @@ def login(action: str, next_path: str, why: str = "") -> str:
 def down(service: str, page: str = "") -> str:
     """Render the note that a service does not answer yet; the browser asks again by itself. `page` is the pod's page."""
     head = tag("h1", tag("span", "", class_="dot", aria_hidden="true"), f"{service} does not answer yet")
-    text = tag("p", "It is starting, or was restarted. This page tries again by itself.")
+    text = tag("p", "It is starting or restarting. This page refreshes by itself.")
     look = tag("p", tag("a", "The pod's page", href=page), " shows its progress.") if page else None
     again = tag("meta", http_equiv="refresh", content="3")
     return _page(f"{service} is starting", tag("div", head, class_="state-starting"), text, look, more=again)
 
 
 def local_path(text: str) -> str:
-    """Give `text` if it is a path on this host, else '/'; a login must not send a browser elsewhere."""
+    """Return `text` if it is a path on this host, else '/'; a login must not redirect to another site."""
     plain = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable() and "\\" not in text
     return text if plain and not text.startswith("/_door/") else "/"

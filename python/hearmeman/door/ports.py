@@ -1,4 +1,4 @@
-"""The pod's ports: which there are, who stands before them, and in plain words who can reach what."""
+"""The pod's ports: which are open, what guards them, and in plain words who can connect."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class Door:
-    """One port of the pod, as it is seen from outside."""
+    """One port of the pod, as seen from outside."""
 
     service: str
     """What is behind it."""
     variable: str
     """The variable that names its port."""
     hosts: tuple[str, ...]
-    """Addresses that it is open on."""
+    """Addresses that it listens on."""
     port: int
     """Its port."""
     guard: str
-    """'gate', 'token', 'keys', or empty: nobody asks."""
+    """'gate', 'token', 'keys', or empty: unguarded."""
     inner: int = 0
     """Behind the gate: the service's own port on loopback; 0 for a socket."""
     essential: bool = False
-    """Whether the pod is of no use without it."""
+    """Whether the pod is useless without it."""
 
     @property
     def is_public(self) -> bool:
@@ -46,15 +46,15 @@ class Door:
         return f"https://{pod}-{self.port}.proxy.runpod.net/" if pod != "local" else f"http://localhost:{self.port}/"
 
     def words(self) -> str:
-        """Say who can come in."""
+        """Say who can connect."""
         where = f"{self.port} {self.service}"
         if not self.is_public:
             return f"{where}: from inside the pod only"
         who = {
-            "gate": "whoever has ACCESS_TOKEN",
-            "token": "whoever has JUPYTER_PASSWORD",
-            "keys": "whoever has a key of PUBLIC_KEY",
-            "": "EVERYBODY who knows the address; set ACCESS_TOKEN to require a token",
+            "gate": "anyone with ACCESS_TOKEN",
+            "token": "anyone with JUPYTER_PASSWORD",
+            "keys": "anyone with a key in PUBLIC_KEY",
+            "": "ANYONE who knows the address; set ACCESS_TOKEN to require a token",
         }
         return f"{where}: {who[self.guard]}"
 
@@ -84,5 +84,5 @@ def doors(settings: Settings) -> tuple[Door, ...]:
 
 
 def words(found: Sequence[Door]) -> list[str]:
-    """Say for every door who can come in."""
+    """Say for every port who can connect."""
     return [door.words() for door in found]

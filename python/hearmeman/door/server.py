@@ -1,4 +1,4 @@
-"""The door's server: health, readiness and status, and what the gate asks before it lets anybody in."""
+"""The door's server: health, readiness and status, and the gate's access check."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from hearmeman.status import collect
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOK_SECONDS = 1.0
-"""Seconds between two looks at ComfyUI until it is ready; then ten times that."""
+"""Seconds between checks of ComfyUI until it is ready; then ten times that."""
 BACKLOG = 4096
-"""A unix socket refuses what its backlog cannot hold, and a refusal here is an error for a visitor."""
+"""A unix socket refuses connections beyond its backlog, and visitors would see an error."""
 
 
 class Door:
-    """Answers for one pod."""
+    """The server of one pod."""
 
     def __init__(self, run_dir: Path, boot: dict[str, Any], lock: Lock | None, notify_url: str = "") -> None:
         self.run_dir, self.boot, self.lock = run_dir, boot, lock
         self.slow_down = SlowDown()
         self.readiness = collect.Readiness(False, "not checked yet")
-        # When this was restarted: what happened since the pod's start happened before.
+        # After a restart of this process, earlier events of the pod's start are already known.
         self.phases: dict[str, float] = dict(read_json(run_dir / "gate" / "door.json").get("phases", {}))
         self.ready_pid = 0
         self.changed = 0.0
@@ -93,15 +93,14 @@ class Door:
         return web.json_response({"alive": True})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """ComfyUI answers and has its nodes: 200, else 503 and why."""
+        """200 if ComfyUI answers and has its nodes, else 503 and why."""
         await self.look()
         code = 200 if self.readiness.ready else 503
         return web.json_response({"ready": self.readiness.ready, "why": self.readiness.why}, status=code)
 
     async def page(self, request: web.Request) -> web.Response:
-        """The page for a browser; for a program all that it shows, as JSON.
-
-        It is answered with 200 whatever the pod's state, which a header names: Cloudflare would replace another answer.
+        """The page for a browser; for a program, everything it shows, as JSON. The status is 200 whatever the pod's
+        state, which a header names: Cloudflare would replace another answer.
         """
         if not pages.for_browser(request.headers):
             return await self.status(request)
@@ -112,7 +111,7 @@ class Door:
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def status(self, request: web.Request) -> web.Response:
-        """Everything that is known of the pod."""
+        """Everything that is known about the pod."""
         await self.hub.fresh()
         found = {**self.hub.found, "logs": [], "tails": {}} if "logs" not in request.query else self.hub.found
         dumps = functools.partial(json.dumps, indent=2)
@@ -136,7 +135,7 @@ class Door:
         return web.Response(status=401)
 
     async def refused(self, request: web.Request) -> web.Response:
-        """What a refused request gets: a form for a browser, a sentence for a program."""
+        """The answer to a refused request: a form for a browser, a sentence for a program."""
         headers = {**pages.HEADERS, "WWW-Authenticate": "Bearer"}
         if pages.for_browser(request.headers):
             page = pages.login(LOGIN, pages.local_path(request.headers.get("X-Uri", "/")))
@@ -152,7 +151,7 @@ class Door:
         return web.Response(text=page, content_type="text/html", headers=pages.HEADERS)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        """Take the form; the right token gets a cookie and is sent where it wanted to go."""
+        """Check the form; the right token gets a cookie and is redirected to where it wanted to go."""
         fields = await request.post()
         return await self._enter(request, str(fields.get("token", "")), str(fields.get("next", "/")))
 
@@ -193,7 +192,7 @@ class Door:
             await asyncio.sleep(pause)
 
     async def watch(self) -> None:
-        """Look at ComfyUI for ever, and write down when it was ready first."""
+        """Watch ComfyUI forever, and record when it was first ready."""
         while True:
             with contextlib.suppress(OSError):  # A full disk must not end the watch.
                 await self.look()
@@ -203,7 +202,7 @@ class Door:
                     break
 
     async def look(self) -> None:
-        """Ask ComfyUI, unless that was done a moment ago."""
+        """Check ComfyUI, unless that was done a moment ago."""
         async with self.looking:
             if time.monotonic() - self.looked > LOOK_SECONDS / 2:
                 await self._look()
@@ -240,7 +239,7 @@ class Door:
 
 async def serve(door: Door, sock: Path, listens: list[tuple[str, int]]) -> None:
     """Serve on a unix socket and on `listens` until cancelled."""
-    # A tab whose stream is open would hold up the pod's stop.
+    # A tab with an open stream would hold up the pod's shutdown.
     runner = web.AppRunner(door.app(), access_log=None, shutdown_timeout=0.3)
     await runner.setup()
     sock.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in _ACTIONS.items():
-        sub = which.add_parser(name, help=summary, description=summary)
+        sub = which.add_parser(name, help=summary)
         sub.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name == "show":
             sub.add_argument("models", nargs="+", metavar="MODEL", help="ids, as `hearmeman models list` names them")

@@ -1,1 +1,1 @@
-"""The pod's page: what a person sees of the pod in a browser, live, and what Prometheus and a webhook are given of it."""
+"""The pod's page: the pod, live, in a browser; also its metrics for Prometheus and its notifications."""

@@ -1,4 +1,4 @@
-"""What a visitor may start from the page: a restart, a spoken sentence; only by POST, from this page, with a right to it."""
+"""What a visitor may start from the page: a restart or a spoken sentence; only by POST, from this page, with access."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SPEAK_SECONDS = 120.0
 
 
 def may_act(request: web.BaseRequest, gated: bool) -> bool:
-    """Tell whether this visitor may start something: the gate let them in, or they sit in the pod itself."""
+    """Tell whether this visitor may start something: the gate let them in, or they are in the pod itself."""
     if gated:
-        # Only the gate reaches this server then, over its socket.
+        # In that case only the gate reaches this server, over its socket.
         return True
     try:
         local = ipaddress.ip_address(request.remote or "").is_loopback
     except ValueError:
         return False
-    # A tunnel that ends in the pod comes from loopback too, and a foreign page's name may lead here.
+    # A tunnel into the pod also comes from loopback, and another site's host name may point here.
     host = request.headers.get("Host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return local and name in _LOOPBACK_NAMES and not any(header in request.headers for header in _PROXIED)
 
 
 class Actions:
-    """Carries actions out, and writes down each."""
+    """Carries out actions, and logs each."""
 
     def __init__(self, run_dir: Path, boot: Mapping[str, Any], foreign: Callable[[Mapping[str, str]], bool]) -> None:
         self.run_dir, self.boot, self._foreign = run_dir, boot, foreign
@@ -52,7 +52,9 @@ class Actions:
         if not may_act(request, gated):
             return self._say(request, 403, "Not from here", "Set ACCESS_TOKEN to act on the pod from outside it.")
         if self._foreign(request.headers):
-            return self._say(request, 403, "Not from there", "Another site's page sent this: open the pod's own page.")
+            return self._say(
+                request, 403, "Not from there", "This came from another site's page: open the pod's own page."
+            )
         fields = {key: str(value) for key, value in (await request.post()).items()}
         if name == "restart":
             return await self._restart(request, fields.get("name", ""))
@@ -109,6 +111,6 @@ class Actions:
         if back:
             return web.Response(status=303, headers={"Location": "/#processes", "Cache-Control": "no-store"})
         if status >= 500 and "Cf-Ray" in request.headers:
-            status = 200  # Cloudflare would put a page of its own in the place of this one.
+            status = 200  # Cloudflare would replace this page with its own.
         page = document.note(title, text)
         return web.Response(status=status, text=page, content_type="text/html", headers=document.HEADERS)

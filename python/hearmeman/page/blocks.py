@@ -1,4 +1,4 @@
-"""What the page's sections are made of: cards, lists, bars, buttons, and how times and sentences are written."""
+"""Building blocks of the page's sections: cards, lists, bars, buttons, times and sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CODE = re.compile(r"`([^`]+)`")
 def card(
     key: str, title: str, *content: Html | str | None, wide: bool = False, note: str = "", action: Html | None = None
 ) -> Html:
-    """Make a section with its heading, and beside that a note and what can be done."""
+    """Make a section with its heading, and next to it a note and its actions."""
     head = tag("h2", title, id=f"h-{key}")
     beside = tag("span", note, class_="note") if note else None
     return tag(
@@ -38,13 +38,13 @@ def facts(rows: list[tuple[str, Html | str]]) -> Html:
 
 
 def sentence(text: str) -> Html:
-    """Escape a sentence; `commands` in it are shown as such."""
+    """Escape a sentence; `commands` in it are shown as code."""
     pieces = _CODE.split(text)
     return tag("span", *(tag("code", piece) if number % 2 else piece for number, piece in enumerate(pieces)))
 
 
 def bar(label: str, value: float, most: float, text: str, key: str, level: str = "") -> Html:
-    """Make a bar with what it means in words beside it."""
+    """Make a bar with its meaning in words next to it."""
     shown = tag(
         "progress",
         value=f"{min(value, most):.6g}",
@@ -70,24 +70,24 @@ def restart(name: str) -> Html:
 
 
 def first(text: str) -> str:
-    """Begin a line with a capital."""
+    """Start a line with a capital letter."""
     return f"{text[:1].upper()}{text[1:]}"
 
 
 def calm(seconds: float) -> str:
-    """Render a time span that goes on; after two minutes the seconds are left out, so that the page can rest."""
+    """Render a running time span; after two minutes without seconds, so that the page changes less often."""
     return duration(round(seconds) if seconds < 120 else seconds // 60 * 60)
 
 
 def part(done: float, whole: float) -> str:
-    """Render how much of something is there; one unit says enough."""
+    """Render how much of something is there; a shared unit is written once."""
     some, everything = size(done), size(whole)
     number, _, unit = some.partition(" ")
     return f"{number if everything.endswith(f' {unit}') else some} of {everything}"
 
 
 def dollars(amount: float) -> str:
-    """Render what something costs; a part of a cent is nothing that a person counts."""
+    """Render what something costs; fractions of a cent do not matter to people."""
     return f"${amount:.2f}" if amount >= 0.005 or amount == 0 else "under $0.01"
 
 

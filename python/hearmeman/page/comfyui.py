@@ -1,4 +1,4 @@
-"""What ComfyUI is doing: its queue, its last jobs and their outputs, asked for when it says that something changed."""
+"""What ComfyUI is doing: its queue, its last jobs and their outputs, read when it reports a change."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import aiohttp
 from hearmeman.page.kinds import kind_of
 
 LISTEN_SECONDS = 15.0
-"""Longest time between two looks while nothing is said; ComfyUI says when its queue changes."""
+"""The longest time between two looks while ComfyUI is silent; it says when its queue changes."""
 RETRY_SECONDS = 2.0
 MOST_LISTED = 20
-"""Waiting prompts above which only their number is asked for: /queue holds every graph."""
+"""Above this many waiting prompts, only their number is read: /queue contains every graph."""
 KEPT_JOBS = 24
 _BAR = re.compile(r"(\d+)%\|[^|]*\|\s*(\d+)/(\d+)\s*\[([^<\]]*)<([^,\]]*)(?:,\s*([^\]]*))?\]")
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a sampler is, as its progress bar says."""
+    """A sampler's progress, from its progress bar."""
 
     value: int
-    """Steps that are done."""
+    """Finished steps."""
     most: int
-    """Steps in all."""
+    """All steps."""
     left: str
-    """Time left, as the bar writes it: 00:12; empty when it does not know."""
+    """Time left, as the bar writes it: 00:12; empty if unknown."""
     speed: str
     """Its speed, as the bar writes it: 1.52it/s."""
 
@@ -58,13 +58,13 @@ class Job:
     id: str
     """ComfyUI's id of it."""
     ok: bool
-    """Whether it was completed."""
+    """Whether it completed."""
     at: float
-    """When it ended, Unix seconds; 0 where ComfyUI does not say."""
+    """When it ended, Unix seconds; 0 if ComfyUI does not say."""
     seconds: float | None
-    """How long it ran; None where ComfyUI does not say."""
+    """How long it ran; None if ComfyUI does not say."""
     problem: str
-    """Node and reason where it failed."""
+    """Node and reason, if it failed."""
     interrupted: bool
     """Whether a person stopped it."""
     outputs: tuple[Media, ...]
@@ -72,7 +72,7 @@ class Job:
 
 
 def step_of(drawn: str) -> Step | None:
-    """Read a progress bar (tqdm's form, which ComfyUI's samplers draw); None where there is none."""
+    """Read a progress bar (in tqdm's format, as ComfyUI's samplers draw it); None if there is none."""
     found = _BAR.search(drawn)
     if not found:
         return None
@@ -107,23 +107,23 @@ def _media(outputs: Mapping[str, Any]) -> Iterable[Media]:
     for shown in outputs.values():
         for items in shown.values() if isinstance(shown, dict) else ():
             for item in items if isinstance(items, list) else ():
-                # Temporary files and inputs are no outputs.
+                # Temporary files and inputs are not outputs.
                 if isinstance(item, dict) and item.get("type") == "output" and isinstance(item.get("filename"), str):
                     yield Media(item["filename"], str(item.get("subfolder") or ""), kind_of(item["filename"]))
 
 
 @dataclass
 class Facts:
-    """What is known of ComfyUI; all of it is forgotten by a restart of the door, nothing of it is a secret."""
+    """What is known about ComfyUI; a restart of the door forgets it all, and none of it is secret."""
 
     answers: bool = False
-    """Whether it answered the last look."""
+    """Whether it answered last time."""
     running: dict[str, Any] | None = None
-    """The prompt that runs: id, nodes (their number), classes, seen (since when, Unix seconds)."""
+    """The running prompt: id, nodes (their number), classes, seen (since when, Unix seconds)."""
     waiting: int = 0
-    """Prompts that wait."""
+    """Waiting prompts."""
     jobs: deque[Job] = field(default_factory=lambda: deque(maxlen=KEPT_JOBS))
-    """What ended, the newest first."""
+    """Ended jobs, newest first."""
     ended: int = 0
     """Jobs that ended since this was started."""
     failed: int = 0
@@ -131,7 +131,7 @@ class Facts:
 
 
 class Watcher:
-    """Keeps `facts`; it holds one silent websocket, on which ComfyUI says when its queue changes."""
+    """Keeps `facts` up to date, with one websocket on which ComfyUI says when its queue changes."""
 
     def __init__(self, url: str, ended: Callable[[Job], None] = lambda job: None) -> None:
         self.url, self.facts = url.rstrip("/"), Facts()
@@ -140,7 +140,7 @@ class Watcher:
         """Called when something changed."""
 
     async def watch(self) -> None:
-        """Watch for ever."""
+        """Watch forever."""
         timeout = aiohttp.ClientTimeout(total=10, sock_connect=5)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -154,7 +154,7 @@ class Watcher:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
-        # A name of its own: ComfyUI sends a prompt's events to the one socket of the client that queued it.
+        # Its own client id: ComfyUI sends a prompt's events to the socket of the client that queued it.
         address = f"{self.url}/ws?clientId=hearmeman-page"
         async with session.ws_connect(address, heartbeat=30, max_msg_size=0) as socket:
             while not socket.closed:
@@ -165,7 +165,7 @@ class Watcher:
                     if message.type is not aiohttp.WSMsgType.TEXT or json.loads(message.data).get("type") != "status":
                         continue
                 await self._look(session)
-                # A queue that is filled by a script says so for each prompt.
+                # When a script fills the queue, there is an event for every prompt.
                 await asyncio.sleep(0.5)
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
@@ -186,7 +186,7 @@ class Watcher:
                 self._known[prompt_id] = None
                 job = job_of(prompt_id, entry)
                 facts.jobs.appendleft(job)
-                # What ended before this was started is shown and not counted again.
+                # Jobs that ended before this started are shown, but not counted again.
                 if not self._first:
                     facts.ended += 1
                     facts.failed += not job.ok and not job.interrupted

@@ -1,4 +1,4 @@
-"""The page as one HTML document, which says all that it knows without a script too."""
+"""The page as one HTML document, complete even without scripts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[Callable[[Found], Html], tuple[str, ...]]] = {
     "logs": (processes.logs, ("logs",)),
     "about": (sections.about, ("boot",)),
 }
-"""Every part of the page by its id, in the order in which it is read: what renders it, and what that is given."""
+"""Every part of the page by id, in reading order: its renderer, and the renderer's arguments."""
 _COLUMNS = (
     ("comfyui",),
     ("models", "sync", "voices", "start"),
@@ -33,7 +33,7 @@ _COLUMNS = (
     ("logs",),
     ("about",),
 )
-"""Sections that stand below each other; the two long lists stand side by side where there is room."""
+"""Sections below each other; the two long lists are side by side if there is room."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
@@ -49,18 +49,18 @@ HEADERS = {
 }
 STATIC = Path(__file__).with_name("static")
 REFRESH_SECONDS = 10
-"""How often a browser without a script loads the page again."""
+"""How often a browser without scripts reloads the page."""
 
 
 class Renderer:
-    """Renders every section, again and again; one that is made of the same as before is not made anew."""
+    """Renders every section repeatedly; a section whose data has not changed is not rendered again."""
 
     def __init__(self) -> None:
         self._given: dict[str, dict[str, Any]] = {}
         self._parts: dict[str, Html] = {}
 
     def render(self, found: Found) -> dict[str, Html]:
-        """Give the sections by their ids."""
+        """Return the sections by id."""
         for name, (make, keys) in SECTIONS.items():
             given = {key: found[key] for key in keys}
             if self._given.get(name) != given:
@@ -69,7 +69,7 @@ class Renderer:
 
 
 def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str:
-    """Put the page together; `mark` is where the stream goes on, `acts` whether this visitor may start something."""
+    """Assemble the page; `mark` is where the stream continues, `acts` whether this visitor may start something."""
     grid = [tag("div", *(parts[name] for name in names), class_="column") for names in _COLUMNS]
     state = found["state"]
     head = tag(
@@ -100,11 +100,11 @@ def document(parts: dict[str, Html], found: Found, mark: str, acts: bool) -> str
 def _footer(acts: bool) -> str:
     if acts:
         return "Viewing this page does not count as use: an idle pod stays idle."
-    return "This page is read-only: restarting and speaking need ACCESS_TOKEN, or a visitor on the pod itself."
+    return "This page is read-only: restarting and speaking need ACCESS_TOKEN, or a visitor inside the pod (an SSH tunnel)."
 
 
 def note(title: str, text: str) -> str:
-    """Render a small page that says one thing."""
+    """Render a small page with one message."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -1,4 +1,4 @@
-"""HTML as values: what is not made by `tag` is text and is escaped, so no file name or log line can become markup."""
+"""HTML as values: anything not made by `tag` is escaped, so no file name or log line can become markup."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def markup(child: Child) -> Html:
 
 
 def tag(name: str, /, *children: Child, **attributes: str | int | bool | None) -> Html:
-    """Make an element; `class_` and `for_` are class and for, underscores become dashes, True has no value, None is left out."""
+    """Make an element; `class_` and `for_` are class and for, underscores become dashes, True has no value, None is
+    left out.
+    """
     shown = []
     for key, value in attributes.items():
         if value is None or value is False:

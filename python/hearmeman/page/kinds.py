@@ -1,4 +1,4 @@
-"""Which files a browser may show: pictures, films and sounds by their names, and nothing that could run."""
+"""Which files a browser may show: pictures, films and sounds, by name, and nothing that could run code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ TYPES = {
     ".m4a": "audio/mp4",
     ".aac": "audio/aac",
 }
-"""Ending -> content type. A page or an SVG drawing among the outputs could hold a script, and is only handed out as a file."""
+"""Suffix -> content type. An HTML page or SVG among the outputs could contain a script, so it is only offered for
+download.
+"""
 
 
 def type_of(filename: str) -> str:
-    """Give the content type that a file is served with; empty for what is only handed out as a file."""
+    """The content type that a file is served with; empty if it is only offered for download."""
     return TYPES.get(PurePosixPath(filename).suffix.lower(), "")
 
 
 def kind_of(filename: str) -> str:
-    """Give image, video, audio or other."""
+    """Return image, video, audio or other."""
     return type_of(filename).partition("/")[0] or "other"

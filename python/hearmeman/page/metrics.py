@@ -1,4 +1,4 @@
-"""The pod for Prometheus: what the page knows, as metrics by the client library; docs/metrics.md lists them."""
+"""Metrics for Prometheus: what the page knows, through the client library; docs/metrics.md lists them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from prometheus_client.exposition import choose_encoder
 from hearmeman.page.comfyui import Job
 
 BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
-"""Seconds of a job: a picture takes some, a video minutes."""
+"""Seconds of a job: a picture takes a few, a video minutes."""
 
 
 class Metrics:
-    """Renders the page's facts; only the jobs' seconds are kept, since they are of the past."""
+    """Renders the page's facts; only the jobs' durations are kept, since they are in the past."""
 
     def __init__(self) -> None:
         self.found: Mapping[str, Any] = {}
         self._registry = CollectorRegistry(auto_describe=False)
-        # A series more for each, which nobody reads.
+        # It would add a series for each, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._seconds = Histogram(
             "hearmeman_comfyui_job_seconds",
@@ -31,17 +31,17 @@ class Metrics:
             registry=self._registry,
         )
         for result in ("ok", "failed", "interrupted"):
-            # From zero: what reads rates cannot tell that a series appeared with its first job.
+            # From zero: a rate cannot tell that a series appeared with its first job.
             self._seconds.labels(result)
         self._registry.register(self)
 
     def ended(self, job: Job) -> None:
-        """Take a job in."""
+        """Count a job."""
         result = "ok" if job.ok else "interrupted" if job.interrupted else "failed"
         self._seconds.labels(result).observe(job.seconds or 0.0)
 
     def render(self, found: Mapping[str, Any], accept: str) -> tuple[bytes, str]:
-        """Render what was found, in the form that the scraper accepts: (text, its content type)."""
+        """Render the facts in the format that the scraper accepts: (text, content type)."""
         self.found = found
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type

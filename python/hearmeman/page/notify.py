@@ -1,4 +1,4 @@
-"""Tells a person elsewhere what happens to the pod, by NOTIFY_URL: a webhook that takes JSON, or a topic of ntfy."""
+"""Sends news of the pod to NOTIFY_URL: a webhook that takes JSON, or an ntfy topic."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from hearmeman.status.collect import countdown
 from hearmeman.terminal import count, duration, plain
 
 BATCH_JOBS = 2
-"""Jobs without a pause between them that are a batch..."""
+"""This many jobs without a pause are a batch..."""
 BATCH_SECONDS = 60.0
-"""...or one that ran so long."""
+"""...or a single job that ran this long."""
 QUIET_SECONDS = 5.0
-"""How long nothing may run before a batch is over: a script takes a moment to queue the next."""
+"""A batch is over after this long without a job: a script takes a moment to queue the next."""
 AGAIN_SECONDS = 600.0
-"""How seldom the same failure is said: a part that fails again and again is said once."""
+"""The shortest time between messages about the same failure: a part that keeps failing is reported once."""
 _TRIES = (0.0, 2.0, 10.0, 60.0)
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is said."""
+    """A message."""
 
     event: str
     """ready, failed, batch_done or idle_stop."""
     title: str
     """One line."""
     text: str
-    """What a person would want to know next."""
+    """What the reader will want to know next."""
     urgent: bool = False
-    """Whether something should be done."""
+    """Whether someone should act."""
 
 
 @dataclass
 class News:
-    """Finds what is new from one look to the next; pure, but for what it remembers."""
+    """Finds what is new since the last look; pure, except for its memory."""
 
     was_ready: bool = False
     failing: frozenset[str] = frozenset()
     began: float | None = None
-    """When the jobs that are under way began."""
+    """When the current jobs began."""
     jobs: int = 0
     """Jobs that had ended by then."""
     failed_jobs: int = 0
     busy_at: float = 0.0
     warned: bool = False
-    """Whether the pod's end was near at the last look."""
+    """Whether the pod's end was already near."""
     said: dict[str, float] = field(default_factory=dict)
 
     def look(self, found: Mapping[str, Any], now: float) -> list[Message]:
-        """Give what is to be said of `found` at `now` (Unix seconds)."""
+        """The messages about `found` at `now` (Unix seconds)."""
         pod = found["boot"].get("pod") or "the pod"
         messages = [*self._ready(found, pod), *self._failed(found, pod, now), *self._batch(found, pod, now)]
         return [*messages, *self._idle(found, pod, now)]
@@ -105,7 +105,7 @@ class News:
 
 
 def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Make what is sent: (address, headers, what aiohttp is to send)."""
+    """Make the request: (address, headers, aiohttp's body)."""
     title, text = redact(plain(message.title)), redact(plain(message.text))
     parts = urlsplit(url)
     if parts.scheme in ("ntfy", "ntfys") or (parts.hostname or "").split(".")[0] == "ntfy":
@@ -121,12 +121,12 @@ def request(url: str, message: Message, pod: str, now: float) -> tuple[str, dict
         "urgent": message.urgent,
         "at": round(now, 3),
     }
-    # What Slack and Mattermost, and Discord, read.
+    # Slack and Mattermost read `text`, Discord `content`.
     return url, {}, {"json": {**body, "text": f"{title}: {text}", "content": f"{title}: {text}"}}
 
 
 class Notifier:
-    """Looks for news now and then, and sends it; a receiver that is away is tried a few times and never waited for."""
+    """Regularly looks for news and sends it; an unavailable receiver is tried a few times and holds nothing up."""
 
     LOOK_SECONDS = 4.0
 
@@ -144,12 +144,12 @@ class Notifier:
                     task = asyncio.create_task(self.send(message))
                     self._sending.add(task)
                     task.add_done_callback(self._sending.discard)
-            except Exception as error:  # One look that fails must not end all later ones.
+            except Exception as error:  # One failed look must not stop the later ones.
                 log("notify.look_failed", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self.LOOK_SECONDS)
 
     async def send(self, message: Message) -> bool:
-        """Send one message; the address, which may be a secret, is in no log."""
+        """Send one message; the address may be a secret and is never logged."""
         why = ""
         for pause in _TRIES:
             await asyncio.sleep(pause)

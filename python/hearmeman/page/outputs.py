@@ -1,4 +1,4 @@
-"""Hands the browser ComfyUI's outputs, and only outputs, in a form in which nothing in them can run."""
+"""Serves ComfyUI's outputs to the browser, and nothing else, so that nothing in them can run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADERS = {
 
 
 class Outputs:
-    """Reads outputs through ComfyUI itself, which alone knows its folder; the page's process reads no file of it."""
+    """Reads outputs through ComfyUI itself, which alone knows its folder; the page's process opens none of its files."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -30,7 +30,7 @@ class Outputs:
         path = PurePosixPath(request.match_info["path"])
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise web.HTTPNotFound
-        # The type is said here and not by who asks: inputs and temporary files are nobody's business.
+        # The type is fixed here, not taken from the request: inputs and temporary files stay private.
         query = {
             "filename": path.name,
             "subfolder": "" if str(path.parent) == "." else str(path.parent),
@@ -56,7 +56,7 @@ class Outputs:
     async def _pass_on(
         request: web.Request, source: aiohttp.ClientResponse, name: str, kind: str
     ) -> web.StreamResponse:
-        # A preview is another picture than the file; nothing but a picture is believed of it.
+        # A preview is a different picture from the file; it must be a picture type.
         told = source.content_type if "preview" in request.query and source.content_type == "image/webp" else kind
         place = "inline" if told else "attachment"
         answer = web.StreamResponse(status=source.status, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""The page's sections about the pod's processes and what they wrote."""
+"""The page's sections about the pod's processes and their logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RANKS = {"failed": 0, "stopped": 1, "waiting": 1, "partly done": 1, "done": 3}
 
 
 def processes(found: Found) -> Html:
-    """List the processes, what does not run first, each with its last lines."""
+    """List the processes with their last lines; those not running come first."""
     ranked = sorted(found["processes"], key=lambda one: _RANKS.get(_word(one), 2))
     shown = [_process(one, found["tails"].get(one["name"], []), found["now"]) for one in ranked]
     return card("processes", "Processes", tag("ul", *shown, class_="rows"))

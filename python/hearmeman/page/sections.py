@@ -1,4 +1,4 @@
-"""The page's sections about the pod itself: its state, what is wrong, its start, machine, ports and what it is made of."""
+"""The page's sections about the pod itself: its state, problems, startup, machine, ports and versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RESTART = re.compile(r"`hearmeman restart ([\w-]+)`")
 
 
 def top(found: Found) -> Html:
-    """Say how the pod is."""
+    """Show the pod's state."""
     state, boot, now = found["state"], found["boot"], found["now"]
     said = [f"up {calm(now - boot['started'])}"] if boot.get("started") else []
     gpus = (found["usage"] or {}).get("gpus") or (boot.get("machine") or {}).get("gpus") or []
@@ -25,7 +25,7 @@ def top(found: Found) -> Html:
         said.append(_price(float(boot["dollars_per_hour"]), now - boot.get("started", now)))
     if ends := countdown(found.get("idle") or {}, now):
         said.append(ends)
-    # What fails stands with what to do about it, right below.
+    # Failures are listed right below, with their fixes.
     detail = (state["detail"] or _coming(found["models"] or {})) if state["word"] != "failing" else ""
     words = [tag("p", sentence(first(detail)), class_="detail")] if detail else []
     return tag(
@@ -45,7 +45,7 @@ def top(found: Found) -> Html:
 
 
 def _price(hourly: float, seconds: float) -> str:
-    """Say what the pod costs, and has cost since this start."""
+    """Show what the pod costs, and has cost since this start."""
     so_far = hourly * (seconds // 60) / 60
     return f"${hourly:.2f} an hour" + (f", {dollars(so_far)} since this start" if so_far else "")
 
@@ -59,7 +59,7 @@ def _coming(models: Mapping[str, Any]) -> str:
 
 
 def problems(found: Found) -> Html:
-    """List what is wrong, each with what to do, and a button where one does it."""
+    """List every problem with its fix, and a button if one can fix it."""
     there = {process["name"] for process in found["processes"]}
     rows = [_problem(one, there) for one in found["problems"]]
     return tag(
@@ -80,10 +80,10 @@ def _problem(one: Mapping[str, Any], there: Set[str]) -> Html:
 
 
 def start(found: Found) -> Html:
-    """Show the start as a timeline."""
+    """Show startup as a timeline."""
     phases = {name: float(at) for name, at in found["phases"].items()}
     models, began = found["models"] or {}, found["boot"].get("started")
-    # The fetch of this start, and not one that an older pod on the volume reported.
+    # The fetch of this start, not one reported by an older pod on the volume.
     if began and models.get("state") == "complete" and models.get("started", 0) >= began:
         phases["models"] = models["updated"] - began
     rows = [
@@ -102,13 +102,13 @@ def start(found: Found) -> Html:
     steps = tag("ol", *rows, class_="timeline")
     if ready is None:
         return card("start", "Start", steps)
-    # Once it is over, it is history.
+    # Afterwards it is only history.
     said = tag("summary", f"ComfyUI was ready after {duration(ready)}")
     return card("start", "Start", tag("details", said, steps, data_key="timeline", open=starting))
 
 
 def machine(found: Found) -> Html:
-    """Show what this container uses of the machine."""
+    """Show how much of the machine this container uses."""
     usage = found["usage"] or {}
     rows = []
     for number, gpu in enumerate(usage.get("gpus", [])):
@@ -148,7 +148,7 @@ def machine(found: Found) -> Html:
     words = {True: "sound", False: "UNSOUND"}
     checks = [tag("li", f"{one['name']} {words.get(one['ok'], 'unknown')}: {one['what']}") for one in findings]
     tried = (
-        tag("details", tag("summary", "Checks at the start"), tag("ul", *checks), data_key="checks") if checks else None
+        tag("details", tag("summary", "Checks at startup"), tag("ul", *checks), data_key="checks") if checks else None
     )
     return card("machine", "Machine", tag("div", *rows, class_="bars"), tried, note="this container's share")
 
@@ -176,20 +176,20 @@ def doors(found: Found) -> Html:
                 where,
                 tag(
                     "span",
-                    first(who) if not open_ else "Everybody who knows the address",
+                    first(who) if not open_ else "Anyone who knows the address",
                     class_="open" if open_ else "who",
                 ),
                 data_key=str(port["port"]),
             )
         )
     proxied = any(".proxy.runpod.net" in port["address"] for port in found["boot"].get("ports", []))
-    # What ComfyUI's own page does not say when an upload ends in an error.
+    # ComfyUI's page does not say this when an upload fails.
     limit = tag("p", "RunPod's proxy takes uploads of up to 100 MB: send larger files over SSH.", class_="note")
-    return card("doors", "Doors", tag("ul", *rows, class_="rows"), limit if proxied else None, note="who can come in")
+    return card("doors", "Doors", tag("ul", *rows, class_="rows"), limit if proxied else None, note="who can connect")
 
 
 def about(found: Found) -> Html:
-    """Say what this pod is made of."""
+    """Show versions, settings and volume."""
     boot = found["boot"]
     image, tuning = boot.get("image", {}), boot.get("tuning", {})
     rows: list[tuple[str, Html | str]] = []
@@ -204,7 +204,7 @@ def about(found: Found) -> Html:
         rows.append(("Arguments", tag("code", " ".join(tuning.get("arguments", [])) or "none")))
     volume = boot.get("volume", {})
     if volume.get("path"):
-        kind = "a volume" if volume.get("is_mount") else "no volume: what is here goes with the pod"
+        kind = "a volume" if volume.get("is_mount") else "no volume: everything here is lost with the pod"
         rows.append(("Storage", f"{volume['path']}, {kind}"))
     links = tag("p", tag("a", "JSON", href="/status"), " · ", tag("a", "metrics", href="/metrics"), class_="links")
     return card("about", "About", facts(rows), links, wide=True)

@@ -1,4 +1,4 @@
-"""Everything that the page shows, read once for however many look at it."""
+"""Everything the page shows, read once for all its viewers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hearmeman.status.usage import Meter
 
 LOG_LINES = 80
 LOG_BYTES = 32 * 1024
-"""What is read at most of a log file's end."""
+"""The most bytes read from the end of a log file."""
 TAIL_LINES = 4
 VOICE_SECONDS = 5.0
-"""How seldom a voice engine is asked how it is."""
+"""The shortest time between two requests to a voice engine for its state."""
 TEXTS = 4096
-"""Texts whose form without secrets is remembered; one look has about a thousand."""
+"""How many redacted texts are remembered; one look has about a thousand."""
 _as_json = functools.lru_cache(maxsize=2 * KEPT_JOBS)(asdict)
 
 
@@ -36,7 +36,7 @@ class Snapshot:
         self.run_dir, self.facts, self.clock = run_dir, facts, clock
         self.meter = Meter()
         self._read = Reader()
-        # Nearly all of it is as it was a second ago.
+        # Nearly all of it is the same as a second ago.
         self._clean = functools.lru_cache(maxsize=TEXTS)(redact)
         self._lines = logs.Follower(run_dir / "logs", most_bytes=LOG_BYTES)
         self._logs: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ class Snapshot:
         self._voices: tuple[float, dict[str, dict[str, Any]]] = (float("-inf"), {})
 
     def look(self) -> dict[str, Any]:
-        """Collect it all as JSON values, without a secret that this process knows; blocks, so call it in a thread."""
+        """Collect it all as JSON values, without any secret that this process knows; blocks, so call it in a thread."""
         now = self.clock()
         found = collect.status(self.run_dir, self._read)
         boot = found["boot"]
@@ -80,7 +80,7 @@ class Snapshot:
         }
 
     def _read_logs(self) -> None:
-        """Take in the lines that came since the last look."""
+        """Read the lines that arrived since the last look."""
         new = [asdict(line) | {"text": line.text[:1000]} for line in self._lines.look()]
         self._logs = sorted([*self._logs, *new], key=lambda line: float(line["at"]))[-LOG_LINES:]
         for line in new:
@@ -99,7 +99,7 @@ class Snapshot:
 
 
 def _voice(url: str, keep: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask an engine's /health, which loads and wakes nothing."""
+    """Ask an engine's /health, which does not load or wake anything."""
     if not keep.get("pid"):
         return {"word": "not running"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

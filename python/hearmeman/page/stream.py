@@ -1,4 +1,4 @@
-"""Sends the page's changes to any number of tabs: one reader looks at the pod, every tab takes what it has not yet seen."""
+"""Sends the page's changes to any number of tabs: one reader watches the pod, every tab gets what it has not seen yet."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from hearmeman.page.html import Html
 
 TICK_SECONDS = 1.0
 PING_SECONDS = 10.0
-"""Well within the 100 seconds after which proxies cut what is silent, and the 20 after which the page asks by itself."""
+"""Well within the 100 seconds after which proxies cut silent connections, and the 20 after which the page asks by
+itself.
+"""
 STUCK_SECONDS = 30.0
-"""A tab that takes nothing for so long is cut off; it comes back by itself."""
+"""A tab that reads nothing for this long is disconnected; it reconnects by itself."""
 MOST_STREAMS = 200
 PADDING = ":" + " " * 2048 + "\n"
-"""Some proxies and browsers hold back the first bytes of an answer."""
+"""Some proxies and browsers buffer the first bytes of an answer."""
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -33,7 +35,7 @@ HEADERS = {
 
 
 class Hub:
-    """What the page shows now, and which part changed when."""
+    """What the page shows now, and when each part changed."""
 
     def __init__(self, look: Callable[[], dict[str, Any]]) -> None:
         self._look = look
@@ -52,11 +54,11 @@ class Hub:
 
     @property
     def mark(self) -> str:
-        """What a tab that has seen all of this gives back to go on from here."""
+        """What a tab that has seen all of this sends back to continue from here."""
         return f"{self._epoch}-{self._number}"
 
     async def fresh(self) -> None:
-        """Look at the pod unless that was done a moment ago."""
+        """Look at the pod, unless that was done a moment ago."""
         async with self._lock:
             if time.monotonic() - self._at >= TICK_SECONDS / 2:
                 await self._read()
@@ -74,13 +76,13 @@ class Hub:
                 self._read_anew.notify_all()
 
     def since(self, mark: str) -> dict[str, Html]:
-        """Give the sections that changed after `mark`; all of them where that is not of this process."""
+        """The sections that changed after `mark`; all of them if the mark is not from this process."""
         epoch, _, number = mark.partition("-")
         seen = int(number) if epoch == self._epoch and number.isdigit() else -1
         return {name: html for name, html in self.parts.items() if self._changed.get(name, 0) > seen}
 
     def _news(self, mark: str) -> str:
-        """Give what changed after `mark` as JSON, empty where nothing did; made once for all tabs that are as far."""
+        """What changed after `mark` as JSON, empty if nothing did; made once for all tabs at the same point."""
         if self._told[:2] != (mark, self.mark):
             parts = self.since(mark)
             self._told = (mark, self.mark, json.dumps(parts) if parts else "")
@@ -90,30 +92,30 @@ class Hub:
         while self.streams:
             try:
                 await self.fresh()
-            except Exception as error:  # One look that fails must not freeze every tab for good.
+            except Exception as error:  # One failed look must not freeze every tab for good.
                 log("page.look_failed", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(TICK_SECONDS)
         self._reading = None
 
     async def close(self, app: web.Application) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._reading is not None:
             self._reading.cancel()
 
     async def poll(self, request: web.Request) -> web.Response:
-        """Answer what changed, for tabs that no stream reaches."""
+        """Return what changed, for tabs that cannot use the stream."""
         await self.fresh()
         found = {"mark": self.mark, "at": time.time(), "sections": self.since(request.query.get("since", ""))}
         return web.json_response(found, headers={"Cache-Control": "no-store"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Stream the changes until the tab goes."""
+        """Stream the changes until the tab closes."""
         if self.streams >= MOST_STREAMS:
             return web.json_response(
                 {"error": "too many open tabs on this pod"}, status=503, headers={"Retry-After": "30"}
             )
         answer = web.StreamResponse(headers=HEADERS)
-        # A slow tab holds back one change and no more: what it has not taken yet is sent as it is by then.
+        # A slow tab has at most one change waiting: what it has not read yet is sent in its newest state.
         answer.enable_chunked_encoding()
         await answer.prepare(request)
         self.streams += 1
@@ -128,7 +130,7 @@ class Hub:
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(self._read_anew.wait(), PING_SECONDS)
                 news, mark_now = self._news(mark), self.mark
-                # When it was said: by that a tab finds out that a proxy holds it back.
+                # The time lets a tab find out that a proxy is delaying it.
                 told = f'data: {{"at": {time.time():.3f}, "sections": {news or "{}"}}}\n\n'
                 if news:
                     await self._send(answer, f"id: {mark_now}\nevent: sections\n{told}")

@@ -19,14 +19,14 @@ LONGEST_TEXT = 500
 
 
 def comfyui(found: Found) -> Html:
-    """Show whether ComfyUI can be used, what it does now, and what it made last."""
+    """Show whether ComfyUI is usable, what it is doing, and its last outputs."""
     facts_, state, now = found["comfyui"], found["state"], found["now"]
     link = next((port["address"] for port in found["boot"].get("ports", []) if port["service"] == "ComfyUI"), "")
     opened = tag("a", "Open ComfyUI", href=link, class_="button") if link and state["word"] == "ready" else None
     shown: list[Html | None] = []
     if not facts_["answers"]:
         shown.append(tag("p", state["headline"] if state["word"] != "ready" else "Not checked yet", class_="quiet"))
-        # How far it is, in its own words.
+        # Its own words for its progress.
         last = [line["text"] for line in found["tails"].get("comfyui", []) if line["text"].strip()][-1:]
         shown += [tag("p", tag("code", text)) for text in last if state["word"] == "starting"]
     elif facts_["running"] is None:
@@ -84,7 +84,7 @@ def _thumbnail(job: Mapping[str, Any], media: Mapping[str, Any], now: float) -> 
         inside = tag("span", "♪", class_="sign", aria_hidden="true")
     else:
         inside = tag("span", "▤", class_="sign", aria_hidden="true")
-    # Where a long name may be broken.
+    # Where a long name may wrap.
     pieces = re.split(r"(?<=[_.-])", media["filename"])
     name = tag("span", *((piece, tag("wbr")) for piece in pieces), class_="name")
     when = tag("span", ago(now, job["at"]), class_="when")
@@ -92,7 +92,7 @@ def _thumbnail(job: Mapping[str, Any], media: Mapping[str, Any], now: float) -> 
 
 
 def models(found: Found) -> Html:
-    """Show what is fetched, how fast, and how long still."""
+    """Show what is being fetched, how fast, and the time left."""
     state, now = found["models"], found["now"]
     if not state:
         return card("models", "Models", tag("p", "No model is enabled", class_="quiet"))
@@ -112,7 +112,7 @@ def models(found: Found) -> Html:
     if len(rows) > SHOWN_FILES:
         shown.append(tag("li", f"and {len(rows) - SHOWN_FILES} more", class_="quiet", data_key="more"))
     files = tag("ul", *shown, class_="files")
-    # What is there already needs no attention.
+    # Files that are already there need no attention.
     if state.get("state") == "complete":
         files = tag("details", tag("summary", "Files"), files, data_key="files")
     return card("models", "Models", bar(word, done, total or 1, text, "all"), files, note=note)
@@ -127,7 +127,7 @@ def _file(key: str, row: Mapping[str, Any]) -> Html:
         text += f", {calm((whole - done) / speed)} left" if speed and whole > done and state == "fetching" else ""
         return tag("li", bar(name, done, whole or 1, text, "bar"), data_key=key)
     said = {"present": "fetched"}.get(state, state)
-    # The reason begins with the place, which stands here already.
+    # The reason begins with the place, which is already shown.
     why = str(row.get("problem") or "").removeprefix(f"{row.get('to')}: ")
     problem = tag("span", sentence(why), class_="error") if why else None
     return tag(
@@ -141,7 +141,7 @@ def _file(key: str, row: Mapping[str, Any]) -> Html:
 
 
 def sync(found: Found) -> Html:
-    """Show what was uploaded and what waits."""
+    """Show what was uploaded and what is waiting."""
     state, now = found["sync"], found["now"]
     if not state:
         where = f"in `{found['boot']['output']}`" if found["boot"].get("output") else "on the volume"
@@ -214,5 +214,5 @@ def voices(found: Found) -> Html:
     return card("voices", "Voices", facts(rows), box)
 
 
-_FETCH = {"fetching": "Fetching", "complete": "All fetched", "incomplete": "Not all could be fetched"}
+_FETCH = {"fetching": "Fetching", "complete": "All fetched", "incomplete": "Some files could not be fetched"}
 _NAMES = {"xtts": "XTTS", "chatterbox": "Chatterbox"}

@@ -1,1 +1,1 @@
-"""Programs of researchers that the image may not carry: fetched when a person agrees, run in ComfyUI's Python."""
+"""Research programs whose licences keep them out of the image: fetched once you agree, and run in ComfyUI's Python."""

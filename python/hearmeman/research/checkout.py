@@ -1,4 +1,4 @@
-"""One commit of a git repository in a folder of its own: whole and the very one, or not there."""
+"""One commit of a git repository in its own folder: complete and exactly that commit, or not there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hearmeman.errors import HearmemanError
 
 
 class CheckoutError(HearmemanError):
-    """The commit cannot be had."""
+    """The commit cannot be fetched."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Code:
 
 
 def is_there(home: Path, code: Code) -> bool:
-    """Tell whether the commit lies below `home`."""
+    """Tell whether the commit is below `home`."""
     return _place(home, code).is_dir()
 
 
 def obtain(home: Path, code: Code, environ: Mapping[str, str]) -> Path:
-    """Give the folder with the commit, fetched first if it is not there; its submodules and hooks are left out.
+    """The folder with the commit, fetched first if needed; submodules and hooks are left out.
 
     Raises:
         CheckoutError: it cannot be fetched or written.
@@ -55,7 +55,7 @@ def obtain(home: Path, code: Code, environ: Mapping[str, str]) -> Path:
             raise CheckoutError(f"{code.source} gave commit {found} instead of {code.commit}: nothing was kept")
         shutil.rmtree(part / ".git")
         part.chmod(0o755)
-        # Two that fetch it at once bring the same: the first one stays.
+        # Two processes that fetch it at once get the same: the first one stays.
         try:
             part.rename(place)
         except OSError:
@@ -88,6 +88,6 @@ def _git(folder: Path, environ: Mapping[str, str], *words: str) -> str:
     except OSError as error:
         raise CheckoutError(f"git cannot be started: {error.strerror}") from error
     if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or f"git {words[0]} ended with {done.returncode}"
+        said = " ".join(done.stderr.split()) or f"git {words[0]} failed with {done.returncode}"
         raise CheckoutError(f"the code cannot be fetched: {said}. Check the network and --source, and try again")
     return done.stdout

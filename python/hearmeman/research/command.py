@@ -1,4 +1,4 @@
-"""`hearmeman run infcam`: a film again along another camera path, by its authors' own code."""
+"""`hearmeman run infcam`: a film remade along another camera path, with its authors' own code."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NOTICE = (
 
 
 class ModelsMissingError(HearmemanError):
-    """What InfCam loads is not on the disk."""
+    """InfCam's models are not on the disk."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman run`."""
     which = parser.add_subparsers(dest="program", required=True)
-    one = which.add_parser("infcam", help="make a film again, along another camera path (28 GB of GPU memory)")
+    one = which.add_parser("infcam", help="remake a film along another camera path (28 GB of GPU memory)")
     one.add_argument("--video", type=Path, required=True, metavar="FILE", help="the film; its first frames are used")
     moves = ", ".join(infcam.CAMERAS)
     one.add_argument("--camera", choices=infcam.CAMERAS, required=True, metavar="MOVE", help=f"one of {moves}")

@@ -1,4 +1,4 @@
-"""What InfCam's script wants, from the folders it looks into to the film it leaves."""
+"""Runs InfCam's script: its folders, its arguments and the film it makes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CAMERAS = {
         start=1,
     )
 }
-"""Name -> the number of its path in the authors' file of ten."""
+"""Name -> its number in the authors' file of ten paths."""
 FILES = (
     "InfCam/step35000.ckpt",
     "Wan-AI/Wan2.1-T2V-1.3B/diffusion_pytorch_model.safetensors",
@@ -42,7 +42,7 @@ FILES = (
     "Wan-AI/Wan2.1-T2V-1.3B/google/umt5-xxl",
     "unidepth-v2-vitl14/model.safetensors",
 )
-"""What the script loads, below models/infcam."""
+"""The files that the script loads, below models/infcam."""
 RUNNER = Path(__file__).with_name("infcam_runner.py")
 
 
@@ -52,14 +52,14 @@ class InfCamError(HearmemanError):
 
 @dataclass(frozen=True)
 class Job:
-    """One film to be made."""
+    """One film to make."""
 
     video: Path
     camera: str
     """A name of CAMERAS."""
     prompt: str
     frames: int
-    """4n+1, 81 at most: the authors' paths have no more."""
+    """4n+1, at most 81: the authors' paths have no more."""
     steps: int
     seed: int
     lens: str
@@ -68,7 +68,7 @@ class Job:
 
 
 def check(job: Job, there: int) -> None:
-    """Compare a job with the `there` frames of its film, which the script itself would skip with a crash.
+    """Check a job against the `there` frames of its film; the script itself would crash.
 
     Raises:
         UsageError: it cannot be done.
@@ -88,7 +88,7 @@ def check(job: Job, there: int) -> None:
 
 
 def words(job: Job, code: Path) -> list[str]:
-    """The script's arguments; its paths are those of the folder that it is run in."""
+    """The script's arguments; paths are relative to the folder it runs in."""
     found = ["--cam_type", str(CAMERAS[job.camera]), "--ckpt_path", "models/InfCam/step35000.ckpt"]
     found += ["--camera_extrinsics_path", str(code / "sample_data/cameras/camera_extrinsics_10types.json")]
     found += ["--dataset_path", "data", "--metadata_file_name", "metadata.csv", "--output_dir", "results"]
@@ -99,7 +99,7 @@ def words(job: Job, code: Path) -> list[str]:
 def execute(
     job: Job, code: Path, home: Path, models: Path, out: Path, python: str | None, environ: Mapping[str, str]
 ) -> Path:
-    """Run the script in a folder of its own below `home`, and put its film into `out`; returns where it is.
+    """Run the script in its own folder below `home`, and put its film into `out`; returns the film's path.
 
     `python` is an interpreter with ComfyUI's packages; None takes ComfyUI's own, as ComfyUI's user.
 
@@ -111,7 +111,7 @@ def execute(
         folder = Path(place)
         (folder / "models").symlink_to(models)
         (folder / "data/videos").mkdir(parents=True)
-        # The script takes what stands before the first dot for the film's name.
+        # The script takes everything before the first dot as the film's name.
         (folder / "data/videos/film.mp4").symlink_to(job.video)
         with (folder / "data/metadata.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("file_name", "text"), ("film.mp4", job.prompt)])
@@ -129,7 +129,7 @@ def execute(
 
 
 def _keep(made: Path, out: Path, name: str) -> Path:
-    """Move a film to a name that nothing has, whole or not at all."""
+    """Move a film to an unused name, completely or not at all."""
     part = out / f".{name}.{os.getpid()}.part"
     try:
         out.mkdir(parents=True, exist_ok=True)

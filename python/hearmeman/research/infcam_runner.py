@@ -1,6 +1,6 @@
-"""Starts InfCam's script in ComfyUI's Python: stands in for two packages it imports in vain, and feeds UniDepth in slices.
+"""Starts InfCam's script in ComfyUI's Python: replaces two unused packages it imports, and feeds UniDepth in slices.
 
-It knows nothing of hearmeman, which ComfyUI's Python does not have: `python infcam_runner.py CODE ARGUMENT…`.
+It does not import hearmeman, which ComfyUI's Python does not have: `python infcam_runner.py CODE ARGUMENT…`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any
 
 SLICE = 8
-"""Frames that UniDepth sees at once: all 81 take 48 GB by its authors' figure."""
+"""Frames that UniDepth gets at once: all 81 take 48 GB, by its authors' figures."""
 
 
 def stand_in(name: str, **attributes: Any) -> None:
-    """Put a module where an import looks for it, unless the real one is installed."""
+    """Provide a module for imports, unless the real one is installed."""
     if importlib.util.find_spec(name) is None:
         module = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)
@@ -27,7 +27,7 @@ def stand_in(name: str, **attributes: Any) -> None:
 
 
 def no_download(name: str = "", *more: Any, **named: Any) -> None:
-    """What modelscope would fetch is on the disk already.
+    """Stands in for modelscope's download: the files are already on the disk.
 
     Raises:
         RuntimeError: always.
@@ -36,7 +36,7 @@ def no_download(name: str = "", *more: Any, **named: Any) -> None:
 
 
 def nothing(*given: Any, **named: Any) -> None:
-    """What wandb would log."""
+    """Stands in for wandb's log."""
 
 
 def in_slices(infer: Any) -> Any:
@@ -51,7 +51,7 @@ def in_slices(infer: Any) -> Any:
 
 
 def main(argv: list[str]) -> None:
-    """Run the script as its authors do."""
+    """Run the script the way its authors do."""
     code = argv[1]
     sys.path.insert(0, code)
     stand_in("modelscope", snapshot_download=no_download)

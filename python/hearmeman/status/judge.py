@@ -155,9 +155,7 @@ def _warnings(found: Mapping[str, Any]) -> Iterator[Problem]:
     opened = [port for port in found["boot"].get("ports", []) if port.get("public") and not port.get("guard")]
     if opened:
         names = " and ".join(f"{port['service']} ({port['port']})" for port in opened)
-        yield Problem(
-            "warning", f"everybody who knows the address can use {names}", "set ACCESS_TOKEN to require a token"
-        )
+        yield Problem("warning", f"anyone who knows the address can use {names}", "set ACCESS_TOKEN to require a token")
 
 
 def _split(level: str, text: str, fix: str = "") -> Problem:

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="[ACTION]")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
-        found = what.add_parser(name, help=help, description=help, allow_abbrev=False)
+        found = what.add_parser(name, help=help, allow_abbrev=False)
         found.add_argument("--json", action="store_true", help="print JSON")
         return found
 

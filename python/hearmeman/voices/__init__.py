@@ -1,1 +1,1 @@
-"""The voices that a person adds to the voice APIs, as a command."""
+"""The command for adding voices to the voice APIs."""

@@ -18,7 +18,7 @@ from hearmeman.image import RUN_DIR
 from hearmeman.state_file import read_json
 
 MOST_BYTES = 50_000_000
-"""Bytes of a recording at most: the APIs take no more."""
+"""The most bytes in a recording that the APIs accept."""
 _PATIENCE = urllib3.Timeout(connect=5, read=120)
 
 
@@ -29,13 +29,13 @@ class VoicesError(HearmemanError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `hearmeman voices`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the image's voices and your own")
+    listing = actions.add_parser("list", help="list the image's voices and your own")
     adding = actions.add_parser("add", help="add a recording of a voice, 6 to 20 seconds, in any usual format")
     adding.add_argument("file", type=Path, metavar="FILE", help="the recording")
     adding.add_argument("--name", help="its name (default: the file's)")
-    adding.add_argument("--language", help="its language unless a request names another, such as en")
+    adding.add_argument("--language", help="its language, such as en, unless a request names another")
     adding.add_argument("--replace", action="store_true", help="replace your voice of that name")
-    removing = actions.add_parser("remove", help="remove a voice of your own")
+    removing = actions.add_parser("remove", help="remove one of your own voices")
     removing.add_argument("name", metavar="NAME", help="its name")
     for action in (listing, adding, removing):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Do it through a voice API of this pod: it decodes a recording before it keeps it, and both APIs read one folder.
+    """Do it through a voice API of this pod: it decodes a recording before saving it, and both APIs share a folder.
 
     Raises:
         UsageError: the file is not there or too large.
@@ -79,7 +79,7 @@ def _add(api: str, args: argparse.Namespace) -> Any:
     except OSError as error:
         raise UsageError(f"{args.file} cannot be read: {error.strerror}") from error
     name = args.name or args.file.stem
-    # The name of the file decides nothing there, and a header cannot hold every byte.
+    # The file's name does not matter there, and a header cannot hold every byte.
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", args.file.name)[:100]
     fields: dict[str, Any] = {"voice_name": name, "voice_file": (plain, content, "application/octet-stream")}
     if args.language:

@@ -1,1 +1,1 @@
-"""The serverless worker: takes jobs from RunPod's queue with its SDK, and lets ComfyUI run them."""
+"""The serverless worker: takes jobs from RunPod's queue with its SDK and runs them in ComfyUI."""

@@ -1,4 +1,4 @@
-"""The worker's own process, in the environment that has RunPod's SDK: warms up, then takes jobs until it is stopped."""
+"""The worker's own process, in the environment with RunPod's SDK: warms up, then takes jobs until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hearmeman.worker.phases import Phases
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run it; comes back when it is stopped. What it does not know of `argv` is the SDK's, such as --rp_serve_api."""
+    """Run it; returns when it is stopped. Unknown arguments in `argv` are the SDK's, such as --rp_serve_api."""
     with redact.guarded_streams():
         redact.learn(environ)
         try:
@@ -32,14 +32,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="hearmeman.worker", allow_abbrev=False, description=__doc__)
-    parser.add_argument("--workflows", type=Path, default=WORKFLOWS_DIR, help="folder of the image's workflows")
-    parser.add_argument("--report", type=Path, help="file in which the phases of the start are kept")
-    parser.add_argument("--python", default="", help="the interpreter that looks through the models")
+    parser.add_argument("--workflows", type=Path, default=WORKFLOWS_DIR, help="folder with the image's workflows")
+    parser.add_argument("--report", type=Path, help="file for the timings of startup")
+    parser.add_argument("--python", default="", help="the interpreter that checks the models")
     args, theirs = parser.parse_known_args(argv)
     config = configs.read(environ, args.workflows)
     begun = read_json(RUN_DIR / "boot.json").get("started_boottime")
     phases = Phases(begun if isinstance(begun, float) else time.clock_gettime(time.CLOCK_BOOTTIME), args.report)
-    # At its own default it prints every answer, with all that is in it.
+    # By default the SDK prints every complete answer.
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     import runpod.serverless as sdk
 
@@ -55,7 +55,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         await start.warm_up(config, phases.mark)
         phases.mark("ready")
 
-    # Before jobs are taken, since RunPod may keep the warm process and bring it back. The SDK does both in this order, and
+    # Before jobs are taken, since RunPod may keep the warm process and restore it. The SDK does both in this order, and
     # tells RunPod by name and sentence which failed.
     if args.python:
         sdk.register_fitness_check(models_are_verified)

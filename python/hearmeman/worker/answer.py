@@ -1,4 +1,4 @@
-"""What a job is answered with: its outputs in base64, or by their addresses where they are too large for an answer."""
+"""A job's answer: its outputs in base64, or their addresses if they are too large for an answer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hearmeman.errors import HearmemanError
 from hearmeman.workflows.answers import Output, Result
 
 RUN_BYTES = 10_000_000
-"""What RunPod takes as the answer to /run."""
+"""The largest answer to /run that RunPod accepts."""
 RUNSYNC_BYTES = 20_000_000
-"""What it takes as the answer to /runsync."""
+"""The largest answer to /runsync that it accepts."""
 _RESERVED = ("error", "refresh_worker", "texts", "status")
 
 Saved = Sequence[tuple[Output, Path]]
 
 
 class TooLargeError(HearmemanError):
-    """The answer is larger than RunPod takes, and there is no bucket for it."""
+    """The answer is larger than RunPod accepts, and there is no bucket for it."""
 
 
 def limit(job_id: str) -> int:
@@ -36,23 +36,23 @@ def size(answer: Mapping[str, Any]) -> int:
 
 
 def wanted(outputs: Sequence[Output]) -> list[Output]:
-    """The outputs that are given back: previews only where there is nothing else."""
+    """The outputs to return: previews only if there is nothing else."""
     kept = [output for output in outputs if output.type != "temp"]
     return kept or list(outputs)
 
 
 def least(saved: Saved) -> int:
-    """How many bytes their content has in base64, without making it."""
+    """The size of their content in base64, without encoding it."""
     return sum((path.stat().st_size + 2) // 3 * 4 for _, path in saved)
 
 
 def inline(result: Result, saved: Saved) -> dict[str, Any]:
-    """The answer with the files' content in it."""
+    """The answer with the files' content."""
     return _answer(result, [(output, "base64", base64.b64encode(path.read_bytes()).decode()) for output, path in saved])
 
 
 def linked(result: Result, saved: Saved, urls: Sequence[str]) -> dict[str, Any]:
-    """The answer with the files' addresses in it."""
+    """The answer with the files' addresses."""
     return _answer(result, [(output, "s3_url", url) for (output, _), url in zip(saved, urls, strict=True)])
 
 
@@ -70,7 +70,7 @@ def _answer(result: Result, items: Sequence[tuple[Output, str, str]]) -> dict[st
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Give each file a name of its own: ComfyUI may have two of one name in two folders, and an answer has no folders."""
+    """Give each file a unique name: ComfyUI may have the same name in two folders, and an answer has no folders."""
     taken, found = set(names), []
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -87,7 +87,7 @@ def too_large(most: int, there: int) -> TooLargeError:
     """Say that an answer does not fit, and what to do."""
     route = "/runsync" if most == RUNSYNC_BYTES else "/run"
     return TooLargeError(
-        f"the outputs take {there / 1e6:.1f} MB in an answer, but RunPod takes {most / 1e6:g} MB from {route}: give "
+        f"the outputs take {there / 1e6:.1f} MB in an answer, but RunPod accepts {most / 1e6:g} MB from {route}: give "
         "s3Config in the request, or set R2_ENDPOINT, R2_BUCKET and R2's two keys (or BUCKET_ENDPOINT_URL and "
         "its keys) "
         "on the endpoint, and they are uploaded; or make them smaller. ComfyUI kept them in its output folder"

@@ -1,4 +1,4 @@
-"""Uploads outputs that are too large for an answer, and gives their addresses once they are there."""
+"""Uploads outputs that are too large for an answer, and returns their addresses once they are there."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _WEEK = 7 * 86400
-"""Seconds; the longest that a signed address may last."""
+"""Seconds; the longest that a signed address can be valid."""
 _CONNECTIONS = 10
-"""As many parts as boto3 sends at once."""
+"""How many parts boto3 sends at once."""
 
 
 class UploadError(HearmemanError):
@@ -31,9 +31,9 @@ class UploadError(HearmemanError):
 
 
 class _Guarded:
-    """Connects to addresses of the open internet alone, and to the very one that was looked at.
+    """Connects only to addresses on the public internet, and exactly to the one that was checked.
 
-    The host was looked up when the job came; by now its name may stand for another address.
+    The host was looked up when the job came; by now its name may resolve to another address.
     """
 
     _dns_host: str
@@ -46,12 +46,12 @@ class _Guarded:
             found: socket.socket = super()._new_conn()  # type: ignore[misc]
             return found
         finally:
-            # The certificate is the name's.
+            # The certificate is for the name.
             self._dns_host = name
 
 
 def _guard(client: S3Client) -> None:
-    """Let the client reach no private network, whatever its endpoint's name comes to stand for, or redirects to."""
+    """Keep the client out of private networks, whatever its endpoint's name resolves or redirects to."""
     manager: Any = client._endpoint.http_session._manager  # type: ignore[attr-defined]
     manager.pool_classes_by_scheme = {scheme: _guarded(kind) for scheme, kind in manager.pool_classes_by_scheme.items()}
 
@@ -74,7 +74,7 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "", allow_private
         if not allow_private:
             _guard(client)
         client.upload_file(str(path), bucket.name, key)
-        # An address is given for what can be read back, and for nothing else.
+        # Only return an address for what can be read back.
         there = int(client.head_object(Bucket=bucket.name, Key=key)["ContentLength"])
         if there != size:
             raise UploadError(
@@ -91,7 +91,7 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "", allow_private
 
 
 def _client(bucket: Bucket) -> S3Client:
-    # The answer waits for it, so a few tries have to do; the sync, which has time, tries by itself.
+    # The answer is waiting, so a few tries must do; the sync has time and retries by itself.
     few: Any = Config(region_name=region(bucket.endpoint), retries={"mode": "standard", "total_max_attempts": 4})
     client: S3Client = session().client(
         "s3",
@@ -104,6 +104,6 @@ def _client(bucket: Bucket) -> S3Client:
 
 
 def region(endpoint: str) -> str:
-    """Give the region that requests are signed for: R2 takes us-east-1 for its own, and Amazon's address names it."""
+    """The region that requests are signed for: R2 accepts us-east-1, and Amazon's address names it."""
     found = re.search(r"//s3[.-]([a-z]{2}-[a-z-]+-\d)\.amazonaws\.com", endpoint)
     return found[1] if found else "us-east-1"

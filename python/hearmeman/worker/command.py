@@ -15,5 +15,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Boot; comes back only with --plan or an error."""
+    """Boot; returns only with --plan or an error."""
     return boot.run(args, environ)

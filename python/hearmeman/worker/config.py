@@ -1,4 +1,4 @@
-"""What the worker is set to, from the pod's variables and worker-comfyui's; pure."""
+"""The worker's settings, from the pod's variables and worker-comfyui's; pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hearmeman.settings import load
 from hearmeman.worker.request import Bucket
 
 BUCKET_VARIABLES = ("BUCKET_ENDPOINT_URL", "BUCKET_NAME", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
-"""Those that worker-comfyui reads: with them every output is uploaded."""
+"""The variables that worker-comfyui reads: with them every output is uploaded."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,25 @@ class Config:
     workflows: Path
     """Folder of the image's workflows."""
     environ: Mapping[str, str] = field(repr=False)
-    """The process's environment: defaults of workflows' choices come from it."""
+    """The process's environment: the source of defaults for workflows' choices."""
     input_bytes: int = 200_000_000
-    """Most bytes that a job's file may have."""
+    """The most bytes in a job's file."""
     input_seconds: float = 120
-    """How long fetching one may take."""
+    """How long fetching a file may take."""
     private_urls: bool = False
-    """Whether jobs may name addresses of private networks."""
+    """Whether jobs may name addresses in private networks."""
     always: Bucket | None = None
-    """The bucket that every output goes to."""
+    """The bucket for every output."""
     overflow: Bucket | None = None
     """The bucket for outputs that do not fit into an answer."""
     prefix: str = "outputs"
-    """First part of an uploaded object's key."""
+    """Prefix of an uploaded object's key."""
     public: str = ""
-    """Address under which the pod's bucket is open to all; empty means signed addresses."""
+    """Public address of the pod's bucket; empty means signed addresses."""
     comfy_org_key: str = field(default="", repr=False)
-    """The key of nodes that call Comfy.org, for jobs that bring none."""
+    """The key for nodes that call Comfy.org, for jobs without one."""
     warmup: str = ""
-    """The workflow that is run before the first job; empty means none."""
+    """The workflow to run before the first job; empty means none."""
 
 
 def read(environ: Mapping[str, str], workflows: Path = WORKFLOWS_DIR) -> Config:
@@ -84,7 +84,7 @@ def _theirs(environ: Mapping[str, str]) -> Bucket | None:
         raise UsageError(f"BUCKET_ENDPOINT_URL is set, and {' and '.join(missing)} is not: set it, or unset all")
     parts = urlsplit(url)
     host, name = parts.netloc, environ.get("BUCKET_NAME", "") or parts.path.strip("/")
-    # https://NAME.s3.REGION.amazonaws.com, as worker-comfyui's own instructions have it.
+    # https://NAME.s3.REGION.amazonaws.com, as in worker-comfyui's instructions.
     found = re.fullmatch(r"([a-z0-9.-]+)\.(s3[.-][a-z0-9.-]*amazonaws\.com)", host)
     if found:
         name, host = name or found[1], found[2]

@@ -1,4 +1,6 @@
-"""Runs one job: its inputs into ComfyUI, its graph, its outputs into an answer; a job that is cancelled stops in ComfyUI."""
+"""Runs one job: uploads its inputs to ComfyUI, runs its graph, answers with its outputs; a cancelled job stops in
+ComfyUI.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ from hearmeman.workflows.library import Graph, Workflow
 from hearmeman.workflows.prepare import Files
 
 _NO_END = 7 * 86400.0
-"""Seconds. RunPod's executionTimeout ends a job, at the latest after these; the worker holds no deadline of its own."""
+"""Seconds. RunPod's executionTimeout ends a job, after these at the latest; the worker has no deadline of its own."""
 _BETWEEN = 1.0
-"""Seconds between two steps' progress: each is a request of its own."""
+"""Seconds between progress reports: each is a separate request."""
 
 Send = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 """Sends a job's progress: (job, what is sent)."""
@@ -37,7 +39,7 @@ Send = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 
 @dataclass
 class Steps:
-    """Numbers a job's progress: the SDK sends each from a thread of its own, so they arrive in any order."""
+    """Numbers a job's progress reports: the SDK sends each from its own thread, so they arrive in any order."""
 
     job: Mapping[str, Any]
     send: Send
@@ -51,7 +53,7 @@ class Steps:
         self.send(self.job, {"number": self.number, **what})
 
     def at(self, progress: Progress) -> None:
-        """Send where ComfyUI is: each node, and its steps once a second."""
+        """Report ComfyUI's progress: each node, and its steps once a second."""
         now, is_end = time.monotonic(), progress.max is not None and progress.value == progress.max
         if progress.node == self._node and not is_end and now - self._sent < _BETWEEN:
             return
@@ -61,7 +63,7 @@ class Steps:
 
 
 async def handle(job: Mapping[str, Any], config: Config, send: Send) -> dict[str, Any]:
-    """Run a job and give its answer; an error is an answer too.
+    """Run a job and return its answer; an error is an answer too.
 
     Raises:
         CancelledError: the job was cancelled; ComfyUI was made to stop it.
@@ -90,12 +92,12 @@ async def handle(job: Mapping[str, Any], config: Config, send: Send) -> dict[str
 
 
 async def _run(job: str, asked: Request, config: Config, steps: Steps, folder: Path) -> dict[str, Any]:
-    if asked.bucket is not None:  # Before the GPU works for an answer that could not be given.
+    if asked.bucket is not None:  # Before the GPU works for an answer that could not be delivered.
         await _check_bucket(asked.bucket, config)
     graph, files, workflow = await _prepared(asked, config, steps, folder)
-    # Opened for each job: a worker that waits holds no connection to ComfyUI, which a restored snapshot would find dead.
+    # Opened for each job: a waiting worker has no connection to ComfyUI, since it would be dead in a restored snapshot.
     async with Client(config.comfyui) as client:
-        # All of them before ComfyUI is given the first.
+        # Fetch all of them before giving ComfyUI the first.
         paths = [
             await _file(attached, folder / f"attached-{number}", config)
             for number, attached in enumerate(asked.attached)
@@ -136,7 +138,7 @@ async def _prepared(asked: Request, config: Config, steps: Steps, folder: Path) 
             "set takes a file by its address or as a data URI: a path on the worker is not one of the job's files"
         ) from error
     except UsageError as error:
-        # As the command line says it; a job has no --set.
+        # As on the command line; a job has no --set.
         raise UsageError(str(error).replace("--set ", "set ").replace(str(folder), "")) from error
     return graph, files, workflow
 
@@ -159,7 +161,7 @@ def _explained(error: HearmemanError, workflow: Workflow, graph: Graph, config: 
     if isinstance(error, RunFailedError):
         text = advice.for_failure(error, workflow, graph)
     elif isinstance(error, RefusedError):
-        # Without the schema ComfyUI's own words have to do.
+        # Without the schema, ComfyUI's own words must do.
         with contextlib.suppress(HearmemanError):
             text = advice.for_refusal(error, schema.read(config.workflows / schema.FILE), ())
     return HearmemanError(f"{error}. {text[0].upper()}{text[1:]}" if text else str(error))
@@ -185,7 +187,7 @@ async def _answer(
     allow_private = config.private_urls or first is not asked.bucket
     urls = []
     for number, (output, path) in enumerate(saved):
-        # The number keeps apart files of one name in two folders.
+        # The number keeps files with the same name in two folders apart.
         key = "/".join(filter(None, (config.prefix, job, f"{number}-{output.filename}")))
         urls.append(await asyncio.to_thread(buckets.upload, first, key, path, public, allow_private))
     found = answer.linked(result, saved, urls)
@@ -195,6 +197,6 @@ async def _answer(
 
 
 async def _check_bucket(bucket: Bucket, config: Config) -> None:
-    """Refuse a job's bucket whose host is unknown, or in a private network; the endpoint's own may be in one."""
+    """Refuse a job's bucket if its host is unknown or in a private network; the endpoint's own bucket may be in one."""
     inputs.check(bucket.endpoint, config.private_urls)
     await inputs.find_bucket(urlsplit(bucket.endpoint).hostname or "", config.private_urls)

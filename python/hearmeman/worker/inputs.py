@@ -1,4 +1,4 @@
-"""Fetches a job's inputs by address: within limits, and from nowhere inside the network that the worker stands in."""
+"""Fetches a job's inputs by address: within limits, and never from inside the worker's own network."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class InputError(HearmemanError):
-    """A file that a job names cannot be had."""
+    """A job's file cannot be fetched."""
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an address is of the open internet, also where it hides an IPv4 address in an IPv6 one."""
+    """Tell whether an address is on the public internet, even if it hides an IPv4 address in an IPv6 one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         hidden = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -38,7 +38,7 @@ def is_public(address: str) -> bool:
 
 
 class Resolver(AbstractResolver):
-    """Gives the addresses that are connected to: what was checked is what is used, so a second answer changes nothing."""
+    """Provides the addresses to connect to: exactly those that were checked, so a second DNS answer changes nothing."""
 
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
@@ -81,7 +81,7 @@ def check(url: str, allow_private: bool = False) -> None:
 
 
 def _private(host: str) -> InputError:
-    return InputError(f"{host} is an address of a private network, and jobs may not reach into it")
+    return InputError(f"{host} is in a private network, which jobs may not reach")
 
 
 def public_address(host: str, port: int) -> str:
@@ -112,7 +112,7 @@ async def find_bucket(host: str, allow_private: bool = False) -> None:
 
 
 def shown(url: str) -> str:
-    """Give an address without its query, which may hold a key."""
+    """An address without its query, which may contain a key."""
     parts = url.partition("?")
     return f"{parts[0][:200]}{'?…' if parts[1] else ''}"
 
@@ -124,7 +124,7 @@ async def fetch(url: str, target: Path, most_bytes: int, seconds: float, allow_p
         InputError: says why it cannot be had.
     """
     more: dict[str, Any] = {} if allow_private else {"resolver": Resolver()}
-    # A new connection each time: none is held while the worker waits for jobs.
+    # A new connection each time: none is kept while the worker waits for jobs.
     connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False, **more)
     try:
         async with asyncio.timeout(seconds), aiohttp.ClientSession(connector=connector, trust_env=False) as session:
@@ -139,7 +139,7 @@ async def fetch(url: str, target: Path, most_bytes: int, seconds: float, allow_p
             raise InputError(f"{shown(url)}: it redirects more than {_REDIRECTS} times")
     except TimeoutError:
         raise InputError(
-            f"{shown(url)} did not arrive within {seconds:g} s: raise WORKER_INPUT_SECONDS, or host it nearer"
+            f"{shown(url)} did not arrive within {seconds:g} s: raise WORKER_INPUT_SECONDS, or host it closer"
         ) from None
     except (aiohttp.ClientError, ValueError) as error:
         raise InputError(f"{shown(url)} cannot be fetched: {str(error) or type(error).__name__}") from None
@@ -155,7 +155,7 @@ async def _save(url: str, response: aiohttp.ClientResponse, target: Path, most_b
         raise too_large
     size = 0
     with target.open("wb") as file:
-        # Counted unpacked: a small answer may unfold to a large one.
+        # Counted decompressed: a small answer may expand to a large one.
         async for piece in response.content.iter_chunked(1 << 16):
             size += len(piece)
             if size > most_bytes:

@@ -1,4 +1,4 @@
-"""How long each part of a worker's start took, printed and kept."""
+"""Timings of a worker's startup, printed and kept."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hearmeman.state_file import write_json
 
 @dataclass
 class Phases:
-    """Seconds since the container's start at which each part was done."""
+    """Seconds from the container's start until each part was done."""
 
     started: float
-    """The container's start on CLOCK_BOOTTIME."""
+    """The container's start, on CLOCK_BOOTTIME."""
     report: Path | None = None
     """Where they are kept."""
     done: dict[str, float] = field(default_factory=dict)
 
     def mark(self, phase: str) -> None:
-        """Note that a part is done, print it, and keep what there is so far; each part is noted once."""
+        """Record that a part is done, print it, and save the timings so far; each part is recorded once."""
         if phase in self.done:
             return
         before = max(self.done.values(), default=0.0)

@@ -1,4 +1,4 @@
-"""What a job asks for, in worker-comfyui's shape or ours; pure."""
+"""A job's request, in worker-comfyui's format or ours; pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hearmeman.workflows import library
 from hearmeman.workflows.library import Graph
 
 KEY_FIELDS = ("comfy_org_api_key", "api_key_comfy_org")
-"""Both spellings of the key: worker-comfyui's code reads the first, ComfyUI and some of its guides the second."""
+"""Both names of the key: worker-comfyui's code reads the first, ComfyUI and some guides the second."""
 _FIELDS = ("workflow", "set", "images", "files", "s3Config", *KEY_FIELDS)
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """An S3 bucket and who may write to it."""
+    """An S3 bucket and its credentials."""
 
     endpoint: str
     name: str
@@ -31,16 +31,16 @@ class Bucket:
     secret: str
 
     def __repr__(self) -> str:
-        """Show no key."""
+        """Shows no key."""
         return f"Bucket({self.endpoint}, {self.name})"
 
 
 @dataclass(frozen=True)
 class Attached:
-    """A file that comes with a job, by its content or by its address."""
+    """A job's file, by content or by address."""
 
     name: str
-    """The name under which the graph's nodes find it."""
+    """The name by which the graph's nodes find it."""
     content: bytes | None = None
     url: str = ""
 
@@ -50,13 +50,13 @@ class Request:
     """One job."""
 
     name: str
-    """A workflow of the image; empty where the job brings its own graph."""
+    """A workflow in the image; empty if the job brings its own graph."""
     graph: Graph | None
     """The job's own graph."""
     settings: Mapping[str, str]
-    """What is set in a workflow of the image."""
+    """Settings for a workflow in the image."""
     uploads: Mapping[str, Attached]
-    """Settings that bring a file."""
+    """Settings with a file."""
     attached: tuple[Attached, ...]
     """Files for ComfyUI's input folder."""
     api_key: str
@@ -66,7 +66,7 @@ class Request:
 
 
 def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
-    """Read a job; a file that it carries may have `most_bytes`.
+    """Read a job; a file in it may have up to `most_bytes`.
 
     Raises:
         UsageError: says what is wrong with the request, before anything is done.
@@ -118,7 +118,7 @@ def parse(job: Mapping[str, Any], most_bytes: int) -> Request:
 
 
 def _check_names(attached: Mapping[str, Attached]) -> None:
-    """Refuse two files of one name: the second would take the first one's place in ComfyUI's input folder."""
+    """Refuse two files with the same name: the second would replace the first in ComfyUI's input folder."""
     places: dict[str, str] = {}
     for place, one in attached.items():
         if one.name in places:

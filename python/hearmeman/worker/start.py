@@ -1,4 +1,4 @@
-"""What is done before the first job: ComfyUI is waited for, its nodes are looked through, a workflow warms it up."""
+"""Before the first job: waits for ComfyUI, has it scan its nodes, and runs a warm-up workflow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _WARMUP = 1800.0
 
 
 class NotFitError(HearmemanError):
-    """This worker must take no job."""
+    """This worker must not take jobs."""
 
 
 async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
-    """Wait for ComfyUI for as long as it takes, and load what the first job would wait for.
+    """Wait for ComfyUI, however long it takes, and load what the first job would wait for.
 
     Raises:
         NotFitError: the warm-up did not run.
@@ -34,11 +34,11 @@ async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
     async with Client(config.comfyui) as client:
         while True:
             try:
-                # Its first answer makes it look through all its nodes and model folders.
+                # The first request makes it scan all its nodes and model folders.
                 classes = await client.object_info()
                 break
             except NotReachableError as error:
-                # RunPod, and not a limit of ours, gives up on a worker that does not start.
+                # RunPod gives up on a worker that does not start; we need no limit of our own.
                 if time.monotonic() - said > _SAY:
                     said = time.monotonic()
                     log("worker.waiting", seconds=said - started, why=str(error))
@@ -61,7 +61,7 @@ async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
 
 
 def check_models(python: str, config: Config) -> None:
-    """Ask whether every enabled model is on the volume, whole and verified when it was fetched; reads none of them.
+    """Check that every enabled model is on the volume, complete and verified when it was fetched; reads none of them.
 
     Raises:
         NotFitError: names what is missing.

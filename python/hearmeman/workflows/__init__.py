@@ -1,1 +1,1 @@
-"""Ready ComfyUI workflows: what there is, and running one."""
+"""Ready-made ComfyUI workflows: listing and running them."""

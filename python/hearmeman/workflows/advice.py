@@ -1,4 +1,4 @@
-"""What to do about a run that ComfyUI refused or did not finish; pure."""
+"""Advice after a run that ComfyUI refused or did not finish; pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hearmeman.workflows.library import Graph, Workflow
 from hearmeman.workflows.schema import Schema
 
 _SIZES = ("frames", "width", "height", "count", "resolution", "size")
-"""Parameters that decide how much memory a run takes, the most effective first."""
+"""Parameters that affect a run's memory use, the most effective first."""
 _MEMORY = ("out of memory", "allocation on device", "cublas_status_alloc_failed", "defaultcpuallocator")
 _DISK = ("no space left on device", "disk quota exceeded", "errno 28", "errno 122")
 
 
 def for_failure(error: RunFailedError, workflow: Workflow, graph: Graph) -> str:
-    """Give a sentence on what to change; empty where nothing is known."""
+    """A sentence on what to change; empty if nothing is known."""
     said = f"{error.exception_type} {error}".lower()
     if "memoryerror" in said or any(words in said for words in _MEMORY):
         ways = [
@@ -40,7 +40,7 @@ def for_failure(error: RunFailedError, workflow: Workflow, graph: Graph) -> str:
 
 
 def for_refusal(error: RefusedError, schema: Schema, missing: Sequence[str]) -> str:
-    """Give a sentence on what to change; `missing` are models that are not on the disk."""
+    """A sentence on what to change; `missing` are models that are not on the disk."""
     node = schema.nodes.get(error.class_type, {})
     pack = str(node.get("module", ""))
     if pack.startswith("custom_nodes."):

@@ -1,4 +1,4 @@
-"""What ComfyUI's answers mean: outputs, refusals, how a prompt ended; pure."""
+"""Interprets ComfyUI's answers: outputs, refusals, how a prompt ended; pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hearmeman.workflows.library import Graph
 
 
 class NotReachableError(HearmemanError):
-    """Nothing answers at the address, or what answers is no ComfyUI."""
+    """Nothing answers at the address, or it is not ComfyUI."""
 
 
 class AccessError(HearmemanError):
-    """The gate before ComfyUI does not let this in."""
+    """The gate in front of ComfyUI refuses access."""
 
 
 class RefusedError(HearmemanError):
-    """ComfyUI did not take the prompt; `class_type` is the node's class that it does not have, if it is that."""
+    """ComfyUI refused the prompt; `class_type` is the missing node class, if that is the reason."""
 
     def __init__(self, message: str, class_type: str = "") -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class RefusedError(HearmemanError):
 
 
 class RunFailedError(HearmemanError):
-    """ComfyUI took the prompt and did not finish it; `exception_type` is what a node raised, `node` its id."""
+    """ComfyUI accepted the prompt but did not finish it; `exception_type` is what a node raised, `node` its id."""
 
     def __init__(self, message: str, node: str = "", exception_type: str = "") -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class RunFailedError(HearmemanError):
 
 
 class TimedOutError(HearmemanError):
-    """The prompt did not end in the time given."""
+    """The prompt did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Output:
 
     node: str
     kind: str
-    """The key it stands under: images, audio, gifs, …"""
+    """Its key in the answer: images, audio, gifs, …"""
     filename: str
     subfolder: str
     type: str
-    """output, temp or input: the folder of ComfyUI it lies in."""
+    """output, temp or input: which of ComfyUI's folders it is in."""
 
     @property
     def path(self) -> str:
@@ -67,12 +67,12 @@ class Result:
     from_cache: bool
     """True when ComfyUI ran no node, since an earlier prompt was the same: the files are that prompt's."""
     texts: tuple[tuple[str, str], ...] = ()
-    """Node and what it says, where it gives a text instead of a file."""
+    """Node and text, if a node returned text instead of a file."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a prompt is: the node that runs, and its steps where it tells them."""
+    """A prompt's progress: the running node, and its steps if it reports them."""
 
     node: str
     class_type: str
@@ -84,7 +84,7 @@ Report = Callable[[Progress], None]
 
 
 def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
-    """Every file in a history entry: whatever key it stands under, an item with a `filename` is a file."""
+    """Every file in a history entry: any item with a `filename`, under any key."""
     found = []
     for node, parts in entry.get("outputs", {}).items():
         for kind, items in parts.items():
@@ -96,7 +96,7 @@ def outputs(entry: Mapping[str, Any]) -> tuple[Output, ...]:
 
 
 def texts(entry: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Every text in a history entry, with the node that gave it: what nodes show instead of saving a file."""
+    """Every text in a history entry, with its node: what nodes show instead of saving a file."""
     return tuple(
         (str(node), item)
         for node, parts in entry.get("outputs", {}).items()
@@ -107,14 +107,14 @@ def texts(entry: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def unknown_class(body: Mapping[str, Any]) -> str:
-    """The class that a 400 answer says this ComfyUI does not have; empty when it is about something else."""
+    """The class that this ComfyUI lacks according to a 400 answer; empty if the answer is about something else."""
     error = body.get("error")
     is_it = isinstance(error, dict) and error.get("type") in ("missing_node_type", "invalid_prompt")
     return str(((error or {}).get("extra_info") or {}).get("class_type") or "") if is_it else ""
 
 
 def refusal(body: Mapping[str, Any], graph: Graph) -> str:
-    """What a 400 answer says, in sentences that name node, class and input."""
+    """The content of a 400 answer, in sentences that name node, class and input."""
     error = body.get("error")
     if isinstance(error, str):
         return error
@@ -159,7 +159,7 @@ def result_of(prompt_id: str, entry: Mapping[str, Any], graph: Graph) -> Result:
 
 
 def targets(folder: Path, output: Output, prompt_id: str) -> Iterator[Path]:
-    """Where an output may be saved under `folder`: its own path, then beside it with the prompt's id, and numbers.
+    """Possible paths for an output in `folder`: its own path, then with the prompt's id, then with numbers.
 
     Raises:
         RunFailedError: the reported path leads out of the folder.

@@ -1,4 +1,4 @@
-"""One workflow for every row of a file: bounded in flight, each row once, and resumed after whatever ended it."""
+"""Runs one workflow for every row of a file: a few at a time, each row once, and resumable after any interruption."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ JOURNAL = "batch.jsonl"
 
 
 class BatchError(UsageError):
-    """The file of rows, or the folder for the results, cannot be used; nothing was sent."""
+    """The file of rows or the result folder cannot be used; nothing was sent."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row, ready to be sent."""
+    """One row, ready to send."""
 
     number: int
     """Counted from 1."""
@@ -46,12 +46,12 @@ class Row:
     """Files to upload: (node, input) -> path."""
 
     key: str
-    """Names what the row asks for; a row that was changed is another."""
+    """Identifies the row's content; a changed row is a different one."""
 
 
 @dataclass
 class Journal:
-    """What became of each row, one line an event, on disk before anything else happens."""
+    """The record of every row, one line per event, on disk before anything else happens."""
 
     path: Path
     events: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Journal:
     _file: IO[str] | None = None
 
     def open(self) -> None:
-        """Read what an earlier run wrote, and keep others out; a last line that is half written is taken away.
+        """Read what an earlier run wrote, and keep others out; a half-written last line is removed.
 
         Raises:
             BatchError: another batch is running in the folder, or the folder cannot be written.
@@ -77,7 +77,7 @@ class Journal:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            # The next line would be joined to it, and lost with it.
+            # The next line would be appended to it, and lost with it.
             self._file.truncate(len(whole))
         _sync_folder(self.path.parent)
         for line in whole.decode(errors="replace").splitlines():
@@ -88,7 +88,7 @@ class Journal:
                 continue
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
 
@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[tuple[str, ...]]:
             lines = path.read_text(encoding="utf-8").splitlines()
             rows = [json.loads(line) for line in lines if line.strip()]
         else:
-            raise BatchError(f"{path}: a batch is a .csv with a header, or a .jsonl with an object a line")
+            raise BatchError(f"{path}: a batch is a .csv with a header, or a .jsonl with one object per line")
     except OSError as error:
         raise BatchError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, csv.Error) as error:
@@ -147,14 +147,14 @@ def prepare(
     common: Sequence[str],
     make: Callable[[list[str]], tuple[Graph, dict[tuple[str, str], Path]]],
 ) -> list[Row]:
-    """Make every row's graph, so that nothing is sent before all rows are right.
+    """Make every row's graph, so that nothing is sent unless all rows are valid.
 
     Raises:
         BatchError: names every row that is wrong, up to ten.
     """
     made, wrong = [], []
     for number, settings in enumerate(rows, start=1):
-        # A row's own value replaces the common one.
+        # A row's own value overrides the common one.
         names = {text.partition("=")[0] for text in settings}
         merged = [*(text for text in common if text.partition("=")[0] not in names), *settings]
         try:
@@ -179,27 +179,27 @@ class Outcome:
     """How a batch ended."""
 
     done: int
-    """Rows that are done, before or now."""
+    """Rows that are done, now or in an earlier run."""
     failed: Mapping[int, str]
     """Row -> why."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a batch goes."""
+    """How to run a batch."""
 
     at_once: int
-    """Rows that ComfyUI is given at one time."""
+    """How many rows ComfyUI gets at a time."""
     timeout: float
-    """Seconds for a row."""
+    """Seconds per row."""
     resume: bool = False
-    """Whether what is in the folder is gone on with."""
+    """Whether to continue a batch in the folder."""
 
 
 Say = Callable[[int, str, Any], None]
-"""Called with a row's number, its state (sent, done, failed, before), and its prompt's id, its files or why."""
+"""Called with a row's number, its state (sent, done, failed, before), and its prompt's id, files or error."""
 Explain = Callable[[int, HearmemanError], str]
-"""Gives what is said of a row's error."""
+"""Formats a row's error."""
 
 
 async def run(
@@ -210,7 +210,7 @@ async def run(
     say: Say,
     explain: Explain = lambda row, error: str(error),
 ) -> Outcome:
-    """Run every row that is not done, some at a time, and save each row's files in `folder`.
+    """Run every row that is not done, a few at a time, and save each row's files in `folder`.
 
     Raises:
         BatchError: `folder` holds a batch already, and `resume` is not set; or another is at work there.
@@ -257,7 +257,7 @@ async def run_rows(
             except LostError:
                 raise
             except TimedOutError as error:
-                # It was not stopped: its record stays, and a resumed run finds what it made.
+                # The prompt was not stopped: the record stays, and a resumed run finds its results.
                 failed[row.number] = str(error)
                 say(row.number, "failed", str(error))
             except HearmemanError as error:
@@ -291,7 +291,7 @@ async def _one(client: Client, row: Row, journal: Journal, timeout: float, say: 
         result = await _earlier(client, row, journal, timeout)
         if result is None:
             await put_files(client, row.graph, row.files)
-            # Written down before it is sent: whatever ends this process, the next one looks for this id first.
+            # Recorded before it is sent: whatever ends this process, the next one looks for this id first.
             prompt_id = new_id()
             journal.write({"row": row.number, "key": row.key, "state": "sent", "prompt_id": prompt_id})
 
@@ -312,7 +312,7 @@ async def _one(client: Client, row: Row, journal: Journal, timeout: float, say: 
 
 
 async def _earlier(client: Client, row: Row, journal: Journal, timeout: float) -> Result | None:
-    """What a run that was ended had sent for this row: ComfyUI may have done it, or never got it, or forgotten it."""
+    """Look up what an interrupted run sent for this row: ComfyUI may have finished it, never got it, or forgotten it."""
     event = journal.events.get(row.number, {})
     if event.get("state") != "sent" or event.get("key") != row.key:
         return None

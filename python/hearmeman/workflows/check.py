@@ -12,11 +12,11 @@ from hearmeman.workflows.library import Workflow
 from hearmeman.workflows.schema import Schema, mistakes, reachable
 
 _NO_GRAPHS = ("ENABLE_XTTS", "ENABLE_CHATTERBOX", "COQUI_TOS_AGREED", "ENABLE_INFCAM")
-"""Toggles of what is no graph but a server or a command."""
+"""Toggles for servers and commands, which have no graph."""
 
 
 def problems(workflows: Mapping[str, Workflow], schema: Schema, catalogue: Catalogue) -> list[str]:
-    """One sentence a mistake: workflow, choice, node, input, and what is allowed."""
+    """One sentence per mistake: workflow, choice, node, input, and what is allowed."""
     found = []
     for workflow in workflows.values():
         graph = library.graph(workflow)
@@ -34,20 +34,20 @@ def problems(workflows: Mapping[str, Workflow], schema: Schema, catalogue: Catal
 
 
 def combinations(workflow: Workflow) -> Iterator[dict[str, str]]:
-    """Every way to choose."""
+    """Every combination of choices."""
     names = [*workflow.choices]
     for values in itertools.product(*(workflow.choices[name].options for name in names)):
         yield dict(zip(names, values, strict=True))
 
 
 def files_of(catalogue: Catalogue, models: tuple[str, ...]) -> set[str]:
-    """Places below the models folder that these models' files go to."""
+    """Where these models' files go, below the models folder."""
     wanted = {name for model in catalogue.models if model.id in models for name in model.files}
     return {file.to for file in catalogue.files if file.id in wanted}
 
 
 def toggles_without(workflows: Mapping[str, Workflow], catalogue: Catalogue) -> list[str]:
-    """The variables that fetch models which no workflow uses."""
+    """Variables that fetch models no workflow uses."""
     used = {
         model
         for workflow in workflows.values()

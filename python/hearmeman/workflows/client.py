@@ -34,33 +34,32 @@ from hearmeman.workflows.following import Ear, events, history
 from hearmeman.workflows.library import Graph
 
 PATIENCE_SECONDS = 30.0
-"""For how long a ComfyUI that does not answer any more may come back."""
+"""How long to wait for a ComfyUI that stopped answering."""
 STOP_SECONDS = 10.0
-"""How long a prompt is tried to be stopped after Ctrl-C."""
+"""How long to try to stop a prompt after Ctrl-C."""
 
 
 def new_id() -> str:
-    """Choose a prompt's id: ComfyUI takes the client's, so that it can be written down before the prompt is sent."""
+    """Choose a prompt's id: ComfyUI accepts the client's, so it can be recorded before the prompt is sent."""
     return str(uuid.uuid4())
 
 
 class Client(Connection):
-    """One ComfyUI at `url`, which may stand behind a gate that wants `token`; use it with `async with`."""
+    """One ComfyUI at `url`, possibly behind a gate that needs `token`; use it with `async with`."""
 
     def __init__(self, url: str, token: str = "", patience: float = PATIENCE_SECONDS) -> None:
         super().__init__(url, token)
         self._patience = patience
 
     async def object_info(self) -> dict[str, Any]:
-        """Give every node class that this ComfyUI has, as /object_info does."""
+        """Every node class of this ComfyUI, as in /object_info."""
         return await self.get_object("/object_info")
 
     async def submit(
         self, graph: Graph, client_id: str, prompt_id: str = "", extra: Mapping[str, str] | None = None
     ) -> str:
-        """Queue `graph` as `prompt_id`; returns its id. ComfyUI sends its events to `client_id`.
-
-        `extra` is what nodes are given beside the graph, such as the key with which they call Comfy.org.
+        """Queue `graph` as `prompt_id`; returns its id. ComfyUI sends its events to `client_id`. `extra` is given to
+        nodes besides the graph, such as the key with which they call Comfy.org.
 
         Raises:
             NotReachableError: nothing answers.
@@ -78,24 +77,23 @@ class Client(Connection):
         body = body if isinstance(body, dict) else {}
         if response.status == 200 and "prompt_id" in body:
             if body.get("node_errors"):
-                # Other outputs of the graph were queued; half a result is not what was asked for.
+                # ComfyUI queued the graph's other outputs, but half a result is not what was asked for.
                 await self.stop(str(body["prompt_id"]))
                 raise RefusedError(f"ComfyUI refused a part of the workflow: {refusal(body, graph)}")
             return str(body["prompt_id"])
         if response.status == 400 and body:
             raise RefusedError(f"ComfyUI refused the workflow: {refusal(body, graph)}", unknown_class(body))
-        raise RefusedError(f"ComfyUI answered {response.status} to the workflow, so it does not run: {text[:200]}")
+        raise RefusedError(f"ComfyUI answered {response.status} to the workflow and will not run it: {text[:200]}")
 
     async def upload(self, path: Path, name: str = "") -> str:
-        """Bring a file into ComfyUI's input folder; the name under which nodes find it.
-
-        With `name`, which may have a folder before it, it gets that one, also where another file has it.
+        """Upload a file to ComfyUI's input folder; returns the name by which nodes find it. With `name`, which may have
+        a folder before it, it gets that one, also where another file has it.
 
         Raises:
             NotReachableError: nothing answers.
             RefusedError: ComfyUI does not take it.
         """
-        # Quoted names would stay quoted: ComfyUI takes them as they come.
+        # Quoted names would stay quoted: ComfyUI uses them as they are.
         form = aiohttp.FormData(quote_fields=False)
         with path.open("rb") as file:
             folder, _, short = name.rpartition("/")
@@ -107,7 +105,7 @@ class Client(Connection):
             async with self.call("POST", "/upload/image", data=form) as response:
                 text = await response.text(errors="replace")
         if response.status == 413:
-            raise RefusedError(f"{path} is larger than ComfyUI takes: raise --max-upload-size in COMFYUI_ARGS")
+            raise RefusedError(f"{path} is larger than ComfyUI accepts: raise --max-upload-size in COMFYUI_ARGS")
         try:
             body = json.loads(text)
             return "/".join(filter(None, [str(body.get("subfolder", "")), str(body["name"])]))
@@ -116,7 +114,7 @@ class Client(Connection):
 
     async def stop(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it if it runs."""
-        # In this order: one that begins to run in between is interrupted.
+        # In this order, so that a prompt that starts in between is interrupted.
         async with self.call("POST", "/queue", json={"delete": [prompt_id]}):
             pass
         async with self.call("POST", "/interrupt", json={"prompt_id": prompt_id}):
@@ -140,13 +138,13 @@ class Client(Connection):
             AccessError, NotReachableError, RefusedError, RunFailedError, TimedOutError.
         """
         prompt_id, state = prompt_id or new_id(), "it was not queued"
-        # One for each run: ComfyUI sends events to the newest socket of an id alone.
+        # One id per run: ComfyUI sends events only to an id's newest socket.
         client_id = uuid.uuid4().hex
         posting: asyncio.Task[str] | None = None
         early: list[Progress] | None = []
 
         def in_order(progress: Progress) -> None:
-            # The first events may overtake the answer to the prompt.
+            # The first events may arrive before the answer to the prompt.
             report(progress) if early is None else early.append(progress)
 
         try:
@@ -162,7 +160,7 @@ class Client(Connection):
         except TimeoutError:
             if posting is not None and not posting.done():
                 posting.cancel()
-                state = f"its id is {prompt_id}; ComfyUI did not say whether it took it"
+                state = f"its id is {prompt_id}; ComfyUI did not say whether it accepted it"
             raise TimedOutError(
                 f"the workflow did not end within {timeout:g} s: {state}; give more time with --timeout"
             ) from None
@@ -174,7 +172,7 @@ class Client(Connection):
     async def _give_up(self, prompt_id: str, posting: asyncio.Task[str]) -> None:
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                # What was sent may be queued after it was looked for: the answer is waited for.
+                # The prompt may be queued after we looked for it, so wait for the answer.
                 with contextlib.suppress(RefusedError, NotReachableError):
                     await posting
                 await self.stop(prompt_id)
@@ -183,7 +181,7 @@ class Client(Connection):
             log("workflow.not_stopped", prompt_id=prompt_id, why=str(error) or "ComfyUI does not answer")
 
     async def finish(self, prompt_id: str, graph: Graph, timeout: float) -> Result:
-        """Wait for a prompt that was submitted before, by whomever, and return what it made.
+        """Wait for a prompt that was submitted earlier, by anyone, and return its results.
 
         Raises:
             AccessError, NotReachableError, RunFailedError, TimedOutError.
@@ -204,7 +202,7 @@ class Client(Connection):
         """
         query = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A process's number would not do: two containers that share the folder may have the same.
+        # A process id is not enough: two containers that share the folder may use the same one.
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
         try:
             async with self.call("GET", "/view", params=query) as response:
@@ -224,7 +222,7 @@ class Client(Connection):
 
 
 def _rename_new(part: Path, target: Path) -> None:
-    """Give a file its name unless something has it, also when another process is at the same moment."""
+    """Give a file its name unless the name is taken, even if another process does so at the same moment."""
     try:
         os.link(part, target)
     except FileExistsError:
@@ -237,7 +235,7 @@ def _rename_new(part: Path, target: Path) -> None:
 
 
 async def put_files(client: Client, graph: Graph, files: Mapping[tuple[str, str], Path]) -> None:
-    """Upload `files` and put their names into `graph`; one file is uploaded once."""
+    """Upload `files` and put their names into `graph`; each file is uploaded once."""
     names: dict[Path, str] = {}
     for (node, name), path in files.items():
         if path not in names:

@@ -1,4 +1,6 @@
-"""`hearmeman workflows list | show | check | run | batch | rerun | schema`: what there is, and which module does what was asked."""
+"""`hearmeman workflows list | show | check | run | batch | rerun | schema`: lists workflows, and calls the other
+modules.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     which = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = which.add_parser("list", help="list all workflows")
-    shower = which.add_parser("show", help="what one takes, which models it needs, and what is missing")
+    shower = which.add_parser("show", help="show a workflow's inputs, its models, and what is missing")
     checker = which.add_parser("check", help="check every workflow against ComfyUI's nodes and the catalogue's files")
     runner = which.add_parser("run", help="run one workflow and wait for its outputs")
     batcher = which.add_parser("batch", help="run one workflow for every row of a file; each row once, resumable")
@@ -31,8 +33,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     for one in (lister, shower, checker, runner, batcher, again, recorder):
         one.add_argument("--json", action="store_true", help="print JSON on standard output")
     for one in (shower, runner, batcher):
-        one.add_argument("name", help="name of the workflow, or the path of a graph of your own (API format)")
-    lister.add_argument("--url", default="", help="say which of them that ComfyUI has all nodes and models for")
+        one.add_argument("name", help="name of the workflow, or the path of your own graph (API format)")
+    lister.add_argument("--url", default="", help="show which of them that ComfyUI has all nodes and models for")
     run_command.add_arguments(runner, batcher)
     rerun_command.add_arguments(again)
     schema_command.add_arguments(recorder)
@@ -91,7 +93,7 @@ def _list(workflows: Mapping[str, library.Workflow], args: argparse.Namespace, e
         lacks = lacking.get(workflow.name, [])
         more = f"{lacks[0]}{f' and {len(lacks) - 1} more' if len(lacks) > 1 else ''}" if lacks else ""
         rows.append((workflow.name, *([f"lacks {more}" if lacks else "ready"] if args.url else []), workflow.title))
-    hint = terminal.wrapped("`hearmeman workflows show NAME` says what one takes and needs")
+    hint = terminal.wrapped("`hearmeman workflows show NAME` shows a workflow's inputs and models")
     print("\n".join([*terminal.table(rows), "", *hint]))
     return 0
 

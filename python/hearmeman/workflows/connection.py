@@ -1,4 +1,4 @@
-"""One ComfyUI over HTTP: what is asked and answered, and why it is not, in a sentence. Imports aiohttp: load it late."""
+"""One ComfyUI over HTTP: requests, answers, and errors as sentences. Imports aiohttp: load it late."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hearmeman.workflows.answers import AccessError, NotReachableError
 
 
 class Connection:
-    """One ComfyUI at `url`, which may stand behind a gate that wants `token`; use it with `async with`."""
+    """One ComfyUI at `url`, possibly behind a gate that needs `token`; use it with `async with`."""
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url = url.rstrip("/")
@@ -32,14 +32,14 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def call(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request; its answer, whatever its status, unless that says that this is no ComfyUI to talk to.
+        """Send one request; returns the answer, whatever its status, unless this is not a ComfyUI we can talk to.
 
         Raises:
             AccessError, NotReachableError: it does not answer, or not as ComfyUI does.
         """
         assert self.session is not None
         try:
-            # A redirect would lead the token, or the prompt, to another place than the one that was given.
+            # A redirect would send the token or the prompt to an address other than the given one.
             async with self.session.request(method, self.url + path, allow_redirects=False, **more) as response:
                 self._check(response)
                 yield response
@@ -51,7 +51,7 @@ class Connection:
             ) from error
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
-        # 403 is also ComfyUI's answer to a file that lies elsewhere.
+        # 403 is also ComfyUI's answer to a file outside its folders.
         if response.status == 401 or (response.status == 403 and not response.url.path.endswith("/view")):
             meaning = "rejects this ACCESS_TOKEN" if self._token else "requires a token"
             raise AccessError(f"{self.url} {meaning}: set the variable ACCESS_TOKEN to the pod's token")
@@ -62,10 +62,10 @@ class Connection:
             raise NotReachableError(f"ComfyUI at {self.url} is starting or gone ({response.status}): try again soon")
 
     async def get(self, path: str) -> Any:
-        """What ComfyUI answers at `path`, from its JSON.
+        """ComfyUI's JSON answer at `path`.
 
         Raises:
-            AccessError, NotReachableError: it does not, or not as ComfyUI does.
+            AccessError, NotReachableError: there is none, or it is not ComfyUI's.
         """
         async with self.call("GET", path) as response:
             text = await response.text(errors="replace")
@@ -80,7 +80,7 @@ class Connection:
         return body
 
     async def get_object(self, path: str) -> dict[str, Any]:
-        """What ComfyUI answers at `path`, which is a JSON object; raises as `get` does."""
+        """ComfyUI's answer at `path`, a JSON object; raises as `get` does."""
         body = await self.get(path)
         if not isinstance(body, dict):
             raise NotReachableError(f"{self.url}{path} does not answer like ComfyUI: check the address in --url")

@@ -1,4 +1,4 @@
-"""A film of a story: shot after shot, each with what it remembers of those before, resumed after whatever ended it."""
+"""A film from a story: shot after shot, each with its memory of earlier shots; resumable after any interruption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILM = "film.mp4"
 _FILMS = (".mp4", ".webm", ".mkv", ".mov")
 
 Make = Callable[[list[str]], tuple[Graph, dict[tuple[str, str], Path]]]
-"""Gives the graph and the files for settings."""
+"""Returns the graph and files for settings."""
 
 
 def suits(workflow: Workflow) -> None:
@@ -31,7 +31,7 @@ def suits(workflow: Workflow) -> None:
 def settings_of(
     told: story.Story, shot: story.Shot, common: list[str], done: dict[int, Path], lengths: dict[int, int], folder: Path
 ) -> list[str]:
-    """What --set says for one shot, with the files of what it remembers and goes on from, made in `folder`.
+    """The --set values for one shot, with files for its memory and its beginning, made in `folder`.
 
     `done` are the films of the shots before it, and `lengths` their frames.
 
@@ -58,12 +58,12 @@ def settings_of(
     if kept:
         frames = [pictures.Frame(m.picture, 0) if m.picture else frame(m.shot, m.frame) for m in kept]
         words += [f"memory={pictures.gather(frames, width, height, folder)}", f"remember={len(frames)}"]
-    # What is made without a memory has no LoRA.
+    # A shot without memory uses no LoRA.
     return [text for text in merged(own, words) if kept or not text.startswith("strength=")]
 
 
 def merged(*layers: list[str] | tuple[str, ...]) -> list[str]:
-    """Settings of several layers, the later ones in place of the earlier."""
+    """Merge layers of settings; later ones override earlier ones."""
     found: dict[str, str] = {}
     for layer in layers:
         found.update({text.partition("=")[0]: text for text in layer})
@@ -71,7 +71,7 @@ def merged(*layers: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def with_defaults(graph: Graph, workflow: Workflow, common: list[str], shot: story.Shot) -> list[str]:
-    """The size and, as StoryMem has it, another seed for each shot, where nothing else is said."""
+    """Default settings: the size and, as in StoryMem, a different seed for each shot."""
     values = {
         name: graph[node]["inputs"][key]
         for name in ("width", "height", "seed")
@@ -92,9 +92,8 @@ async def run(
     say: batch.Say,
     explain: batch.Explain,
 ) -> batch.Outcome:
-    """Make every shot that is not made, in order, save them in `folder`, and join them to one film.
-
-    A shot that fails ends it, since those after it would remember it.
+    """Make every missing shot in order, save them in `folder`, and join them into one film. A failed shot ends it,
+    since those after it would remember it.
 
     Raises:
         BatchError: `folder` holds a batch already, and `limits` do not say to go on; or another is at work there.

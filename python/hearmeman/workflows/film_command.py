@@ -61,14 +61,14 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
             "run the same command with --resume to continue there"
         )
     if events is None:
-        print(f"{outcome.done} shots are one film: {args.out / film.FILM}")
+        print(f"{outcome.done} shots joined into one film: {args.out / film.FILM}")
     return 0
 
 
 def _check(
     workflow: library.Workflow, told: story.Story, given: list[str], folder: Path, environ: Mapping[str, str]
 ) -> None:
-    """Raises UsageError for every shot whose settings ComfyUI would not take, before hours of others."""
+    """Raises UsageError for every shot whose settings ComfyUI would refuse, before hours of work on others."""
     nodes, wrong = schema.read(folder / schema.FILE), []
     if told.image is not None and not told.image.is_file():
         wrong.append(f"its first picture {told.image} does not exist")

@@ -1,4 +1,4 @@
-"""Follows a prompt to its end: by its websocket's events, and by ComfyUI's history where no event told it."""
+"""Follows a prompt to its end: through websocket events, and ComfyUI's history in case an event is missed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hearmeman.workflows.connection import Connection
 from hearmeman.workflows.library import Graph
 
 POLL_SECONDS = 0.5
-"""How often the history is asked where no event says when."""
+"""How often to read the history without events."""
 SILENCE_SECONDS = 5.0
-"""How often the history is asked while events are awaited."""
+"""How often to read the history while waiting for events."""
 GONE_SECONDS = 2.0
-"""How long a prompt may be neither in the queue nor in the history: one that was sent last may still be checked."""
+"""How long a prompt may be in neither the queue nor the history: a new one may still be under validation."""
 _FIRST_LOOK = 0.02
 
 
 @dataclass
 class Ear:
-    """What is known from a websocket."""
+    """What a websocket has told us."""
 
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by an event that says that the prompt is over."""
@@ -44,7 +44,7 @@ async def events(
     ear = Ear()
     task = asyncio.create_task(_listen(connection, client_id, prompt_id, graph, report, ear))
     try:
-        # Listening before submitting: a quick prompt is over before a later listener learns of it.
+        # Listen before submitting: a quick prompt could end before we listen.
         await ear.tried.wait()
         yield ear
     finally:
@@ -69,12 +69,12 @@ async def _listen(
                         return
         ear.connected = False
         ear.tried.set()
-        # Proxies end long connections: it comes back under the same id.
+        # Proxies end long connections: reconnect with the same id.
         await asyncio.sleep(2 * POLL_SECONDS)
 
 
 async def history(connection: Connection, prompt_id: str, ear: Ear, patience: float) -> dict[str, Any]:
-    """Wait for a prompt's entry. An end that no event told is found, and a long silent step is no end."""
+    """Wait for a prompt's entry. An end without an event is found, and a long silent step is not an end."""
     answered, known, pause = time.monotonic(), time.monotonic(), _FIRST_LOOK
     while True:
         try:
@@ -97,7 +97,7 @@ async def history(connection: Connection, prompt_id: str, ear: Ear, patience: fl
                 "restarted, as when memory runs out; look at its log and run the workflow again"
             )
         if ear.over.is_set():
-            # It enters the history a moment after it says so.
+            # It appears in the history a moment after the event.
             await asyncio.sleep(_FIRST_LOOK)
         else:
             is_silent = ear.connected and time.monotonic() - known < POLL_SECONDS

@@ -40,7 +40,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Parameter:
-    """Something that --set changes."""
+    """An input that --set changes."""
 
     places: tuple[Place, ...]
     """Where its value goes."""
@@ -50,19 +50,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Option:
-    """One value of a choice: what it changes in the graph, and what it needs."""
+    """One option of a choice: what it changes in the graph, and what it needs."""
 
     values: Mapping[Place, Any]
     """Input -> its value or link."""
     nodes: Mapping[str, Mapping[str, Any]]
-    """Node -> what stands in its place."""
+    """Node -> its replacement."""
     models: tuple[str, ...] = ()
-    """Catalogue ids of the models that it needs beside the workflow's."""
+    """Catalogue ids of the models that it needs in addition to the workflow's."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A parameter whose values change more than one input, such as the whole run or the short one."""
+    """A parameter whose options change several inputs, such as a full or a short run."""
 
     options: Mapping[str, Option]
     default: str
@@ -86,11 +86,11 @@ class Workflow:
     choices: Mapping[str, Choice]
     """Name for --set -> a choice among whole changes."""
     about: str = ""
-    """A sentence or two: what it is for, and what to mind."""
+    """A sentence or two: what it is for, and what to watch out for."""
     ram_gb: float = 0.0
-    """RAM in GB that must be free while its models are loaded; 0: nobody knows of a limit."""
+    """RAM in GB that must be free while its models are loaded; 0: no known limit."""
     is_own: bool = False
-    """Whether it is a file of the user's and no entry of the index."""
+    """Whether it is the user's own file, not an entry of the index."""
 
     def needs(self, chosen: Mapping[str, str]) -> tuple[str, ...]:
         """Catalogue ids of the models that it needs with these choices."""
@@ -184,7 +184,7 @@ def find(workflows: Mapping[str, Workflow], name: str) -> Workflow:
 
 
 def own(path: Path) -> Workflow:
-    """A graph of one's own, by the path of its file: every value in it can be set as NODE.INPUT.
+    """The user's own graph, by its file's path: every value in it can be set as NODE.INPUT.
 
     Raises:
         LibraryError: there is no such file, or it is not in API format.
@@ -200,7 +200,7 @@ def own(path: Path) -> Workflow:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether `name` is a path and not a workflow's name."""
+    """Tell whether `name` is a path rather than a workflow's name."""
     return "/" in name or name.lower().endswith(".json")
 
 
@@ -237,14 +237,14 @@ def graph(workflow: Workflow) -> Graph:
 
 
 def not_api(loaded: object) -> str:
-    """Say why something is no graph in API format; empty if it is one."""
+    """Say why something is not a graph in API format; empty if it is one."""
     way = "in ComfyUI open it and choose Workflow > Export (API), which saves another file, and give that one"
     if not isinstance(loaded, dict):
         return f"is not a workflow: {way}"
     if isinstance(loaded.get("nodes"), list):
-        return f"is in the format of ComfyUI's editor, which ComfyUI itself cannot run: {way}"
+        return f"is in the editor's format, which ComfyUI cannot run: {way}"
     if set(loaded) == {"prompt"} or isinstance(loaded.get("prompt"), dict):
-        return 'is a request with the graph in it: give the graph alone, which is what stands under "prompt"'
+        return 'is a complete request: give only the graph, which is under "prompt"'
     if not loaded:
         return "is empty"
     for node, entry in loaded.items():
@@ -290,7 +290,7 @@ _FORMATS = {
     "webp": "image/webp",
     "gif": "image/gif",
 }
-"""What people call a film's format -> what VHS_VideoCombine calls it."""
+"""A film format's usual name -> VHS_VideoCombine's name."""
 
 
 def apply(workflow: Workflow, graph: Graph, settings: Sequence[str]) -> Graph:

@@ -1,4 +1,4 @@
-"""One run from its files to its saved outputs. Imports aiohttp: load it late."""
+"""One run, from uploading its files to saving its outputs. Imports aiohttp: load it late."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def run(
 
 
 async def save(client: Client, output: Output, out: Path, prompt_id: str) -> Path:
-    """Download one output into the folder `out`; returns where it is.
+    """Download one output into the folder `out`; returns its path.
 
     Raises:
         RunFailedError: its reported path leads out of `out`, or ComfyUI does not hand it out.

@@ -1,4 +1,4 @@
-"""Frames out of films, films out of frames, and films joined: ffmpeg, and every file whole or not there."""
+"""Extracts frames, makes and joins films with ffmpeg; every file is complete or not there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hearmeman.errors import HearmemanError
 
 
 class FilmError(HearmemanError):
-    """ffmpeg is missing, or cannot do what was asked."""
+    """ffmpeg is missing or failed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def count(path: Path) -> int:
     """How many frames a film has.
 
     Raises:
-        FilmError: it is no film.
+        FilmError: it is not a film.
     """
     words = ["-select_streams", "v:0", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"]
     said = _run(["ffprobe", "-v", "error", *words, str(path)], f"the frames of {path} cannot be counted")
@@ -42,8 +42,7 @@ def count(path: Path) -> int:
 
 
 def gather(frames: Sequence[Frame], width: int, height: int, folder: Path, still: bool = False) -> Path:
-    """A lossless film of these frames, each cut to `width` x `height`, or with `still` a picture of the only one.
-
+    """A lossless film of these frames, each cropped to `width` x `height`, or with `still` a picture of the only one.
     Its name says what it is made of, so that other frames are another file.
 
     Raises:
@@ -70,7 +69,7 @@ def gather(frames: Sequence[Frame], width: int, height: int, folder: Path, still
 
 
 def _extract(path: Path, frames: Sequence[Frame], cut: str, place: Path) -> None:
-    """Write those frames that are of `path` as pictures, each under its place in `frames`, in one pass."""
+    """Write the frames from `path` as pictures in one pass, each named by its place in `frames`."""
     wanted = sorted({frame.number for frame in frames if frame.path == path})
     chosen = "+".join(f"eq(n\\,{number})" for number in wanted)
     words = ["-vf", f"select={chosen},{cut}", "-fps_mode", "passthrough", f"{place}/one-%d.png"]
@@ -86,7 +85,7 @@ def _extract(path: Path, frames: Sequence[Frame], cut: str, place: Path) -> None
 
 
 def join(shots: Sequence[tuple[Path, int]], target: Path) -> None:
-    """Write one film of all shots, each without so many frames of its beginning.
+    """Join all shots into one film, leaving out the given number of frames at each shot's start.
 
     Raises:
         FilmError: it cannot be written.

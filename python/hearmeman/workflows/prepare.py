@@ -1,4 +1,4 @@
-"""From a workflow and settings to the graph that is sent and the files that go with it; touches no network."""
+"""Turns a workflow and settings into the graph to send and the files to upload; touches no network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hearmeman.workflows import library, schema
 from hearmeman.workflows.library import Graph, Workflow
 
 Files = dict[library.Place, Path]
-"""(node, input) -> the file that is uploaded for it."""
+"""(node, input) -> the file to upload for it."""
 
 _SIGNATURES = {
     "picture": (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
@@ -27,7 +27,7 @@ _SIGNATURES = {
         b"FORM",
     ),
 }
-"""How files of a kind begin; RIFF and ISO media are looked at more closely."""
+"""The first bytes of each kind of file; RIFF and ISO media need a closer look."""
 
 
 class StrangeFileError(UsageError):
@@ -53,7 +53,7 @@ def prepared(
     graph = whole if workflow.is_own else schema.reachable(whole, nodes)
     files = _files(workflow, settings, options, graph, nodes, only)
     if workflow.is_own:
-        # ComfyUI knows its nodes better than the image's list, which lacks what was added on the volume.
+        # ComfyUI knows its nodes better than the image's list, which lacks nodes added on the volume.
         return graph, files
     missing = [
         key
@@ -98,7 +98,7 @@ def _files(
 
 
 def is_upload(nodes: schema.Schema, graph: Graph, node: str, name: str) -> bool:
-    """Tell whether an input takes a file of ComfyUI's input folder."""
+    """Tell whether an input takes a file from ComfyUI's input folder."""
     spec = nodes.spec(graph[node]["class_type"], name)
     return isinstance(spec, dict) and spec.get("folder") == "input"
 
@@ -120,12 +120,12 @@ def _check_file(what: str, path: Path, kind: str) -> None:
         raise UsageError(f"{what}: the file is empty")
     found = kinds(start)
     if kind not in found:
-        seen = f"a {' or '.join(sorted(found))}" if found else "none of the kinds of file that ComfyUI reads"
+        seen = f"a {' or '.join(sorted(found))}" if found else "not a kind of file that ComfyUI reads"
         raise UsageError(f"{what}: it takes a {kind}, but this is {seen}")
 
 
 def kinds(start: bytes) -> set[str]:
-    """What a file may be by its first 16 bytes: picture, video, sound; empty when it is none of them."""
+    """What a file may be, by its first 16 bytes: picture, video, sound; empty if it is none of them."""
     if start[:4] == b"RIFF":
         return {b"WEBP": {"picture", "video"}, b"WAVE": {"sound"}, b"AVI ": {"video", "sound"}}.get(start[8:12], set())
     if start[4:8] == b"ftyp":

@@ -1,4 +1,6 @@
-"""Reads how an output was made, from its record in the bucket or from the file itself, and compares it with this machine."""
+"""Reads how an output was made, from its record in the bucket or from the file itself, and compares it with this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,18 @@ class Made:
     graph: Graph
     """The whole graph in API format."""
     models: tuple[Mapping[str, Any], ...] = ()
-    """Each with `file`, below the models folder, and `sha256`, None where nobody had verified it."""
+    """Each with `file`, below the models folder, and `sha256`, None if it was not verified."""
     inputs: tuple[Mapping[str, Any], ...] = ()
-    """Files of ComfyUI's input folder, each with `file` and `sha256`."""
+    """Files from ComfyUI's input folder, each with `file` and `sha256`."""
     image: Mapping[str, Any] | None = None
-    """What names the image; None where it is not known."""
+    """Identifies the image; None if unknown."""
 
 
 def parse(content: bytes, what: str) -> Made:
     """Read a record.
 
     Raises:
-        NoRecordError: it is none, or of a later version.
+        NoRecordError: it is not a record, or from a later version.
     """
     try:
         raw = json.loads(content)
@@ -104,7 +106,7 @@ def _png_texts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def differences(made: Made, hashes: Mapping[str, str | None], inputs: Mapping[str, str | None]) -> list[str]:
-    """Say what is not here as it was; `hashes` and `inputs` give each file's hash here, None where it is missing."""
+    """List what is missing or different here; `hashes` and `inputs` give each file's hash here, None if missing."""
     found = []
     for one in made.models:
         name, wanted = one["file"], one.get("sha256")
@@ -126,5 +128,5 @@ def differences(made: Made, hashes: Mapping[str, str | None], inputs: Mapping[st
 
 
 def unverified(made: Made) -> list[str]:
-    """Name the models of which nobody knows which file they were."""
+    """Name the models whose exact file is unknown."""
     return [str(one["file"]) for one in made.models if not one.get("sha256")]

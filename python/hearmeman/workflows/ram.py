@@ -1,4 +1,4 @@
-"""Whether ComfyUI's machine has the RAM for a load that would otherwise end its process without a word."""
+"""Checks whether ComfyUI's machine has enough RAM for a load that would otherwise kill its process without a message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class MemoryTooSmallError(HearmemanError):
 
 
 def check(workflow: Workflow, free: float, limit: float | None) -> None:
-    """Compare what the workflow wants with `free` bytes of RAM and the container's `limit`, None if there is none.
+    """Compare what the workflow needs with `free` bytes of RAM and the container's `limit`, None if there is none.
 
     Raises:
         MemoryTooSmallError: there is less; says how much, and what to do.
@@ -30,7 +30,7 @@ def check(workflow: Workflow, free: float, limit: float | None) -> None:
 
 
 async def check_machine(client: Client, workflow: Workflow, is_here: bool) -> None:
-    """Ask ComfyUI how much RAM is free and compare; in its own container the container's limit counts too.
+    """Ask ComfyUI how much RAM is free and compare; on the same machine the container's limit counts too.
 
     Raises:
         MemoryTooSmallError: there is less than the workflow wants.

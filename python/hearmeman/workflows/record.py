@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MOST = 60
-"""Values of a choice above which only how many there are, and the first few, are kept."""
+"""Above this many values, only the count and the first few are kept."""
 _FIRST = 5
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload", "upload_to", "file_upload")
 _PLAIN = ("INT", "FLOAT", "BOOLEAN", "STRING")
@@ -25,9 +25,9 @@ def recorded(
 ) -> dict[str, Any]:
     """The new schema: `info` is /object_info, `models` each folder's files as /models gives them.
 
-    `folders` is /experiment/models: name, folders, and the extensions by which they are listed, where none means every file.
-    `before` is the schema that is replaced: a loader's list is empty where no model is, so which folder a known loader
-    reads is taken from there, and so are the facts that /object_info does not hold.
+    `folders` is /experiment/models: name, folders, and the extensions by which they are listed, where none means every
+    file. `before` is the schema that is replaced: a loader's list is empty where no model is, so which folder a known
+    loader reads is taken from there, and so are the facts that /object_info does not hold.
     """
     hints = _hints(before["nodes"])
     nodes = {
@@ -47,7 +47,7 @@ def recorded(
 
 
 def _places(folders: Sequence[Mapping[str, Any]], before: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Each type's folders below ComfyUI's base; of one that lies elsewhere too, or is not told, what was known before."""
+    """Each type's folders below ComfyUI's base; for one that is also elsewhere, or not listed, what was known before."""
     found = {str(folder["name"]): [str(place) for place in folder["folders"]] for folder in folders}
     first, usual = found.get("checkpoints", [""])[0], "models/checkpoints"
     base = first.removesuffix(usual)
@@ -171,7 +171,7 @@ def _video_formats(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rendered(content: Mapping[str, Any]) -> str:
-    """The file's text, one class a line, so that a comparison of two versions can be read."""
+    """The file's text, one class per line, so that a diff is readable."""
     lines = []
     for key, value in content.items():
         if key == "nodes":
@@ -187,7 +187,7 @@ def _compact(value: Any) -> str:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line for each class that came, went, or takes or gives something else."""
+    """One line per class that was added, removed, or has other inputs or outputs."""
     found = [f"+ {name}" for name in sorted(set(after) - set(before))]
     found += [f"- {name}" for name in sorted(set(before) - set(after))]
     for name in sorted(set(before) & set(after)):
@@ -198,7 +198,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _trimmed(value: Any) -> Any:
-    """Leave out the empty end of each list: what was read from a source was written with it."""
+    """Leave out the empty end of each list: some sources write it."""
     if isinstance(value, dict):
         return {key: _trimmed(item) for key, item in value.items()}
     if not isinstance(value, list):

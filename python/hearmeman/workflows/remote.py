@@ -1,4 +1,4 @@
-"""What another ComfyUI has for a workflow, by its /object_info; pure."""
+"""What another ComfyUI has for a workflow, from its /object_info; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hearmeman.workflows.schema import Schema
 
 
 def lacks(graph: Graph, info: Mapping[str, Any], schema: Schema) -> list[str]:
-    """What a ComfyUI lacks that `graph` needs: node classes, and files that its loaders do not list."""
+    """What `graph` needs and a ComfyUI lacks: node classes, and files that its loaders do not list."""
     found = []
     for node in graph.values():
         class_type = node["class_type"]
@@ -28,7 +28,7 @@ def lacks(graph: Graph, info: Mapping[str, Any], schema: Schema) -> list[str]:
 
 
 def choices(node: Mapping[str, Any], name: str) -> list[Any] | None:
-    """The values of an input in /object_info, in either of its two spellings; None if it is no choice."""
+    """An input's values in /object_info, in either of its two formats; None if it is not a choice."""
     for kind in ("required", "optional"):
         spec = (node.get("input", {}).get(kind) or {}).get(name)
         if isinstance(spec, list) and spec:

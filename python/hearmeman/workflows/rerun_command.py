@@ -1,4 +1,4 @@
-"""`hearmeman workflows rerun`: finds how an output was made, sees that the same models are here, and makes it again."""
+"""`hearmeman workflows rerun`: finds how an output was made, checks that the same models are here, and makes it again."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _LARGEST_RECORD = 64 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what it takes."""
+    """Add the arguments."""
     parser.add_argument(
-        "output", help="an object's key (or s3://BUCKET/KEY), a PNG that ComfyUI saved, or a record that was downloaded"
+        "output", help="an object's key (or s3://BUCKET/KEY), a PNG saved by ComfyUI, or a downloaded record"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="download the outputs into this folder")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds to wait (%(default)g)")
@@ -94,7 +94,7 @@ def _from_bucket(output: str, environ: Mapping[str, str]) -> Made:
     from hearmeman.sync.explain import explained
     from hearmeman.sync.provenance import METADATA, key_of
 
-    # Root's shell holds no keys; the sync was given them.
+    # Root's shell has no keys; the sync has them.
     given = {**read_json(RUN_DIR / "env" / "sync.json"), **environ}
     learn(given)
     settings = load(given)
@@ -126,20 +126,20 @@ def _from_bucket(output: str, environ: Mapping[str, str]) -> Made:
             content = body.read(_LARGEST_RECORD)
     name = key.rpartition("/")[2].removesuffix(".json")
     if len(name) == 64 and hashlib.sha256(content).hexdigest() != name:
-        raise NoRecordError(f"{key} holds other content than its name says: it was changed, and is not used")
+        raise NoRecordError(f"{key} does not match its name: it was changed, so it is not used")
     return parse(content, key)
 
 
 def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
-    """See that what the output was made with is here.
+    """Check that everything the output was made with is here.
 
     Raises:
-        NotTheSameError: names every model and input that is missing or another.
+        NotTheSameError: names every model and input that is missing or different.
     """
     from hearmeman.sync.provenance import image_facts
 
     root, inputs = Path(settings.models_path), Path(settings.comfyui_dir) / "input"
-    # Of a model that nobody verified only the name is known, as the graph has it; ComfyUI says if that is missing.
+    # Only the name of an unverified model is known, from the graph; ComfyUI says if it is missing.
     hashes = {one["file"]: _hash(root, one["file"], settings) for one in made.models if one.get("sha256")}
     wrong = differences(made, hashes, {one["file"]: _hash_of_input(inputs, one["file"]) for one in made.inputs})
     if wrong:
@@ -147,7 +147,7 @@ def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
         fetch = f"\nFetch: hearmeman models fetch {' '.join(ids)}" if ids else ""
         raise NotTheSameError("it would not be the same:\n" + "\n".join(f"  {text}" for text in wrong) + fetch)
     if names := unverified(made):
-        log("workflow.unverified", models=" ".join(names), means="nobody had verified them, so they may differ")
+        log("workflow.unverified", models=" ".join(names), means="they had not been verified, so they may differ")
     here = image_facts(read_json(IMAGE_FILE), settings.image_digest)
     was = made.image or {}
     names = [name for name in was if was[name] != here.get(name)]
@@ -156,12 +156,12 @@ def _check(made: Made, settings: Settings, environ: Mapping[str, str]) -> None:
             "workflow.image_differs",
             differs=" ".join(names),
             made_with=str(was.get("digest") or was.get("image_json_sha256") or was.get("comfyui_rev")),
-            means="another image's nodes and libraries may make another output",
+            means="another image's nodes and libraries may make a different output",
         )
 
 
 def _hash(root: Path, name: str, settings: Settings) -> str | None:
-    """A model's hash: as it was verified where it has not changed since, else by reading it."""
+    """A model's hash: the verified one if the file has not changed since, else by reading it."""
     from hearmeman.models.store import Store
 
     path = root / name.lstrip("/")

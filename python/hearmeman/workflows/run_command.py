@@ -1,4 +1,4 @@
-"""`hearmeman workflows run | batch`: where ComfyUI is, what is sent, and what is said while it works."""
+"""`hearmeman workflows run | batch`: finds ComfyUI, sends the work, and reports progress."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class SaveError(HearmemanError):
 
 
 class NotFetchedError(HearmemanError):
-    """The models that --fetch was to fetch are not there."""
+    """--fetch could not fetch the models."""
 
 
 def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentParser) -> None:
-    """Add what `run` and `batch` take."""
+    """Add the arguments of `run` and `batch`."""
     for one in (runner, batcher):
         one.add_argument(
             "--set",
@@ -55,7 +55,7 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
     batcher.add_argument(
         "rows",
         type=Path,
-        help="a .csv whose header names the inputs, a .jsonl with an object a line, or the .json of a story",
+        help="a .csv whose header names the inputs, a .jsonl with one object per line, or the .json of a story",
     )
     batcher.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files and the record")
     batcher.add_argument("--resume", action="store_true", help="continue the batch in DIR")
@@ -65,7 +65,7 @@ def add_arguments(runner: argparse.ArgumentParser, batcher: argparse.ArgumentPar
 
 
 def address(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Where ComfyUI is, and the token that its gate is shown; the one of this machine wants none.
+    """ComfyUI's address and the token for its gate; this machine's own needs none.
 
     Raises:
         UsageError: `url` is none, or the token would go over an open line.
@@ -178,7 +178,7 @@ _KEYS = {"failed": "why", "sent": "prompt_id"}
 
 
 def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
-    """What tells of each row: as JSON, or in the log."""
+    """Reports each row, as JSON or in the log."""
 
     def say(number: int, state: str, detail: Any) -> None:
         if events is not None:
@@ -211,7 +211,7 @@ def _settings(workflow: library.Workflow, args: argparse.Namespace) -> list[str]
 
 
 def fetch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Fetch what a workflow needs and this machine lacks, as `hearmeman models fetch` does: with its user and its lease.
+    """Fetch a workflow's missing models, as `hearmeman models fetch` does: with its user and its lease.
 
     Raises:
         NotFetchedError: it could not; the fetch has said why.
@@ -221,14 +221,14 @@ def fetch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
     if not missing:
         return
     log("workflow.fetching", models=" ".join(missing))
-    # A process of its own: it becomes the user that models are fetched as, and its JSON is not this command's.
+    # A separate process: it becomes the user that fetches models, and its JSON is not this command's.
     command = [sys.executable, "-P", "-m", "hearmeman", "models", "fetch", *missing]
     if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
         raise NotFetchedError(f"{', '.join(missing)} could not be fetched, so nothing was sent: its messages are above")
 
 
 def missing_models(needs: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
-    """Models of `needs` that are not on the disk whole."""
+    """Models in `needs` that are not complete on the disk."""
     from hearmeman.models.context import make_context
 
     if not needs:
@@ -264,7 +264,7 @@ def with_advice(
     args: argparse.Namespace,
     environ: Mapping[str, str],
 ) -> str:
-    """An error's words, with what to do about it."""
+    """An error's message, with advice."""
     text = ""
     if isinstance(error, RunFailedError):
         text = advice.for_failure(error, workflow, graph)

@@ -1,4 +1,4 @@
-"""What the pinned ComfyUI's nodes take and give, and whether a graph in API format fits; pure."""
+"""The inputs and outputs of the pinned ComfyUI's nodes, and whether a graph in API format fits them; pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _FROM_MODELS = {
     ("VibeVoiceSingleSpeakerNode", "model"): "vibevoice",
     ("VibeVoiceMultipleSpeakersNode", "model"): "vibevoice",
 }
-"""Inputs that list folders of models, which the schema cannot hold: they were empty when it was written."""
+"""Inputs that list model folders; the schema has no values for them, since the folders were empty when it was written.
+"""
 _NUMBERS = {"INT": (int,), "FLOAT": (int, float)}
 
 
@@ -33,7 +34,7 @@ class Mistake:
     node: str
     """The node's id in the graph."""
     input: str
-    """The input; empty when it is about the node."""
+    """The input; empty if the problem is with the node."""
     text: str
     """What is wrong, and what is allowed."""
 
@@ -52,12 +53,12 @@ class Schema:
     folders: Mapping[str, tuple[str, ...]]
     """Folder type -> folders below ComfyUI's base."""
     extensions: Mapping[str, tuple[str, ...]]
-    """Folder type -> ends of the names of files that ComfyUI lists there; none means every file."""
+    """Folder type -> file suffixes that ComfyUI lists there; none means every file."""
     video_formats: Mapping[str, tuple[str, ...]]
-    """Format of VHS_VideoCombine -> the further inputs that it has."""
+    """VHS_VideoCombine's format -> its additional inputs."""
 
     def spec(self, class_type: str, name: str) -> Any:
-        """What an input takes; None when the class has no such input."""
+        """What an input takes; None if the class has no such input."""
         node = self.nodes.get(class_type, {"inputs": {}})
         for kind in ("required", "optional"):
             if name in node["inputs"].get(kind, {}):
@@ -66,7 +67,7 @@ class Schema:
 
 
 def read(path: Path) -> Schema:
-    """Read the schema; one that was read before, and is the same file still, is not read again.
+    """Read the schema, unless the same unchanged file was read before.
 
     Raises:
         SchemaError: it is missing or damaged.
@@ -91,7 +92,7 @@ def _read(path: Path, changed: int, size: int) -> Schema:
 
 
 def mistakes(graph: Mapping[str, Any], schema: Schema, files: Iterable[str] | None = None) -> list[Mistake]:
-    """Find what ComfyUI would refuse in `graph`; `files` are the model files that there may be, as FOLDER/NAME."""
+    """Find what ComfyUI would refuse in `graph`; `files` are the possible model files, as FOLDER/NAME."""
     known = None if files is None else frozenset(files)
     found: list[Mistake] = []
     for node_id, node in graph.items():
@@ -130,7 +131,7 @@ def _node(
 
 
 def reachable(graph: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """The part of `graph` that its output nodes need; a node that no choice links to is left out."""
+    """The part of `graph` that its output nodes need; unlinked nodes are left out."""
     wanted: set[str] = set()
     waiting = [node_id for node_id, node in graph.items() if _is_output(node["class_type"], schema)]
     while waiting:
@@ -142,7 +143,7 @@ def reachable(graph: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _is_output(class_type: str, schema: Schema) -> bool:
-    # What is not known is kept: it may save something.
+    # Unknown nodes are kept: they may save something.
     node = schema.nodes.get(class_type)
     return node is None or bool(node.get("output_node"))
 
@@ -174,7 +175,7 @@ def _link(
 
 
 def kind_of(spec: Any) -> str:
-    """The type of what an input takes, such as MODEL or INT; empty for a choice."""
+    """An input's type, such as MODEL or INT; empty for a choice."""
     if isinstance(spec, str):
         return spec
     if isinstance(spec, list) and spec and spec[0] in ("INT", "FLOAT", "BOOLEAN", "STRING"):
@@ -183,7 +184,7 @@ def kind_of(spec: Any) -> str:
 
 
 def choices_of(spec: Any) -> list[Any] | None:
-    """The values that an input may have; None where it is no choice or the schema does not hold them."""
+    """An input's possible values; None if it is not a choice or the schema does not have them."""
     if isinstance(spec, list) and not kind_of(spec):
         return spec
     if isinstance(spec, dict) and "dynamic_combo" in spec:
@@ -192,7 +193,7 @@ def choices_of(spec: Any) -> list[Any] | None:
 
 
 def range_of(spec: Any) -> tuple[float | None, float | None, float | None]:
-    """Least, most and step of a number; None where there is none."""
+    """Minimum, maximum and step of a number; None where there is none."""
     if kind_of(spec) in _NUMBERS and isinstance(spec, list):
         low, high, step = (*spec[2:5], None, None, None)[:3]
         return low, high, step
@@ -277,13 +278,13 @@ def _model(
     where = (
         f"it is fetched to models/{elsewhere[0]}, and this node"
         if elsewhere
-        else "no model of this workflow brings it; this node"
+        else "none of this workflow's models has it; this node"
     )
     yield Mistake(node_id, name, f"{value}: {where} looks in models/{' and models/'.join(places)}")
 
 
 def _ends(spec: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
-    """Ends of the names that a loader lists: its folder's, unless it looks for GGUF files alone or too. None means all."""
+    """File suffixes that a loader lists: its folder's, unless it also or only lists GGUF files. None means all."""
     ends = schema.extensions.get(spec["folder"], ())
     if ends == ("folder",):  # ComfyUI's word for a list of folders.
         return ()

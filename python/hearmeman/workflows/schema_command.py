@@ -18,10 +18,10 @@ class UnwritableError(HearmemanError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what it takes."""
+    """Add the arguments."""
     parser.add_argument("--url", default="", help="ComfyUI's address (default: the ComfyUI of this machine)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"where to write (DIR/{schema.FILE})")
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if something changed")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something changed")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""`hearmeman workflows show`: what one takes, which models it needs, what is missing, and whether it fits this GPU."""
+"""`hearmeman workflows show`: a workflow's inputs and models, what is missing, and whether it fits this GPU."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(workflow: library.Workflow, folder: Path, as_json: bool, environ: Mappin
     if missing:
         said.append(f"missing: {', '.join(missing)}; fetch: hearmeman models fetch {' '.join(missing)}")
     elif needs:
-        said.append("all of its models are here")
+        said.append("all its models are here")
     said += [_verdict(fit) for fit in fits] if not problem else [f"GPU: {problem}"] if needs else []
     lines += ["", *(line for text in said for line in terminal.wrapped(text))]
     lines += [
@@ -64,7 +64,7 @@ def parameters_of(workflow: library.Workflow, folder: Path, environ: Mapping[str
     ]
     for key, parameter in workflow.inputs.items():
         node, name = parameter.places[0]
-        # A node that only some choice puts in is looked at as it stands in the graph.
+        # A node that only some options insert is looked at as it is in the graph.
         kind = graph[node]["class_type"]
         spec = nodes.spec(kind, name)
         low, high, step = schema.range_of(spec)
@@ -86,7 +86,7 @@ def _type(spec: Any, upload: bool, choices: list[Any] | None, class_type: str) -
 
 
 def _needed(workflow: library.Workflow, folder: Path, environ: Mapping[str, str]) -> str:
-    """What `run` wants at least: the files that are loaded with the default choices."""
+    """The least that `run` needs: the files loaded with the default choices."""
     nodes = schema.read(folder / schema.FILE)
     chosen = library.choose(library.graph(workflow), workflow, workflow.defaults(environ))
     graph = chosen if workflow.is_own else schema.reachable(chosen, nodes)
@@ -99,7 +99,7 @@ def _needed(workflow: library.Workflow, folder: Path, environ: Mapping[str, str]
 
 
 def _fits(needs: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[Fit, ...], str]:
-    """Judge every model on this machine's GPU; also why that cannot be."""
+    """Check every model against this machine's GPU, or say why that is impossible."""
     from hearmeman.models import catalogue
     from hearmeman.settings import load
     from hearmeman.tune import command, machine, models, tuner
@@ -121,7 +121,7 @@ def _verdict(fit: Fit) -> str:
         else (f": it needs {fit.needs_gb:g} GB of GPU memory, and there are {fit.has_gb:.1f}")
     )
     verdict = {"fits": "fits this GPU", "slow": "runs slowly here", "too large": "does not fit this GPU"}
-    text = verdict.get(fit.verdict, "nobody has measured how much GPU memory it needs")
+    text = verdict.get(fit.verdict, "its GPU memory use has not been measured")
     return f"{fit.model} {text}{needs}{f'; {fit.advice}' if fit.advice else ''}"
 
 

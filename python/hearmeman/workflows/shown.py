@@ -1,4 +1,4 @@
-"""How a run is shown while it goes: a bar for people, a log line elsewhere, one JSON event a line with --json."""
+"""How a run is shown: a progress bar for people, log lines elsewhere, one JSON event per line with --json."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from hearmeman.workflows.answers import Output, Progress, Result
 
 
 class Shown(Protocol):
-    """What is called as a run goes on; every name is an event of --json."""
+    """Called during a run; every name is an event of --json."""
 
     def submitted(self, prompt_id: str) -> None:
         """ComfyUI has the prompt."""
 
     def progress(self, progress: Progress) -> None:
-        """A node runs, or is a step further."""
+        """A node started, or finished a step."""
 
     def output(self, output: Output, saved: Path | None) -> None:
-        """A file was made, and saved here if that was asked for."""
+        """A file was made, and saved here if requested."""
 
     def done(self, result: Result, seconds: float) -> None:
-        """All is done."""
+        """Everything is done."""
 
     def failed(self, error: HearmemanError) -> None:
-        """It ended with this."""
+        """It ended with this error."""
 
     def stopped(self) -> None:
         """It was stopped by Ctrl-C, here and in ComfyUI."""
 
 
 class Pace:
-    """How long a node's steps take, and so when it will be done."""
+    """A node's speed, and so when it will be done."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._node, self._first, self._since = "", 0.0, 0.0
 
     def eta(self, progress: Progress) -> float | None:
-        """Seconds until the node is done; None while that is unknown. The first step is no measure: it loads."""
+        """Seconds until the node is done; None while unknown. The first step does not count, since it includes loading."""
         now = self._clock()
         value, most = progress.value, progress.max
         if value is None or most is None or progress.node != self._node or value < self._first:
@@ -63,13 +63,13 @@ class Pace:
 
 
 class Events:
-    """One JSON object a line on standard output."""
+    """One JSON object per line on standard output."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream, self._pace = stream, Pace()
 
     def event(self, event: str, **fields: Any) -> None:
-        """Write one, flushed: who reads along sees it at once."""
+        """Write one and flush it, so that readers see it at once."""
         print(json.dumps(redact.redacted({"event": event, **fields})), file=self._stream, flush=True)
 
     def submitted(self, prompt_id: str) -> None:
@@ -102,7 +102,7 @@ def output_facts(output: Output, saved: Path | None) -> dict[str, Any]:
 
 
 class Lines:
-    """A log line per node, and per second at most within one; the files that were made on standard output."""
+    """A log line per node, and at most one per second within a node; finished files on standard output."""
 
     def __init__(self) -> None:
         self._node, self._last, self._pace = "", 0.0, Pace()
@@ -131,10 +131,10 @@ class Lines:
             log("workflow.unchanged", means=means)
 
     def failed(self, error: HearmemanError) -> None:
-        """The command says it."""
+        """The command reports it."""
 
     def stopped(self) -> None:
-        """The client says it."""
+        """The client reports it."""
 
 
 class Screen(Lines):
@@ -150,7 +150,7 @@ class Screen(Lines):
 
     def progress(self, progress: Progress) -> None:
         name = f"{progress.class_type} (node {progress.node})"
-        # A bar of its own for each node: another's pace says nothing about it.
+        # A separate bar for each node: another's speed says nothing about it.
         self._drawn.draw({progress.node: Bar(name, progress.value or 0, progress.max)})
 
     def output(self, output: Output, saved: Path | None) -> None:
@@ -160,7 +160,7 @@ class Screen(Lines):
 
 @contextlib.contextmanager
 def shown(as_json: bool) -> Iterator[Shown]:
-    """What shows a run on this terminal, pipe or file."""
+    """The right display for this terminal, pipe or file."""
     drawn = None if as_json else bars(sys.stderr, steps=True)
     if drawn is None:
         yield Events(sys.stdout) if as_json else Lines()

@@ -1,4 +1,4 @@
-"""Reads a story and says of each shot what it shows, how it begins and which frames it remembers; pure."""
+"""Reads a story: what each shot shows, how it begins and which frames it remembers; pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hearmeman.errors import UsageError
 STEP, MOST, FIXED = 40, 8, 3
 """StoryMem's own: at most 8 memories, the first 3 of which stay; a frame in 40 gives three of a shot of 81."""
 CARRIED = {"same": 1, "motion": 5}
-"""How a shot goes on -> how many frames of the shot before it begins with, which are not shown twice."""
+"""How a shot continues -> how many frames of the previous shot it begins with; they are not shown twice."""
 
 
 class StoryError(UsageError):
@@ -25,11 +25,11 @@ class Memory:
     """One remembered frame."""
 
     shot: int = 0
-    """Counted from 1; 0 where `picture` is given."""
+    """Counted from 1; 0 if `picture` is given."""
     frame: int = 0
-    """Counted from 0; from the end where it is below 0."""
+    """Counted from 0; negative counts from the end."""
     picture: Path | None = None
-    """A picture of one's own."""
+    """The user's own picture."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Shot:
     begins: str
     """text or image (the first), cut, same or motion."""
     settings: tuple[str, ...]
-    """As for --set, of this shot alone."""
+    """As for --set, for this shot only."""
     memory: tuple[Memory, ...] | None
-    """What a person chose; None: by step."""
+    """Frames chosen by the user; None: by step."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Story:
 
     shots: tuple[Shot, ...]
     image: Path | None
-    """The first shot's first frame; None: it is made from words."""
+    """The first shot's first frame; None: the shot is made from text."""
     settings: tuple[str, ...]
     """As for --set, for all shots."""
     step: int
-    """Every so many frames one is remembered."""
+    """One frame in this many is remembered."""
     most: int
-    """How many at most."""
+    """The most remembered frames."""
 
 
 def read(path: Path) -> Story:
@@ -140,7 +140,7 @@ def _memory(text: str, number: int, folder: Path, where: str) -> Memory:
 
 
 def remembered(story: Story, shot: Shot, lengths: Mapping[int, int]) -> tuple[Memory, ...]:
-    """Which frames a shot remembers, of the shots before it, whose frames `lengths` counts."""
+    """Which frames of the earlier shots a shot remembers; `lengths` is their frame counts."""
     if shot.begins in ("text", "image"):
         return ()
     if shot.memory:

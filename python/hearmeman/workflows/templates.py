@@ -1,4 +1,4 @@
-"""Makes the templates that ComfyUI's own page lists, from the workflows; comfyui_node/web/templates.js opens them."""
+"""Makes templates for ComfyUI's page from the workflows; comfyui_node/web/templates.js opens them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hearmeman.workflows.library import Graph, Workflow
 
 
 def template(workflow: Workflow, nodes: schema.Schema) -> dict[str, Any]:
-    """One template: an empty document of the editor that holds the graph with its default choices."""
+    """One template: an empty editor document with the graph and its default choices."""
     chosen = library.choose(library.graph(workflow), workflow, workflow.defaults({}))
     graph = titled(schema.reachable(chosen, nodes))
     empty: dict[str, Any] = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}}
@@ -19,7 +19,7 @@ def template(workflow: Workflow, nodes: schema.Schema) -> dict[str, Any]:
 
 
 def titled(graph: Graph) -> Graph:
-    """Call each node what the workflow calls it, and count them: the editor's ids are numbers."""
+    """Title each node as in the workflow, and number them: the editor's ids are numbers."""
     number = {node: str(count) for count, node in enumerate(graph, start=1)}
     made: Graph = {}
     for node, entry in graph.items():

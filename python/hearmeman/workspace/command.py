@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def command(name: str, help: str, dry: str = "") -> argparse.ArgumentParser:
-        found = actions.add_parser(name, help=help, description=help, allow_abbrev=False)
+        found = actions.add_parser(name, help=help, allow_abbrev=False)
         if dry:
             found.add_argument("--dry-run", action="store_true", help=dry)
         return found

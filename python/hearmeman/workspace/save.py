@@ -195,7 +195,7 @@ def _send(
                 return "it is being written to"
             raise
         if small is None and _changed(file.fileno(), before):
-            # The object may hold other content than its name says.
+            # The object may not match its name.
             space.store.forget_file(sha256)
             return "it is being written to"
         there.add(sha256)

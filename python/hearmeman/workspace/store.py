@@ -80,7 +80,7 @@ class Store:
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != sha256 or file.tell() != size:
-                raise SaveError(f"{key} holds other content than its name says: delete that object, and save again")
+                raise SaveError(f"the content of {key} does not match its name: delete that object, and save again")
 
     def saves(self) -> list[Kept]:
         """List the saves, oldest first."""
