@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from hearmeman_build.build import Image
 from hearmeman_build.host import WORK, write_atomically
+from hearmeman_build.store import inflated
 
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
 _METADATA = re.compile(r"opt/env/[^/]+/lib/[^/]+/site-packages/([^/]+)\.dist-info/METADATA")
@@ -66,10 +66,7 @@ def _known(blob: Path, below: Path) -> list[tuple[str, str]]:
 
 def _documents(blob: Path) -> Iterator[tuple[str, str]]:
     """The copyright files and metadata of one layer with their text; links of document folders with their target."""
-    with (
-        subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
-        tarfile.open(fileobj=child.stdout, mode="r|", bufsize=1 << 20) as tar,
-    ):
+    with inflated(blob) as output, tarfile.open(fileobj=output, mode="r|", bufsize=1 << 20) as tar:
         for member in tar:
             if member.issym() and _DOCUMENTS.fullmatch(member.name):
                 yield member.name, member.linkname.rpartition("/")[2]
