@@ -24,7 +24,7 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk
+from hearmeman_build.host import ROOT, full_disk, write_atomically
 from hearmeman_build.push import load, push
 
 
@@ -157,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                arguments.output.write_text(text)
+                write_atomically(arguments.output, text.encode())
             else:
                 print(text)
         case "flags":

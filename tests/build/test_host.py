@@ -6,14 +6,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from hearmeman_build import flake
 from hearmeman_build.build import Image
-from hearmeman_build.host import ROOT, choose_store, may_use, nix_settings, store_option, work_folder
+from hearmeman_build.host import ROOT, choose_store, isolation, may_use, nix_settings, store_option, work_folder
 from support.plain_user import ODD
+
+TRIVIAL = 'derivation { name = "t"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; }'
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,38 @@ def test_a_store_whose_files_are_shown_without_its_database_is_left_alone(tmp_pa
     assert not may_use(tmp_path / "nix")
     (tmp_path / "nix/var/nix/db").mkdir(parents=True)
     assert may_use(tmp_path / "nix")
+
+
+def test_a_build_that_cannot_be_isolated_is_refused_with_what_to_do() -> None:
+    """In a chroot nobody may make a user namespace; Nix alone would build without any, and may get other bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for made in (folder, folder / "root", folder / "home"):
+            made.mkdir(exist_ok=True)
+            made.chmod(0o755)
+        shutil.chown(folder / "home", "nobody")
+        words = ["build", "--impure", "--no-link", "--expr", TRIVIAL]
+        script = (
+            f"from hearmeman_build import host\ntry: host.nix(*{words})\nexcept host.BuildError as error: print(error)"
+        )
+        enter = 'mount --rbind / "$0"; cd /; exec chroot "$0" setpriv --reuid nobody --clear-groups "$@"'
+        command = ["unshare", "--mount", "sh", "-c", enter, str(folder / "root"), sys.executable, "-c", script]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": f"{folder}/home",
+            "PYTHONPATH": f"{ROOT}/python",
+            "USER": "nobody",
+        }
+        environment |= {"HEARMEMAN_STORE": f"{folder}/home/store", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("no build can be isolated here: allow user namespaces"), done.stdout + done.stderr
+
+
+def test_inside_nix_run_from_a_store_of_ones_own_the_way_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store/x-file").mkdir(parents=True)
+    assert "in the checkout, `nix/apps/NAME` does the same" in isolation(tmp_path)
+    (tmp_path / "var/nix/db").mkdir(parents=True)
+    assert "unprivileged_userns_clone=1" in isolation(tmp_path)
 
 
 def test_a_socket_that_nobody_serves_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
