@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,24 +139,54 @@ def test_git_and_no_git_agree_about_the_repository(tmp_path: Path) -> None:
         assert flake.files(tmp_path) == sorted(flake.files(ROOT))
 
 
-@pytest.mark.parametrize("where", ["", "docs", "/"])
-def test_an_app_runs_from_the_checkout_from_a_subfolder_and_from_anywhere(
-    image: Image, tmp_path: Path, where: str
-) -> None:
-    """In a checkout at a plain path, since `nix run` itself takes no other."""
-    checkout = tmp_path / "checkout"
-    for name in flake.files(ROOT):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
-    command = ["nix", "run", *store_option(), f"path:{checkout}#inspect", *flake.offline_inputs()]
-    environment = {**os.environ, "NIX_CONFIG": nix_settings(False, os.geteuid() == 0), "XDG_CACHE_HOME": str(tmp_path)}
-    for name in ("HEARMEMAN_ROOT", "PYTHONPATH"):
+@pytest.fixture(scope="module")
+def checkout(image: Image) -> Iterator[Path]:
+    """A checkout of its own at a plain path, and beside it the home of a person who followed the README's line about flakes."""
+    with tempfile.TemporaryDirectory() as name:
+        for file in flake.files(ROOT):
+            (Path(name, "checkout") / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, Path(name, "checkout") / file, follow_symlinks=False)
+        [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if "/nix.conf" in line]
+        subprocess.run(["sh", "-euc", line], env={**os.environ, "HOME": f"{name}/home"}, check=True)
+        yield Path(name, "checkout")
+
+
+def _shown(checkout: Path, *command: str) -> str:
+    """What an app prints that is called below `checkout` or elsewhere, in the home beside it."""
+    # The README turns flakes on; the rest is for this machine, whose Nix has neither build users nor the network.
+    settings = "\n".join(line for line in nix_settings(False, os.geteuid() == 0).splitlines() if "features" not in line)
+    environment = {**os.environ, "NIX_CONFIG": settings, "HOME": str(checkout.parent / "home")}
+    for name in ("HEARMEMAN_ROOT", "PYTHONPATH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
-    done = subprocess.run(command, cwd=checkout / where, env=environment, capture_output=True, text=True)
+    environment.setdefault("HEARMEMAN_STORE", "".join(store_option()[1:]))
+    done = subprocess.run(["sh", "-euc", *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert image.digest in done.stdout
-    made = tmp_path / "hearmeman" if where == "/" else checkout / ".work"
+    return done.stdout
+
+
+@pytest.mark.parametrize("where", ["docs", "/"])
+def test_an_app_runs_from_a_subfolder_of_the_checkout_and_from_anywhere(
+    image: Image, checkout: Path, where: str
+) -> None:
+    """At a plain path, since Nix 2.8 itself takes no other."""
+    words = ["nix", "run", *store_option(), f"path:{checkout}#inspect", *flake.offline_inputs()]
+    assert image.digest in _shown(checkout, 'cd "$0"; exec "$@"', str(checkout / where), *words)
+    made = checkout.parent / "home/.cache/hearmeman" if where == "/" else checkout / ".work"
     assert (made / "results/image-smoke").is_symlink()
+
+
+def test_without_nix_run_an_app_does_the_same_at_any_path_from_anywhere(image: Image, checkout: Path) -> None:
+    odd = checkout.with_name(ODD)
+    shutil.copytree(checkout, odd, symlinks=True)
+    assert image.digest in _shown(checkout, 'cd /; exec "$0"', str(odd / "nix/apps/inspect"))
+
+
+def test_libraries_that_lack_are_named_with_what_installs_them(tmp_path: Path) -> None:
+    command = ["/usr/bin/python3", "-S", str(ROOT / "nix/apps/run.py"), "hearmeman", "models", "list"]
+    done = subprocess.run(command, env={"HEARMEMAN_ROOT": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pydantic, rich, supervisor" in done.stderr
+    assert done.stderr.endswith(f": not installed here: run `./setup.sh test` in {tmp_path}, then try again\n")
 
 
 def test_odd_folders_of_sources_are_read(tmp_path: Path) -> None:
