@@ -14,6 +14,7 @@ import pytest
 from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import JUPYTER_TOKEN, GatedPod
+from support.ports import listens
 from support.waiting import PATIENCE
 
 KERNEL = """
