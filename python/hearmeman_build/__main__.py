@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -169,6 +170,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Run one subcommand; errors are one message."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What takes minutes is followed in a file or a pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         run(parser().parse_args())
         sys.stdout.flush()

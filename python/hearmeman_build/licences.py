@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from hearmeman_build.build import Image
 from hearmeman_build.host import WORK, write_atomically
+from hearmeman_build.store import inflated
 
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
 _METADATA = re.compile(r"opt/env/[^/]+/lib/[^/]+/site-packages/([^/]+)\.dist-info/METADATA")
@@ -113,10 +113,7 @@ def _known(blob: Path, trees: Sequence[str], below: Path) -> list[tuple[str, str
 def _documents(blob: Path, trees: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What states a licence in one layer, with its text; links of document folders with their target."""
     folders = tuple(f"{tree}/" for tree in trees)
-    with (
-        subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
-        tarfile.open(fileobj=child.stdout, mode="r|", bufsize=1 << 20) as tar,
-    ):
+    with inflated(blob) as output, tarfile.open(fileobj=output, mode="r|", bufsize=1 << 20) as tar:
         for member in tar:
             if member.issym() and _DOCUMENTS.fullmatch(member.name):
                 yield member.name, member.linkname.rpartition("/")[2]
