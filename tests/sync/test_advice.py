@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fakes.r2 import R2
+from hearmeman.boot.owners import acting_as_comfyui
 from hearmeman.cli import main
 from hearmeman.sync.upload import IN_MEMORY
-from hearmeman.users import COMFYUI
 from support.ctrl_c import ctrl_c
 from support.waiting import PATIENCE
 
@@ -50,11 +50,8 @@ def test_a_file_is_sent_once_it_may_be_read(r2: R2, capsys: pytest.CaptureFixtur
         file.chmod(0o600)
         for mode, code in ((0o600, 1), (0o644, 0)):
             file.chmod(mode)
-            os.seteuid(COMFYUI.uid)
-            try:
+            with acting_as_comfyui():
                 assert upload(r2, file) == code
-            finally:
-                os.seteuid(0)
             advised = "Permission denied: let this process's user read it" in capsys.readouterr().err
             assert advised == (code == 1)
 
