@@ -25,7 +25,7 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_atomically
+from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_named
 from hearmeman_build.push import load, push
 
 
@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                write_atomically(arguments.output, text.encode())
+                write_named(arguments.output, text)
             else:
                 print(text)
         case "flags":

@@ -123,9 +123,9 @@ def look(tier: str) -> Machine:
     version = _said(["nix", "--version"]).rpartition(" ")[2]
     config = _config() if version else {}
     caches = config.get("substituters", "").split() if in_nixpkgs_world() else []
-    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "inputs": []}
+    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "trees": {}}
     given = sources.folder()
-    wanted = [name for name in parts["inputs"] if given is None or not (given / name).is_dir()]
+    wanted = [name for name in parts["trees"].values() if given is None or not (given / name).is_dir()]
     return Machine(
         commands={name: shutil.which(name) is not None for name in ("git", "skopeo", "zstd", "bwrap")},
         nix_version=version,

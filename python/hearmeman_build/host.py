@@ -204,3 +204,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write a file that a person named: whole, or into a device or pipe such as /dev/stdout, which stays what it is."""
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        path.write_text(text)
+    else:
+        write_atomically(path.resolve(), text.encode())
