@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shutil
 import tempfile
@@ -17,9 +16,9 @@ from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, tiny_safetensors
 from fakes.serving import Fault, Stored
 from fakes.web import Web
 from hearmeman import cli
+from hearmeman.boot.owners import acting_as_comfyui
 from hearmeman.models.address import AddressError, parse, with_addresses
 from hearmeman.models.catalogue import Catalogue
-from hearmeman.users import COMFYUI
 from support.ctrl_c import ctrl_c
 from support.fetching import Case
 
@@ -117,12 +116,8 @@ def test_an_address_is_noted_by_root_and_not_by_comfyuis_user(hub: Hub) -> None:
         case = Case(Path(volume), {"HF_ENDPOINT": hub.url})
         case.as_in_pod()
         words, environ = ["models", "add", ADDRESS], case.environ()
-        os.seteuid(COMFYUI.uid)
-        try:
-            with contextlib.redirect_stderr(io.StringIO()) as err:
-                assert cli.main(words, environ) == 1
-        finally:
-            os.seteuid(0)
+        with acting_as_comfyui(), contextlib.redirect_stderr(io.StringIO()) as err:
+            assert cli.main(words, environ) == 1
         assert "added.json cannot be written: Permission denied: free some space, or run it as root" in err.getvalue()
         assert cli.main(words, environ) == 0
 
