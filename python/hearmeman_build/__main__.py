@@ -34,8 +34,12 @@ def parser() -> argparse.ArgumentParser:
     """Every subcommand and its arguments."""
     top = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("lock", help="write all locks anew from flake.nix, packages.txt and the environments' toml")
-    command.add_argument("--upgrade", action="store_true", help="take the newest Python packages, not those locked before")
+    command = commands.add_parser(
+        "lock", help="write all locks anew from flake.nix, packages.txt and the environments' toml"
+    )
+    command.add_argument(
+        "--upgrade", action="store_true", help="take the newest Python packages, not those locked before"
+    )
     command = commands.add_parser("pin", help="move ComfyUI to another commit: flake.nix and flake.lock")
     command.add_argument("--commit", required=True, metavar="SHA", help="the commit, 40 hexadecimal digits")
     command.add_argument("--input", default="comfyui", help="the flake input to move (default: comfyui)")

@@ -64,7 +64,11 @@ def locked(root: Path, addresses: Mapping[str, str], say: Callable[[str], None])
         original = {**match.groupdict(), "type": "github"}
         found = _tree(name, address)
         inputs[name] = node or name
-        nodes[node or name] = {"flake": False, "locked": dict(sorted({**original, **found}.items())), "original": original}
+        nodes[node or name] = {
+            "flake": False,
+            "locked": dict(sorted({**original, **found}.items())),
+            "original": original,
+        }
         before = f"{old['rev'][:12]} -> " if node else ""
         say(f"flake.lock: {name}: {before}{match['rev'][:12]}, {found['narHash']}")
     document["nodes"] = dict(sorted(nodes.items()))
