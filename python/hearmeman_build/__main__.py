@@ -26,7 +26,7 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk, write_named
+from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_named
 from hearmeman_build.push import load, push
 
 
@@ -125,7 +125,8 @@ def run(arguments: argparse.Namespace) -> None:
         case "pin":
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
-            if not arguments.models_only:
+            # With nixpkgs, Nix fetches the rest by itself.
+            if not (arguments.models_only or in_nixpkgs_world()):
                 prefetch_tier(arguments.tier)
             if arguments.bake:
                 bake.bake(arguments.tier, arguments.bake)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +112,17 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
     """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
 
     Raises:
-        BuildError: no such tier or variant, or the build failed.
+        BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
-    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    try:
+        return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    except BuildError as error:
+        lacking = re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said)
+        if lacking is None:
+            raise
+        command = " ".join(["nix/apps/prefetch", "--tier", tier, *(f"--bake {name}" for name in baked)])
+        raise BuildError(f"{lacking[1]} is not in the store: run `{command}`, then the same command again") from error
 
 
 def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:
