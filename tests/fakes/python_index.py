@@ -37,7 +37,8 @@ def served(wheels: Sequence[Path]) -> Iterator[str]:
             else:
                 self._answer(404, b"", "text/plain")
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def _answer(self, status: int, body: bytes, kind: str) -> None:
             self.send_response(status)
