@@ -247,7 +247,9 @@ def _here(paths: list[Path], inside: bool = False) -> Iterator[Item]:
             raise UsageError(f"{path} is not a {'folder' if inside else 'file or folder'} on this machine")
         for one, name in found:
             if name in taken:
-                raise UsageError(f"{taken[name]} and {one} would both be {name} in the pod: rename one, or send it elsewhere")
+                raise UsageError(
+                    f"{taken[name]} and {one} would both be {name} in the pod: rename one, or send it elsewhere"
+                )
             if not os.access(one, os.R_OK):
                 raise UsageError(f"{one} cannot be read")
             taken[name] = one
