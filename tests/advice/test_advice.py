@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import csv
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,5 +55,10 @@ def test_what_a_row_names_is_a_test() -> None:
         if row.followed.startswith(("needs ", "judge")) or row.followed in ("no advice", "open"):
             continue
         file, _, name = row.followed.partition("::")
-        tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, row
+        assert name in _functions(file), row
+
+
+@cache
+def _functions(file: str) -> set[str]:
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
