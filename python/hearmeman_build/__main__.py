@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk
+from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_named
 from hearmeman_build.push import load, push
 
 
@@ -117,7 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
         case "pin":
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
-            if not arguments.models_only:
+            # With nixpkgs, Nix fetches the rest by itself.
+            if not (arguments.models_only or in_nixpkgs_world()):
                 prefetch_tier(arguments.tier)
             if arguments.bake:
                 bake.bake(arguments.tier, arguments.bake)
@@ -157,7 +159,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                arguments.output.write_text(text)
+                write_named(arguments.output, text)
             else:
                 print(text)
         case "flags":
@@ -169,6 +171,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Run one subcommand; errors are one message."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What takes minutes is followed in a file or a pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         run(parser().parse_args())
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Image:
 
 
 def tier_parts(tier: str) -> dict[str, Any]:
-    """The userland groups, environments and source inputs of a tier, from nix/tiers.nix.
+    """The userland groups, environments and source trees (folder in the image -> input) of a tier, from nix/tiers.nix.
 
     Raises:
         BuildError: there is no such tier; the message lists those there are.
@@ -42,7 +43,12 @@ def tier_parts(tier: str) -> dict[str, Any]:
 
 
 _TIERS = """
-let variants = import @ROOT@/nix/variants.nix; in
+let
+  variants = import @ROOT@/nix/variants.nix;
+  renamed = f: set: builtins.listToAttrs (
+    map (name: { name = f name; value = set.${name}; }) (builtins.attrNames set)
+  );
+in
 builtins.mapAttrs (name: tier: {
   inherit (tier) environments;
   userland = builtins.concatLists tier.userland;
@@ -50,8 +56,10 @@ builtins.mapAttrs (name: tier: {
   variants = map (v: v.suffix) (
     builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
   );
-  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes
-    ++ builtins.attrValues tier.packages;
+  trees =
+    (if tier.comfyui == null then { } else { "opt/comfyui" = tier.comfyui; })
+    // renamed (n: "opt/comfyui-nodes/${n}") tier.nodes
+    // renamed (n: "opt/env/${tier.comfyuiEnvironment}/lib/python3.11/site-packages/${n}") tier.packages;
 }) (import @ROOT@/nix/tiers.nix)
 """
 
@@ -59,7 +67,7 @@ builtins.mapAttrs (name: tier: {
 def prefetch_tier(tier: str, say: Any = print) -> None:
     """Bring the store what `tier`'s image is made of."""
     parts = tier_parts(tier)
-    if parts["inputs"]:
+    if parts["trees"]:
         # Evaluation asks for ComfyUI and the nodes: now, and not after gigabytes of packages.
         _with_inputs("eval", "--raw", f"{flake.reference()}#packages.x86_64-linux.image-{tier}.outPath")
     prefetch(ROOT, parts["userland"], parts["environments"], say)
@@ -100,10 +108,17 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
     """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
 
     Raises:
-        BuildError: no such tier or variant, or the build failed.
+        BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
-    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    try:
+        return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    except BuildError as error:
+        lacking = re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said)
+        if lacking is None:
+            raise
+        command = " ".join(["nix/apps/prefetch", "--tier", tier, *(f"--bake {name}" for name in baked)])
+        raise BuildError(f"{lacking[1]} is not in the store: run `{command}`, then the same command again") from error
 
 
 def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names of voices: what one may be called, where its file lies, and OpenAI's names for those that are always there."""
+"""Names of voices: which are allowed, where the files are, and OpenAI's names for the voices that are always there."""
 
 import re
 import unicodedata
@@ -21,17 +21,17 @@ OPENAI = {
     "shimmer": "calm_female",
     "verse": "male",
 }
-"""The names that OpenAI's clients ask for, and the voice of the image that answers to each."""
+"""The names that OpenAI's clients use, and the image's voice for each."""
 
 _NAME = re.compile(r"\w[\w .@()'-]{0,79}")
 
 
 class BadName(VoiceError):
-    """No voice can be called that."""
+    """Not a possible name for a voice."""
 
 
 def check_name(name: str) -> str:
-    """The name in its composed form. Raises: BadName."""
+    """The name in Unicode's composed form. Raises: BadName."""
     composed = unicodedata.normalize("NFC", name).strip()
     if not _NAME.fullmatch(composed) or composed.endswith(".") or composed.lower() == "default":
         raise BadName(
@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
 
 
 def safe_child(base: Path, name: str) -> Path:
-    """The path of a file called `name` that lies in `base` itself, wherever a link of that name would lead.
+    """The path of a file called `name` directly in `base`, wherever a link of that name would lead.
 
     Raises: BadName when it would be elsewhere, or no file system could hold it.
     """
