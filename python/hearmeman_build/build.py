@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, progress, sources
+from hearmeman_build import flake, lock_flake, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -87,6 +87,10 @@ def _with_inputs(*words: str) -> str:
         return nix(*words, *inputs)
     except BuildError as error:
         # Nix names an address; what is missing is an input, and that has a fix.
+        if stale := lock_flake.stale(ROOT):
+            raise BuildError(
+                f"flake.lock does not have {', '.join(stale)} as flake.nix does: run `make lock`"
+            ) from error
         unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/" in str(error)]
         if unreachable:
             raise BuildError(
