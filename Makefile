@@ -95,9 +95,9 @@ reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
 	@$(python) -m hearmeman_build reproduce --tier $(TIER)
 
-lock: ## resolve packages.txt and the environments again
+lock: ## resolve flake.nix, packages.txt and the environments; keeps Python versions that still fit unless UPGRADE=1
 	@./setup.sh test
-	@$(python) -m hearmeman_build lock
+	@$(python) -m hearmeman_build lock $(if $(UPGRADE),--upgrade)
 
 lock-models: ## look up every model's commit, size and hash, and write them to the catalogue's lock
 	@./setup.sh test
