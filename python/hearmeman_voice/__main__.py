@@ -65,12 +65,6 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("output"), help="folder that /tts_to_file saves in (./output)"
     )
     made.add_argument("--queue", type=_within(0, 1000), default=16, help="requests that may wait (16)")
-    made.add_argument(
-        "--origin",
-        action="append",
-        default=[],
-        help="a web page elsewhere that may use the API, such as https://chat.example.com",
-    )
     return made
 
 
@@ -84,7 +78,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         idle = _seconds(environ, "VOICE_IDLE_UNLOAD_SECONDS")
     except ValueError as problem:
         arguments.error(str(problem))
-    return _serve(args, spec, idle)
+    return _serve(args, spec, idle, _origins(environ.get("VOICE_ORIGINS", "")))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Give the web pages elsewhere that may use the API, which are separated by commas or blanks."""
+    return tuple(word.rstrip("/").lower() for word in text.replace(",", " ").split())
 
 
 def _seconds(environ: Mapping[str, str], name: str) -> float:
@@ -115,7 +114,7 @@ def spec_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Spec:
     return spec
 
 
-def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
+def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[str]) -> int:
     import uvicorn
 
     from hearmeman_voice import chatterbox_api, xtts_api
@@ -132,9 +131,9 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
     speaker = Speaker(spec, queue_length=args.queue, idle_unload_seconds=idle)
     store = VoiceStore(args.voices, args.builtin_voices, lambda: speaker.engine.voices)
     if args.api == "xtts":
-        app = xtts_api.app(speaker, store, args.output, args.models, args.origin)
+        app = xtts_api.app(speaker, store, args.output, args.models, origins)
     else:
-        app = chatterbox_api.app(speaker, store, args.origin)
+        app = chatterbox_api.app(speaker, store, origins)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

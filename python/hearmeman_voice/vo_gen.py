@@ -80,7 +80,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     except OSError as error:
         print(f"xtts-vo-gen: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("xtts-vo-gen: stopped; run the same command again to continue", file=sys.stderr)
+        # Any other begins anew.
+        goes_on = args.file is not None and not args.force
+        print(f"xtts-vo-gen: stopped{'; run the same command again to continue' if goes_on else ''}", file=sys.stderr)
         return 130
     return 1
 

@@ -221,13 +221,21 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
     @router.post("/set_output", tags=["settings"], responses={400: REFUSALS[400]})
     def set_output(asked: Output) -> dict[str, str]:
         """Save into a folder inside the output folder from now on."""
-        spoken.output = _folder(spoken.base, asked.output_folder, "output_folder")
+        found = _folder(spoken.base, asked.output_folder)
+        if found is None:
+            raise ApiError(
+                400,
+                f"output_folder: name {spoken.base} or a folder that is there, inside it",
+                param="output_folder",
+                code="invalid_value",
+            )
+        spoken.output = found
         return {"message": f"Output folder set to {asked.output_folder}"}
 
     @router.post("/set_speaker_folder", tags=["settings"], responses={400: REFUSALS[400]})
     def set_speaker_folder(asked: Folder) -> dict[str, str]:
         """Confirm the folder of the speakers; it is one for both APIs and is not moved while they run."""
-        if _folder(here.store.folder, asked.speaker_folder, "speaker_folder") != here.store.folder.resolve():
+        if _folder(here.store.folder, asked.speaker_folder) != here.store.folder.resolve():
             raise ApiError(
                 400,
                 f"speaker_folder: speakers are in {here.store.folder}; upload others with POST /voices",
@@ -268,16 +276,13 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
     return router
 
 
-def _folder(base: Path, name: str, param: str) -> Path:
-    """Give a folder inside `base`, or `base` itself, named from there or in full.
-
-    Raises:
-        ApiError: it is elsewhere, or there is none.
-    """
+def _folder(base: Path, name: str) -> Path | None:
+    """Give a folder inside `base`, or `base` itself, named from there or in full; None if it is elsewhere, or there is none."""
     try:
-        found = (base / name).resolve()
-        if found.is_relative_to(base.resolve()) and found.is_dir():
+        base, found = base.resolve(), (base / name).resolve()
+        # The base itself is made with the first file in it.
+        if found == base or (found.is_relative_to(base) and found.is_dir()):
             return found
     except (OSError, ValueError):
         pass
-    raise ApiError(400, f"{param}: name a folder that is inside {base}", param=param, code="invalid_value")
+    return None

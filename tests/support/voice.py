@@ -62,12 +62,14 @@ def answers(url: str, status: int = 200) -> bool:
 
 
 @contextlib.contextmanager
-def voice_process(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[str]:
+def voice_process(
+    api: str, folder: Path, within: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run `python -m hearmeman_voice` with hibari in `folder`; give its address once it is ready.
 
     `within` is a command that runs another, such as bwrap's.
     """
-    with running(api, folder, within) as (url, process):
+    with running(api, folder, within, environ) as (url, process):
         yield url
         assert process.poll() is None, f"the server has ended:\n{(folder / f'{api}.log').read_text()}"
 
@@ -76,7 +78,7 @@ def voice_process(api: str, folder: Path, within: Sequence[str] = ()) -> Iterato
 def running(
     api: str, folder: Path, within: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Do the same for a test that ends it; give its process too."""
+    """Do the same for a test that ends it; give its process too. `environ` is for this server alone."""
     builtin = folder / "builtin"
     builtin.mkdir(parents=True, exist_ok=True)
     for name in SPEAKERS:
