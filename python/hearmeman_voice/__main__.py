@@ -126,7 +126,9 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listener = socket.create_server((args.host, port), family=family, backlog=2048)
     except OSError as problem:
-        print(f"port {port} of {args.host}: {problem.strerror}: set another --host or --port", file=sys.stderr)
+        # A resolver's errors are not the system's; the words of the others have the address in them once more.
+        why = problem.strerror if isinstance(problem, socket.gaierror) else os.strerror(problem.errno or 0)
+        print(f"port {port} of {args.host}: {why}: set another --host or --port", file=sys.stderr)
         return 1
     speaker = Speaker(spec, queue_length=args.queue, idle_unload_seconds=idle)
     store = VoiceStore(args.voices, args.builtin_voices, lambda: speaker.engine.voices)

@@ -108,10 +108,9 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error("--output-dir is for --file: use --output for one text")
     if args.file is not None and args.output:
         arguments.error("--output is for one text: use --output-dir with --file")
-    # It is put there by a rename, which would take the place of a device such as /dev/null.
-    if args.output and not (args.output.is_file() or (not args.output.exists() and args.output.parent.is_dir())):
+    if args.output and not _is_file_to_be(args.output):
         arguments.error(
-            f"--output {args.output}: it must be a file, in a folder that is there; --stream writes to stdout"
+            f"--output {args.output}: it must be a file and no link, in a folder that is there; --stream writes to stdout"
         )
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
@@ -121,6 +120,11 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error(f"--speaker {args.speaker}: there is no such recording")
     if args.file is not None and str(args.file) != "-" and not args.file.is_file():
         arguments.error(f"--file {args.file}: there is no such file")
+
+
+def _is_file_to_be(path: Path) -> bool:
+    """Whether a rename puts a file there: it would take the place of a device such as /dev/null, and of a link to one."""
+    return not path.is_symlink() and (path.is_file() or (not path.exists() and path.parent.is_dir()))
 
 
 def _found(chosen: Sequence[str]) -> str:

@@ -211,14 +211,17 @@ def test_waiting_is_not_charged_to_a_requests_own_time(hand: Hand) -> None:
 
 def test_a_text_that_takes_too_long_is_sent_in_parts(hand: Hand) -> None:
     clock = Clock()
-    parts = ["The first sentence is long enough to be one, and so it is.", "The second sentence is as long as the first."]
+    parts = [
+        "The first sentence is long enough to be one, and so it is.",
+        "The second sentence is as long as the first.",
+    ]
 
     async def say(speaker: Speaker, text: str) -> int:
         made = len(hand.made())
         task = asyncio.create_task(all_of(speaker.speak(Request(text, Voice("nobody")))))
         for number in range(3 * text.count(".")):
             hand.allow(1)
-            await until(lambda number=number: len(hand.made()) > made + number or task.done())  # type: ignore[misc]
+            await until(lambda number=number: len(hand.made()) > made + number or task.done())
             clock.now += 3
         return len(await task)
 
@@ -293,7 +296,8 @@ def test_weights_that_cannot_be_loaded_break_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("error", Failed), ("memory for a long text", Failed), ("refuse", Refused), ("silence", Refused)]
+    ("text", "error"),
+    [("error", Failed), ("memory for a long text", Failed), ("refuse", Refused), ("silence", Refused)],
 )
 def test_a_failure_of_one_request_costs_no_other(faulty: Speaker, text: str, error: type[Exception]) -> None:
     pid = faulty.state()["pid"]

@@ -72,7 +72,7 @@ def test_a_file_is_deleted_and_the_next_one_tried_again(full: str) -> None:
         body = {"text": "Yes, please.", "speaker_wav": "female", "language": "en", "file_name_or_path": "again.wav"}
         return CLIENT.post(f"{full}/tts_to_file", json=body)
 
-    answers = [say() for _ in range(6)]
+    answers = [say() for _ in range(9)]
     assert answers[-1].status_code == 507, answers[-1].text
     assert "delete files or voices, then try again" in answers[-1].json()["error"]["message"]
     # Its disk is there for its own processes alone.
