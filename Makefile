@@ -1,8 +1,8 @@
-# Every command a person types; each target sets up what it needs.
+# The commands you type; each target sets up what it needs.
 python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 # What boots pods.
 python_as_root := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 tests/as_root.sh .venv/bin/python
-# Several processes read the same files: what one of them has compiled, the others need not.
+# Several processes read the same files: what one has compiled, the others need not.
 pytest := PYTHONPATH=python:tests tests/as_root.sh .venv/bin/python -m pytest
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
@@ -11,7 +11,7 @@ SOAK_MINUTES ?= 60
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
 # Options of real_pod.py, such as --gpu "RTX 4090".
 REAL_POD ?=
-# A folder with ComfyUI and the custom nodes, for a machine that GitHub does not reach: see README.
+# A folder with ComfyUI and the custom nodes, for a machine without access to GitHub: see README.
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(if $(SOURCES),$(shell realpath -m "$(SOURCES)"))
 
@@ -20,7 +20,7 @@ export HEARMEMAN_SOURCES := $(if $(SOURCES),$(shell realpath -m "$(SOURCES)"))
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket; OPEN=1 leaves the pod and its page running
+demo: ## build the smoke image, boot it, make a picture and a sentence, find both in the bucket; OPEN=1 keeps the pod and its page running
 	@./setup.sh demo
 	@OPEN=$(OPEN) $(python) tests/demo.py
 
@@ -37,7 +37,7 @@ lint: ## ruff and mypy only
 	@$(python) -m ruff check --no-cache python tests
 	@$(python) -m mypy
 
-bench: ## measure against named peers and print ratios; takes a while
+bench: ## compare speed with other tools; takes a while
 	@./setup.sh test bench
 	@$(python) tests/bench/models.py
 	@$(python) tests/bench/sync.py
@@ -49,7 +49,7 @@ bench: ## measure against named peers and print ratios; takes a while
 	@$(python) tests/bench/worker.py
 	@$(python) tests/bench/workflows.py
 
-soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a sync and of a batch, SOAK_MINUTES of real encoders
+soak: ## long tests: fresh seeds, 200 kills each of a fetch, a sync and a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
 	@HYPOTHESIS_PROFILE=soak $(pytest) -m hypothesis
 	@KILLS=200 $(pytest) tests/models/test_models_kill.py -s -k random
@@ -58,33 +58,33 @@ soak: ## the long versions of tests: fresh seeds, 200 kills of a fetch, of a syn
 	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES)
 	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
-prefetch: ## put everything that TIER's image is made of into the Nix store
+prefetch: ## download everything in TIER's image into the Nix store
 	@./setup.sh demo
 	@$(python) -m hearmeman_build prefetch --tier $(TIER)
 
-image: prefetch ## build TIER's image from what is prefetched
+image: prefetch ## build TIER's image
 	@$(python) -m hearmeman_build build --tier $(TIER)
 
-image-check: ## boot TIER's whole image on CPU: nodes, prompts, late imports, libraries
+image-check: ## boot TIER's full image on CPU: nodes, prompts, late imports, libraries
 	@./setup.sh test
 	@$(python_as_root) tests/image_check.py --tier $(TIER)
 
-acceptance: ## as root: what needs a container engine, fresh Debian machines and the whole image; takes hours, and fails if a tool is missing
+acceptance: ## as root: tests with a container engine, fresh Debian machines and the full image; takes hours, fails if a tool is missing
 	@./setup.sh test acceptance
 	@$(pytest) -s tests/acceptance/page.py
 	@$(pytest) tests/acceptance/voice_fuzz.py
 	@$(pytest) tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 
-page-check: ## the page and the login in a real Chromium, with real pods; takes minutes
+page-check: ## test the page and the login in Chromium, with real pods; takes minutes
 	@./setup.sh test page
 	@$(pytest) -s tests/acceptance/page.py
 
-real-pod: ## one pod on RunPod from create to end, for under a dollar; asks first, prints rows for docs/verification.md
+real-pod: ## create, use and end one pod on RunPod, for under a dollar; asks first, prints rows for docs/verification.md
 	@./setup.sh test
 	@$(python) tests/acceptance/real_pod.py $(REAL_POD)
 
-pictures: ## make docs/*.png again, the page as it is now, and the cards of our templates in ComfyUI's page
+pictures: ## retake docs/*.png from the current page, and the cards of our templates in ComfyUI
 	@./setup.sh test page
 	@$(python_as_root) tests/acceptance/pictures.py
 	@$(python) tests/acceptance/cards.py
@@ -93,11 +93,11 @@ reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
 	@$(python) -m hearmeman_build reproduce --tier $(TIER)
 
-lock: ## solve packages.txt and the environments again
+lock: ## resolve packages.txt and the environments again
 	@./setup.sh test
 	@$(python) -m hearmeman_build lock
 
-lock-models: ## ask the sources of all models for commit, size and hash, and write them into the catalogue's lock
+lock-models: ## look up every model's commit, size and hash, and write them to the catalogue's lock
 	@./setup.sh test
 	@MODEL_CATALOGUE=python/hearmeman/models/catalogue.toml $(python) -m hearmeman models lock --all
 
@@ -109,8 +109,8 @@ docs: ## write the generated parts of docs/
 	@./setup.sh test
 	@$(python) docs/generate.py
 
-# What tests wrote as other users, a plain user deletes as they were written.
+# The tests write files as other users; a plain user deletes them in the same way.
 made := .work .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
-clean: ## delete what runs have made
+clean: ## delete everything that the other targets made here
 	rm -rf $(made) 2>/dev/null || tests/as_root.sh rm -rf $(made)
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -76,7 +76,7 @@ EXAMPLES = {
 
 RESUMES = {
     "models fetch": "what has arrived is kept; run the same command again to continue",
-    "models add": "what has arrived is kept; `hearmeman models fetch` continues",
+    "models add": "what has arrived is kept; run the same command again to continue",
     "models verify": "no file was changed; run the same command to start over",
     "workflows batch": "finished rows are kept; run the same command with --resume to continue",
     "workspace save": "the previous save still counts; run the same command again to send the rest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk
+from hearmeman_build.host import ROOT, full_disk, write_named
 from hearmeman_build.push import load, push
 
 
@@ -157,7 +158,7 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                arguments.output.write_text(text)
+                write_named(arguments.output, text)
             else:
                 print(text)
         case "flags":
@@ -169,6 +170,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Run one subcommand; errors are one message."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What takes minutes is followed in a file or a pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         run(parser().parse_args())
         sys.stdout.flush()

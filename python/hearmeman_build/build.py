@@ -29,7 +29,7 @@ class Image:
 
 
 def tier_parts(tier: str) -> dict[str, Any]:
-    """The userland groups, environments and source inputs of a tier, from nix/tiers.nix.
+    """The userland groups, environments and source trees (folder in the image -> input) of a tier, from nix/tiers.nix.
 
     Raises:
         BuildError: there is no such tier; the message lists those there are.
@@ -42,7 +42,12 @@ def tier_parts(tier: str) -> dict[str, Any]:
 
 
 _TIERS = """
-let variants = import @ROOT@/nix/variants.nix; in
+let
+  variants = import @ROOT@/nix/variants.nix;
+  renamed = f: set: builtins.listToAttrs (
+    map (name: { name = f name; value = set.${name}; }) (builtins.attrNames set)
+  );
+in
 builtins.mapAttrs (name: tier: {
   inherit (tier) environments;
   userland = builtins.concatLists tier.userland;
@@ -50,8 +55,10 @@ builtins.mapAttrs (name: tier: {
   variants = map (v: v.suffix) (
     builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
   );
-  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes
-    ++ builtins.attrValues tier.packages;
+  trees =
+    (if tier.comfyui == null then { } else { "opt/comfyui" = tier.comfyui; })
+    // renamed (n: "opt/comfyui-nodes/${n}") tier.nodes
+    // renamed (n: "opt/env/${tier.comfyuiEnvironment}/lib/python3.11/site-packages/${n}") tier.packages;
 }) (import @ROOT@/nix/tiers.nix)
 """
 
@@ -59,7 +66,7 @@ builtins.mapAttrs (name: tier: {
 def prefetch_tier(tier: str, say: Any = print) -> None:
     """Bring the store what `tier`'s image is made of."""
     parts = tier_parts(tier)
-    if parts["inputs"]:
+    if parts["trees"]:
         # Evaluation asks for ComfyUI and the nodes: now, and not after gigabytes of packages.
         _with_inputs("eval", "--raw", f"{flake.reference()}#packages.x86_64-linux.image-{tier}.outPath")
     prefetch(ROOT, parts["userland"], parts["environments"], say)

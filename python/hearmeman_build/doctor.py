@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from hearmeman_build import sources
 from hearmeman_build.build import tier_parts
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, free_bytes, in_nixpkgs_world, store_file
+from hearmeman_build.host import ROOT, free_bytes, in_nixpkgs_world, isolation, store_file
 from hearmeman_build.prefetch import COPIES
 
 _SECONDS = 10
@@ -81,8 +81,7 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
             "sandbox",
             machine.namespaces and (not nixpkgs_world or machine.config.get("sandbox") == "true"),
             "namespaces" if machine.namespaces else "no user namespaces",
-            "set `sandbox = true` in nix.conf; in a container run it privileged, elsewhere allow user namespaces "
-            "(sysctl kernel.unprivileged_userns_clone=1)",
+            "set `sandbox = true` in nix.conf" if machine.namespaces else isolation(),
         ),
         Finding(
             "disk",
@@ -124,14 +123,14 @@ def look(tier: str) -> Machine:
     version = _said(["nix", "--version"]).rpartition(" ")[2]
     config = _config() if version else {}
     caches = config.get("substituters", "").split() if in_nixpkgs_world() else []
-    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "inputs": []}
+    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "trees": {}}
     given = sources.folder()
-    wanted = [name for name in parts["inputs"] if given is None or not (given / name).is_dir()]
+    wanted = [name for name in parts["trees"].values() if given is None or not (given / name).is_dir()]
     return Machine(
         commands={name: shutil.which(name) is not None for name in ("git", "skopeo", "zstd", "bwrap")},
         nix_version=version,
         config=config,
-        namespaces=subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False).returncode == 0,
+        namespaces=_said(["unshare", "-Ur", "echo", "made"]) == "made",
         free=free_bytes(store_file("/nix/store")),
         needed=COPIES * locked_bytes(parts["userland"], parts["environments"]),
         github=_answers(_GITHUB) if wanted or in_nixpkgs_world() else None,

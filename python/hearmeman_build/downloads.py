@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -165,8 +166,14 @@ def _pip(entries: Sequence[Mapping[str, Any]], cache: Path, flags: Sequence[str]
 
 
 def _python() -> str:
-    """A Python with pip: the checkout's own where an app runs on another."""
+    """A Python with pip: the checkout's own where an app runs on another.
+
+    Raises:
+        BuildError: there is none.
+    """
     own = ROOT / ".venv/bin/python"
+    if not own.exists() and importlib.util.find_spec("pip") is None:
+        raise BuildError(f"pip is not installed: run `./setup.sh demo` in {ROOT}, then the same command again")
     return str(own) if own.exists() else sys.executable
 
 

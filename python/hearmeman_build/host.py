@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,7 @@ _OPTIONS = {
     "extra-experimental-features": "nix-command flakes",
     "substituters": "",
     "sandbox": "true",
+    "sandbox-fallback": "false",
     "sandbox-paths": "",
     "warn-dirty": "false",
 }
@@ -80,15 +82,20 @@ def _daemon_answers() -> bool:
     return True
 
 
+def is_shown(store: Path) -> bool:
+    """Whether only the files of a store elsewhere are at `store`, usually /nix, as inside `nix run`: without its database."""
+    files = store / "store"
+    return not (store / "var/nix/db").exists() and files.is_dir() and any(files.iterdir())
+
+
 def may_use(store: Path) -> bool:
     """Whether this process may write the store at `store`, usually /nix.
 
-    `nix run` shows the files of a store elsewhere under /nix/store, without its database. A Nix that took that for a store of
-    its own would hold every file for a remnant, and delete it.
+    A Nix that took the files of another store for its own would hold each for a remnant, and delete it.
     """
-    database, files = store / "var/nix/db", store / "store"
-    if not database.exists() and files.is_dir() and any(files.iterdir()):
+    if is_shown(store):
         return False
+    database = store / "var/nix/db"
     places = [database, *database.parents]
     # Not by the user's number: root of a user namespace may write no more than the user who made it.
     return os.access(next(place for place in places if place.exists()), os.W_OK)
@@ -143,12 +150,33 @@ def nix(*arguments: str, program: str = "nix") -> str:
     return done.stdout.strip()
 
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Nix's colours."""
+_NOT_ISOLATED = re.compile("namespaces that are required for sandboxing|cloning builder process")
+"""What Nix 2.26 and 2.8 say where they may make no namespace."""
+
+
 def failed(what: str, said: str) -> BuildError:
     """The error for a program that failed and printed `said`."""
-    last = "\n".join([f"{what} failed:", *said.strip().splitlines()[-12:]])
+    last = "\n".join([f"{what} failed:", *ANSI.sub("", said).strip().splitlines()[-12:]])
+    if _NOT_ISOLATED.search(said):
+        return BuildError(f"no build can be isolated here: {isolation()}\n{last}", said)
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return BuildError(f"{full_disk()}\n{last}", said)
     return BuildError(last, said)
+
+
+def isolation(store: Path = Path("/nix")) -> str:
+    """What to do where no namespace can be made, which every build gets."""
+    if is_shown(store):
+        return (
+            "`nix run` from a store in your home lets the program make no user namespaces; in the checkout, "
+            "`nix/apps/NAME` does the same as `nix run .#NAME`"
+        )
+    return (
+        "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+        "kernel.apparmor_restrict_unprivileged_userns=0); a container has to be privileged"
+    )
 
 
 def full_disk() -> str:
@@ -176,3 +204,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write a file that a person named: whole, or into a device or pipe such as /dev/stdout, which stays what it is."""
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        path.write_text(text)
+    else:
+        write_atomically(path.resolve(), text.encode())

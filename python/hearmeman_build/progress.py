@@ -17,7 +17,6 @@ from hearmeman_build import host
 _BUILD, _BUILDS, _PROGRESS = 105, 104, 105
 """Nix's numbers (src/libutil/logging.hh): the activity of one build, that of all of them, and the result "progress"."""
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = "@nix "
 
 JOB_BYTES = 1 << 30
@@ -50,7 +49,7 @@ class Reader:
         event = json.loads(line.removeprefix(_MARK))
         match event["action"]:
             case "msg":
-                self.said.append(_ANSI.sub("", event["msg"]))
+                self.said.append(host.ANSI.sub("", event["msg"]))
             case "start" if event["type"] == _BUILD:
                 name = Path(event["fields"][0]).name.partition("-")[2].removesuffix(".drv")
                 self._running[event["id"]] = (name, self._clock())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
+import subprocess
+import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, nix, store_file, store_option
+from hearmeman_build.host import WORK, installed, nix, store_file, store_option
 
 
 def fixed_path(name: str, sha256: str, recursive: bool = False) -> str:
@@ -66,6 +71,29 @@ def repair(path: Path) -> str:
     return (
         f"the store is damaged: run as its owner `nix-store {where}--repair-path {place}`, then the same command again"
     )
+
+
+@contextlib.contextmanager
+def inflated(blob: Path) -> Iterator[IO[bytes]]:
+    """The tar of a layer in the store; it need not be read to its end.
+
+    Raises:
+        BuildError: zstd is not installed, or the layer is damaged.
+    """
+    with installed("zstd"):
+        child = subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        output: IO[bytes] = child.stdout  # type: ignore[assignment]
+        cut: tarfile.TarError | None = None
+        try:
+            yield output
+        except tarfile.TarError as error:
+            cut = error
+        finally:
+            output.close()
+            said = child.stderr.read().decode(errors="replace").strip() if child.stderr else ""
+    if cut is not None or child.returncode not in (0, -signal.SIGPIPE):
+        raise BuildError(f"{blob} cannot be read, {said or cut}: {repair(blob)}")
 
 
 def discard(paths: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ PORTS = {"xtts": 8020, "chatterbox": 8000}
 # As malloc.h numbers them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 16 << 20
-"""Bytes of freed memory that the server keeps, and those of the largest piece of it."""
+"""Bytes of freed memory that the server keeps, and the size of the largest piece."""
 
 
 def _within(least: int, most: int) -> Callable[[str], int]:
@@ -46,30 +46,28 @@ def _within(least: int, most: int) -> Callable[[str], int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command."""
+    """Make the command's parser."""
     made = argparse.ArgumentParser(
         prog="python -m hearmeman_voice",
-        description="Serve a voice API. It checks no token: on a pod the gate does, elsewhere it listens on "
+        description="Serve a voice API. It does not check tokens: on a pod the gate does, elsewhere it listens on "
         "loopback only.",
     )
     made.add_argument("api", choices=sorted(PORTS), help="which API")
-    made.add_argument("--engine", help="what speaks; without it, the engine that the API is named after")
+    made.add_argument("--engine", help="which engine speaks (default: the one the API is named after)")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     made.add_argument("--port", type=_within(1, 65535), help="port to listen on (xtts 8020, chatterbox 8000)")
-    made.add_argument(
-        "--voices", type=Path, default=Path("voices"), help="folder that uploaded voices are kept in (./voices)"
-    )
-    made.add_argument("--builtin-voices", type=Path, help="folder with the image's own voices, a WAV each")
+    made.add_argument("--voices", type=Path, default=Path("voices"), help="folder for uploaded voices (./voices)")
+    made.add_argument("--builtin-voices", type=Path, help="folder with the image's own voices, one WAV each")
     made.add_argument("--models", type=Path, default=Path("models"), help="folder with the models (./models)")
     made.add_argument(
-        "--output", type=Path, default=Path("output"), help="folder that /tts_to_file saves in (./output)"
+        "--output", type=Path, default=Path("output"), help="folder that /tts_to_file saves to (./output)"
     )
-    made.add_argument("--queue", type=_within(0, 1000), default=16, help="requests that may wait (16)")
+    made.add_argument("--queue", type=_within(0, 1000), default=16, help="how many requests may wait (16)")
     return made
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Serve until a signal; 1 when the engine cannot be had, 2 for arguments that make no sense."""
+    """Serve until a signal; 1 if the engine cannot run, 2 for bad arguments."""
     arguments = parser()
     args = arguments.parse_args(argv)
     start_log()
@@ -82,7 +80,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """Give the web pages elsewhere that may use the API, which are separated by commas or blanks."""
+    """Web pages on other addresses that may use the API, separated by commas or spaces."""
     return tuple(word.rstrip("/").lower() for word in text.replace(",", " ").split())
 
 
@@ -98,10 +96,10 @@ def _seconds(environ: Mapping[str, str], name: str) -> float:
 
 
 def spec_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Spec:
-    """Say which engine, from the arguments and the few variables that it knows.
+    """Choose the engine, from the arguments and a few variables.
 
     Raises:
-        ValueError: there is no such engine, or no such model of it.
+        ValueError: there is no such engine, or it has no such model.
     """
     name = args.engine or args.api
     options = {}
@@ -126,7 +124,7 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listener = socket.create_server((args.host, port), family=family, backlog=2048)
     except OSError as problem:
-        # A resolver's errors are not the system's; the words of the others have the address in them once more.
+        # Python adds the address to the system's words; a resolver's errors have their own.
         why = problem.strerror if isinstance(problem, socket.gaierror) else os.strerror(problem.errno or 0)
         print(f"port {port} of {args.host}: {why}: set another --host or --port", file=sys.stderr)
         return 1
@@ -148,10 +146,10 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[
     )
     _reuse_freed_memory()
     log("voice.listening", api=args.api, at=f"http://{args.host}:{port}", page="/docs")
-    # It listens while the model is loaded, so that who asks is answered how far it is.
+    # It already listens while the model loads, so that it can report progress.
     speaker.start()
     threading.Thread(target=_end_when_broken, args=(speaker, server), daemon=True).start()
-    # uvicorn raises a signal again when it has ended, which would kill this process before the engine's is ended.
+    # uvicorn raises the signal again when it ends, which would kill this process before the engine's has ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     try:
@@ -162,16 +160,16 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[
 
 
 def _reuse_freed_memory() -> None:
-    """Keep what a request's sound took for the next one: glibc gives it back to the kernel each time, at 1 ms a request."""
+    """Keep the memory of one request's sound for the next: returning it to the kernel takes glibc 1 ms per request."""
     libc = ctypes.CDLL(None)
     for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
         libc.mallopt(parameter, _KEPT)
 
 
 def _end_when_broken(speaker: Speaker, server: uvicorn.Server) -> None:
-    """End the server when the engine cannot go on: whoever watches over the process starts it again."""
+    """End the server when the engine is broken: the supervisor starts it again."""
     speaker.broken.wait()
-    # Long enough for those who wait to be answered.
+    # Long enough to answer everyone who is waiting.
     time.sleep(1)
     server.should_exit = True
 

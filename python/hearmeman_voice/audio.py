@@ -1,4 +1,4 @@
-"""Sound on its way out, encoded as it comes, and on its way in, decoded to prove that it is sound."""
+"""Sound going out is encoded as it is made; sound coming in is decoded to check that it is sound."""
 
 import io
 import itertools
@@ -25,7 +25,7 @@ FORMATS = {
 """Content-Type of each format."""
 
 UNKNOWN = 0xFFFFFFFF - 36
-"""The length in the header of a WAV that is still being made."""
+"""The length in a WAV's header while the WAV is still being made."""
 
 _CONTAINERS = {
     "mp3": ("mp3", "libmp3lame"),
@@ -34,20 +34,20 @@ _CONTAINERS = {
     "aac": ("adts", "aac"),
 }
 _OPTIONS = {
-    # It would have to be corrected at the end, and what is sent cannot be.
+    # It would have to be corrected at the end, after it has been sent.
     "mp3": {"write_xing": "0", "id3v2_version": "0"},
-    # Else a page holds a second of sound before it leaves.
+    # Otherwise a page holds a second of sound before it is sent.
     "opus": {"page_duration": "100000"},
 }
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 class BadSound(VoiceError):
-    """What was given is no sound that can be used."""
+    """The data is not usable sound."""
 
 
 class Encoder:
-    """Encodes blocks of shape (samples,) at `rate`; what it gives, put together, is the file.
+    """Encodes blocks of shape (samples,) at `rate`; its output, joined together, is the file.
 
     Its decoded length is that of the blocks; mp3 and aac have no place for it in a stream and end in silence of at
     most two frames.
@@ -74,7 +74,7 @@ class Encoder:
             self._resampler = AudioResampler(format=self._stream.format, layout="mono", rate=made, frame_size=size)
 
     def write(self, block: NDArray[np.float32]) -> bytes:
-        """Take a block and give what is ready."""
+        """Take a block and return what is ready."""
         if self._container is None:
             head, self._head = self._head, b""
             return head + pcm16(block)
@@ -84,7 +84,7 @@ class Encoder:
         return self._sink.take()
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         if self._container is None:
             head, self._head = self._head, b""
             return head
@@ -102,7 +102,7 @@ class Encoder:
 
 
 class _Sink:
-    """A file that cannot be gone back in, whose bytes are taken as they come."""
+    """A file without seeking, whose bytes are taken as they come."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -118,9 +118,9 @@ class _Sink:
 
 
 class Edges:
-    """Lets the sound of a chunk rise at its beginning and fall at its end within 4 ms, so that no border clicks.
-
-    It gives as many samples as it takes, and holds back only the last few until it knows that they are the last.
+    """Lets the sound of a chunk rise at its beginning and fall at its end within 4 ms, so that chunks join without
+    clicks. It returns as many samples as it takes, and holds back only the last few until it knows that they are the
+    last.
     """
 
     def __init__(self, rate: int) -> None:
@@ -129,7 +129,7 @@ class Edges:
         self._is_first = True
 
     def write(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take a block of a chunk and give what is certain not to be its end."""
+        """Take a block of a chunk and return what is certainly not its end."""
         held = np.concatenate([self._held, block])
         size = len(self._ramp)
         if len(held) <= 2 * size:
@@ -142,7 +142,7 @@ class Edges:
         return held[:-size]
 
     def finish(self) -> NDArray[np.float32]:
-        """Give the end of the chunk; the next block begins another."""
+        """Return the end of the chunk; the next block begins another."""
         held, self._held = self._held, np.zeros(0, np.float32)
         ramp = self._ramp[-len(held) :] if len(held) < len(self._ramp) else self._ramp
         if self._is_first and len(held):
@@ -154,16 +154,16 @@ class Edges:
 
 
 def pcm16(block: NDArray[np.float32]) -> bytes:
-    """Samples as 16 bit numbers, the least byte first; what is louder than 1, or no number, is made fit."""
+    """Samples as 16-bit little-endian numbers; values beyond 1, or NaN, are made to fit."""
     scaled = np.clip(block, -1, 1)
     scaled *= 32767
-    # Many times as quick as nan_to_num, which looks for infinities too.
+    # Many times faster than nan_to_num, which looks for infinities too.
     np.copyto(scaled, 0, where=np.isnan(scaled))
     return np.rint(scaled, out=scaled).astype("<i2").tobytes()
 
 
 def wav_header(rate: int, length: int = UNKNOWN) -> bytes:
-    """The header of a mono WAV with 16 bits of `length` bytes; without one, of a length that is not known yet."""
+    """The header of a 16-bit mono WAV of `length` bytes; without one, of unknown length."""
     riff = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", length + 36, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
     return riff + struct.pack("<4sI", b"data", length)
 
@@ -225,7 +225,7 @@ def _frame(samples: NDArray[np.float32], rate: int, at: int) -> av.AudioFrame:
 
 
 def _kind(head: bytes) -> str | None:
-    """The demuxer for a file that begins so. Only these are asked: playlists and the like would open other files."""
+    """The demuxer for a file with this beginning. Only these are used: playlists and the like would open other files."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return "wav"
     if head[4:8] == b"ftyp":
@@ -245,7 +245,7 @@ def _kind(head: bytes) -> str | None:
 def decode(source: bytes | Path, longest: float = 300.0) -> tuple[NDArray[np.float32], int]:
     """Decode a recording to mono: samples of shape (samples,), and their rate.
 
-    Raises: BadSound when it is none, or has more than `longest` seconds.
+    Raises: BadSound if it is not a recording, or longer than `longest` seconds.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     kind = _kind(data[:16])
@@ -267,10 +267,10 @@ def decode(source: bytes | Path, longest: float = 300.0) -> tuple[NDArray[np.flo
                     length += len(parts[-1])
                 if length > longest * rate:
                     raise BadSound(
-                        f"the recording is longer than {longest:.0f} s; cut it to a part with one voice alone"
+                        f"the recording is longer than {longest:.0f} s; cut it to a part with a single voice"
                     )
     except (av.FFmpegError, IndexError, ValueError, TypeError) as problem:
-        raise BadSound(f"the file begins like {kind}, but no sound can be read from it") from problem
+        raise BadSound(f"the file looks like {kind}, but no sound can be read from it") from problem
     if not length:
         raise BadSound("the file has no sound in it")
     return np.nan_to_num(np.concatenate(parts)), rate

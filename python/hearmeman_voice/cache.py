@@ -1,4 +1,4 @@
-"""What an engine has found in a recording, kept by the recording's content, so that a voice is studied once."""
+"""What an engine has learned from a recording, cached by the recording's content, so that each voice is studied once."""
 
 import hashlib
 from collections import OrderedDict
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 Found = TypeVar("Found")
 
 SIZE = 32
-"""How many are kept; each holds some hundred kilobytes, on the GPU if there is one."""
+"""How many are kept; each takes a few hundred kilobytes, on the GPU if there is one."""
 
 
 class Conditionals(Generic[Found]):
-    """What was found, by the hash of the clip and by the settings; what was not used for longest goes first."""
+    """Results by the clip's hash and the settings; the least recently used goes first."""
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
@@ -21,7 +21,7 @@ class Conditionals(Generic[Found]):
         self.hits = 0
 
     def get(self, clip: Path, settings: tuple[Hashable, ...], study: Callable[[], Found]) -> Found:
-        """What is known of the clip under these settings, or what `study` finds now. Raises: OSError without a clip."""
+        """What is cached for the clip with these settings, or what `study` finds now. Raises: OSError without a clip."""
         with clip.open("rb") as file:
             key = (hashlib.file_digest(file, "sha256").digest(), *settings)
         if key in self._found:

@@ -28,7 +28,7 @@ LANGUAGES = {
 }  # fmt: skip
 """The languages of Chatterbox Multilingual, source: chatterbox 0.1.7, mtl_tts.py."""
 
-_ABOUT = """Text to speech as OpenAI's API has it, with Chatterbox's controls. Every address is also under `/v1`.
+_ABOUT = """Text to speech with OpenAI's API and Chatterbox's controls. Every address also works under `/v1`.
 
     curl http://localhost:8000/v1/audio/speech -H "Content-Type: application/json" \\
       -d '{"input":"Hello world","voice":"default"}' -o hello.wav
@@ -36,7 +36,7 @@ _ABOUT = """Text to speech as OpenAI's API has it, with Chatterbox's controls. E
 
 
 def app(speaker: Speaker, store: VoiceStore, origins: Sequence[str] = ()) -> ASGIApp:
-    """Make the API; `origins` are web pages elsewhere that may use it."""
+    """Make the API; `origins` are web pages on other addresses that may use it."""
     models = tuple(dict.fromkeys(("chatterbox", speaker.engine.name, *MODELS)))
     here = Served("chatterbox", models, speaker, store, Metrics("chatterbox", speaker.state))
     made = FastAPI(title="Chatterbox", description=_ABOUT, version=speaker.engine.version, **served.APP)
@@ -47,7 +47,7 @@ def app(speaker: Speaker, store: VoiceStore, origins: Sequence[str] = ()) -> ASG
 
     @made.get("/", tags=["state"])
     def root() -> dict[str, str]:
-        """That something is here, as SillyTavern asks."""
+        """Shows that the server is there, for SillyTavern."""
         return {"service": "Chatterbox", "engine": speaker.engine.name, "docs": "/docs", "health": "/health"}
 
     return served.finish(made, here, router, ("/voices",), origins)
@@ -63,7 +63,7 @@ Either = Annotated[
         }
     ),
 ]
-"""The two bodies of `POST /tts`."""
+"""The two kinds of body for `POST /tts`."""
 
 
 def _own(here: Served) -> APIRouter:
@@ -71,20 +71,20 @@ def _own(here: Served) -> APIRouter:
 
     @router.post("/tts", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
     def tts(request: Request, body: Either) -> Response:
-        """Speak a text, asked for in OpenAI's words (`input`) or in devnen's (`text`)."""
+        """Speak a text, requested in OpenAI's format (`input`) or devnen's (`text`)."""
         if isinstance(body, DevnenBody):
-            # Its server answers with a whole file, which its clients put together with others.
+            # devnen's server answers with a complete file, which its clients join with others.
             return here.answer(body.as_speech(), openai.MOST, param="text", whole=True)
         return here.answer(body, served.longest(request))
 
     @router.get("/tts-stream", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
     def tts_stream(body: Annotated[DevnenBody, Query()]) -> Response:
-        """Speak a text as it is made, asked for by an address that an audio element can play."""
+        """Stream a text from an address that an audio element can play."""
         return here.answer(body.as_speech(), openai.MOST, param="text", whole=False)
 
     @router.get("/get_predefined_voices", tags=["voices"])
     def predefined() -> list[dict[str, Any]]:
-        """The image's own voices, as SillyTavern's Chatterbox provider asks for them."""
+        """The image's own voices, for SillyTavern's Chatterbox provider."""
         return [
             {"display_name": voice.id, "filename": f"{voice.id}.wav", "language": voice.language or "en"}
             for voice in here.store.builtin()
@@ -92,7 +92,7 @@ def _own(here: Served) -> APIRouter:
 
     @router.get("/get_reference_files", tags=["voices"])
     def references() -> list[str]:
-        """Uploaded voices, as it asks for them."""
+        """Uploaded voices, for the same provider."""
         return [f"{voice.id}.wav" for voice in here.store.uploaded()]
 
     @router.get("/languages", tags=["models"])

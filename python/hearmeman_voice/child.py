@@ -1,4 +1,4 @@
-"""The process in which an engine lives: it loads, speaks what it is sent, stops when asked, and ends with its server.
+"""The process an engine runs in: it loads, speaks what it is sent, stops when asked, and ends with its server.
 
 A process of its own is what gives all memory back when it ends, on the GPU too, and it keeps a crash or a failed CUDA
 assertion away from the server. `python -m hearmeman_voice.child FD SPEC` speaks over the socket FD: messages are JSON
@@ -24,14 +24,14 @@ from hearmeman_voice.log import log, start_log
 from hearmeman_voice.refusals import Failed, Refused
 
 BROKEN = 70
-"""Exit status when the engine cannot go on in this process."""
+"""Exit status when the engine can no longer run in this process."""
 _LONGEST = 1 << 20
 """Samples of one message: 4 MiB, and half a minute at least."""
 _FATAL = ("cuda error", "device-side assert", "cublas_status", "cudnn_status", "cuda driver")
 
 
 class Voicebox:
-    """An engine, and the line to its server."""
+    """An engine, and the connection to its server."""
 
     def __init__(self, engine: Engine, line: Line) -> None:
         self._engine, self._line = engine, line
@@ -63,7 +63,7 @@ class Voicebox:
                 else:
                     self._stopped = max(self._stopped, message["number"])
         except (EOFError, OSError):
-            # The server is gone, and nobody else can want anything.
+            # The server is gone, so there is nobody left to speak for.
             os._exit(0)
 
     def _identify(self) -> None:
@@ -105,7 +105,7 @@ class Voicebox:
 
 
 def is_fatal(problem: BaseException) -> bool:
-    """Whether a process that met this can use its GPU no more; running out of memory is not of that kind."""
+    """Whether this error makes the GPU unusable for the process; running out of memory does not."""
     if type(problem).__name__ == "OutOfMemoryError":
         return False
     text = f"{type(problem).__name__}: {problem}".lower()
@@ -114,13 +114,13 @@ def is_fatal(problem: BaseException) -> bool:
 
 def _in_words(problem: BaseException) -> str:
     if type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError):
-        return "memory ran out: something else holds it; try again, or with a shorter text"
+        return "memory ran out: something else is using it; try again, or with a shorter text"
     first = str(problem).strip().splitlines()[:1]
     return f"{type(problem).__name__}: {first[0][:300]}" if first else type(problem).__name__
 
 
 def _hash(files: tuple[Path, ...]) -> str | None:
-    """SHA-256 of the weights: of the file if there is one, of all files' hashes in order if there are more."""
+    """SHA-256 of the weights: of the file if there is only one, otherwise of all files' hashes in order."""
     found = []
     for path in files:
         with path.open("rb") as file:
@@ -147,7 +147,7 @@ def _empty_cache() -> None:
 
 
 def _end_with_parent() -> None:
-    # A hung engine would not see that its line is closed. PR_SET_PDEATHSIG is 1.
+    # A hung engine would not see that its connection is closed. PR_SET_PDEATHSIG is 1.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 

@@ -29,7 +29,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Request:
-    """A text to speak, and how. None leaves a knob at the engine's own default."""
+    """A text to speak, and how. None leaves a setting at the engine's own default."""
 
     text: str
     voice: Voice
@@ -70,13 +70,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
 }
-"""The least and the greatest value of every knob; the APIs' documents show these."""
+"""The smallest and largest value of every setting; the APIs' documentation shows these."""
 
 _WHOLE = frozenset({"seed", "top_k"})
 
 
 def check_values(request: Request) -> None:
-    """Refuse a knob outside its range, NaN included. Raises: Refused."""
+    """Refuse a setting outside its range, NaN included. Raises: Refused."""
     for name, (least, most) in RANGES.items():
         value = getattr(request, name)
         if value is None and name != "speed":
@@ -90,24 +90,23 @@ def check_values(request: Request) -> None:
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """Never stop early."""
     return False
 
 
 class Engine(Protocol):
-    """One way to speak. Making one is cheap and imports nothing heavy; `load` does the work.
-
-    The server's process reads what it can do; its own process (`child.py`) loads it and speaks.
+    """A speech engine. Making one is cheap and imports nothing heavy; `load` does the work. The server's process reads
+    what it can do; its own process (`child.py`) loads it and speaks.
     """
 
     name: str
     rate: int
-    """Samples a second of what it yields."""
+    """Samples per second of what it yields."""
     languages: tuple[str, ...]
     voices: tuple[Voice, ...]
-    """Its own voices, which need no recording; some are known only once its files are there."""
+    """Its own voices, which need no recording; some are only known after its files are there."""
     clones: bool
-    """Whether it imitates a recording; one that does not speaks with its own voice whatever the clip."""
+    """Whether it imitates a recording; otherwise it speaks with its own voice, whatever the clip."""
 
     @property
     def version(self) -> str: ...
@@ -116,7 +115,7 @@ class Engine(Protocol):
         """The most characters of one chunk of text in this language."""
 
     def missing(self) -> str | None:
-        """What has to be there before it can load, in words; None when all is there."""
+        """What is missing before it can load, as a sentence; None if nothing is."""
 
     def weight_files(self) -> tuple[Path, ...]:
         """The files whose hash says which weights speak."""
@@ -126,10 +125,8 @@ class Engine(Protocol):
     def unload(self) -> None: ...
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
-        """Speak one chunk of text, at most `limit` characters, in blocks.
-
-        `stopped` is asked as often as the engine can; once true it ends at once.
-        Raises: Refused when this text or clip is at fault.
+        """Speak one chunk of text, at most `limit` characters, in blocks. `stopped` is called as often as possible;
+        once it returns true, speaking ends at once. Raises: Refused when this text or clip is at fault.
         """
 
 
@@ -140,12 +137,12 @@ ENGINES: dict[str, str] = {
     "xtts": "hearmeman_voice.engines.xtts:Xtts",
     "chatterbox": "hearmeman_voice.engines.chatterbox:Chatterbox",
 }
-"""Where each engine's class is."""
+"""Where to find each engine's class."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Which engine, and what it is made with; plain enough to travel to another process."""
+    """Which engine, and its arguments; simple enough to send to another process."""
 
     engine: str
     """A name of ENGINES, or "module:Class"."""
@@ -156,11 +153,11 @@ class Spec:
     """Keyword arguments of the class, such as `model="english"` for Chatterbox."""
 
     def make(self) -> Engine:
-        """The engine, not loaded. Raises: ValueError for a name that nobody knows."""
+        """The engine, not loaded. Raises: ValueError for an unknown name."""
         place = ENGINES.get(self.engine, self.engine)
         module, _, name = place.partition(":")
         if not name:
-            raise ValueError(f"no engine is called {self.engine!r}; there are {', '.join(ENGINES)}")
+            raise ValueError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
         engine: Engine = getattr(import_module(module), name)(self.models, **self.options)
         return engine
 
@@ -173,9 +170,8 @@ class Spec:
 
 
 def language_of(engine: Engine, language: str) -> str:
-    """The engine's own code for a language: any case, `zh` for `zh-cn` and the reverse, `en-GB` for `en`.
-
-    Raises: Refused for a language that it does not speak.
+    """The engine's own code for a language: any case, `zh` for `zh-cn` and vice versa, `en-GB` for `en`. Raises:
+    Refused for a language that it does not speak.
     """
     wanted = language.strip().lower().replace("_", "-")
     known = {code.lower(): code for code in engine.languages}
@@ -187,4 +183,4 @@ def language_of(engine: Engine, language: str) -> str:
 
 
 KNOBS = tuple(entry.name for entry in fields(Request) if entry.name not in {"text", "voice", "language"})
-"""The names of the knobs, in the order of Request."""
+"""The names of the settings, in the order of Request."""

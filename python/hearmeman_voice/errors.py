@@ -1,4 +1,4 @@
-"""What an API answers when it cannot do what it is asked: OpenAI's error shape, and headers that say when to try again."""
+"""The API's error answers: in OpenAI's format, with headers that say when to try again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from hearmeman_voice.log import log
 
 LONGEST_WAIT = 30.0
-"""Seconds that Retry-After names at most: OpenAI's client gives up at once when it is asked to wait for long."""
+"""The most seconds for Retry-After: OpenAI's client gives up at once if it is asked to wait longer."""
 
 
 class ApiError(HTTPException):
-    """An answer that is an error; FastAPI lets it pass wherever it is raised, since it is one of its own kind.
+    """An error answer; FastAPI passes it on wherever it is raised, since it is a FastAPI exception.
 
     Its body is `{"error": {message, type, param, code}}`, source: OpenAI's API reference, "Error codes".
     """
@@ -41,20 +41,20 @@ class ApiError(HTTPException):
         self.param = param
         self.code = code
         self.retry_after = retry_after
-        """Seconds after which it is worth another try."""
+        """Seconds after which trying again makes sense."""
         self.useless = useless
-        """Whether the same request will fail again however often it is sent, though its status suggests otherwise."""
+        """Whether the same request will keep failing, although its status suggests otherwise."""
 
     def body(self) -> dict[str, Any]:
-        """Give OpenAI's error object, and `detail` for clients of other servers."""
+        """OpenAI's error object, and `detail` for clients of other servers."""
         return {"error": self.error(), "detail": self.message}
 
     def error(self) -> dict[str, Any]:
-        """Give what stands under `error`."""
+        """The contents of `error`."""
         return {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
 
     def advice(self) -> dict[str, str]:
-        """Give the headers that OpenAI's client and others obey."""
+        """The headers that OpenAI's client and others follow."""
         found: dict[str, str] = {}
         if self.retry_after is not None:
             wait = min(max(self.retry_after, 0.1), LONGEST_WAIT)
@@ -82,7 +82,7 @@ def disk_error(problem: OSError) -> ApiError:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app an answer of this shape."""
+    """Answer every error of the app in this format."""
 
     async def own(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -105,7 +105,7 @@ def install(app: FastAPI) -> None:
         return JSONResponse(found.body(), found.status, found.advice())
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        found = ApiError(500, "an error of this server; its log says more", code="internal_error")
+        found = ApiError(500, "an internal error of this server; its log says more", code="internal_error")
         return JSONResponse(found.body(), found.status)
 
     app.add_exception_handler(ApiError, own)
@@ -122,7 +122,7 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {ctx['error']}", code="invalid_json")
     if not where:
-        # Without that header FastAPI takes JSON for a text.
+        # Without that header FastAPI reads JSON as text.
         return ApiError(
             400, "the body is not a JSON object: send one with Content-Type: application/json", code="invalid_body"
         )
@@ -154,7 +154,7 @@ _MESSAGES = {
 
 
 def _message(kind: str, ctx: Mapping[str, Any]) -> str:
-    return _MESSAGES.get(kind, "it is not a value for this field").format_map(ctx)
+    return _MESSAGES.get(kind, "it is not a valid value for this field").format_map(ctx)
 
 
 def _sentence(error: HTTPException) -> str:
@@ -162,7 +162,7 @@ def _sentence(error: HTTPException) -> str:
         return "there is no such address here; /docs lists them"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return f"this address does not take that method; it takes {allowed}"
+        return f"this address does not support that method; it supports {allowed}"
     return str(error.detail)
 
 

@@ -1,4 +1,4 @@
-"""Files written whole: beside their places first, then put there together; and what a process that was killed has left."""
+"""Writes files whole: first beside their final places, then moved there together; cleans up after killed processes."""
 
 import contextlib
 import os
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PREFIX, SUFFIX = ".voice-", ".part"
-"""What a file is called before it is whole: PREFIX, something random, SUFFIX."""
+"""A file's name before it is complete: PREFIX, something random, SUFFIX."""
 _LEFT = 24 * 3600.0
-"""Seconds after which nobody writes to it any more."""
+"""Seconds after which nobody is writing to it any more."""
 
 
 class Change:
-    """Several files of one change: none of them is there before all of them are written."""
+    """Several files of one change: none appears before all are written."""
 
     def __init__(self) -> None:
         self._written: list[tuple[Path, Path]] = []
         self._last: list[Callable[[], object]] = []
 
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
-        """Write a file beside its place. Raises: OSError, with `path` for its name, when the disk is full."""
+        """Write a file beside its place. Raises: OSError naming `path`, when the disk is full."""
         try:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
             self._written.append((Path(name), path))
@@ -33,7 +33,7 @@ class Change:
             raise OSError(problem.errno, problem.strerror, str(path)) from problem
 
     def then(self, do: Callable[[], object]) -> None:
-        """Do this when all is in its place: something that needs no room, such as a removal."""
+        """Do this when everything is in place: something that needs no space, such as a removal."""
         self._last.append(do)
 
     def _finish(self) -> None:
@@ -59,9 +59,9 @@ def change() -> Iterator[Change]:
 
 
 def sweep(folder: Path, now: float) -> None:
-    """Remove what a process that was killed has left: parts that nobody has written to for a day, at the Unix time `now`."""
+    """Remove what killed processes left: parts not written to for a day, at the Unix time `now`."""
     for part in folder.glob(f"{PREFIX}*{SUFFIX}"):
-        # Another process may be quicker, or it is another user's: no reason not to begin.
+        # Another process may be faster, or it may be another user's: no reason not to start.
         with contextlib.suppress(OSError):
             if now - part.stat().st_mtime > _LEFT:
                 part.unlink()

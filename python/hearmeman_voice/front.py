@@ -1,4 +1,4 @@
-"""What every request passes before the app: one spelling of each address, limits, whose pages may ask, and a count.
+"""What every request passes through before the app: one spelling per address, limits, an origin check, and a count.
 
 Plain ASGI, so that bodies stream through and a client that hangs up is noticed.
 """
@@ -18,7 +18,7 @@ from hearmeman_voice.metrics import Metrics
 from hearmeman_voice.voices import MOST_BYTES
 
 LARGEST_JSON = 1 << 20
-"""Bytes of a request that is no upload: the longest text with every character escaped is far below."""
+"""Bytes of a request without an upload: far more than the longest text with every character escaped."""
 
 LARGEST_UPLOAD = MOST_BYTES + (1 << 20)
 """Bytes of an upload with its fields."""
@@ -27,13 +27,13 @@ _OWN_PAGES = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.
 
 
 class Front:
-    """Stands before an app."""
+    """Wraps an app."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, uploads: Sequence[str] = ()) -> None:
         self._app, self._metrics, self._uploads = app, metrics, tuple(uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with its address in one spelling, its body limited and its answer counted."""
+        """Pass a request on, with its address normalized, its body limited and its answer counted."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,7 +51,7 @@ class Front:
             await self._limited(scope, receive, counted)
         finally:
             route = scope.get("route")
-            # Only addresses that there are: what a stranger types is no label.
+            # Only addresses that exist: what a stranger types must not become a label.
             self._metrics.requests.labels(getattr(route, "path", "other"), str(status)).inc()
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,13 +70,13 @@ class Front:
 
 
 def one_spelling(path: str) -> str:
-    """Give an address without what makes no difference: `/v1` before it, which OpenAI's clients add, and a slash after it."""
+    """The address without what makes no difference: a leading `/v1`, which OpenAI's clients add, and a trailing slash."""
     path = path.rstrip("/") or "/"
     return path.removeprefix("/v1") if path.startswith("/v1/") else path
 
 
 def _counting(receive: Receive, largest: int) -> Receive:
-    """Stop reading a body that says no length, or a false one, at its limit."""
+    """Stop reading a body at the limit, even if its length is missing or wrong."""
     taken = 0
 
     async def counted() -> Message:
@@ -92,11 +92,11 @@ def _counting(receive: Receive, largest: int) -> Receive:
 
 def _too_large(largest: int) -> ApiError:
     size = f"{largest // 1_000_000} MB"
-    return ApiError(413, f"the request is larger than {size}, the most that is accepted here", code="too_large")
+    return ApiError(413, f"the request is larger than {size}, the limit here", code="too_large")
 
 
 def may_read(origin: str, host: str, allowed: Sequence[str]) -> bool:
-    """Say whether a page of `origin` may read what a server answers that it addresses as `host`.
+    """Whether a page from `origin` may read the answers of a server that it addresses as `host`.
 
     Pages of the person's own machine may, such as SillyTavern's, the server's own, and those that were named.
     """
@@ -104,10 +104,10 @@ def may_read(origin: str, host: str, allowed: Sequence[str]) -> bool:
 
 
 class Pages:
-    """Knows the pages that ask, by what browsers say of them, and answers their preflights.
+    """Checks which page a request comes from, as the browser states it, and answers preflights.
 
-    Any page of the web could speak and upload through a tunnel that somebody has open: it is refused where the server is
-    addressed as the person's own machine. Elsewhere the gate knows who may come in, and proxies change the names.
+    Any page of the web could speak and upload through a tunnel that somebody has open: it is refused where the server
+    is addressed as the person's own machine. Elsewhere the gate knows who may come in, and proxies change the names.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str] = ()) -> None:

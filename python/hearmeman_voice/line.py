@@ -1,6 +1,6 @@
-"""The line between a server and its engine's process: JSON messages both ways, and sound as it is.
+"""The connection between a server and its engine's process: JSON messages both ways, and raw sound.
 
-A frame is a kind, a length in bytes and so many bytes. Sound is received into the array that is handed on, where
+A frame is a kind, a length and that many bytes. Sound is received into the array that is handed on, where
 multiprocessing's Connection copies it four times: that was half of the server's processor time.
 """
 
@@ -20,7 +20,7 @@ _SOUND, _WORDS = b"S", b"W"
 
 
 class Line:
-    """One end of it. Any thread may send; one alone receives."""
+    """One end of it. Any thread may send; only one receives."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -37,7 +37,7 @@ class Line:
         self._send(_SOUND, np.ascontiguousarray(block, "<f4").data.cast("B"))
 
     def waits(self, seconds: float) -> bool:
-        """Whether something comes within `seconds`, the other end's end included."""
+        """Whether something arrives within `seconds`, including the other end's close."""
         return bool(self._incoming.poll(seconds * 1000))
 
     def receive(self) -> dict[str, Any] | Samples:
@@ -56,7 +56,7 @@ class Line:
         return message
 
     def close(self) -> None:
-        """Close this end; the other one learns of it."""
+        """Close this end; the other end notices."""
         self._socket.close()
 
     def _send(self, kind: bytes, data: bytes | memoryview) -> None:

@@ -23,7 +23,7 @@ class _Lines(logging.Formatter):
 
 
 def start_log() -> None:
-    """Write this process's log to standard error, with what libraries log."""
+    """Write this process's log to standard error, libraries' logs included."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,4 +1,4 @@
-"""What is counted and measured of an API, in Prometheus' words, at /metrics."""
+"""An API's metrics for Prometheus, at /metrics."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 
 
 
 class Metrics:
-    """The measures of one API; `state` is asked when somebody reads them."""
+    """The metrics of one API; `state` is called when they are read."""
 
     def __init__(self, api: str, state: Callable[[], Mapping[str, Any]]) -> None:
         self._registry = CollectorRegistry()
-        # A series more for each, which nobody reads.
+        # One more series for each, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=self._registry)
         counter, gauge = self._counter, self._gauge
         self.requests = Counter(
-            "voice_requests", "Answers, by address and status", ("address", "status"), registry=self._registry
+            "voice_requests", "Answers by address and status", ("address", "status"), registry=self._registry
         )
         self.first_byte = Histogram(
             "voice_first_byte_seconds",
@@ -42,7 +42,7 @@ class Metrics:
         )
         self.realtime = Histogram(
             "voice_realtime_factor",
-            "Seconds of work for one second of audio, without waiting",
+            "Seconds of work per second of audio, waiting excluded",
             buckets=_FACTORS,
             registry=self._registry,
         )
@@ -52,12 +52,10 @@ class Metrics:
         self._refusals = Counter(
             "voice_refusals", "Speech that was refused or broke off", ("code",), registry=self._registry
         )
-        for name, words in (("waiting", "Requests that wait for the engine"), ("in_flight", "Requests being spoken")):
+        for name, words in (("waiting", "Requests waiting for the engine"), ("in_flight", "Requests being spoken")):
             gauge(f"voice_{name}", words).set_function(lambda name=name: float(state()[name]))  # type: ignore[misc]
         gauge("voice_queue", "Requests that may wait").set_function(lambda: float(state()["queue"]))
-        gauge("voice_vram_bytes", "Memory of the GPU that the engine holds").set_function(
-            lambda: float(state()["vram"] or 0)
-        )
+        gauge("voice_vram_bytes", "GPU memory held by the engine").set_function(lambda: float(state()["vram"] or 0))
         gauge("voice_loaded", "Whether the model is in memory").set_function(lambda: float(bool(state()["loaded"])))
         about = Gauge("voice_engine", "The engine", ("api", "engine", "version"), registry=self._registry)
         found = state()
@@ -70,19 +68,19 @@ class Metrics:
         return Gauge(name, words, registry=self._registry)
 
     def spoke(self, characters: int, seconds: float) -> None:
-        """Note a text that was spoken to its end."""
+        """Record a text that was spoken to the end."""
         self.characters.inc(characters)
         self.audio.inc(seconds)
 
     def measured(self, work: float, sound: float) -> None:
-        """Note the engine's own seconds for some seconds of sound."""
+        """Record the engine's own seconds for some seconds of sound."""
         if sound > 0:
             self.realtime.observe(work / sound)
 
     def refused(self, error: ApiError) -> None:
-        """Note what was not spoken, or not to its end."""
+        """Record what was not spoken, or not to the end."""
         self._refusals.labels(error.code or str(error.status)).inc()
 
     def page(self) -> tuple[bytes, str]:
-        """Give all of them, and their Content-Type."""
+        """All metrics, and their Content-Type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4

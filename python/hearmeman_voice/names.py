@@ -1,4 +1,4 @@
-"""Names of voices: what one may be called, where its file lies, and OpenAI's names for those that are always there."""
+"""Names of voices: which are allowed, where the files are, and OpenAI's names for the voices that are always there."""
 
 import unicodedata
 from pathlib import Path
@@ -20,22 +20,22 @@ OPENAI = {
     "shimmer": "calm_female",
     "verse": "male",
 }
-"""The names that OpenAI's clients ask for, and the voice of the image that answers to each."""
+"""The names that OpenAI's clients use, and the image's voice for each."""
 
 _LONGEST = 80
 """Characters of a name."""
 _MOST_BYTES = 248
-"""Bytes of a file's name: 80 letters of any alphabet in use fit, and a number behind them, into the 255 of a file system."""
+"""Bytes of a file name: room for 80 letters of any alphabet in use; with a number added, it is still below the usual 255."""
 _SIGNS = " ._-@()'"
-"""What may stand in a name besides letters with their marks, and digits."""
+"""Allowed in a name besides letters, their marks, and digits."""
 
 
 class BadName(VoiceError):
-    """No voice can be called that."""
+    """Not a possible name for a voice."""
 
 
 def check_name(name: str) -> str:
-    """The name in its composed form. Raises: BadName."""
+    """The name in Unicode's composed form. Raises: BadName."""
     composed = unicodedata.normalize("NFC", name).strip()
     if not _is_name(composed):
         raise BadName(
@@ -57,7 +57,7 @@ def _is_name(name: str) -> bool:
 
 
 def safe_child(base: Path, name: str) -> Path:
-    """The path of a file called `name` that lies in `base` itself, wherever a link of that name would lead.
+    """The path of a file called `name` directly in `base`, wherever a link of that name would lead.
 
     Raises: BadName when it would be elsewhere, or no file system could hold it.
     """

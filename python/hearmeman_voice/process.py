@@ -15,16 +15,16 @@ from hearmeman_voice.line import Line
 from hearmeman_voice.refusals import Broken, Failed, Refused
 
 STOP_SECONDS = 10.0
-"""How long an engine may take to stop before its process is ended; engines stop within one."""
+"""Seconds an engine may take to stop before its process is killed; engines stop within one."""
 _LOOK = 0.05
-"""Seconds between two looks at whether somebody has left."""
+"""Seconds between checks whether the client has left."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
-"""An engine fetches nothing and reports nothing."""
+"""An engine downloads nothing and reports nothing."""
 
 
 @dataclass
 class About:
-    """What the process has said of itself."""
+    """What the process has reported about itself."""
 
     weights: str | None = None
     vram: int = 0
@@ -33,14 +33,14 @@ class About:
 
 @dataclass
 class Process:
-    """A child process with the engine in it."""
+    """A child process that runs the engine."""
 
     spec: Spec
     about: About = field(default_factory=About)
     _number: int = 0
 
     def start(self) -> None:
-        """Start it; it begins to load at once."""
+        """Start it; it loads at once."""
         ours, theirs = socket.socketpair()
         with theirs:
             env = {**os.environ, **_OFFLINE, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -48,14 +48,14 @@ class Process:
                 env["CUDA_VISIBLE_DEVICES"] = self.spec.gpu
             command = [
                 sys.executable,
-                # It has this process's path, and looks nowhere else: the folder it is started in is anybody's.
+                # It gets this process's path and looks nowhere else: its working folder may be anyone's.
                 "-P",
                 "-m",
                 "hearmeman_voice.child",
                 str(theirs.fileno()),
                 json.dumps(self.spec.as_json()),
             ]
-            # What libraries print is for the log, and the server's own output may be somebody's audio.
+            # Libraries print to the log, since the server's standard output may carry audio.
             self._child = subprocess.Popen(
                 command,
                 env=env,
@@ -70,7 +70,7 @@ class Process:
         return self._child.pid
 
     def load(self, left: Callable[[], bool]) -> None:
-        """Wait until it is loaded, or `left` says that nobody wants it any more.
+        """Wait until it is loaded, or `left` says that nobody is waiting any more.
 
         Raises: Broken when it could not be loaded.
         """
@@ -84,7 +84,7 @@ class Process:
                     raise Broken(f"the engine could not be loaded: {message['message']}")
 
     def speak(self, request: Request, left: Callable[[], bool]) -> Iterator[Samples]:
-        """Speak one chunk in blocks; once `left` is true it stops the engine and ends.
+        """Speak one chunk in blocks; once `left` returns true, stop the engine and end.
 
         Raises: Refused, Failed; Broken when the process is gone.
         """
@@ -115,16 +115,16 @@ class Process:
             case "failed":
                 raise Failed(f"the engine failed: {message['message']}")
             case "broken":
-                raise Broken(f"the engine failed and has to start again: {message['message']}")
+                raise Broken(f"the engine failed and is being restarted: {message['message']}")
         return False
 
     def listen(self) -> None:
-        """Take in what it says unasked, without waiting. Raises: Broken when the process is gone."""
+        """Read its unsolicited messages, without waiting. Raises: Broken when the process is gone."""
         while self._line.waits(0):
             self._receive()
 
     def end(self) -> None:
-        """End it and wait until it is gone, with all its memory."""
+        """End it and wait until it is gone and its memory is free."""
         self._child.kill()
         self._child.wait()
         self._line.close()

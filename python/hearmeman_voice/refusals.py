@@ -1,8 +1,8 @@
-"""Why something was not spoken: what the person asked, a full queue, an engine that is not ready, or one that failed."""
+"""Why something was not spoken: a bad request, a full queue, an engine that is not ready, or one that failed."""
 
 
 class VoiceError(Exception):
-    """Base of all that a voice server answers with an error; its text is written for the person who asked."""
+    """Base of every error answer of a voice server; its text is for the person who asked."""
 
     @property
     def message(self) -> str:
@@ -10,10 +10,8 @@ class VoiceError(Exception):
 
 
 class Refused(VoiceError):
-    """The request itself cannot be served, and sending it again changes nothing.
-
-    `param` names the field at fault (None: the request as a whole), `code` is a short word for programs
-    ("invalid", "not_found", "exists", "too_large").
+    """The request itself is at fault, and sending it again will not help. `param` names the field at fault (None: the
+    request as a whole), `code` is a short word for programs ("invalid", "not_found", "exists", "too_large").
     """
 
     def __init__(self, param: str | None, message: str, code: str = "invalid") -> None:
@@ -31,8 +29,7 @@ class Full(VoiceError):
 
 
 class NotReady(VoiceError):
-    """The engine cannot speak yet: its weights are missing or being loaded. `progress` says how far it is.
-
+    """The engine cannot speak yet: its weights are missing or being loaded. `progress` says how far along it is.
     `lasting` is true when waiting alone will not help, because somebody has to do something first.
     """
 
@@ -43,8 +40,8 @@ class NotReady(VoiceError):
 
 
 class Failed(VoiceError):
-    """The engine failed on this request alone; the next one may well succeed."""
+    """The engine failed on this request only; the next one may well succeed."""
 
 
 class Broken(VoiceError):
-    """The engine's process is gone or its GPU context is unusable; the server has to start again."""
+    """The engine's process is gone or its GPU context is unusable; the server has to restart."""

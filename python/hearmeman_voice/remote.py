@@ -1,4 +1,4 @@
-"""A client of both voice APIs that needs nothing but Python: what xtts-vo-gen speaks through."""
+"""A client for both voice APIs that needs only Python; xtts-vo-gen uses it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from typing import Any
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BLOCK = 16384
 _PATIENCE = 900.0
-"""Seconds between two pieces of an answer: a model may have to be loaded first."""
+"""The most seconds between two pieces of an answer: a model may have to be loaded first."""
 _LONGEST_PAUSE = 30.0
 
 
 class RemoteError(Exception):
-    """The server did not do what it was asked; the sentence is for a person."""
+    """The server did not do what was asked; the sentence is for a person."""
 
 
 class UnreachableError(RemoteError):
-    """There is nobody, or nobody who lets us in: asking for more is of no use."""
+    """The server cannot be reached or refuses access, so further requests make no sense."""
 
 
 class _RefusedError(RemoteError):
-    """An answer with an error's status."""
+    """An answer with an error status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class _RefusedError(RemoteError):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token is for the server that was named, and for no other."""
+    """The token is only for the server that was named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -54,11 +54,11 @@ class Remote:
     url: str
     """Its address, without a path: http://127.0.0.1:8020."""
     token: str = field(default="", repr=False)
-    """What opens the gate before it; empty where there is none."""
+    """The token for the gate in front of it; empty if there is none."""
     retry_seconds: float = 300.0
-    """How long a busy or loading server is asked again."""
+    """How long to keep asking a busy or loading server."""
     say: Callable[[str], None] = lambda line: None
-    """Told why it waits."""
+    """Called with the reason for each wait."""
     sleep: Callable[[float], None] = time.sleep
 
     def speakers(self) -> list[str]:
@@ -77,7 +77,8 @@ class Remote:
         }
 
     def speak(self, text: str, speaker: str, language: str, stream: bool = False) -> Iterator[bytes]:
-        """Speak `text`: WAV in pieces as they come; with `stream` the first sentence leaves before the last is made.
+        """Speak `text`: WAV in pieces as they arrive; with `stream`, the first sentence arrives before the last is
+        made.
 
         Raises:
             RemoteError: the server refuses, cannot be reached, or its answer breaks off.
@@ -93,13 +94,13 @@ class Remote:
             try:
                 while piece := answer.read1(_BLOCK):
                     yield piece
-                # read1 does not notice that chunks stop without the last one; a plain read does.
+                # Unlike read1, a plain read notices if the last chunk is missing.
                 answer.read()
             except (OSError, http.client.HTTPException) as error:
                 raise RemoteError(f"{self.url} broke off in the middle of the sound: {_reason(error)}") from error
 
     def upload(self, file: Path, language: str) -> str:
-        """Add a recording to the server's voices, once for each content; the voice's name.
+        """Add a recording to the server's voices, once per content; the voice's name.
 
         Raises:
             RemoteError: it is no recording, or this server takes none.
@@ -121,7 +122,7 @@ class Remote:
                 answer.read()
         except _RefusedError as refused:
             if refused.status in (404, 405):
-                raise RemoteError(f"{self.url} takes no recordings: name one of its own speakers") from refused
+                raise RemoteError(f"{self.url} does not accept recordings: name one of its own speakers") from refused
             if refused.status != 409:
                 raise
         return name
@@ -185,7 +186,7 @@ class Remote:
 
     def _words(self, status: int, message: str, path: str, location: str) -> str:
         if status in (401, 403) and not self.token:
-            return f"{self.url} asks for a token: put the pod's ACCESS_TOKEN into the environment"
+            return f"{self.url} needs a token: put the pod's ACCESS_TOKEN into the environment"
         if status in (401, 403):
             return f"{self.url} refuses this token ({status}): ACCESS_TOKEN must be the pod's own"
         if 300 <= status < 400:
@@ -199,7 +200,7 @@ def _code(language: Any) -> str:
 
 
 def _message(body: bytes) -> str:
-    """Find the sentence in an error's body, in OpenAI's shape, FastAPI's or none."""
+    """Find the message in an error's body, in OpenAI's format, FastAPI's or none."""
     try:
         found = json.loads(body)
     except ValueError:

@@ -1,6 +1,5 @@
-"""An answer that speaks: its first piece leaves while the next is made, and who hangs up stops the engine.
-
-The status is settled by the first piece of audio, so that what fails before it is an error with its own status.
+"""A spoken answer: its first piece is sent while the next is made, and a client that hangs up stops the engine. The
+status is settled by the first piece of audio, so that what fails before it is an error with its own status.
 """
 
 from __future__ import annotations
@@ -25,35 +24,37 @@ from hearmeman_voice.refusals import Broken, Failed, Full, NotReady, Refused
 Block = NDArray[np.float32]
 
 PATIENCE = 60.0
-"""Seconds without a byte after which something is sent: RunPod's proxy gives a connection up at 100."""
+"""Seconds without a byte after which something is sent: RunPod's proxy closes a connection after 100."""
 
 
 class Out(Protocol):
-    """What becomes of the audio on its way out."""
+    """What happens to the audio on its way out."""
 
     content_type: str
     is_quick: bool
-    """Whether it takes a block in a moment, so that no other thread has to."""
+    """Whether it handles a block fast enough to need no other thread."""
     whole: bool
-    """Whether the answer waits for its end, to know its length, as long as patience lasts."""
+    """Whether the answer waits for its end, to know its length, within limits."""
 
     def write(self, block: Block) -> bytes:
-        """Take a block of shape (samples,) and give what can be sent."""
+        """Take a block of shape (samples,) and return what can be sent."""
 
     def idle(self) -> bytes:
-        """Give something that keeps the connection open and changes little."""
+        """Return something that keeps the connection open and changes little."""
 
     def finish(self) -> bytes:
         """Give what is left."""
 
     def complete(self, body: bytes) -> bytes:
-        """Correct a whole body, now that its length is known."""
+        """Correct a complete body, now that its length is known."""
 
     def failed(self, error: ApiError) -> bytes | None:
-        """Give the last bytes after a failure in mid-stream; None cuts the connection, so that nobody takes it for whole."""
+        """Return the last bytes after a failure in mid-stream; None cuts the connection, so that nobody takes it for
+        complete.
+        """
 
     def close(self) -> None:
-        """Let go of everything; called once, whatever happened."""
+        """Release everything; called once, whatever happened."""
 
 
 class Spoken(Response):
@@ -75,7 +76,7 @@ class Spoken(Response):
         self._blocks, self._out, self._metrics = blocks, out, metrics
         self._characters, self._rate, self._clock = characters, rate, clock
         self._param = param
-        """The name of the text in the request."""
+        """What the request calls its text."""
         self._is_at_its_end = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +155,7 @@ class Spoken(Response):
 
 
 class _Sending:
-    """The response as far as it is sent: first nothing, then its start, then its pieces."""
+    """How far the response has been sent: nothing, its start, then its pieces."""
 
     def __init__(self, send: Send, response: Response, out: Out) -> None:
         self._send, self._response, self._out = send, response, out
@@ -162,7 +163,7 @@ class _Sending:
         self.started = False
 
     async def piece(self, data: bytes, even_so: bool) -> None:
-        """Send; where the answer is to be whole, keep, unless patience is at its end (`even_so`)."""
+        """Send; if the answer should be complete, hold it back, unless the limit is reached (`even_so`)."""
         if self._out.whole and not even_so and not self.started:
             self._held += data
             return
@@ -199,7 +200,7 @@ async def _gone(receive: Receive) -> None:
 
 
 def as_api_error(problem: Exception, text_param: str = "input") -> ApiError:
-    """Say as an answer what stopped the speech; `text_param` is what the request calls its text."""
+    """Turn what stopped the speech into an answer; `text_param` is what the request calls its text."""
     match problem:
         case ApiError():
             return problem
@@ -240,7 +241,7 @@ class Audio:
         return self._encoder.write(block)
 
     def idle(self) -> bytes:
-        """Encode as little silence as makes a byte."""
+        """Encode the least silence that produces a byte."""
         silence = np.zeros(self._rate // 10, np.float32)
         for _ in range(30):
             if data := self._encoder.write(silence):
@@ -280,11 +281,11 @@ class Events:
         return openai.delta(data) if data else b""
 
     def idle(self) -> bytes:
-        """Give a comment, which clients pass over."""
+        """Return a comment, which clients ignore."""
         return b": still at work\n\n"
 
     def finish(self) -> bytes:
-        """Encode what is left, and say that this is all."""
+        """Encode what is left, and mark the end."""
         data = self._audio.finish()
         return (openai.delta(data) if data else b"") + openai.done(self._characters, self._samples / self._rate)
 
@@ -301,7 +302,9 @@ class Events:
 
 
 def with_lengths(wav: bytes, length: int | None = None) -> bytes:
-    """Put the lengths into a WAV whose header was written before they were known; `length` is the file's, if `wav` is its head."""
+    """Fill in the lengths in a WAV's header that was written before they were known; `length` is the file's, if `wav`
+    is only its head.
+    """
     length = len(wav) if length is None else length
     start = wav.index(b"data") + 8
     riff, sound = ((length - from_).to_bytes(4, "little") for from_ in (8, start))

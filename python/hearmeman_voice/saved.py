@@ -1,4 +1,4 @@
-"""Speech that goes into a file on the server: whole or not there, and never over another."""
+"""Speech saved to a file on the server: complete or not at all, and never over another file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hearmeman_voice.voices import BadName, safe_child
 
 
 def inside(base: Path, name: str) -> Path:
-    """Give the path that `name` means in the output folder: a file's name, or its path if that is in this folder.
+    """The path that `name` means in the output folder: a file's name, or a path inside this folder.
 
     Raises:
-        ApiError: it would be elsewhere, or its suffix is no format.
+        ApiError: it would be elsewhere, or its suffix is not a format.
     """
     given = name.removeprefix(f"{base}/")
     suffix = Path(given).suffix.lower().removeprefix(".")
@@ -38,7 +38,7 @@ def inside(base: Path, name: str) -> Path:
 
 
 class Saved:
-    """Writes beside the target and puts it there at the end; the answer says where it is."""
+    """Writes beside the target and moves the file there at the end; the answer says where it is."""
 
     content_type = "application/json"
     is_quick = False
@@ -56,7 +56,7 @@ class Saved:
         return b""
 
     def _part(self) -> tuple[IO[bytes], Path]:
-        """Open the file beside the target, once there is something to write: what is refused leaves nothing."""
+        """Open the file beside the target once there is something to write: a refused request leaves nothing."""
         if self._open is None:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             handle, beside = tempfile.mkstemp(dir=self._target.parent, prefix=PREFIX, suffix=SUFFIX)
@@ -64,11 +64,11 @@ class Saved:
         return self._open
 
     def idle(self) -> bytes:
-        """Give a blank, which JSON allows before it begins."""
+        """Return a space, which JSON allows before it begins."""
         return b" "
 
     def finish(self) -> bytes:
-        """Put the file in its place."""
+        """Move the file into place."""
         file, beside = self._part()
         file.write(self._audio.finish())
         if self._format == "wav":
@@ -93,7 +93,7 @@ class Saved:
         return json.dumps(error.body()).encode()
 
     def close(self) -> None:
-        """Remove what is not in its place."""
+        """Remove what is not in place."""
         if self._open is not None:
             file, beside = self._open
             beside.unlink(missing_ok=True)
@@ -103,12 +103,12 @@ class Saved:
         for number in range(1, 10_000):
             path = self._target if number == 1 else self._target.with_stem(f"{self._target.stem}-{number}")
             try:
-                # Unlike a rename it never replaces.
+                # Unlike a rename, this never replaces a file.
                 path.hardlink_to(beside)
                 beside.unlink()
                 return path
             except FileExistsError:
                 continue
         raise ApiError(
-            409, f"there are 9,999 files called {self._target.name} and alike", code="file_exists", useless=True
+            409, f"there are already 9,999 files named like {self._target.name}", code="file_exists", useless=True
         )

@@ -1,4 +1,4 @@
-"""What both APIs share: an engine and its voices behind addresses that OpenAI's clients know."""
+"""What both APIs share: an engine and its voices, at addresses that OpenAI's clients know."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hearmeman_voice.speaker import Speaker
 from hearmeman_voice.voices import UnknownVoice, VoiceStore
 
 APP: dict[str, Any] = {"redirect_slashes": False, "docs_url": None, "redoc_url": None}
-"""How both apps are made. FastAPI's own pages load their scripts from elsewhere, which a pod may not reach."""
+"""Arguments of both apps. FastAPI's own pages load their scripts from sites that a pod may not reach."""
 
 _PAGE = Path(__file__).with_name("docs.html")
 _PAGE_HEADERS = {
@@ -33,7 +33,7 @@ _PAGE_HEADERS = {
 }
 
 Responses = dict[int | str, dict[str, Any]]
-"""What FastAPI's `responses` take."""
+"""The type of FastAPI's `responses`."""
 
 AUDIO: Responses = {
     200: {
@@ -74,7 +74,7 @@ SPEECH_EXAMPLES: dict[str, Any] = {
     "OpenAI's own": {"value": {"model": "tts-1", "input": "Hello world", "voice": "alloy", "response_format": "mp3"}},
     "events": {"value": {"input": "SSE streaming test", "stream_format": "sse", "response_format": "pcm"}},
 }
-"""Requests that the page /docs offers; each can be sent as it stands."""
+"""Requests that the page /docs offers; each can be sent as it is."""
 
 REFUSALS: Responses = {
     400: _ERROR,
@@ -83,25 +83,25 @@ REFUSALS: Responses = {
     429: {**_ERROR, "description": "the queue is full: try again after Retry-After seconds"},
     503: {**_ERROR, "description": "the model is still being loaded, or has failed and is being restarted"},
 }
-"""What else it may answer with."""
+"""Other possible answers."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """An engine with its voices, and what an API says of them."""
+    """An engine with its voices, and what an API says about them."""
 
     api: str
     """'xtts' or 'chatterbox'."""
     models: tuple[str, ...]
-    """The names that stand for the loaded model, the first being its own."""
+    """The names of the loaded model; its own comes first."""
     speaker: Speaker
     store: VoiceStore
     metrics: Metrics
     started: int = field(default_factory=lambda: int(time.time()))
-    """When this began, as a Unix time."""
+    """Start time, in Unix seconds."""
 
     def voice(self, name: str, param: str = "voice") -> engine.Voice:
-        """Find a voice by its name or an alias.
+        """Find a voice by name or alias.
 
         Raises:
             ApiError: there is none.
@@ -117,7 +117,7 @@ class Served:
         return found + [name for name in self.store.aliases() if name not in found]
 
     def check_model(self, asked: str | None) -> None:
-        """Refuse a model that is not here.
+        """Refuse a model that is not loaded.
 
         Raises:
             ApiError: it has another name.
@@ -125,8 +125,8 @@ class Served:
         if asked and asked not in (*self.models, *openai.MODELS):
             raise ApiError(
                 404,
-                f"model: {asked[:100]!r} is not here; here is {', '.join(self.models)} (and "
-                f"{', '.join(openai.MODELS)} stand for it)",
+                f"model: {asked[:100]!r} is not loaded; this server has {', '.join(self.models)} (and "
+                f"{', '.join(openai.MODELS)} mean the same)",
                 param="model",
                 code="model_not_found",
             )
@@ -134,7 +134,7 @@ class Served:
     def request(
         self, words: str, voice: engine.Voice, language: str | None, manner: Manner, speed: float, param: str = "input"
     ) -> engine.Request:
-        """Make the engine's request; without a language it is the voice's own, if the engine speaks it.
+        """Make the engine's request; the default language is the voice's own, if the engine speaks it.
 
         Raises:
             ApiError: the engine does not take it.
@@ -153,12 +153,12 @@ class Served:
             raise reply.as_api_error(problem, param) from None
 
     def is_one_piece(self, request: engine.Request) -> bool:
-        """Say whether the engine speaks a text in one go, so that nothing is lost by waiting for its end."""
+        """Whether the engine speaks a text in one go, so that waiting for its end costs nothing."""
         limit = self.speaker.engine.limit(request.language)
         return len(text.split(request.text, limit, request.language)) == 1
 
     def answer(self, body: SpeechBody, most: int, param: str = "input", whole: bool | None = None) -> reply.Spoken:
-        """Answer a request for speech; a WAV in one piece, or where `whole` asks for it, has its true length.
+        """Answer a request for speech; a WAV in one piece, or with `whole`, has its true length.
 
         Raises:
             ApiError: it cannot be spoken.
@@ -166,8 +166,7 @@ class Served:
         if len(body.input) > most:
             raise ApiError(
                 400,
-                f"{param}: {len(body.input)} characters are more than {most}, the most of one request; send "
-                "them in parts",
+                f"{param}: {len(body.input)} characters are more than a request may have ({most}); send them in parts",
                 param=param,
                 code="string_above_max_length",
             )
@@ -186,7 +185,7 @@ class Served:
 
 
 def health(served: Served) -> tuple[dict[str, Any], bool]:
-    """Say what state the engine is in, and whether the process is well; that it is still loading is no illness."""
+    """The engine's state, and whether the process is healthy; still loading counts as healthy."""
     state = dict(served.speaker.state())
     if state.get("broken"):
         status = "broken"
@@ -199,34 +198,36 @@ def health(served: Served) -> tuple[dict[str, Any], bool]:
 
 
 def is_ready(about: dict[str, Any]) -> bool:
-    """Say whether speech would be taken now: a model that was put away for a while comes back by itself."""
+    """Whether a request would be accepted now: an unloaded model comes back by itself."""
     return about["status"] in ("ready", "idle")
 
 
 def common(served: Served) -> APIRouter:
-    """Give the addresses of both APIs."""
+    """The addresses of both APIs."""
     router = APIRouter()
 
-    # First what is asked for most: each request is compared with one address after another.
+    # The most frequent first: each request is compared with one address after another.
     @router.post("/audio/speech", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
     def speech(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
-        """Speak a text: OpenAI's own request. The first sentence leaves while the second is made."""
+        """Speak a text: OpenAI's own request. The first sentence is sent while the second is made."""
         return served.answer(body, longest(request))
 
     @router.post("/audio/speech/stream", tags=["speech"], response_class=Response, responses={**AUDIO, **REFUSALS})
     def stream(request: Request, body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)]) -> Response:
-        """Speak a text and never wait to know its length, even where that costs nothing."""
+        """Speak a text without ever waiting to know its length."""
         return served.answer(body, longest(request), whole=False)
 
     @router.get("/health", tags=["state"])
     def read_health() -> JSONResponse:
-        """Whether it lives, what is loaded and how long the queue is. 200 also while it loads; 503 if it has to restart."""
+        """Whether the server is alive, what is loaded and how long the queue is. 200 even while loading; 503 if it must
+        restart.
+        """
         about, is_well = health(served)
         return JSONResponse(about, 200 if is_well else 503)
 
     @router.get("/ready", tags=["state"], responses={503: _ERROR})
     def read_ready() -> JSONResponse:
-        """Whether speech would be taken now: 200, or 503 with how far loading is."""
+        """Whether a request would be accepted now: 200, or 503 with the loading progress."""
         about, _ = health(served)
         if is_ready(about):
             return JSONResponse(about)
@@ -235,13 +236,13 @@ def common(served: Served) -> APIRouter:
 
     @router.get("/ping", tags=["state"], response_class=Response, responses={204: {"description": "still loading"}})
     def ping() -> Response:
-        """As RunPod's load balancer asks: 200 ready, 204 still loading, 503 broken."""
+        """For RunPod's load balancer: 200 ready, 204 still loading, 503 broken."""
         about, is_well = health(served)
         return Response(status_code=503 if not is_well else 200 if is_ready(about) else 204)
 
     @router.get("/metrics", tags=["state"], response_class=Response)
     def read_metrics() -> Response:
-        """Measures for Prometheus: first byte, real-time factor, queue, refusals."""
+        """Metrics for Prometheus: first byte, real-time factor, queue, refusals."""
         page, kind = served.metrics.page()
         return Response(page, headers={"Content-Type": kind})
 
@@ -260,30 +261,30 @@ def common(served: Served) -> APIRouter:
 
     @router.get("/audio/voices", tags=["voices"])
     def audio_voices() -> dict[str, Any]:
-        """The voices, as Open WebUI asks for them."""
+        """The voices, as Open WebUI expects them."""
         return {"voices": [{"id": name, "name": name} for name in served.names()]}
 
     return router
 
 
 def docs() -> HTMLResponse:
-    """The API's page: every address, with examples that can be sent. It loads nothing from elsewhere."""
+    """The API's page: every address, with examples to send. It loads nothing from other sites."""
     return HTMLResponse(_PAGE.read_text("utf-8"), headers=_PAGE_HEADERS)
 
 
 def longest(request: Request) -> int:
-    """Give the most characters of one text: OpenAI's own client, which names itself, may send what OpenAI allows."""
+    """The most characters in one text: OpenAI's own client, which names itself, may send what OpenAI allows."""
     return openai.MOST_BY_OPENAI if "x-stainless-lang" in request.headers else openai.MOST
 
 
 def finish(app: FastAPI, served: Served, router: APIRouter, uploads: Sequence[str], origins: Sequence[str]) -> ASGIApp:
-    """Put the addresses into the app, and before it what every request passes."""
+    """Add the addresses to the app, and the checks that every request passes through."""
     errors.install(app)
     served.speaker.measured = served.metrics.measured
     describe = app.openapi
 
     def described() -> dict[str, Any]:
-        """Leave out the answer of FastAPI's own that this app never gives."""
+        """Leave out FastAPI's own answer that this app never gives."""
         found = describe()
         for operations in found["paths"].values():
             for operation in operations.values():

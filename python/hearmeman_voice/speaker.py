@@ -1,4 +1,4 @@
-"""One engine, one bounded queue, one worker or a few: who waits, who speaks, who is sent away, when the memory goes back."""
+"""One engine, one bounded queue, one or more workers: who waits, who speaks, who is refused, and when memory is freed."""
 
 import asyncio
 import contextlib
@@ -22,22 +22,22 @@ __all__ = ["Broken", "Failed", "Full", "NotReady", "Refused", "Speaker"]
 
 
 HELPER_SECONDS = 60.0
-"""How long a second process of an engine stays with nothing to do."""
+"""How long an idle second process of an engine is kept."""
 
 JOB_SECONDS = 900.0
-"""How long one request may be spoken, from when its turn comes."""
+"""How long speaking one request may take, once its turn comes."""
 
 
 @dataclass
 class _Job:
-    """A request in the queue, and what becomes of it."""
+    """A request in the queue, and its results."""
 
     request: Request
     chunks: list[str]
     loop: asyncio.AbstractEventLoop
     left: threading.Event = field(default_factory=threading.Event)
     samples: int = 0
-    """How much of it is made."""
+    """How much of it has been made."""
     _made: list[Samples | Exception | None] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_there: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,16 +47,16 @@ class _Job:
         with self._lock:
             is_first = not self._made
             self._made.append(item)
-        # To wake the loop costs more than a block does, and it takes all that is there.
+        # Waking the loop costs more than a block, and it takes everything that is there.
         if is_first:
             try:
                 self.loop.call_soon_threadsafe(self._is_there.set)
             except RuntimeError:
-                # The loop is closed: nobody listens any more.
+                # The loop is closed: nobody is listening any more.
                 self.left.set()
 
     async def take(self) -> tuple[list[Samples], bool, Exception | None]:
-        """Wait for what `put` hands on, and take all of it: blocks, whether that is the end, and what went wrong."""
+        """Wait for what `put` hands on, and take all of it: blocks, whether this is the end, and what went wrong."""
         await self._is_there.wait()
         self._is_there.clear()
         with self._lock:
@@ -71,7 +71,7 @@ class _Job:
 
 @dataclass
 class _Lane:
-    """A worker with a process of its own. The first lives as long as the server; others come and go with the queue."""
+    """A worker with its own process. The first lives as long as the server; others come and go with the queue."""
 
     is_first: bool
     process: Process | None = None
@@ -80,7 +80,7 @@ class _Lane:
 
 
 class Speaker:
-    """Speaks what it is asked for in the engine's own process: one request after another, or a few where there is room."""
+    """Speaks requests in the engine's own process: one after another, or several at once if the engine can."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Speaker:
         )
         self._jobs: deque[_Job] = deque()
         self._change = threading.Condition()
-        # What computes on the GPU does one thing at a time; a small engine speaks on as many cores as it says.
+        # On the GPU, one request at a time; a small engine says how many cores it can use.
         self._lanes = [_Lane(is_first=number == 0) for number in range(getattr(self.engine, "parallel", 1))]
         self._loading_since: float | None = None
         self._was_loaded = False
@@ -116,12 +116,12 @@ class Speaker:
             for lane in self._lanes
         ]
         self.measured: Callable[[float, float], None] = lambda work, sound: None
-        """Told, after each request, the seconds of work and the seconds of sound."""
+        """Called after each request with the seconds of work and the seconds of sound."""
         self.broken = threading.Event()
-        """Set when the engine cannot go on: the server should end, and be started again."""
+        """Set when the engine is broken: the server should end and be restarted."""
 
     def start(self) -> None:
-        """Load the engine, and begin to work, beside the caller."""
+        """Load the engine and start working in the background."""
         for thread in self._threads:
             thread.start()
 
@@ -138,7 +138,7 @@ class Speaker:
                 thread.join()
 
     def state(self) -> dict[str, Any]:
-        """How it is, for /health and measures. Asking is no use of the engine."""
+        """Its state, for /health and metrics. Reading it does not count as using the engine."""
         processes = [lane.process for lane in self._lanes]
         process = processes[0]
         if process:
@@ -160,9 +160,8 @@ class Speaker:
         }
 
     async def speak(self, request: Request) -> AsyncGenerator[Samples, None]:
-        """Speak a text of any length: blocks of shape (samples,) at the engine's rate. Leaving it stops the engine.
-
-        The first sentence is given while the second is made. Raises: Full, NotReady, Broken, Failed, Refused.
+        """Speak a text of any length: blocks of shape (samples,) at the engine's rate. Closing it stops the engine. The
+        first sentence is given while the second is made. Raises: Full, NotReady, Broken, Failed, Refused.
         """
         job = self._enter(self.check(request))
         try:
@@ -195,14 +194,14 @@ class Speaker:
         job = _Job(request, chunks, asyncio.get_running_loop())
         with self._change:
             if self._broken:
-                # It broke since the look above, and nobody takes from the queue any more.
+                # It broke since the check above, and nobody takes from the queue any more.
                 raise Broken(self._broken)
-            # Who speaks has left the queue, who could speak at once does not count as waiting.
+            # A request being spoken has left the queue; one that can start at once does not count as waiting.
             room = self._length + sum(lane.speaking is None for lane in self._lanes)
             if len(self._jobs) >= room:
                 wait = min(max(self._last * len(self._jobs) / 2, 1.0), 20.0)
                 raise Full(
-                    f"{len(self._jobs)} requests are waiting already, the most allowed; try again in a moment",
+                    f"{len(self._jobs)} requests are already waiting, the most allowed; try again in a moment",
                     round(wait),
                 )
             self._jobs.append(job)
@@ -222,7 +221,7 @@ class Speaker:
             return missing
         since = self._loading_since
         if since is not None:
-            return f"the model is being loaded, since {self._clock() - since:.0f} s"
+            return f"the model has been loading for {self._clock() - since:.0f} s"
         return "ready" if self._was_loaded else "the model will be loaded next"
 
     def _work(self, lane: _Lane) -> None:
@@ -234,7 +233,7 @@ class Speaker:
                     self._do(lane, job)
 
     def _help(self, lane: _Lane) -> None:
-        """Speak beside the first while more is waiting."""
+        """Speak in parallel with the first while more requests wait."""
         with self._watched(lane):
             while job := self._next(lane):
                 self._do(lane, job)
@@ -252,7 +251,7 @@ class Speaker:
             self._unload(lane)
 
     def _await_files(self) -> bool:
-        """Wait until the weights are there, which another process fetches; False once closed."""
+        """Wait for the weights, which another process fetches; False once closed."""
         while self.engine.missing():
             with self._change:
                 if self._change.wait_for(lambda: self._is_closed, timeout=2.0):
@@ -280,7 +279,7 @@ class Speaker:
             process.end()
 
     def _next(self, lane: _Lane) -> _Job | None:
-        """Wait for a job; meanwhile take in what the process says, and end it when it is idle for long. None: closed."""
+        """Wait for a job; meanwhile read the process's messages, and end it after a long idle time. None: closed."""
         since = self._clock()
         idle = self._idle if lane.is_first else min(self._idle or HELPER_SECONDS, HELPER_SECONDS)
         while True:
@@ -291,7 +290,7 @@ class Speaker:
                 is_turn = self._is_turn(lane)
                 if is_turn and (lane.process or lane.is_first):
                     lane.speaking = self._jobs.popleft()
-                    # It is another's turn now, if somebody waits.
+                    # Now it is the next one's turn, if any is waiting.
                     self._change.notify_all()
                     return lane.speaking
                 lane.is_loading = is_turn
@@ -309,7 +308,7 @@ class Speaker:
         return self._is_closed or self._broken is not None
 
     def _is_turn(self, lane: _Lane) -> bool:
-        """Whether a lane should take what waits: the first at once, the others when all before them speak."""
+        """Whether a lane should take the next job: the first at once, the others when all before them are speaking."""
         if lane.is_first:
             return bool(self._jobs)
         ready = [other for other in self._lanes if other is not lane and (other.process or other.is_first)]
@@ -332,7 +331,7 @@ class Speaker:
             if not job.left.is_set() and over():
                 raise Failed(f"this took longer than {self._limit:.0f} s and was stopped; send the text in parts")
         except Broken:
-            # Everybody who waits learns of it at once, this one included.
+            # Everyone who is waiting is informed at once, including this one.
             raise
         except VoiceError as problem:
             job.put(problem)
@@ -356,9 +355,7 @@ class Speaker:
             if len(rest := edges.finish()):
                 job.put(rest)
         if not job.samples:
-            raise Refused(
-                "input", f"{self.engine.name} finds nothing in this text that it can speak", "nothing_to_speak"
-            )
+            raise Refused("input", f"{self.engine.name} found nothing to speak in this text", "nothing_to_speak")
 
     def _break(self, problem: Exception) -> None:
         with self._change:

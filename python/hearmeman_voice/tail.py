@@ -1,31 +1,33 @@
-"""How long a text may sound, and what is cut off after it: engines that sample sometimes go on when all is said."""
+"""How long a text's speech may be, and what is cut off its end: sampling engines sometimes continue after the text is
+done.
+"""
 
 import numpy as np
 
 from hearmeman_voice.engine import Samples
 
 _SLOWEST = 0.18
-"""Seconds a character in scripts of letters: two and a half times as slow as people speak."""
+"""Seconds per character in alphabetic scripts: two and a half times slower than people speak."""
 _SLOWEST_SIGN = 0.6
-"""Seconds a character where one is a syllable or a word."""
+"""Seconds per character where each is a syllable or a word."""
 _FRAME = 0.02
 _QUIET = 0.006
-"""Loudness (root mean square of a frame) under which there is silence: 44 dB below full scale."""
+"""Loudness (root mean square of a frame) below which a frame is silence: 44 dB below full scale."""
 _KEPT = 0.2
-"""Seconds of silence that stay at the end."""
+"""Seconds of silence kept at the end."""
 _GAP = 0.8
 _BLIP = 0.35
-"""A sound as short as this after a gap as long as that, at the very end, belongs to no text."""
+"""A sound this short, after a gap this long, at the very end, does not belong to the text."""
 
 
 def longest(text: str) -> float:
-    """Seconds that a text takes at most, at normal speed."""
+    """The most seconds a text can take, at normal speed."""
     signs = sum(1 for character in text if "\u3040" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7af")
     return 1.5 + _SLOWEST_SIGN * signs + _SLOWEST * (len(text) - signs)
 
 
 def trim(samples: Samples, rate: int) -> Samples:
-    """The speech without the silence after it, and without a lone blip that follows a long silence."""
+    """The speech without trailing silence, and without a lone blip after a long silence."""
     frame = int(rate * _FRAME)
     count = len(samples) // frame
     loud = (

@@ -1,16 +1,17 @@
-"""Cuts a text into chunks that an engine can speak: at sentence ends, then clauses, then blanks; nothing is lost."""
+"""Splits a text into chunks that an engine can speak: at sentence ends, then clauses, then spaces; nothing is lost."""
 
 import re
 import unicodedata
 
 LIMIT = 300
-"""No chunk is longer, whatever the engine: time and memory grow with its length, and a listener waits for the first."""
+"""The longest chunk for any engine: time and memory grow with its length, and a listener waits for the first."""
 FIRST = 100
 """The first chunk is shorter, since it is what the listener waits for."""
 UNCUT = 120
-"""A first sentence up to this is not cut though it is longer than FIRST: a part more costs more than it gains."""
+"""A first sentence up to this length stays whole, although longer than FIRST: another split costs more than it gains.
+"""
 SCRAP = 24
-"""A shorter chunk is joined to its neighbour: engines speak gibberish when given a word alone."""
+"""A shorter chunk is joined to its neighbour: engines speak gibberish when given a single word."""
 
 _CLOSERS = r"[\"'”’»›)\]」』）]*"
 _SENTENCE = re.compile(rf"[.!?…؟।]+{_CLOSERS}(?=\s|$)|[。！？｡]+{_CLOSERS}|\n+")
@@ -58,12 +59,12 @@ _ABBREVIATIONS = frozenset(
 
 
 def speakable(text: str) -> bool:
-    """Whether there is a letter or a digit in it; emoji and punctuation alone make no sound."""
+    """Whether it has a letter or a digit; emoji and punctuation alone make no sound."""
     return any(unicodedata.category(character)[0] in "LN" for character in text)
 
 
 def clean(text: str) -> str:
-    """The text without control characters and lone surrogates, its blanks single; paragraphs stay apart."""
+    """The text without control characters and lone surrogates, with single spaces; paragraphs stay separate."""
     lines = unicodedata.normalize("NFC", text).replace("\r", "\n").split("\n")
     kept = ("".join(" " if unicodedata.category(c) in {"Cc", "Cs", "Cn", "Co"} else c for c in line) for line in lines)
     return "\n".join(line for line in (" ".join(line.split()) for line in kept) if line)
@@ -80,7 +81,7 @@ def split(text: str, limit: int, language: str = "en") -> list[str]:
     if not sentences:
         return []
     head = [sentences[0]] if len(sentences[0]) <= min(UNCUT, limit) else _parts(sentences[0], min(FIRST, limit))
-    # What is left of a long first sentence is cut anew: only its beginning had to be short.
+    # The rest of a long first sentence is split again: only its beginning had to be short.
     rest = [glue.join(head[1:])] if len(head) > 1 else []
     parts = [part for sentence in [*rest, *sentences[1:]] for part in _parts(sentence, limit)]
     return _joined(head[0], parts, limit, glue)
@@ -97,7 +98,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _goes_on(text: str, match: re.Match[str]) -> bool:
-    """Whether the sentence goes on: after an abbreviation or an initial, or a quotation, or before a small letter."""
+    """Whether the sentence continues: after an abbreviation, an initial or a quotation, or before a lower-case letter."""
     after = text[match.end() :].lstrip()[:1]
     if match.group()[0] not in ".…":
         return after.islower() and match.group()[-1] in "\"'”’»›)"
@@ -107,7 +108,7 @@ def _goes_on(text: str, match: re.Match[str]) -> bool:
 
 
 def _parts(sentence: str, limit: int) -> list[str]:
-    """Cut one sentence into parts of at most `limit` characters, of like size where nothing else decides."""
+    """Split one sentence into parts of at most `limit` characters, of similar size if nothing else decides."""
     parts = []
     while len(sentence) > limit:
         pieces = -(-len(sentence) // limit)
@@ -124,13 +125,13 @@ def _parts(sentence: str, limit: int) -> list[str]:
 
 
 def _cut(text: str, at: re.Pattern[str], least: int, most: int) -> int:
-    """The last place within `most` characters where it may be cut, none before `least`; 0 if there is none."""
+    """The last place within `most` characters where it may be split, not before `least`; 0 if there is none."""
     ends = [match.end() for match in at.finditer(text, 0, most + 1) if least <= match.end() <= most]
     return ends[-1] if ends else 0
 
 
 def _hard(text: str, limit: int) -> int:
-    """Cut within a word, but not between a letter and its accents."""
+    """Split within a word, but not between a letter and its accents."""
     end = limit
     while end > 1 and (unicodedata.combining(text[end]) or text[end] in "\u200d\ufe0f"):
         end -= 1
@@ -138,7 +139,7 @@ def _hard(text: str, limit: int) -> int:
 
 
 def _joined(first: str, parts: list[str], limit: int, glue: str) -> list[str]:
-    """Join what is too short, or cannot be spoken alone, to a neighbour."""
+    """Join chunks that are too short, or cannot be spoken alone, to a neighbour."""
     chunks = [first]
     for part in parts:
         room = min(FIRST, limit) if len(chunks) == 1 else limit

@@ -18,44 +18,44 @@ from hearmeman_voice import files
 from hearmeman_voice.remote import Remote, RemoteError, UnreachableError
 
 SOUND = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm"}
-"""Names that end so are recordings and no speakers."""
+"""Names with these endings are recordings, not speakers."""
 _UNKNOWN = 0x7FFFFFF0
-"""From here on a length in a WAV's header means that it was not known."""
+"""From this value on, a length in a WAV's header means "unknown"."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One file of a batch."""
+    """One file in a batch."""
 
     file: str
     text: str
     status: str
-    """made, kept (it was there) or failed."""
+    """made, kept (it already existed) or failed."""
     error: str = ""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command."""
+    """Make the command's parser."""
     made = argparse.ArgumentParser(
         prog="xtts-vo-gen",
         description="Speaks text or a script through a pod's XTTS or Chatterbox API and writes WAV files.",
-        epilog="ACCESS_TOKEN in the environment opens the gate of a pod that has one. Exit codes: 0 all made, 1 "
+        epilog="If the pod has a token, put it into the environment variable ACCESS_TOKEN. Exit codes: 0 all made, 1 "
         "nothing made, "
         "2 wrong usage, 3 some lines failed; run the same command again to continue.",
         allow_abbrev=False,
     )
     made.add_argument("text", metavar="TEXT", nargs="?", help="text to speak")
-    made.add_argument("-f", "--file", type=Path, help="script: each line that is not empty becomes a file; - is stdin")
+    made.add_argument("-f", "--file", type=Path, help="script: each non-empty line becomes a file; - is stdin")
     made.add_argument("-o", "--output", type=Path, help="WAV to write (output.wav)")
     made.add_argument("-d", "--output-dir", type=Path, help="folder for a script's files (vo-output)")
     made.add_argument("-s", "--speaker", default="female", help="a speaker's name, or a recording to upload (female)")
     made.add_argument("-l", "--language", default="en", help="language code (en)")
-    made.add_argument("-p", "--prefix", default="line", help="how a script's files begin: PREFIX_001.wav (line)")
-    made.add_argument("--stream", action="store_true", help="write the WAV to stdout while it is spoken")
+    made.add_argument("-p", "--prefix", default="line", help="start of a script's file names: PREFIX_001.wav (line)")
+    made.add_argument("--stream", action="store_true", help="write the WAV to stdout as it is spoken")
     made.add_argument("--list-speakers", action="store_true", help="print the server's speakers")
     made.add_argument("--list-languages", action="store_true", help="print the server's languages")
     made.add_argument("--url", help="the API's address (VOICE_URL, or http://127.0.0.1:8020)")
-    made.add_argument("--force", action="store_true", help="with --file: make existing files again")
+    made.add_argument("--force", action="store_true", help="with --file: remake existing files")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     except OSError as error:
         print(f"xtts-vo-gen: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        # Any other begins anew.
+        # Any other command starts over.
         goes_on = args.file is not None and not args.force
         print(f"xtts-vo-gen: stopped{'; run the same command again to continue' if goes_on else ''}", file=sys.stderr)
         return 130
@@ -110,12 +110,12 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error("--output is for one text: use --output-dir with --file")
     if args.output and not _is_file_to_be(args.output):
         arguments.error(
-            f"--output {args.output}: it must be a file and no link, in a folder that is there; --stream writes to stdout"
+            f"--output {args.output}: it must be a file, not a link, in an existing folder; --stream writes to stdout"
         )
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
     if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
-        arguments.error(f"--prefix {args.prefix}: it is the beginning of a file's name, not a path")
+        arguments.error(f"--prefix {args.prefix}: it must be the start of a file name, not a path")
     if _is_recording(args.speaker) and not Path(args.speaker).is_file():
         arguments.error(f"--speaker {args.speaker}: there is no such recording")
     if args.file is not None and str(args.file) != "-" and not args.file.is_file():
@@ -123,7 +123,7 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
 
 
 def _is_file_to_be(path: Path) -> bool:
-    """Whether a rename puts a file there: it would take the place of a device such as /dev/null, and of a link to one."""
+    """Whether a file can be renamed into place; that would replace a device such as /dev/null, or a link to one."""
     return not path.is_symlink() and (path.is_file() or (not path.exists() and path.parent.is_dir()))
 
 
@@ -169,7 +169,7 @@ def _list(as_json: bool, name: str, found: Mapping[str, str]) -> int:
 
 
 def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
-    """Make one file of each line; what is there of the same text, speaker and language is kept."""
+    """Make one file per line; existing files with the same text, speaker and language are kept."""
     lines = _script(args.file)
     folder = args.output_dir or Path("vo-output")
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _batch(args: argparse.Namespace, remote: Remote, speaker: str) -> int:
             _keep(notes, json.dumps(known, indent=1).encode())
         except (RemoteError, OSError) as error:
             problem = str(error) if isinstance(error, RemoteError) else f"{error.filename}: {error.strerror}"
-            # Neither a server that is gone nor a full disk is better at the next line.
+            # With the server gone or the disk full, the next line would fail too.
             lost = "" if isinstance(error, RemoteError) and not isinstance(error, UnreachableError) else problem
             outputs.append(Output(str(file), line, "failed", problem))
             _note(f"[{number}/{len(lines)}] {file.name}: FAILED: {problem}")
@@ -221,15 +221,15 @@ def _script(file: Path) -> list[str]:
     except UnicodeDecodeError as problem:
         raise RemoteError(f"{name} is not UTF-8 text (byte {problem.start}): nothing was made") from problem
     if not lines:
-        raise RemoteError(f"{name} holds no line that is not empty: nothing was made")
+        raise RemoteError(f"{name} has only empty lines: nothing was made")
     return lines
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> float:
-    """Write a WAV whole, its lengths true; its seconds.
+    """Write a complete WAV with true lengths; its seconds.
 
     Raises:
-        RemoteError: what came is no WAV, or less of one than it says.
+        RemoteError: it is no WAV, or shorter than it says.
     """
     data = b"".join(pieces)
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE" or b"data" not in data[:4096]:
@@ -237,7 +237,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> float:
     at = data.index(b"data") + 8
     stated, there = struct.unpack("<I", data[at - 4 : at])[0], len(data) - at
     if 0 < stated < _UNKNOWN and stated > there:
-        raise RemoteError(f"the sound broke off: {there} of {stated} bytes came")
+        raise RemoteError(f"the sound broke off after {there} of {stated} bytes")
     if not 0 < stated < _UNKNOWN:
         data = data[:4] + struct.pack("<I", len(data) - 8) + data[8 : at - 4] + struct.pack("<I", there) + data[at:]
     rate = int.from_bytes(data[28:32], "little")
@@ -248,7 +248,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> float:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    """Write a file so that a stopped run leaves no half of one under a name that counts."""
+    """Write a file so that a stopped run leaves no half file under its final name."""
     with files.change() as change:
         change.write(path, [data])
 

@@ -1,4 +1,4 @@
-"""The voices that there are: those of the image, and what people upload, kept as WAV with a note of all beside."""
+"""All voices: the image's own, and uploaded ones, kept as WAV next to a file of notes."""
 
 import contextlib
 import fcntl
@@ -20,9 +20,9 @@ from hearmeman_voice.refusals import VoiceError
 __all__ = ["BadName", "BadSound", "NameTaken", "ReadOnlyVoice", "UnknownVoice", "VoiceStore", "safe_child"]
 
 SHORTEST = 1.0
-"""Seconds of a recording at least; engines do well from five on."""
+"""The shortest recording in seconds; engines do well with five or more."""
 MOST_BYTES = 50_000_000
-"""Bytes of an upload at most: five minutes of stereo WAV."""
+"""The most bytes in an upload: five minutes of stereo WAV."""
 
 _NOTES = ".voices.json"
 _LOCK = ".voices.lock"
@@ -41,7 +41,7 @@ class ReadOnlyVoice(VoiceError):
 
 
 class VoiceStore:
-    """Voices by name; a change is whole or not there, and two changes wait for each other, also of two processes."""
+    """Voices by name; changes are atomic, and wait for each other, even across processes."""
 
     def __init__(
         self, folder: Path, builtin_folder: Path | None = None, own: Callable[[], Iterable[Voice]] = tuple
@@ -60,15 +60,15 @@ class VoiceStore:
         return {voice.id: voice for voice in self._own()} | self._clips
 
     def list(self) -> Sequence[Voice]:
-        """All of them, the image's own first."""
+        """All voices, the image's own first."""
         return [*self._builtin().values(), *self.uploaded()]
 
     def builtin(self) -> Sequence[Voice]:
-        """Those that are always there."""
+        """The voices that are always there."""
         return [*self._builtin().values()]
 
     def uploaded(self) -> Sequence[Voice]:
-        """Those that people added, by upload or by putting a WAV into the folder."""
+        """The voices that people added, by upload or by putting a WAV into the folder."""
         notes, builtin = self._notes()["voices"], self._builtin()
         clips = sorted(self.folder.glob("*.wav")) if self.folder.is_dir() else []
         return [
@@ -78,7 +78,7 @@ class VoiceStore:
         ]
 
     def get(self, name: str) -> Voice:
-        """The voice of this name or alias. Raises: UnknownVoice."""
+        """The voice with this name or alias. Raises: UnknownVoice."""
         found = {voice.id: voice for voice in self.list()}
         if name in found:
             return found[name]
@@ -90,7 +90,7 @@ class VoiceStore:
 
     @property
     def default(self) -> str:
-        """The name of the voice that speaks when none is asked for."""
+        """The name of the voice that speaks by default."""
         return self.aliases()["default"]
 
     @default.setter
@@ -99,7 +99,7 @@ class VoiceStore:
             notes["default"] = None if name is None else self.get(name).id
 
     def aliases(self) -> dict[str, str]:
-        """Every other name, and whose it is: those that people gave, `default`, and OpenAI's."""
+        """Every alias and its voice: those that people gave, `default`, and OpenAI's."""
         notes, names = self._notes(), [voice.id for voice in self.list()]
         chosen = [notes["default"], "female", *names]
         default = next((name for name in chosen if name in names), "")
@@ -119,7 +119,7 @@ class VoiceStore:
         """Take another name away. Raises: UnknownVoice."""
         with self._changing() as (notes, _):
             if notes["aliases"].pop(alias, None) is None:
-                raise UnknownVoice(f"no voice has the name {alias[:60]!r}")
+                raise UnknownVoice(f"there is no alias {alias[:60]!r}")
 
     def add(self, name: str, data: bytes, language: str | None = None) -> Voice:
         """Keep a recording as a new voice. Raises: BadName, NameTaken, BadSound, OSError when the disk is full."""
@@ -135,7 +135,7 @@ class VoiceStore:
     def change(
         self, name: str, data: bytes | None = None, new: str | None = None, language: str | None = None
     ) -> Voice:
-        """Give a voice another recording, name or language, all that is given or nothing; its aliases go with it.
+        """Change a voice's recording, name or language, all or nothing; its aliases follow.
 
         Raises: UnknownVoice, ReadOnlyVoice, BadName, NameTaken, BadSound, OSError when the disk is full.
         """
@@ -165,23 +165,23 @@ class VoiceStore:
         """Remove a voice and its aliases. Raises: UnknownVoice, ReadOnlyVoice."""
         with self._changing() as (notes, _):
             voice, clip = self._changeable(name)
-            # At once: on a full disk it makes room for the notes.
+            # At once: on a full disk this makes room for the notes.
             clip.unlink(missing_ok=True)
             notes["voices"].pop(voice.id, None)
             notes["aliases"] = {alias: whose for alias, whose in notes["aliases"].items() if whose != voice.id}
 
     def _changeable(self, name: str) -> tuple[Voice, Path]:
-        """A person's voice, and where its recording is. Raises: UnknownVoice, ReadOnlyVoice."""
+        """An added voice, and the path of its recording. Raises: UnknownVoice, ReadOnlyVoice."""
         voice = self.get(name)
         if voice.clip is None or voice.id in self._builtin():
             raise ReadOnlyVoice(
-                f"{voice.id!r} belongs to the image and can be neither changed nor removed; upload your own under "
-                "another name"
+                f"{voice.id!r} belongs to the image and cannot be changed or removed; upload your own under another "
+                "name"
             )
         return voice, voice.clip
 
     def _taken(self, name: str, otherwise: str = "") -> NameTaken:
-        """Say that a name is taken; `otherwise` is what can be done with the voice of that name, if it is a person's."""
+        """Say that a name is taken; `otherwise` is what else can be done if that voice was uploaded."""
         if name in self._builtin():
             return NameTaken(f"there is a voice called {name!r}, which belongs to the image: choose another name")
         return NameTaken(f"there is a voice called {name!r}: choose another name{otherwise}")
@@ -190,7 +190,9 @@ class VoiceStore:
         return safe_child(self.folder, f"{check_name(name)}.wav")
 
     def _notes(self) -> dict[str, Any]:
-        """Languages and aliases, each by the voice's or the alias's name, and the default voice; what is damaged counts for nothing."""
+        """Languages and aliases, by the voice's or the alias's name, and the default voice; damaged entries are
+        ignored.
+        """
         try:
             found = json.loads((self.folder / _NOTES).read_text())
         except (OSError, ValueError):
@@ -205,10 +207,10 @@ class VoiceStore:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[tuple[dict[str, Any], files.Change]]:
-        """The notes to change, and the files; kept when nothing failed. Nobody else changes a voice meanwhile."""
+        """The notes and files to change; saved if nothing failed. Nobody else can change a voice meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock, (self.folder / _LOCK).open("a") as lock:
-            # Both APIs keep their voices here. A file system without locks leaves the lock of this process.
+            # Both APIs keep their voices here. On a file system without locks, this process's own lock remains.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             notes = self._notes()
@@ -227,12 +229,12 @@ def _texts(found: object) -> dict[str, str]:
 
 def _usable(data: bytes) -> bytes:
     if len(data) > MOST_BYTES:
-        raise BadSound(f"the file has {len(data) / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} MB are the most")
+        raise BadSound(f"the file has {len(data) / 1e6:.0f} MB; the limit is {MOST_BYTES / 1e6:.0f} MB")
     samples, rate = audio.decode(data)
     if len(samples) < SHORTEST * rate:
         raise BadSound(
             f"the recording has {len(samples) / rate:.1f} s; a voice needs {SHORTEST:.0f} s at least, better 6 to 20"
         )
     if float(np.abs(samples).max()) < 1e-3:
-        raise BadSound("there is only silence in the recording")
+        raise BadSound("the recording is silent")
     return audio.wav(samples, rate)

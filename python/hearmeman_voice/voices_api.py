@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def _as_answers(named: str = "voice_name") -> Iterator[None]:
-    """Make the library's refusals answers; `named` is the field that a new name came in."""
+    """Turn the library's errors into answers; `named` is the field with the new name."""
     try:
         yield
     except UnknownVoice as problem:
@@ -36,13 +36,13 @@ def _as_answers(named: str = "voice_name") -> Iterator[None]:
 
 
 async def _beside(do: Callable[[], Result], named: str = "voice_name") -> Result:
-    """Do it on a thread: a disk can be slow, and what is spoken must not stop."""
+    """Do it in a thread: a disk can be slow, and speech must not stop."""
     with _as_answers(named):
         return await asyncio.to_thread(do)
 
 
 def library(served: Served) -> APIRouter:
-    """Give the addresses of the library."""
+    """The library's addresses."""
     store = served.store
     router = APIRouter(tags=["voices"])
     known: Responses = {code: found for code, found in REFUSALS.items() if code in (400, 413)}
@@ -83,9 +83,11 @@ def library(served: Served) -> APIRouter:
             UploadFile, File(description="a recording of one person, 6 to 20 s, in any usual format")
         ],
         voice_name: Annotated[str, Form(description="its name", examples=["my-voice"])],
-        language: Annotated[str | None, Form(description="its language unless a request names another")] = None,
+        language: Annotated[
+            str | None, Form(description="the voice's language, unless a request names another")
+        ] = None,
     ) -> dict[str, Any]:
-        """Add a voice. It is decoded first: what is no recording is not kept."""
+        """Add a voice. The file is decoded first: only a real recording is kept."""
         spoken = _language(language)
         data = await voice_file.read()
         voice = await _beside(lambda: store.add(voice_name, data, spoken))
@@ -93,13 +95,13 @@ def library(served: Served) -> APIRouter:
 
     @router.get("/voices/all-names")
     def all_names() -> dict[str, Any]:
-        """Every name and every alias."""
+        """All names and aliases."""
         names = served.names()
         return {"voice_names": names, "count": len(names)}
 
     @router.get("/voices/default", responses=changed)
     def default() -> dict[str, Any]:
-        """The voice that speaks when none is asked for."""
+        """The voice that speaks by default."""
         return {"default_voice": store.default}
 
     @router.post("/voices/default", responses=changed)
@@ -114,13 +116,13 @@ def library(served: Served) -> APIRouter:
 
     @router.delete("/voices/default", responses=changed)
     async def reset_default() -> dict[str, Any]:
-        """Go back to the image's own."""
+        """Go back to the image's own default voice."""
         await _beside(lambda: setattr(store, "default", None))
         return {"default_voice": store.default}
 
     @router.get("/voices/{name}", responses=changed)
     def one(name: str) -> dict[str, Any]:
-        """One voice, by its name or an alias."""
+        """One voice, by name or alias."""
         with _as_answers():
             return described(store.get(name))
 
@@ -132,13 +134,13 @@ def library(served: Served) -> APIRouter:
         language: Annotated[str | None, Form()] = None,
         by_query: Annotated[str | None, Query(alias="new_name")] = None,
     ) -> dict[str, Any]:
-        """Give a voice another recording, another name, another language, or several of them at once."""
+        """Change a voice's recording, name or language, or several at once."""
         called = new_name or by_query or None
         spoken = _language(language)
         if voice_file is None and called is None and spoken is None:
             raise ApiError(
                 400,
-                "send voice_file, new_name, language or several of them",
+                "send voice_file, new_name, language, or several of these",
                 param="voice_file",
                 code="missing_required_parameter",
             )
@@ -150,22 +152,20 @@ def library(served: Served) -> APIRouter:
     async def delete(name: str) -> dict[str, Any]:
         """Delete an uploaded voice and its aliases."""
         await _beside(lambda: store.delete(name))
-        return {"message": f"voice {name!r} is deleted"}
+        return {"message": f"voice {name!r} was deleted"}
 
     @router.get("/voices/{name}/download", response_class=FileResponse, responses=changed)
     def download(name: str) -> Response:
-        """The recording, as WAV."""
+        """The recording as a WAV."""
         with _as_answers():
             voice = store.get(name)
         if voice.clip is None:
-            raise ApiError(
-                404, f"{voice.id!r} is the engine's own voice: there is no recording of it", code="no_recording"
-            )
+            raise ApiError(404, f"{voice.id!r} is the engine's own voice and has no recording", code="no_recording")
         return FileResponse(voice.clip, media_type="audio/wav", filename=f"{voice.id}.wav")
 
     @router.get("/voices/{name}/aliases", responses=changed)
     def aliases(name: str) -> dict[str, Any]:
-        """A voice's other names."""
+        """A voice's aliases."""
         with _as_answers():
             found = described(store.get(name))["aliases"]
         return {"voice_name": name, "aliases": found, "count": len(found)}
@@ -176,19 +176,19 @@ def library(served: Served) -> APIRouter:
         alias: Annotated[str | None, Form()] = None,
         by_query: Annotated[str | None, Query(alias="alias")] = None,
     ) -> dict[str, Any]:
-        """Give it another."""
+        """Add an alias."""
         added = _given(alias or by_query, "alias")
         await _beside(lambda: store.add_alias(name, added), "alias")
-        return {"message": f"{added!r} is now a name of {name!r}"}
+        return {"message": f"{added!r} is now an alias of {name!r}"}
 
     @router.delete("/voices/{name}/aliases/{alias}", responses=changed)
     async def remove_alias(name: str, alias: str) -> dict[str, Any]:
-        """Take one away."""
+        """Remove an alias."""
         with _as_answers():
             if store.aliases().get(alias) != store.get(name).id:
                 raise UnknownVoice(f"{alias[:60]!r} is not an alias of {name[:60]!r}")
         await _beside(lambda: store.remove_alias(alias))
-        return {"message": f"{alias!r} is no longer a name of {name!r}"}
+        return {"message": f"{alias!r} is no longer an alias of {name!r}"}
 
     return router
 
@@ -202,7 +202,7 @@ def _given(value: str | None, name: str) -> str:
 
 
 def _language(asked: str | None) -> str | None:
-    """Give a language's code, which need not be one of this engine's. Raises: ApiError when it looks like none."""
+    """A language's code, not necessarily one of this engine's. Raises: ApiError if it does not look like one."""
     if not asked:
         return None
     code = asked.strip().lower()

@@ -1,4 +1,4 @@
-"""XTTS' API: the addresses of xtts-api-server, which SillyTavern's XTTS provider knows, and OpenAI's beside them."""
+"""XTTS' API: the addresses of xtts-api-server, which SillyTavern's XTTS provider uses, and OpenAI's as well."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from hearmeman_voice.voices import VoiceStore
 from hearmeman_voice.voices_api import library
 
 MOST = 10_000
-"""Characters of one text: xtts-api-server knows no bound, and a long chapter is sent in one piece."""
+"""Characters in one text: xtts-api-server has no limit, and a long chapter is sent in one piece."""
 
 LANGUAGES = {
     "Arabic": "ar", "Brazilian Portuguese": "pt", "Chinese": "zh-cn", "Czech": "cs", "Dutch": "nl", "English": "en",
     "French": "fr", "German": "de", "Hindi": "hi", "Hungarian": "hu", "Italian": "it", "Japanese": "ja", "Korean": "ko",
     "Polish": "pl", "Russian": "ru", "Spanish": "es", "Turkish": "tr",
 }  # fmt: skip
-"""XTTS v2's languages, by the names that xtts-api-server gives them."""
+"""XTTS v2's languages, with xtts-api-server's names."""
 
 _ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses, with or without a slash at the end.
 
@@ -43,26 +43,28 @@ _ABOUT = """Text to speech in 17 languages, with xtts-api-server's addresses, wi
 
 
 class Asked(Lenient):
-    """What xtts-api-server is asked for."""
+    """A request to xtts-api-server."""
 
     text: Text = Field(description=f"the text to speak: 1 to {MOST} characters", examples=["Hello world"])
-    speaker_wav: str = Field("female", description="a speaker of /speakers_list", examples=["female"])
-    language: str = Field("en", description="a code of /languages", examples=["en"])
-    save_path: str | None = Field(None, description="accepted, and ignored: /tts_to_file saves")
+    speaker_wav: str = Field("female", description="a speaker from /speakers_list", examples=["female"])
+    language: str = Field("en", description="a code from /languages", examples=["en"])
+    save_path: str | None = Field(None, description="accepted, but ignored: /tts_to_file saves files")
 
 
 class AskedFile(Asked):
     """The same, for a file."""
 
     file_name_or_path: str = Field(
-        "output.wav", description="a name in the output folder; its suffix says the format", examples=["hello.wav"]
+        "output.wav", description="a name in the output folder; its suffix sets the format", examples=["hello.wav"]
     )
 
 
 class TtsSettings(Lenient):
-    """How everything is spoken from now on; what is absent stays. Numbers may come as strings, as sliders send them."""
+    """How everything is spoken from now on; anything missing stays as it is. Numbers may be strings, as sliders send
+    them.
+    """
 
-    temperature: float = Field(0.75, ge=0.01, le=5.0, description="below 0.05 it is taken as 0.05")
+    temperature: float = Field(0.75, ge=0.01, le=5.0, description="values below 0.05 count as 0.05")
     speed: float = Field(1.0, ge=0.25, le=4.0)
     length_penalty: float = Field(1.0, ge=0.0, le=10.0)
     repetition_penalty: float = Field(5.0, ge=0.1, le=20.0)
@@ -93,7 +95,9 @@ class Model(BaseModel):
 
 
 def app(speaker: Speaker, store: VoiceStore, output: Path, models: Path, origins: Sequence[str] = ()) -> ASGIApp:
-    """Make the API; files go into `output`, models are in `models`, and `origins` are web pages elsewhere that may use it."""
+    """Make the API; files go into `output`, models are in `models`, and `origins` are web pages on other addresses that
+    may use it.
+    """
     files.sweep(output, time.time())
     names = tuple(dict.fromkeys(("xtts", "xtts_v2", "main", speaker.engine.name)))
     here = Served("xtts", names, speaker, store, Metrics("xtts", speaker.state))
@@ -105,14 +109,14 @@ def app(speaker: Speaker, store: VoiceStore, output: Path, models: Path, origins
 
     @made.get("/", tags=["state"])
     def root() -> dict[str, str]:
-        """That something is here."""
+        """Shows that the server is there."""
         return {"service": "XTTS", "engine": speaker.engine.name, "docs": "/docs", "health": "/health"}
 
     return served.finish(made, here, router, ("/voices",), origins)
 
 
 class _Spoken:
-    """How an XTTS request is answered, with the settings of the moment."""
+    """Answers XTTS requests with the current settings."""
 
     def __init__(self, here: Served, output: Path) -> None:
         self.here, self.settings, self.base, self.output = here, TtsSettings.model_validate({}), output, output
@@ -121,7 +125,7 @@ class _Spoken:
         if len(asked.text) > MOST:
             raise ApiError(
                 400,
-                f"text: {len(asked.text)} characters are more than {MOST}, the most of one request; send them in parts",
+                f"text: {len(asked.text)} characters are more than a request may have ({MOST}); send them in parts",
                 param="text",
                 code="string_above_max_length",
             )
@@ -152,7 +156,7 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.post("/tts_to_audio", **answers)
     def tts_to_audio(asked: Asked) -> Response:
-        """Speak a text and answer with the whole file; one that takes over a minute begins before its end."""
+        """Speak a text and answer with the complete file; one that takes over a minute is sent while it is made."""
         return spoken.audio(asked, whole=True)
 
     @router.post("/tts_stream", **answers)
@@ -162,12 +166,12 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/tts_stream", **answers)
     def get_stream(asked: Annotated[Asked, Query()]) -> Response:
-        """The same by an address that an audio element can play."""
+        """The same, at an address that an audio element can play."""
         return spoken.audio(asked, whole=False)
 
     @router.post("/tts_to_file", tags=["speech"], responses=REFUSALS)
     def tts_to_file(asked: AskedFile) -> Any:
-        """Speak a text into a file of the output folder. A file that is there stays: the new one gets a number."""
+        """Speak a text into a file in the output folder. An existing file is kept: the new one gets a number."""
         target = inside(spoken.output, asked.file_name_or_path)
         return spoken.answer(asked, Saved(target, here.speaker.engine.rate))
 
@@ -178,7 +182,7 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/speakers", tags=["voices"])
     def speakers(request: HttpRequest) -> list[dict[str, str]]:
-        """The speakers, as SillyTavern asks for them; one without a recording says its name to whoever wants to hear it."""
+        """The speakers, for SillyTavern; the preview of one without a recording says its name."""
         base = str(request.base_url).rstrip("/")
 
         def heard(voice: Voice) -> str:
@@ -201,7 +205,7 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/languages", tags=["models"])
     def languages() -> dict[str, dict[str, str]]:
-        """The languages of the loaded model: their names and codes."""
+        """The loaded model's languages: names and codes."""
         known = here.speaker.engine.languages
         return {
             "languages": {
@@ -211,7 +215,7 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/get_folders", tags=["settings"])
     def get_folders() -> dict[str, str]:
-        """Where speakers are and files go."""
+        """The folders of the speakers and of the output."""
         return {
             "speaker_folder": str(here.store.folder),
             "output_folder": str(spoken.output),
@@ -220,12 +224,12 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.post("/set_output", tags=["settings"], responses={400: REFUSALS[400]})
     def set_output(asked: Output) -> dict[str, str]:
-        """Save into a folder inside the output folder from now on."""
+        """From now on, save into this folder inside the output folder."""
         found = _folder(spoken.base, asked.output_folder)
         if found is None:
             raise ApiError(
                 400,
-                f"output_folder: name {spoken.base} or a folder that is there, inside it",
+                f"output_folder: name {spoken.base} or an existing folder inside it",
                 param="output_folder",
                 code="invalid_value",
             )
@@ -234,11 +238,11 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.post("/set_speaker_folder", tags=["settings"], responses={400: REFUSALS[400]})
     def set_speaker_folder(asked: Folder) -> dict[str, str]:
-        """Confirm the folder of the speakers; it is one for both APIs and is not moved while they run."""
+        """Confirm the speakers' folder; both APIs share it, and it cannot change while they run."""
         if _folder(here.store.folder, asked.speaker_folder) != here.store.folder.resolve():
             raise ApiError(
                 400,
-                f"speaker_folder: speakers are in {here.store.folder}; upload others with POST /voices",
+                f"speaker_folder: the speakers are in {here.store.folder}; upload others with POST /voices",
                 param="speaker_folder",
                 code="invalid_value",
             )
@@ -251,11 +255,11 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.post("/switch_model", tags=["models"], responses={400: REFUSALS[400]})
     def switch_model(asked: Model) -> dict[str, str]:
-        """Confirm the loaded model; there is one a process."""
+        """Confirm the loaded model; there is one per process."""
         if asked.model_name not in here.models:
             raise ApiError(
                 400,
-                f"model_name: {asked.model_name[:100]!r} is not here; there is {', '.join(here.models)}",
+                f"model_name: {asked.model_name[:100]!r} is not loaded; this server has {', '.join(here.models)}",
                 param="model_name",
                 code="model_not_found",
             )
@@ -263,12 +267,12 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
     @router.get("/get_tts_settings", tags=["settings"])
     def get_settings() -> TtsSettings:
-        """How everything is spoken."""
+        """The current settings."""
         return spoken.settings
 
     @router.post("/set_tts_settings", tags=["settings"], responses={400: REFUSALS[400]})
     def set_settings(asked: Annotated[TtsSettings, Body()]) -> dict[str, str]:
-        """Change it, until the process ends."""
+        """Change the settings, until the process ends."""
         given = {name: getattr(asked, name) for name in asked.model_fields_set}
         spoken.settings = spoken.settings.model_copy(update=given)
         return {"message": "Settings successfully applied"}
@@ -277,7 +281,7 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
 
 
 def _folder(base: Path, name: str) -> Path | None:
-    """Give a folder inside `base`, or `base` itself, named from there or in full; None if it is elsewhere, or there is none."""
+    """A folder inside `base`, or `base` itself, by relative or absolute path; None if it is elsewhere or does not exist."""
     try:
         base, found = base.resolve(), (base / name).resolve()
         # The base itself is made with the first file in it.

@@ -152,6 +152,11 @@ SET: list[tuple[str, dict[str, str], dict[str, str]]] = [
         {"COMFYUI_ARGS": "--enable-cors-header"},
         {"COMFYUI_ARGS": "--enable-cors-header https://example.org"},
     ),
+    (
+        "contains a line break: remove it from COMFYUI_ARGS",
+        {"COMFYUI_ARGS": "--enable-cors-header 'https://example\n.org'"},
+        {"COMFYUI_ARGS": "--enable-cors-header 'https://example.org'"},
+    ),
     ("name a place outside the volume", {"PYTHONPATH": "/workspace/mine"}, {"PYTHONPATH": "/opt/mine"}),
     ("give the pod another name", {"RUNPOD_POD_ID": "comfyui"}, {"RUNPOD_POD_ID": "film"}),
 ]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,40 @@ def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:
     assert store.damaged([path]) == [path]
     store.discard([path])
     assert store.invalid_paths([path]) == {path}
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A layer in a store of somebody's own: one file of 1 MB."""
+    blob = tmp_path / "nix/store/x-layer/layer.tar.zst"
+    blob.parent.mkdir(parents=True)
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    subprocess.run(["tar", "-C", str(tmp_path), "--zstd", "-cf", str(blob), "file"], check=True)
+    return blob
+
+
+def test_a_layer_is_read_whole_or_in_part(layer: Path) -> None:
+    with store.inflated(layer) as output, tarfile.open(fileobj=output, mode="r|") as tar:
+        assert [member.size for member in tar] == [1 << 20]
+    with store.inflated(layer) as output:
+        assert output.read(4) == b"file"
+
+
+@pytest.mark.parametrize("content", [b"", b"no layer"])
+def test_a_damaged_layer_is_told_with_what_repairs_it(layer: Path, tmp_path: Path, content: bytes) -> None:
+    layer.write_bytes(content or layer.read_bytes()[:500_000])
+    with (
+        pytest.raises(BuildError, match=f"`nix-store --store {tmp_path} --repair-path /nix/store/x-layer`"),
+        store.inflated(layer) as output,
+        tarfile.open(fileobj=output, mode="r|") as tar,
+    ):
+        tar.getmembers()
+
+
+def test_without_zstd_a_layer_asks_for_it(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError, match=r"zstd is not installed: run `./setup.sh demo`"), store.inflated(layer):
+        pass
 
 
 def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from fakes.hub import PATH, REPO, Hub, Repo, tiny_safetensors
-from fakes.serving import Stored
+from fakes.civitai import CivitAI, Version
+from fakes.hub import COMMIT, PATH, REPO, Hub, Repo, tiny_safetensors
+from fakes.serving import Fault, Stored
+from fakes.web import Web
+from hearmeman import cli
+from hearmeman.boot.owners import acting_as_comfyui
 from hearmeman.models.address import AddressError, parse, with_addresses
 from hearmeman.models.catalogue import Catalogue
+from support.ctrl_c import ctrl_c
 from support.fetching import Case
 
 DEST = "checkpoints/tiny.safetensors"
 TINY = tiny_safetensors()
+ADDRESS = f"hf:{REPO}/{PATH}?revision={COMMIT}@vae"
 NOTHING = Catalogue(file=(), model=(), folder=())
 
 
@@ -51,8 +60,83 @@ def test_a_second_file_for_one_place_is_given_another_name(case: Case) -> None:
     addresses = [f"https://h.org/get?id={n}@vae/x.pth" for n in range(2)]
     with pytest.raises(AddressError) as caught:
         with_addresses(NOTHING, addresses)
-    [place] = re.findall(r"give it another name, (@vae)/NAME", str(caught.value))
-    assert with_addresses(NOTHING, [addresses[0], addresses[1].replace("@vae/x.pth", f"{place}/other.pth")])
+    [place] = re.findall(r"give it another name, (@vae/NAME\.pth)", str(caught.value))
+    assert with_addresses(NOTHING, [addresses[0], addresses[1].replace("@vae/x.pth", place)])
+
+
+def test_an_address_has_one_of_the_forms_that_are_named() -> None:
+    with pytest.raises(AddressError) as caught:
+        parse("ftp://h.org/x.pth@vae")
+    [forms] = re.findall(r"is not an address: use (.+)", str(caught.value))
+    words = {"VERSION": "7", "FOLDER": "vae", "OWNER": "a", "REPO": "b", "HOST": "h.org", "PATH": "x.pth"}
+    for form in re.split(r", | or ", forms):
+        assert parse(re.sub("[A-Z]{2,}", lambda word: words[word[0]], form)).to.startswith("vae/")
+
+
+def test_a_folder_is_chosen_from_those_that_are_named() -> None:
+    with pytest.raises(AddressError) as caught:
+        parse("hf:a/b/x.pth@nowhere")
+    [folders] = re.findall(r"choose one of (.+)", str(caught.value))
+    assert [parse(f"hf:a/b/x.pth@{folder}").to for folder in folders.split(", ")]
+
+
+def test_one_of_a_models_versions_and_one_of_its_files_is_named(case: Case) -> None:
+    content = {"a.safetensors": Stored(TINY), "b.safetensors": Stored(tiny_safetensors())}
+    with CivitAI({7: Version(content)}) as site:
+        site.models[55] = (7,)
+        done = case.run("add", "civitai:55@loras", CIVITAI_ENDPOINT=site.url)
+        [version] = re.findall(r"its versions are (\d+) \(v1\): name one of them", done.err)
+        done = case.run("add", f"civitai:{version}/c@loras", CIVITAI_ENDPOINT=site.url)
+        [files] = re.findall(r"its files are (.+): name one of them", done.err)
+        for file in files.split(", "):
+            assert case.run("add", f"civitai:{version}/{file}@loras", CIVITAI_ENDPOINT=site.url).code == 0
+    assert {path.name for path in (case.folder / "loras").iterdir()} == set(content)
+
+
+def test_a_file_whose_source_names_it_badly_is_given_a_name(case: Case) -> None:
+    with CivitAI({7: Version({".x.safetensors": Stored(TINY)})}) as site:
+        done = case.run("add", "civitai:7@loras", CIVITAI_ENDPOINT=site.url)
+        [place] = re.findall(r"is not a valid file name: give it one, (@loras/NAME\.safetensors)", done.err)
+        assert case.run("add", f"civitai:7{place}", CIVITAI_ENDPOINT=site.url).code == 0
+    assert (case.folder / place[1:]).read_bytes() == TINY
+
+
+@pytest.mark.parametrize("named", ["MODELS=tiny", "models fetch tiny"])
+def test_a_model_of_the_catalogue_is_not_added_but_enabled(case: Case, named: str) -> None:
+    done = case.run("add", "tiny", MODELS="")
+    assert done.code == 2 and named in done.err, done.err
+    words = {"models": ("fetch", "tiny"), "MODELS=tiny": ("fetch",)}[named.split()[0]]
+    assert case.run(*words, MODELS="tiny" if "=" in named else "").code == 0
+    assert (case.folder / DEST).exists()
+
+
+def test_an_address_is_noted_by_root_and_not_by_comfyuis_user(hub: Hub) -> None:
+    with tempfile.TemporaryDirectory(prefix="volume-") as volume:
+        Path(volume).chmod(0o755)
+        case = Case(Path(volume), {"HF_ENDPOINT": hub.url})
+        case.as_in_pod()
+        words, environ = ["models", "add", ADDRESS], case.environ()
+        with acting_as_comfyui(), contextlib.redirect_stderr(io.StringIO()) as err:
+            assert cli.main(words, environ) == 1
+        assert "added.json cannot be written: Permission denied: free some space, or run it as root" in err.getvalue()
+        assert cli.main(words, environ) == 0
+
+
+def test_what_a_passing_cause_kept_away_comes_with_the_same_command(case: Case, hub: Hub) -> None:
+    hub.faults[Stored(TINY).sha256] = Fault("status", status=503)
+    done = case.run("fetch", DOWNLOAD_TIMEOUT="1")
+    assert done.code == 75 and "1 of them may work later: run the same command again." in done.err, done.err
+    hub.faults.clear()
+    assert case.run("fetch", DOWNLOAD_TIMEOUT="1").code == 0
+
+
+@pytest.mark.parametrize("words", [("fetch",), ("add", ADDRESS)])
+def test_after_ctrl_c_the_same_command_goes_on(case: Case, hub: Hub, words: tuple[str, ...]) -> None:
+    held = hub.faults[Stored(TINY).sha256] = Fault("hold", times=1)
+    with ctrl_c(held.held.is_set, held.release.set):
+        done = case.run(*words)
+    assert done.code == 130 and "what has arrived is kept; run the same command again to continue" in done.err, done.err
+    assert case.run(*words).code == 0
 
 
 @pytest.mark.parametrize(
@@ -191,3 +275,16 @@ def test_what_was_set_aside_is_removed_by_hand(case: Case) -> None:
     shutil.rmtree(place)
     assert "remove them by hand" not in case.run("prune").out
     assert case.run("verify").code == 0
+
+
+def test_after_ctrl_c_verify_starts_over(case: Case) -> None:
+    with Web({"x.bin": Stored(TINY)}) as web:
+        there = case.add("x", {"kind": "url", "url": f"{web.url}/x.bin"})
+        there.parent.mkdir(parents=True)
+        there.write_bytes(TINY)
+        held = web.faults["x.bin"] = Fault("hold", times=1)
+        with ctrl_c(held.held.is_set, held.release.set):
+            done = case.run("verify", MODELS="x")
+        assert done.code == 130 and "no file was changed; run the same command to start over" in done.err, done.err
+        assert there.read_bytes() == TINY
+        assert case.run("verify", MODELS="x").code == 0

@@ -122,7 +122,7 @@ def test_civitais_size_is_compared(case: Case) -> None:
             "CivitAI has no version 999: on a model's page it is the number after modelVersionId=",
         ),
         ("civitai:55@loras", 1, "55 is the number of a model, 'Model 55'; its versions are 12346 (v1), 12345 (v1)"),
-        ("civitai:12345/nope@loras", 1, f"has no such file; it has {NAME}, other.safetensors"),
+        ("civitai:12345/nope@loras", 1, f"has no such file; its files are {NAME}, other.safetensors: name one of them"),
         ("hf:a/b/nope.safetensors@loras", 1, "does not exist in that repository"),
         ("hf:a/b/lora/x.safetensors@loras", 1, "(did you mean loras/x.safetensors?): nothing was added"),
         ("hf:a/none/x.safetensors@loras", 1, "does not exist or is private"),

@@ -131,6 +131,35 @@ def test_a_wrong_catalogue_is_refused_by_name(tmp_path: Path, old: str, new: str
         read(path)
 
 
+SNAPSHOT = (
+    SMOKE.read_text().replace('"huggingface"', '"huggingface-snapshot"').replace('path = "tiny.safetensors"\n', "")
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice", "right"),
+    [
+        (
+            SMOKE.read_text().replace("checkpoints/", "mine/"),
+            "nothing loads from mine/: add a [[folder]]",
+            SMOKE.read_text().replace("checkpoints/", "mine/") + '[[folder]]\nname = "mine"\nread_by = "my node"\n',
+        ),
+        (
+            SNAPSHOT,
+            "a snapshot has no size or sha256 of its own: use `about`",
+            re.sub("sha256 = .*\n", "", SNAPSHOT).replace("size = 4194384", "about = 4_000_000"),
+        ),
+    ],
+)
+def test_a_catalogue_is_corrected_as_the_refusal_says(tmp_path: Path, wrong: str, advice: str, right: str) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(wrong)
+    with pytest.raises(CatalogueError, match=re.escape(advice)):
+        read(path)
+    path.write_text(right)
+    assert read(path).files
+
+
 @pytest.mark.parametrize(("other", "told"), [("vae/A.bin", "differ only in case"), ("vae/A.BIN/part", "lies inside")])
 def test_places_that_differ_in_case_alone_are_refused(other: str, told: str) -> None:
     files = tuple(File(id=to, source=Web(url="http://x/y"), to=to) for to in ("vae/a.bin", other))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,13 +107,12 @@ def test_a_folder_gives_its_outputs(server: S3, tmp_path: Path) -> None:
 
 def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None:
     with (tmp_path / "large.mp4").open("wb") as file:
-        file.truncate(400 * 1024**2)
-    with R2(latency=0.5, keep=False) as r2:
-        command, env = upload_command(r2, str(tmp_path / "large.mp4"))
+        file.truncate(110 * 1024**2)
+    with R2(keep=False) as r2:
+        command, env = upload_command(r2, str(tmp_path / "large.mp4"), SYNC_BANDWIDTH="1")
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             try:
-                wait_for(lambda: r2.operations("upload_part"), "a part")
-                assert len(r2.uploads) == 1
+                wait_for(lambda: r2.uploads, "its beginning")
                 process.send_signal(signal.SIGTERM)
                 _, told = process.communicate(timeout=PATIENCE)
             finally:
@@ -120,6 +120,63 @@ def test_a_signal_leaves_no_half_sent_file_in_the_bucket(tmp_path: Path) -> None
         assert (process.returncode, "stopped by SIGTERM" in told) == (128 + signal.SIGTERM, True), told
         assert r2.uploads == {}
         assert r2.objects == {}
+
+
+AT_THE_WORST_MOMENT = """
+import os, signal, sys, threading
+from concurrent.futures import _base
+from hearmeman.cli import main
+
+struck = []
+
+def trace(frame, event, argument):
+    if frame.f_code is _base._AcquireFutures.__exit__.__code__:
+        return strike
+
+def strike(frame, event, argument):
+    held = frame.f_locals.get("future")
+    if held is not None and not struck:
+        struck.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return strike
+
+threading.settrace(trace)
+sys.settrace(trace)
+sys.exit(main(["upload", *sys.argv[1:]]))
+"""
+"""Signals itself while Python holds the locks of every part that waits to be sent."""
+
+
+def test_a_signal_while_locks_are_held_ends_it_too(tmp_path: Path) -> None:
+    with (tmp_path / "large.mp4").open("wb") as file:
+        file.truncate(110 * 1024**2)
+    with R2(latency=0.1, keep=False) as r2:
+        _, env = upload_command(r2)
+        command = as_user([sys.executable, "-c", AT_THE_WORST_MOMENT, str(tmp_path / "large.mp4")])
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (done.returncode, "stopped by SIGTERM" in done.stderr) == (128 + signal.SIGTERM, True), done.stderr
+        assert (r2.uploads, r2.objects) == ({}, {})
+
+
+@pytest.mark.parametrize("stage", ["hashed", "tried again"])
+def test_a_signal_is_heard_before_anything_is_sent_and_between_tries(tmp_path: Path, stage: str) -> None:
+    with (tmp_path / "large.mp4").open("wb") as file:
+        file.truncate(40 * 1024**3 if stage == "hashed" else 1)
+    with R2() as r2:
+        more = {} if stage == "hashed" else {"R2_ENDPOINT": "http://127.0.0.1:9"}
+        command, env = upload_command(r2, str(tmp_path / "large.mp4"), **more)
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                mapped = Path(f"/proc/{process.pid}/maps")
+                wait_for(lambda: "_ssl" in mapped.read_text(), "the client")
+                time.sleep(0.5)
+                began = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+        assert (process.returncode, "stopped by SIGINT" in told) == (128 + signal.SIGINT, True), told
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,12 @@ def test_a_program_that_hangs_is_an_error_and_no_silence(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("echo no such voice >&2; exit 3", "ended with status 3: no such voice"),
-        ("exit 0", "ended with status 0"),
+        ("echo no such voice >&2; exit 3", "failed with status 3: no such voice"),
+        ("exit 0", "failed with status 0"),
         # The last argument is the file to write.
         ('for last; do :; done; head -c 1000 /dev/zero > "$last"', "cannot be read"),
         # Its words are more than a pipe holds.
-        ("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1", "ended with status 1: xxx"),
+        ("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1", "failed with status 1: xxx"),
     ],
 )
 def test_a_program_that_fails_is_an_error_and_no_silence(

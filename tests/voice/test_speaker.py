@@ -309,7 +309,7 @@ def test_a_failure_of_one_request_costs_no_other(faulty: Speaker, text: str, err
 
 def test_where_memory_ran_out_it_is_tried_again_or_with_a_shorter_text(faulty: Speaker, tmp_path: Path) -> None:
     """The engine has room for short texts, and for none while something else holds it."""
-    advice = "something else holds it; try again, or with a shorter text"
+    advice = "something else is using it; try again, or with a shorter text"
     (tmp_path / "held").touch()
     with pytest.raises(Failed, match=advice):
         run(all_of(faulty.speak(wrong(text="memory"))))

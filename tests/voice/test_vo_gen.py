@@ -251,7 +251,7 @@ def test_where_no_recordings_are_taken_a_speaker_is_named(tmp_path: Path) -> Non
     tone(tmp_path / "me.wav")
     with server(answer) as url:
         done = call(tmp_path, "Hi", "-s", "me.wav", "--url", url)
-        assert done.returncode == 1 and b"takes no recordings: name one of its own speakers" in done.stderr
+        assert done.returncode == 1 and b": name one of its own speakers" in done.stderr
         [speaker] = call(tmp_path, "--list-speakers", "--url", url).stdout.decode().split()
         assert call(tmp_path, "Hi", "-s", speaker, "--url", url).returncode == 0
 

@@ -125,7 +125,7 @@ def test_a_link_in_the_folder_is_no_voice(store: VoiceStore) -> None:
         (b"MZ" + bytes(9000), "not a recording"),
         (clip(0.1), "at least"),
         (bytes(60_000_000), "MB"),
-        (clip(pitch=0), "silence"),
+        (clip(pitch=0), "silent"),
     ],
     ids=["empty", "exe", "short", "huge", "silent"],
 )

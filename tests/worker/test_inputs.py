@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman.worker import inputs
+from hearmeman.worker import config, inputs
 from hearmeman.worker.inputs import InputError
 
 
@@ -37,6 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"1")
             self.wfile.flush()
             server.over.wait(60)
+            self.wfile.write(b"23456789.")
             return
         if self.path not in body:
             self.send_error(404)
@@ -158,6 +159,12 @@ def test_other_addresses_are_refused_in_a_sentence(url: str, says: str, tmp_path
         fetch(url, tmp_path / "f")
 
 
+def test_an_address_is_taken_without_the_name_and_the_password(server: _Server, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave the name and the password out of the address"):
+        fetch(f"{server.url.replace('//', '//user:secret@')}/small", tmp_path / "f")
+    assert fetch(f"{server.url}/small", tmp_path / "f")
+
+
 def test_what_is_fetched_is_whole(server: _Server, tmp_path: Path) -> None:
     assert fetch(f"{server.url}/small", tmp_path / "f") == b"picture"
     assert fetch(f"{server.url}/to?/small", tmp_path / "g") == b"picture"
@@ -165,14 +172,21 @@ def test_what_is_fetched_is_whole(server: _Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/large", "/folded"])
 def test_no_more_than_the_limit_is_written(server: _Server, path: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="WORKER_INPUT_MB"):
+    with pytest.raises(InputError, match="raise WORKER_INPUT_MB, or make it smaller"):
         fetch(f"{server.url}{path}", tmp_path / "f")
     assert (tmp_path / "f").stat().st_size <= 1000
+    raised = config.read({"WORKER_INPUT_MB": "0.1"})
+    assert len(fetch(f"{server.url}{path}", tmp_path / "f", raised.input_bytes)) >= 2000
+    assert fetch(f"{server.url}/small", tmp_path / "f")
 
 
 def test_an_input_that_does_not_end_is_given_up(server: _Server, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="WORKER_INPUT_SECONDS"):
+    with pytest.raises(InputError, match="raise WORKER_INPUT_SECONDS, or host it nearer"):
         fetch(f"{server.url}/slow", tmp_path / "f", seconds=1)
+    assert fetch(f"{server.url}/small", tmp_path / "f", seconds=1)
+    threading.Timer(1.1, server.over.set).start()
+    raised = config.read({"WORKER_INPUT_SECONDS": "60"})
+    assert len(fetch(f"{server.url}/slow", tmp_path / "f", seconds=raised.input_seconds)) == 10
 
 
 @pytest.mark.parametrize(("path", "says"), [("/none", "answers 404"), ("/empty", "is empty")])

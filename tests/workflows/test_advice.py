@@ -13,6 +13,7 @@ from fakes.remote_pod import RemotePod
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
 from hearmeman.workflows import library, run_command
+from support.ctrl_c import ctrl_c
 from support.repository import ROOT
 
 FOLDER = ROOT / "workflows"
@@ -90,6 +91,21 @@ def test_a_batch_goes_on_or_elsewhere(server: ComfyUI, tmp_path: Path, capsys: p
     assert "give --resume to continue it, or another --out" in capsys.readouterr().err
     assert main([*words, *out, "--resume"], {}) == 0
     assert main([*words, "--out", str(tmp_path / "other")], {}) == 0
+
+
+def test_a_batch_that_ctrl_c_stopped_goes_on_with_resume(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs.csv").write_text("color,count\n51,1\n52,4\n53,1\n")
+    out = tmp_path / "out"
+    words = ["workflows", "batch", "smoke-image", str(tmp_path / "jobs.csv"), "--dir", str(FOLDER), "--url", server.url]
+    with ctrl_c(lambda: list(out.glob("row-0001*"))):
+        assert main([*words, "--out", str(out)], {}) == 130
+    [option] = re.findall(
+        r"finished rows are kept; run the same command with (\S+) to continue", capsys.readouterr().err
+    )
+    assert main([*words, "--out", str(out), option], {}) == 0
+    assert {path.name[:8] for path in out.glob("row-*")} == {"row-0001", "row-0002", "row-0003"}
 
 
 @pytest.mark.parametrize(

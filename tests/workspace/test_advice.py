@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.r2 import R2
+from hearmeman.cli import main
+from hearmeman.workspace.save import IN_MEMORY
+from support.ctrl_c import ctrl_c
+from support.waiting import PATIENCE
 
 from .test_workspace import VolumeOfPod
 
@@ -85,3 +90,75 @@ def test_nodes_are_installed_after_a_restore(pods: tuple[VolumeOfPod, VolumeOfPo
     [command] = re.findall(r"run `hearmeman workspace (restore)` first", said)
     pods[1].run(command)
     pods[1].run("install", command="nodes")
+
+
+@pytest.mark.parametrize(
+    ("words", "operation", "left"),
+    [
+        ("save", "put_object", "the previous save still counts; run the same command again to send the rest"),
+        ("restore", "get_object", "restored files are kept; run the same command again to continue"),
+    ],
+)
+def test_after_ctrl_c_the_same_command_does_the_rest(
+    r2: R2,
+    pods: tuple[VolumeOfPod, VolumeOfPod],
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    operation: str,
+    left: str,
+) -> None:
+    one, other = pods
+    one.write(user__c_json="c", user__d_json="d")
+    if words == "restore":
+        one.run("save")
+    begun, let = threading.Event(), threading.Event()
+
+    def hold(asked: str, key: str) -> None:
+        if asked == operation and "/files/" in key:
+            begun.set()
+            let.wait(PATIENCE)
+
+    r2.before = hold
+    environ = (one if words == "save" else other).environ
+    with ctrl_c(begun.is_set, let.set):
+        assert main(["workspace", words], environ) == 130
+    assert left in capsys.readouterr().err
+    if words == "save":
+        assert SAVE.format(3) not in r2.contents()
+    assert main(["workspace", words], environ) == 0
+    if words == "save":
+        other.run("restore")
+    assert other.files() == one.files()
+
+
+def test_a_file_that_changes_while_it_is_sent_is_named_and_comes_with_the_next_save(
+    r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]
+) -> None:
+    one, other = pods
+    one.write(user__c_json="c")
+    film = one.put("input/film.mp4", bytes(IN_MEMORY + 1))
+
+    def grow(operation: str, key: str) -> None:
+        if operation == "put_object" and "/files/" in key:
+            with film.open("r+b") as file:
+                file.seek(IN_MEMORY - 1)
+                file.write(b"more")
+
+    r2.before = grow
+    assert "input/film.mp4: it is being written to" in one.run("save", code=3).stderr
+    other.run("restore")
+    assert (other.comfyui / "user/c.json").exists(), "the others are saved"
+    r2.before = lambda operation, key: None
+    one.run("save")
+    other.run("restore")
+    assert other.files() == one.files()
+
+
+def test_what_arrived_damaged_is_sent_by_the_same_command(r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    one, other = pods
+    one.write(user__c_json="c")
+    r2.fail(400, "BadDigest", operation="put_object")
+    assert "other bytes arrived than were sent: run the same command again" in one.run("save", code=1).stderr
+    one.run("save")
+    other.run("restore")
+    assert other.files() == one.files()

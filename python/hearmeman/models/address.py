@@ -40,7 +40,7 @@ def with_addresses(known: Catalogue, addresses: Collection[str]) -> tuple[Catalo
         if there is not None and not _same(there.source, file.source):
             raise AddressError(
                 f"{address!r} would be {file.to}, which is {there.source} already ({there.id}):"
-                f" give it another name, @{PurePosixPath(file.to).parent}/NAME"
+                f" give it another name, @{PurePosixPath(file.to).parent}/NAME{PurePosixPath(file.to).suffix}"
             )
         if there is None:
             files.append(file)

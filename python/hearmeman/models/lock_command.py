@@ -17,8 +17,9 @@ from hearmeman.models.http import Http
 from hearmeman.models.lock import Lock, Locked, place, read
 from hearmeman.models.sources import Sources
 from hearmeman.models.statements import Statements
+from hearmeman.redact import redacted
 from hearmeman.settings import Settings
-from hearmeman.state_file import write_json
+from hearmeman.state_file import write_named
 
 IMAGE_CATALOGUE = Settings.model_fields["model_catalogue"].default
 """The catalogue that the image brings: what is written beside it would be lost with the pod."""
@@ -70,7 +71,8 @@ def _write(asker: _Asker, files: list[File], out: Path | None, context: Context)
     here = [file for file in files if out is None or file.id not in known]
     try:
         if out is not None:
-            write_json(out, asker.lock(leaving=[file.id for file in here]).written())
+            lock = redacted(asker.lock(leaving=[file.id for file in here]).written())
+            write_named(out, json.dumps(lock, indent=1))
         for file in here:
             if found := asker.files.get(file.id):
                 context.store.note_stated(file, found.model_copy(update={"source": str(file.source), "chosen": True}))

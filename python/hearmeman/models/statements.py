@@ -46,11 +46,12 @@ class Statements:
         """
         stated = self.ask(file)
         place = PurePosixPath(stated.name)
+        folder = file.id.rpartition("@")[2]
         if not stated.name or place.name != stated.name or stated.name.startswith("."):
             raise FetchError(
-                f"its source names it {stated.name!r}, which is not a valid file name: give it one, @FOLDER/NAME"
+                f"its source names it {stated.name!r}, which is not a valid file name:"
+                f" give it one, @{folder}/NAME.safetensors"
             )
-        folder = file.id.rpartition("@")[2]
         used = {
             found.name.casefold()
             for name, found in self.store.read_stated().items()

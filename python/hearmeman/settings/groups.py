@@ -152,7 +152,8 @@ class Voices(_Group):
         900, "seconds without a request after which a voice engine gives its GPU memory back; 0: never", ge=0, le=_DAY
     )
     voice_origins: Origins = var(
-        (), "web pages elsewhere that may use the voice APIs through a tunnel; pages of your own machine always may"
+        (),
+        "web pages on other addresses that may use the voice APIs through a tunnel; those on your own machine always may",
     )
 
 

@@ -68,8 +68,6 @@ def make_client(settings: Settings, connections: int, requests: Requests, attemp
         aws_secret_access_key=settings.r2_secret_access_key.get_secret_value(),
         config=client_config(connections, attempts),
     )
-    # R2 never answers 100, so each upload of a file would wait a second for it.
-    client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3", requests.count)
     client.meta.events.register("before-sign.s3", _md5_suffices)
     return client
@@ -88,6 +86,8 @@ def session() -> boto3.Session:
     ours |= dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     core = botocore.session.Session(session_vars=ours)
     core.register_component("data_loader", _loader())
+    # R2 never answers 100, so each upload of a file would wait a second for it.
+    core.get_component("event_emitter").unregister("before-call.s3", add_expect_header)
     return boto3.Session(botocore_session=core)
 
 

@@ -30,5 +30,5 @@ def explained(bucket: Bucket, what: str = "") -> Iterator[None]:
         try:
             sentence = classify(error, bucket.endpoint, bucket.name).sentence
         except FileChangedError:
-            sentence = "the file changed while it was read: try again when it is finished"
+            sentence = "other bytes arrived than were sent: run the same command again"
         raise BucketError(f"{what}: {sentence}" if what else sentence) from error

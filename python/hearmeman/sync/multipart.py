@@ -140,13 +140,10 @@ class Parts:
         for number in etags:
             progress(min(upload.part_size, content.size - (number - 1) * upload.part_size))
         waiting = [self.workers.submit(send, n) for n in range(1, len(content.md5) + 1) if n not in etags]
-        try:
-            wait(waiting, return_when=FIRST_EXCEPTION)
-        finally:
-            for one in waiting:
-                one.cancel()
-            # The file must stay open for those that are under way, a signal or not.
-            wait(waiting)
+        wait(waiting, return_when=FIRST_EXCEPTION)
+        for one in waiting:
+            one.cancel()
+        wait(waiting)  # The file must stay open for those that are under way.
         for one in waiting:
             if not one.cancelled():
                 one.result()

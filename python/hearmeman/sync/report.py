@@ -46,12 +46,13 @@ class Report:
         self._written, self._at = dict(self.facts), now
 
 
-def lock(path: Path) -> IO[str] | None:
+def lock(path: Path) -> IO[bytes] | None:
     """Take the lock of one state folder, for as long as the answer is open; None if another process has it.
 
     The file names that process. A filesystem without locks lets every process have it.
     """
-    file = path.open("a+", encoding="utf-8")
+    # Without a buffer: what did not fit on the disk is not tried again when it is closed.
+    file = path.open("ab+", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -60,6 +61,5 @@ def lock(path: Path) -> IO[str] | None:
     except OSError:
         pass
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    file.write(b"%d\n" % os.getpid())
     return file

@@ -81,7 +81,9 @@ class Uploader:
         progress: Callable[[int], None] = lambda sent: None,
         maybe_there: bool = False,
     ) -> Sent:
-        """Upload one file, which looked as `expected` a moment ago; `progress` is given the bytes that were sent.
+        """Upload one file, which looked as `expected` a moment ago.
+
+        `progress` is given the bytes that were sent, and 0 for each block that was only read; what it raises ends it.
 
         With `maybe_there` its key is looked up before it is read: another pod may have sent this very file.
 
@@ -97,7 +99,7 @@ class Uploader:
             _unchanged(descriptor, expected)
             if maybe_there and (sent := self._sent_before(relative, expected)):
                 return sent
-            content = _read(descriptor, expected.size)
+            content = _read(descriptor, expected.size, progress)
             _unchanged(descriptor, expected)
             before = self.journal.record_of(relative) if self.journal else None
             if before is not None and (before.size, before.sha256) == (content.size, content.sha256):
@@ -183,7 +185,7 @@ def _unchanged(descriptor: int, expected: Seen) -> None:
         raise FileChangedError("it is another file now, or was written to")
 
 
-def _read(descriptor: int, size: int) -> Content:
+def _read(descriptor: int, size: int, progress: Callable[[int], None]) -> Content:
     if size <= IN_MEMORY:
         blocks, position = [], 0
         while position < size and (block := os.pread(descriptor, size - position, position)):
@@ -194,6 +196,7 @@ def _read(descriptor: int, size: int) -> Content:
     step = part_size(size) if size > MULTIPART_ABOVE else size
     sha256, md5, position, digests = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0, []
     while position < size and (block := os.pread(descriptor, min(BLOCK, step - position % step), position)):
+        progress(0)
         sha256.update(block)
         md5.update(block)
         position += len(block)

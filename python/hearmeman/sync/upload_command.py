@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hearmeman.errors import HearmemanError, PartlyDoneError, UsageError
 from hearmeman.terminal import Bar, bars
@@ -39,10 +39,6 @@ class UploadStoppedError(HearmemanError):
             "nothing half sent is left in the bucket; run it again to send the rest"
         )
         self.exit_code = 128 + number
-
-
-class _Signal(BaseException):
-    """A signal asked to stop; a large file that is half sent is given up on the way out, past every `except Exception`."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +91,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         bucket_test.test(bucket, prefix, args.json)
     if not items:
         return 0
-    with _signals_stop() as stopped:
-        rows = _upload_all(bucket, prefix, items, stopped, args.json)
+    rows = _until_a_signal(lambda stopped: _upload_all(bucket, prefix, items, stopped, args.json))
     failed = [row for row in rows if "error" in row]
     if failed:
         text = "\n".join(f"  {row['file']}: {row['error']}" for row in failed)
@@ -105,26 +100,32 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _signals_stop() -> Iterator[threading.Event]:
-    """Let signals end the upload in order; the event tells the threads that send parts."""
+def _until_a_signal(work: Callable[[threading.Event], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Give what `work` does, which ends early once its event is set: at the first signal.
+
+    It runs in a thread of its own, and the handler does no more than set the event: an exception that a handler raises in
+    the middle of `concurrent.futures` leaves locks held for ever.
+
+    Raises:
+        UploadStoppedError: a signal ended it.
+    """
     stopped = threading.Event()
+    caught: list[int] = []
 
-    def stop(number: int, frame: object) -> NoReturn:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)  # What is half sent is being given up; a second one changes nothing.
+    def stop(number: int, frame: object) -> None:
+        caught.append(number)
         stopped.set()
-        raise _Signal(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        yield stopped
-    except _Signal as caught:
-        raise UploadStoppedError(caught.args[0]) from None
+        with ThreadPoolExecutor(1, thread_name_prefix="upload") as thread:
+            rows = thread.submit(work, stopped).result()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if caught:
+        raise UploadStoppedError(caught[0])
+    return rows
 
 
 def items_of(paths: list[Path], output: Path, names: Names) -> list[Item]:
@@ -173,15 +174,17 @@ def _upload_all(
                 nonlocal sent
                 sent += more
                 if stopped.is_set():
-                    raise FileChangedError("stopped")  # In a thread that sends a part: it need not be sent to its end.
+                    raise FileChangedError("stopped")  # What is being read or sent need not come to its end.
                 if shown is not None:
                     shown.draw({str(item.path): Bar(item.path.name, sent, total)})
 
-            row = _send(uploaders[item.root], item, draw)
+            row = _send(uploaders[item.root], item, draw, stopped)
             rows.append(row)
             if "key" in row and not as_json:
                 there = " (already there)" if row["was_there"] else ""
                 print(f"{item.path} -> s3://{bucket.name}/{row['key']}{there}", flush=True)
+            if stopped.is_set():
+                return rows
     if as_json:
         print(json.dumps(rows, indent=2))
     return rows
@@ -194,7 +197,7 @@ def _size(path: Path) -> int | None:
         return None  # It went while an earlier one was sent; the upload says so.
 
 
-def _send(uploader: Any, item: Item, progress: Callable[[int], None]) -> dict[str, Any]:
+def _send(uploader: Any, item: Item, progress: Callable[[int], None], stopped: threading.Event) -> dict[str, Any]:
     from hearmeman.sync.failures import classify
     from hearmeman.sync.multipart import FileChangedError
     from hearmeman.sync.patience import pause_after
@@ -210,8 +213,8 @@ def _send(uploader: Any, item: Item, progress: Callable[[int], None]) -> dict[st
         progress(size)
 
     for attempt in range(1, ATTEMPTS + 1):
-        sent_more(-done)
         try:
+            sent_more(-done)
             seen = look(item.root, item.relative)
             if seen is None:
                 return {**row, "error": "it is gone"}
@@ -228,6 +231,6 @@ def _send(uploader: Any, item: Item, progress: Callable[[int], None]) -> dict[st
                 why = failure.sentence
                 if failure.kind not in _PASSING:
                     break
-        if attempt < ATTEMPTS:
-            time.sleep(pause_after(attempt))
+        if stopped.wait(pause_after(attempt) if attempt < ATTEMPTS else 0):
+            break
     return {**row, "error": why}

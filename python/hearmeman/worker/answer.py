@@ -92,3 +92,11 @@ def too_large(most: int, there: int) -> TooLargeError:
         "its keys) "
         "on the endpoint, and they are uploaded; or make them smaller. ComfyUI kept them in its output folder"
     )
+
+
+def too_long(most: int, there: int) -> TooLargeError:
+    """Say that an answer does not fit although the bucket has all files."""
+    return TooLargeError(
+        f"the outputs are in the bucket, but the texts and addresses take {there / 1e6:.1f} MB in an answer, and RunPod "
+        f"takes {most / 1e6:g} MB: save long texts to files"
+    )

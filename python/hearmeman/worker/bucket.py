@@ -85,8 +85,8 @@ def upload(bucket: Bucket, key: str, path: Path, public: str = "", allow_private
         return str(client.generate_presigned_url("get_object", {"Bucket": bucket.name, "Key": key}, ExpiresIn=_WEEK))
     except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
         raise UploadError(
-            f"{key} could not be uploaded to the bucket {bucket.name} at {bucket.endpoint}: {error}. Check the "
-            "endpoint, the bucket's name and the key's right to write"
+            f"{key} could not be uploaded to the bucket {bucket.name} at {bucket.endpoint}: {str(error).rstrip('.')}. "
+            "Check the endpoint, the bucket's name and the key's right to write"
         ) from None
 
 

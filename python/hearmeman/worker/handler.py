@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -81,7 +82,9 @@ async def handle(job: Mapping[str, Any], config: Config, send: Send) -> dict[str
         log("job.failed", job=name, why=str(error))
         return {"error": redact(str(error))}
     except OSError as error:
-        reason = f"the worker's disk failed: {error.strerror or error}: give the endpoint a larger container disk"
+        reason = f"the worker's disk failed: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += ": give the endpoint a larger container disk"
         log("job.failed", job=name, why=reason)
         return {"error": redact(reason)}
 
@@ -120,20 +123,21 @@ async def _prepared(asked: Request, config: Config, steps: Steps, folder: Path) 
         return asked.graph, {}, Workflow("the graph", "", folder, (), {}, {}, "", is_own=True)
     workflow = library.find(library.load(config.workflows), asked.name)
     steps.say(state="preparing", workflow=workflow.name)
-    settings = [f"{key}={value}" for key, value in asked.settings.items()]
+    own = {}
     for number, (key, attached) in enumerate(asked.uploads.items()):
         place = folder / f"set-{number}"
         place.mkdir()
-        settings.append(f"{key}={await _file(attached, place / Path(attached.name).name, config)}")
+        own[key] = await _file(attached, place / Path(attached.name).name, config)
+    settings = [f"{key}={value}" for key, value in (*asked.settings.items(), *own.items())]
     try:
-        graph, files = prepare.prepared(workflow, settings, config.workflows, config.environ)
+        graph, files = prepare.prepared(workflow, settings, config.workflows, config.environ, own.values())
+    except prepare.StrangeFileError as error:
+        raise UsageError(
+            "set takes a file by its address or as a data URI: a path on the worker is not one of the job's files"
+        ) from error
     except UsageError as error:
         # As the command line says it; a job has no --set.
         raise UsageError(str(error).replace("--set ", "set ").replace(str(folder), "")) from error
-    if any(not path.is_relative_to(folder) for path in files.values()):
-        raise UsageError(
-            "set takes a file by its address or as a data URI: a path on the worker is not one of the job's files"
-        )
     return graph, files, workflow
 
 
@@ -186,7 +190,7 @@ async def _answer(
         urls.append(await asyncio.to_thread(buckets.upload, first, key, path, public, allow_private))
     found = answer.linked(result, saved, urls)
     if (there := answer.size(found)) > most:
-        raise answer.too_large(most, there)
+        raise answer.too_long(most, there)
     return found
 
 

@@ -54,7 +54,7 @@ async def warm_up(config: Config, mark: Callable[[str], None]) -> None:
                 await client.run(graph, _WARMUP, lambda progress: None)
             except HearmemanError as error:
                 raise NotFitError(
-                    f"WORKER_WARMUP={config.warmup} did not run: {error}. Name a workflow that needs no file, "
+                    f"WORKER_WARMUP={config.warmup} did not run: {error}. Name a workflow that runs here without a file, "
                     "or unset it"
                 ) from error
             mark("warm-up")

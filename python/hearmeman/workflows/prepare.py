@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hearmeman.errors import UsageError
@@ -30,19 +30,28 @@ _SIGNATURES = {
 """How files of a kind begin; RIFF and ISO media are looked at more closely."""
 
 
+class StrangeFileError(UsageError):
+    """A setting names a file that it may not name; nothing was read of it."""
+
+
 def prepared(
-    workflow: Workflow, settings: Sequence[str], folder: Path, environ: Mapping[str, str]
+    workflow: Workflow,
+    settings: Sequence[str],
+    folder: Path,
+    environ: Mapping[str, str],
+    only: Collection[Path] | None = None,
 ) -> tuple[Graph, Files]:
-    """The graph to send, checked against ComfyUI's nodes, and the files to upload for it.
+    """The graph to send, checked against ComfyUI's nodes, and the files to upload for it: any, or `only` these.
 
     Raises:
+        StrangeFileError: a setting names another file than these.
         UsageError: a setting is unknown, out of range, without effect, or names a file that is not there.
     """
     nodes = schema.read(folder / schema.FILE)
     options = library.chosen(workflow, settings, environ)
     whole = library.apply(workflow, library.choose(library.graph(workflow), workflow, options), settings)
     graph = whole if workflow.is_own else schema.reachable(whole, nodes)
-    files = _files(workflow, settings, options, graph, nodes)
+    files = _files(workflow, settings, options, graph, nodes, only)
     if workflow.is_own:
         # ComfyUI knows its nodes better than the image's list, which lacks what was added on the volume.
         return graph, files
@@ -61,7 +70,12 @@ def prepared(
 
 
 def _files(
-    workflow: Workflow, settings: Sequence[str], options: Mapping[str, str], graph: Graph, nodes: schema.Schema
+    workflow: Workflow,
+    settings: Sequence[str],
+    options: Mapping[str, str],
+    graph: Graph,
+    nodes: schema.Schema,
+    only: Collection[Path] | None,
 ) -> Files:
     files: Files = {}
     for setting in settings:
@@ -76,6 +90,8 @@ def _files(
             )
         for node, name in places:
             if is_upload(nodes, graph, node, name):
+                if only is not None and Path(text) not in only:
+                    raise StrangeFileError(f"--set {key}={text}: this file may not be used here")
                 files[node, name] = Path(text)
                 _check_file(f"--set {key}={text}", Path(text), kind_of_file(graph[node]["class_type"]))
     return files

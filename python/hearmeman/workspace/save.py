@@ -186,7 +186,14 @@ def _send(
         if sha256 in there or dry_run or space.store.has(sha256, entry.size):
             return entry
         file.seek(0)
-        space.store.send(sha256, io.BytesIO(small) if small is not None else file, progress)
+        try:
+            # boto3 closes what it has sent, so it is given a descriptor of its own.
+            with io.BytesIO(small) if small is not None else os.fdopen(os.dup(file.fileno()), "rb") as content:
+                space.store.send(sha256, content, progress)
+        except Exception:
+            if small is None and _changed(file.fileno(), before):
+                return "it is being written to"
+            raise
         if small is None and _changed(file.fileno(), before):
             # The object may hold other content than its name says.
             space.store.forget_file(sha256)

@@ -1,4 +1,4 @@
-"""Chatterbox by Resemble AI, English or in 23 languages: imitates a recording, acts, and watermarks all it says."""
+"""Chatterbox by Resemble AI, English or 23 languages: imitates recordings, acts, and watermarks its output."""
 
 import json
 import tempfile
@@ -54,11 +54,11 @@ FILES = {
 }
 """What each model reads. Source: chatterbox-tts 0.1.7, tts.py and mtl_tts.py."""
 SEGMENTER = "spacy_ontonotes.zip"
-"""What cuts Chinese into words, which the tokenizer wants before each sign; Chinese alone needs it."""
+"""What splits Chinese into words before the tokenizer; only Chinese needs it."""
 LIMITS = {"zh": 60, "ja": 60, "ko": 100}
-"""Characters of a chunk where one is a syllable or more: the model ends after 40 s of sound."""
+"""Characters of a chunk in scripts where each is a syllable or more: the model ends after 40 s of sound."""
 PAUSE = 0.12
-"""Seconds of silence after a chunk, whose own end was trimmed."""
+"""Seconds of silence after a chunk, since its own end is trimmed."""
 _TOKENS_A_SECOND = 25
 _MOST_TOKENS = 1000
 _SOUNDS = 6561
@@ -67,7 +67,7 @@ _KNOBS = ("temperature", "repetition_penalty", "top_p", "min_p")
 
 
 class _Stopped(Exception):
-    """Raised within the model when nobody listens any more."""
+    """Raised inside the model when nobody is listening any more."""
 
 
 class Chatterbox:
@@ -103,7 +103,7 @@ class Chatterbox:
     def missing(self) -> str | None:
         absent = [name for name in FILES[self.model] if not (self._folder / name).is_file()]
         return (
-            f"{', '.join(absent)} of Chatterbox not in {self._folder} yet; `hearmeman status` shows the progress"
+            f"Chatterbox's {', '.join(absent)} not in {self._folder} yet; `hearmeman status` shows the progress"
             if absent
             else None
         )
@@ -121,7 +121,7 @@ class Chatterbox:
             from chatterbox.models.tokenizers.tokenizer import ChineseCangjieConverter
             from chatterbox.mtl_tts import ChatterboxMultilingualTTS as Model
 
-            # It would download both from the network into HOME: here they are read from the models' folder.
+            # Chatterbox would download both into HOME; here they are read from the models' folder.
             ChineseCangjieConverter._init_segmenter = lambda converter: None
             ChineseCangjieConverter._load_cangjie_mapping = lambda converter, model_dir=None: None
         self.adopt(Model.from_local(self._folder, device))
@@ -135,7 +135,7 @@ class Chatterbox:
 
         def bounded(**arguments: Any) -> Any:
             tokens = inference(**{**arguments, "max_new_tokens": self._most})
-            # The multilingual model passes on tokens that stand for no sound, which is a failed assertion on a GPU.
+            # The multilingual model also emits tokens that stand for no sound; on a GPU they are a failed assertion.
             sounds = tokens[tokens < _SOUNDS]
             if not len(sounds):
                 raise Failed("the engine found no sound for this text; try again, or write it out in words")
@@ -170,7 +170,7 @@ class Chatterbox:
         samples = tail.trim(made.reshape(-1).numpy().astype(np.float32), self.rate)
         if request.speed != 1:
             stretched = stretch(samples, self.rate, request.speed)
-            # Another speed is another sound: it is marked anew.
+            # A changed speed changes the sound: add the watermark again.
             samples = np.asarray(self._tts.watermarker.apply_watermark(stretched, sample_rate=self.rate), np.float32)
         yield samples
         yield np.zeros(int(PAUSE * self.rate), np.float32)
@@ -180,7 +180,7 @@ class Chatterbox:
         weight = 0.5 if request.cfg_weight is None else request.cfg_weight
         if self.model == "multilingual":
             return {**given, "cfg_weight": weight, "language_id": request.language}
-        # At 0 the English model makes one row of the text and two of the speech, and fails; so little is the same.
+        # At 0 the English model makes one row for the text and two for the speech, and fails; this little sounds the same.
         return {**given, "cfg_weight": max(weight, 1e-6)}
 
     def _study(self, voice: Voice, exaggeration: float) -> None:
@@ -195,7 +195,7 @@ class Chatterbox:
             found = self._known.get(
                 voice.clip, (self.model, exaggeration), lambda: self._heard(voice.clip, exaggeration)
             )
-        # `generate` changes what it holds; what is kept stays as it was found.
+        # `generate` changes its conditions, so the cache keeps its own copy.
         self._tts.conds = type(found)(found.t3, found.gen)
 
     def _heard(self, clip: Path | None, exaggeration: float) -> Any:
@@ -207,18 +207,18 @@ class Chatterbox:
             raise _Stopped
 
     def _forget_spies(self) -> None:
-        """Remove the hooks that each multilingual text leaves on three layers, and which slow every later one down."""
+        """Remove the hooks that each multilingual text leaves on three layers; they slow down every later text."""
         if self.model == "multilingual":
             for layer in self._tts.t3.tfmr.layers:
                 layer.self_attn._forward_hooks.clear()
 
     def _need_segmenter(self) -> None:
-        """Have Chinese cut into words. Raises: Refused where the segmenter's model was not fetched."""
+        """Split Chinese into words. Raises: Refused if the segmenter's model is missing."""
         packed = self._folder / SEGMENTER
         if not packed.is_file():
             raise Refused(
                 "language",
-                f"Chatterbox speaks Chinese with {SEGMENTER}, which is not in {self._folder}; `hearmeman models "
+                f"for Chinese, Chatterbox needs {SEGMENTER}, which is not in {self._folder}; `hearmeman models "
                 "fetch` fetches it",
                 "not_found",
             )
@@ -233,7 +233,7 @@ class Chatterbox:
             converter.segmenter = pkuseg(str(min(names)))
 
     def _read_cangjie(self) -> None:
-        """Read the table of Chinese signs from the models' folder: the tokenizer looks only in a download's cache."""
+        """Read the table of Chinese characters from the models' folder: the tokenizer only looks in a download cache."""
         converter = self._tts.tokenizer.cangjie_converter
         table = self._folder / "Cangjie5_TC.json"
         for entry in json.loads(table.read_text(encoding="utf-8")):

@@ -19,7 +19,7 @@ _HEADER = 44
 
 
 class _Command:
-    """An engine that is a program: text on its standard input, a WAV out of it."""
+    """An engine that is a program: it reads text on standard input and writes a WAV."""
 
     name: str
     program: str
@@ -28,9 +28,9 @@ class _Command:
     voices: tuple[Voice, ...]
     clones = False
     longest = 120.0
-    """Seconds that one chunk may take, which takes a tenth of one."""
+    """Seconds that one chunk may take; it usually takes a tenth of one."""
     names_itself: str
-    """What stands before the number in what it says to --version: a pattern."""
+    """A pattern for what comes before the number in its --version output."""
 
     def __init__(self, models: Path) -> None:
         self._version = ""
@@ -67,7 +67,7 @@ class _Command:
         pass
 
     def arguments(self, request: Request, target: str) -> Sequence[str]:
-        """The command that writes the spoken standard input into `target`."""
+        """The command that speaks standard input into `target`."""
         raise NotImplementedError
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
@@ -88,23 +88,23 @@ class _Command:
                     if stopped() or late:
                         process.kill()
                         if late:
-                            raise Failed(f"{self.program} spoke for more than {self.longest:g} s, and was ended")
+                            raise Failed(f"{self.program} took more than {self.longest:g} s, and was stopped")
                         return
                     time.sleep(_LOOK)
             if process.returncode or not target.exists():
                 complaint = complaints.read_bytes()[:200].decode(errors="replace").strip()
-                raise Failed(f"{self.program} ended with status {process.returncode}: {complaint}")
+                raise Failed(f"{self.program} failed with status {process.returncode}: {complaint}")
             if target.stat().st_size == _HEADER:
-                return  # It found nothing to say, and wrote an empty WAV.
+                return  # It found nothing to say and wrote an empty WAV.
             try:
                 samples, rate = audio.decode(target)
             except audio.BadSound as problem:
-                raise Failed(f"what {self.program} wrote cannot be read: {problem}") from problem
+                raise Failed(f"{self.program}'s output cannot be read: {problem}") from problem
         yield audio.resample(samples, rate, self.rate)
 
 
 class Flite(_Command):
-    """Carnegie Mellon's small synthesizer: English, men and a woman."""
+    """Carnegie Mellon's small synthesizer: English, two men and a woman."""
 
     name = "flite"
     program = "flite"
@@ -126,7 +126,7 @@ class Flite(_Command):
 
 
 class Espeak(_Command):
-    """espeak-ng: very many languages, clear rather than pleasant; what always works."""
+    """espeak-ng: very many languages, clear rather than pleasant; it always works."""
 
     name = "espeak"
     program = "espeak-ng"

@@ -15,9 +15,9 @@ from hearmeman_voice.audio import stretch
 from hearmeman_voice.engine import Request, Samples, Voice, never
 
 NATIVE_SPEED = (0.5, 2.0)
-"""What the model was made for; beyond it the sound is stretched instead."""
+"""The speeds the model was made for; beyond them the sound is stretched instead."""
 _LOOK = 0.02
-"""Seconds between two looks at whether somebody still listens."""
+"""Seconds between checks whether somebody is still listening."""
 
 
 class Hibari:
@@ -29,7 +29,7 @@ class Hibari:
     voices = (Voice("heart", language="en", gender="female"),)
     clones = False
     parallel = min(len(os.sched_getaffinity(0)), 4)
-    """Texts at once, each in a process of its own (110 MB): it computes on one core."""
+    """Texts at once, each in its own process (110 MB), since hibari uses one core."""
 
     def __init__(self, models: Path) -> None:
         self._tts: Any = None
@@ -39,7 +39,7 @@ class Hibari:
         return version("hibari-tts")
 
     def limit(self, language: str) -> int:
-        # What follows the network cannot be stopped: a tenth of a second, and several on a busy machine.
+        # What follows the network cannot be stopped: a tenth of a second, or several on a busy machine.
         return 200
 
     def missing(self) -> str | None:
@@ -56,7 +56,7 @@ class Hibari:
 
         self._tts = Model("heart", threads=1)
         self._network = self._tts.sess = _Network(self._tts.sess)
-        # The first sentence costs a second more than any other.
+        # The first sentence takes a second longer than any other.
         self._tts("Ready.")
 
     def unload(self) -> None:
@@ -64,7 +64,7 @@ class Hibari:
 
     def synthesize(self, request: Request, stopped: Callable[[], bool] = never) -> Iterator[Samples]:
         native = min(max(request.speed, NATIVE_SPEED[0]), NATIVE_SPEED[1])
-        # It fails at a digit such as the one in "x²".
+        # It fails at digits such as the one in "x²".
         text = unicodedata.normalize("NFKC", request.text)
         self._network.stopped = stopped
         try:
@@ -77,11 +77,11 @@ class Hibari:
 
 
 class Stopped(Exception):
-    """Nobody wants the rest."""
+    """Nobody is listening any more."""
 
 
 class _Network:
-    """onnxruntime's session as hibari calls it, which ends between two operators once nobody wants the rest."""
+    """onnxruntime's session for hibari; it can stop between two operators once nobody is listening."""
 
     def __init__(self, session: Any) -> None:
         self._session = session

@@ -10,7 +10,7 @@ from typing import Any
 def names(path: Path) -> tuple[str, ...]:
     """The speakers in the file, which is torch's: a ZIP with a pickled dictionary, name to latents.
 
-    Source: TTS/tts/layers/xtts/xtts_manager.py. Raises: ValueError when it is no such file; OSError.
+    Source: TTS/tts/layers/xtts/xtts_manager.py. Raises: ValueError if it is not such a file; OSError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -23,19 +23,19 @@ def names(path: Path) -> tuple[str, ...]:
         # Damaged bytes raise almost anything in an unpickler.
         raise ValueError(f"{path} is not a file of XTTS speakers: {problem}") from problem
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} is not a file of XTTS speakers: it holds no names")
+        raise ValueError(f"{path} is not a file of XTTS speakers: it has no names")
     return tuple(found)
 
 
 class _Outline(pickle.Unpickler):
-    """Reads names and nothing else: every tensor becomes None, and nothing but torch's own parts is allowed."""
+    """Reads only names: every tensor becomes None, and only torch's own classes are allowed."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module.partition(".")[0] == "torch":
             return _nothing
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in it")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which does not belong there")
 
     def persistent_load(self, pid: Any) -> None:
         return None

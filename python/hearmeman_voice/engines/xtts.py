@@ -1,4 +1,4 @@
-"""XTTS v2 by coqui-tts: seventeen languages, imitates a recording, and gives sound while it still thinks."""
+"""XTTS v2 by coqui-tts: seventeen languages, imitates a recording, and streams within a sentence."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,15 +20,15 @@ LIMITS = {
 }  # fmt: skip
 """Characters of a chunk in each language. Source: TTS/tts/layers/xtts/tokenizer.py, char_limits."""
 SPEAKERS = "speakers_xtts.pth"
-"""Coqui's own speakers, who speak every language without a recording."""
+"""Coqui's own speakers, who need no recording and speak every language."""
 FILES = ("config.json", "model.pth", "vocab.json", SPEAKERS)
 BLOCK_TOKENS = 20
-"""Tokens of one block, which are 0.9 s of sound; the author's choice."""
+"""Tokens per block, 0.9 s of sound; the authors' choice."""
 _KNOBS = ("temperature", "length_penalty", "repetition_penalty", "top_k", "top_p", "speed")
 
 
 class Xtts:
-    """The published model in `models`/xtts/v2. Model and outputs are for non-commercial use (CPML)."""
+    """The published model in `models`/xtts/v2. Model and outputs are for non-commercial use only (CPML)."""
 
     name = "xtts"
     rate = 24000
@@ -70,7 +70,7 @@ class Xtts:
             )
         absent = [name for name in FILES if not (self._folder / name).is_file()]
         return (
-            f"{', '.join(absent)} of XTTS v2 not in {self._folder} yet; `hearmeman status` shows the progress"
+            f"XTTS v2's {', '.join(absent)} not in {self._folder} yet; `hearmeman status` shows the progress"
             if absent
             else None
         )
@@ -100,7 +100,7 @@ class Xtts:
         import torch
 
         latent, speaker = self._study(request.voice)
-        # Without a seed each time sounds different, also after a request that had one.
+        # Without a seed every time sounds different, even after a request that had one.
         torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
         knobs = {name: value for name in _KNOBS if (value := getattr(request, name)) is not None}
         for text in self._fitting(request.text, request.language):
@@ -123,7 +123,7 @@ class Xtts:
             "max_ref_length": config.max_ref_len,
             "sound_norm_refs": config.sound_norm_refs,
         }
-        # It reads the clip at its own rate, whatever the clip's is.
+        # It reads the clip at its own rate, whatever the clip's rate.
         return self._known.get(
             clip, tuple(settings.values()), lambda: self._model.get_conditioning_latents(str(clip), **settings)
         )
@@ -143,7 +143,7 @@ class Xtts:
         return found["gpt_cond_latent"], found["speaker_embedding"]
 
     def _fitting(self, text: str, language: str) -> list[str]:
-        """The text in parts whose tokens the model can take: numbers and signs become words, and some are long."""
+        """The text in parts short enough for the model in tokens: numbers and symbols become words, some of them long."""
         tokens = self._model.tokenizer.encode(text.strip().lower(), lang=language.split("-")[0])
         if len(tokens) < self._model.args.gpt_max_text_tokens or len(text) < 2:
             return [text]
@@ -153,10 +153,8 @@ class Xtts:
 
 
 def _reader() -> Any:
-    """The class of the model, except that it leaves its checkpoint as it is.
-
-    Xtts rewrites a published checkpoint in place, since its configuration is pickled; ours is verified, and may be
-    read-only.
+    """The model's class, except that it leaves its checkpoint unchanged. Xtts rewrites a published checkpoint in place,
+    since its configuration is pickled; ours is verified, and may be read-only.
     """
     import torch
     from TTS.tts.models import xtts

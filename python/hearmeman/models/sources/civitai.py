@@ -107,5 +107,5 @@ def _choose(files: list[dict[str, Any]], source: CivitAI) -> dict[str, Any]:
         chosen = [f for f in files if f.get("primary")] or files[:1]
     if not chosen:
         there = ", ".join(str(f.get("name")) for f in files) or "nothing"
-        raise NotFoundError(f"that version has no such file; it has {there}: correct the catalogue")
+        raise NotFoundError(f"that version has no such file; its files are {there}: name one of them")
     return chosen[0]
