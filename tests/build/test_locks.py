@@ -86,14 +86,6 @@ def test_the_flake_says_so_too() -> None:
         nix("eval", reference, *flake.offline_inputs(), "--apply", 'image: (image "huge").outPath')
 
 
-def test_a_missing_store_path_says_what_to_run() -> None:
-    pkgs = f"((import {flake.folder()}/nix/offline/nixpkgs/flake.nix).outputs {{ self = null; }}).legacyPackages.x86_64-linux"
-    expression = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {pkgs}; }}).wheel"
-    wheel = '{ file = "gone-1.0-py3-none-any.whl"; sha256 = "' + "1" * 64 + '"; }'
-    with pytest.raises(BuildError, match=r"run-make-prefetch-first/gone-1\.0-py3-none-any\.whl"):
-        nix("build", "--impure", "--no-link", "--expr", f"{expression} {wheel}")
-
-
 def test_a_wheel_for_another_platform_ends_evaluation() -> None:
     call = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {{ }}; }}).wheel"
     wheel = '{ file = "toy-1.0-cp311-cp311-win_amd64.whl"; sha256 = "1"; }'
