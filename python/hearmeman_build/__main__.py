@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from hearmeman_build import (
     bake,
@@ -30,9 +31,19 @@ from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_named
 from hearmeman_build.push import load, push
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows the usage of the subcommand that was meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
 def parser() -> argparse.ArgumentParser:
     """Every subcommand and its arguments."""
-    top = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
+    top = _Parser(prog="hearmeman_build", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "lock", help="write all locks anew from flake.nix, packages.txt and the environments' toml"
@@ -166,7 +177,10 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                write_named(arguments.output, text)
+                try:
+                    write_named(arguments.output, text)
+                except OSError as error:
+                    raise BuildError(f"--output {arguments.output} cannot be written: {error.strerror}") from error
             else:
                 print(text)
         case "flags":
