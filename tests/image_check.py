@@ -22,6 +22,7 @@ from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import build_image
 from hearmeman_build.host import ROOT, WORK
 from image_graphs import SETTLE_SECONDS, check_graphs, lay_placeholders
+from image_notebook import TOKEN, run_cell
 from support.needed import unresolved
 from support.pod import Pod, unpack
 from support.ports import free_port
@@ -167,6 +168,23 @@ def check_volume(pod: Pod, report: Report) -> None:
     report.say("overlay", "" if done.returncode == 0 and landed else f"{done.stdout}\n{done.stderr}"[-1500:])
 
 
+def check_notebook(pod: Pod, port: int, report: Report) -> None:
+    """A notebook's `%pip` works as ComfyUI's user, installs into its overlay, and is bound by its constraints."""
+    wheel = make_wheel(pod.volume, "jotted", {"jotted.py": "VERSION = 1\n"})
+    cell = f"""import os
+%pip install --no-index /workspace/{wheel.name}
+import jotted
+%pip install --no-index 'numpy<2'
+print('user', os.geteuid(), jotted.__file__)"""
+    try:
+        status, said = asyncio.run(run_cell(port, cell))
+    except (TimeoutError, OSError, TypeError) as error:
+        status, said = type(error).__name__, str(error)
+    right = status == "ok" and f"user {COMFYUI.uid} /workspace/.hearmeman/comfyui/overlays/" in said
+    refused = "ResolutionImpossible" in said or "conflict" in said
+    report.say("%pip in a notebook", "" if right and refused else f"{status}: {said[-3000:]}")
+
+
 def readiness(pod: Pod, port: int) -> tuple[str, str]:
     """What the status page says of ComfyUI and its nodes: a problem, and the words for it."""
     url = f"http://127.0.0.1:{port}/readyz"
@@ -222,7 +240,7 @@ def main() -> int:
     missing = unresolved(root)
     report.say("needed libraries", "\n".join(missing))
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        volume, port, status = Path(folder), free_port(), free_port()
+        volume, port, status, jupyter = Path(folder), free_port(), free_port(), free_port()
         pod = Pod(image, volume)
         try:
             pod.start(
@@ -231,6 +249,9 @@ def main() -> int:
                     "COMFYUI_PORT": str(port),
                     "COMFYUI_ARGS": "--cpu",
                     "STATUS_PORT": str(status),
+                    "JUPYTER_HOST": "127.0.0.1",
+                    "JUPYTER_PORT": str(jupyter),
+                    "JUPYTER_PASSWORD": TOKEN,
                     "DRY_RUN": "true",
                     "HF_HUB_OFFLINE": "1",
                 }
@@ -250,6 +271,7 @@ def main() -> int:
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
             check_user(pod, report)
             check_volume(pod, report)
+            check_notebook(pod, jupyter, report)
             code = pod.stop()
             report.say("stop", "" if code == 0 else f"exit code {code}")
         except (TimeoutError, OSError) as error:
