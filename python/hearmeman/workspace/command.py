@@ -18,6 +18,7 @@ from hearmeman.terminal import Bar, age, bars, count, size, table
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
+    from hearmeman.workspace.contents import Save
     from hearmeman.workspace.space import Space
 
 SHOWN = 20
