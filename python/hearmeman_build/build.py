@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, lock_flake, progress, sources
+from hearmeman_build import flake, lock_flake, locks, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -115,6 +115,9 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
         BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
+    # Nix says of a lock that a merge broke only where its parser stopped.
+    locks.packages(locks.userland(ROOT), parts["userland"])
+    locks.environments(ROOT, parts["environments"])
     try:
         return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
     except BuildError as error:
