@@ -19,6 +19,7 @@ from typing import Any
 
 from hearmeman.models import catalogue
 from hearmeman.users import COMFYUI, wrapped
+from hearmeman.workflows import schema_command
 from hearmeman_build.build import build_image
 from hearmeman_build.host import ROOT, WORK
 from image_graphs import SETTLE_SECONDS, check_graphs, lay_placeholders
@@ -85,13 +86,15 @@ def fetch_text(url: str) -> str:
 
 
 def check_classes(url: str, report: Report, write: bool) -> None:
-    """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
+    """Every class of tests/comfyui/classes.txt is there; `write` writes that file and the workflows' schema anew."""
     told = fetch(f"{url}/object_info")
     there = set(told)
     path = HERE / "comfyui/classes.txt"
     if write:
-        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; image_check.py --write-classes.\n"
+        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; make image-check WRITE=1.\n"
         path.write_text(head + "".join(f"{name}\n" for name in sorted(there)))
+        asked = argparse.Namespace(dir=ROOT / "workflows", url=url, out=None, check=False, json=False)
+        schema_command.run(asked, {})
     wanted = {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
     missing = sorted(wanted - there)
     report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
@@ -230,7 +233,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", default="consumer")
     parser.add_argument("--keep-log", type=Path, default=WORK / "image-check.log", help="where the pod's output goes")
-    parser.add_argument("--write-classes", action="store_true", help="write tests/comfyui/classes.txt anew")
+    parser.add_argument(
+        "--write-nodes", action="store_true", help="write tests/comfyui/classes.txt and workflows/node-schema.json anew"
+    )
     arguments = parser.parse_args()
     report = Report()
     image = build_image(arguments.tier)
@@ -263,7 +268,7 @@ def main() -> int:
             report.say("comfyui answers", "", f"{seconds:.1f} s after start, version {stats.get('comfyui_version')}")
             failed = [line for line in pod.lines if "IMPORT FAILED" in line]
             report.say("nodes import", "\n".join(failed))
-            check_classes(url, report, arguments.write_classes)
+            check_classes(url, report, arguments.write_nodes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
             check_workflows(url, volume, report)
