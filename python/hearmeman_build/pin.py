@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import sources
+from hearmeman_build import locks, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import nix, write_atomically
 
@@ -24,7 +24,7 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     """
     if not _COMMIT.fullmatch(commit):
         raise BuildError(f"{commit!r} is not a commit: give its 40 hexadecimal digits, not a tag or branch")
-    lock = json.loads((root / "flake.lock").read_text())
+    lock = locks.read(root, "flake.lock", sources.CURE)
     node = lock["nodes"]["root"]["inputs"].get(name, "")
     if name in sources.NOT_SOURCES or not node:
         known = ", ".join(sources.locked())
@@ -39,7 +39,7 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     address = f"github:{locked['owner']}/{locked['repo']}/"
     if flake.count(f"{address}{old}") != 1:
         raise BuildError(
-            f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, make them agree first"
+            f"flake.nix does not hold {address}{old} once, and flake.lock has that commit: write it into flake.nix first"
         )
     write_atomically(root / "flake.nix", flake.replace(f"{address}{old}", f"{address}{commit}").encode())
     write_atomically(root / "flake.lock", (json.dumps(lock, indent=2) + "\n").encode())

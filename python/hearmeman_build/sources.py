@@ -15,6 +15,10 @@ NOT_SOURCES = ("nixpkgs", "nix2container", "poetry2nix")
 """Inputs that are not part of an image."""
 
 
+CURE = "restore it and flake.nix from git, `git checkout HEAD flake.nix flake.lock`"
+"""From one commit, since they have to agree; HEAD, since git has no other side for a file without a conflict."""
+
+
 def folder() -> Path | None:
     """The folder that HEARMEMAN_SOURCES names: one subfolder for each input of flake.nix, named like it.
 
@@ -32,7 +36,7 @@ def folder() -> Path | None:
 
 def locked() -> dict[str, dict[str, str]]:
     """Input -> its locked reference, of every source that an image may hold."""
-    nodes = locks.read(ROOT, "flake.lock", "take one side of the merge, `git checkout --theirs flake.lock`")["nodes"]
+    nodes = locks.read(ROOT, "flake.lock", CURE)["nodes"]
     return {name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,10 @@ def test_a_folder_replaces_inputs_by_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARMEMAN_SOURCES", "/nowhere")
-    with pytest.raises(BuildError, match="HEARMEMAN_SOURCES=/nowhere is not a folder"):
+    with pytest.raises(BuildError, match="HEARMEMAN_SOURCES=/nowhere is not a folder: name one that holds ComfyUI"):
         sources.folder()
+    monkeypatch.setenv("HEARMEMAN_SOURCES", str(ROOT / "tests/standin"))
+    assert sources.folder() == ROOT / "tests/standin"
 
 
 def test_without_sources_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,46 @@ def test_a_wrong_pin_changes_nothing(copy: Path, name: str, commit: str, why: st
     with pytest.raises(BuildError, match=why):
         pin.pin(copy, name, commit, print)
     assert ((copy / "flake.nix").read_bytes(), (copy / "flake.lock").read_bytes()) == before
+
+
+def test_a_pin_that_flake_nix_does_not_hold_is_written_there_first(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a tree that cannot be fetched is given by a folder."""
+    monkeypatch.delenv("HEARMEMAN_SOURCES", raising=False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NIX_CONFIG", "download-attempts = 1")
+    flake = copy / "flake.nix"
+    right = flake.read_text()
+    rev = sources.locked()["comfyui"]["rev"]
+    flake.write_text(right.replace(rev, "f" * 40))
+    with pytest.raises(BuildError, match="name a folder that holds its tree as comfyui/ in HEARMEMAN_SOURCES"):
+        pin.pin(copy, "comfyui", COMMIT, print)
+    (copy / "given/comfyui").mkdir(parents=True)
+    monkeypatch.setenv("HEARMEMAN_SOURCES", str(copy / "given"))
+    with pytest.raises(BuildError, match="write it into flake.nix first") as caught:
+        pin.pin(copy, "comfyui", COMMIT, print)
+    [named] = re.findall(r"does not hold (\S+) once", str(caught.value))
+    flake.write_text(flake.read_text().replace(named.replace(rev, "f" * 40), named))
+    assert flake.read_text() == right
+    pin.pin(copy, "comfyui", COMMIT, print)
+
+
+def test_a_lock_with_the_marks_of_a_merge_is_restored_with_its_flake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    for name in ("flake.nix", "flake.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    right, flake = sources.locked(), (tmp_path / "flake.nix").read_bytes()
+    (tmp_path / "flake.nix").write_text("other")
+    (tmp_path / "flake.lock").write_text("<<<<<<< HEAD\n{}\n=======\n")
+    with pytest.raises(BuildError, match="flake.lock holds the marks of a merge conflict") as caught:
+        sources.locked()
+    [command] = re.findall("`(git .*)`", str(caught.value))
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    assert (sources.locked(), (tmp_path / "flake.nix").read_bytes()) == (right, flake)
 
 
 def test_comfyuis_options_are_read_from_its_own_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
