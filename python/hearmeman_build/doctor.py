@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from hearmeman_build import sources
+from hearmeman_build import locks, sources
 from hearmeman_build.build import tier_parts
 from hearmeman_build.downloads import fetchers
 from hearmeman_build.errors import BuildError
@@ -156,9 +156,8 @@ def look(tier: str) -> Machine:
 
 def locked_bytes(groups: Sequence[str], environments: Sequence[str]) -> int:
     """The size of every locked file of some userland groups and environments, each once."""
-    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
-    locked = json.loads((ROOT / "nix/environments/lock.json").read_text())
-    names = {name for group in groups for name in userland["groups"][group]}
+    userland, locked = locks.userland(ROOT), locks.environments(ROOT, environments)
+    names = locks.packages(userland, groups)
     wheels = {entry["file"]: entry["size"] for name in environments for entry in locked[name]}
     total: int = sum(userland["packages"][name]["size"] for name in names) + sum(wheels.values())
     return total

@@ -104,6 +104,21 @@ def test_the_lock_follows_the_flakes_inputs(copy: Path, monkeypatch: pytest.Monk
     assert lock.read_text() == before[1]
 
 
+def test_an_input_that_a_merge_lost_from_the_lock_is_named_and_locked_again(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = copy / "given"
+    shutil.copytree(ROOT / "tests/standin", given / "comfyui-gguf")
+    monkeypatch.setenv("HEARMEMAN_SOURCES", str(given))
+    lock = json.loads((copy / "flake.lock").read_text())
+    node = lock["nodes"]["root"]["inputs"]["comfyui-gguf"]
+    del lock["nodes"][node]
+    (copy / "flake.lock").write_text(json.dumps(lock))
+    assert lock_flake.stale(copy) == ["comfyui-gguf"]
+    lock_flake.lock(copy, print)
+    assert lock_flake.stale(copy) == []
+
+
 def test_an_input_without_a_commit_is_refused_and_nothing_is_written(copy: Path) -> None:
     before = (copy / "flake.lock").read_bytes()
     flake = copy / "flake.nix"
