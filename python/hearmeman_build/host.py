@@ -157,9 +157,13 @@ _NOT_ISOLATED = re.compile("namespaces that are required for sandboxing|cloning 
 """What Nix 2.26 and 2.8 say where they may make no namespace."""
 
 
+_STAND_INS = re.compile(r"^warning: not writing modified lock file.*\n(?:[• ].*\n)*", re.MULTILINE)
+"""What Nix says of each override of an input: nothing that a person can do something about."""
+
+
 def failed(what: str, said: str) -> BuildError:
     """The error for a program that failed and printed `said`."""
-    last = "\n".join([f"{what} failed:", *ANSI.sub("", said).strip().splitlines()[-12:]])
+    last = "\n".join([f"{what} failed:", *_STAND_INS.sub("", ANSI.sub("", said)).strip().splitlines()[-12:]])
     if _NOT_ISOLATED.search(said):
         return BuildError(f"no build can be isolated here: {isolation()}\n{last}", said)
     if "No space left on device" in said or "Disk quota exceeded" in said:
@@ -204,11 +208,14 @@ def free_bytes(folder: Path) -> int:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_named(path: Path, text: str) -> None:

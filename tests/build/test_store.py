@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build import downloads, prefetch, store
-from hearmeman_build.build import build_image
+from hearmeman_build.build import build_image, explained
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix, store_file
+from hearmeman_build.host import ROOT, failed, nix, store_file
 
 USERLAND = json.loads((ROOT / "nix/userland/lock.json").read_text())
 
@@ -72,6 +72,33 @@ def test_a_damaged_file_in_the_store_is_fetched_again(own_store: Path, tmp_path:
 def test_a_part_that_is_not_in_the_store_is_named_with_what_fetches_it(own_store: Path) -> None:
     with pytest.raises(BuildError, match=r" is not in the store: run `nix/apps/prefetch --tier smoke`"):
         build_image("smoke")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "layer-x: error: a.deb is truncated: run `make prefetch`, which fetches damaged files again",
+            "run `{}`, which",
+        ),
+        ("error: builder for '/nix/store/j8j1-layer-x.drv' failed due to signal 7 (Bus error)", "the cause: run `{}`,"),
+        (
+            "unable to download 'file:///not-in-the-store/run-make-prefetch-first/a.whl'",
+            "a.whl is not in the store: run",
+        ),
+    ],
+)
+def test_a_damaged_part_is_fetched_by_a_command_for_the_image_that_is_built(said: str, told: str) -> None:
+    """`make prefetch` alone looks at the smoke image's files, and would not repair another's."""
+    command = "nix/apps/prefetch --tier consumer"
+    noise = (
+        "warning: not writing modified lock file of flake 'path:/tmp/x':\n• Updated input 'nixpkgs':\n"
+        "    'github:NixOS/nixpkgs/1' (2025-12-29)\n  → 'path:/tmp/x/nix/offline/nixpkgs' (2026-11-26)\n"
+    )
+    shown = explained(failed("nix build", noise + said), command)
+    assert told.format(command) in shown
+    assert "make prefetch" not in shown
+    assert "Updated input" not in shown
 
 
 def test_what_the_store_built_is_made_again_as_the_message_says(
