@@ -15,7 +15,7 @@ from hearmeman_build import locks, sources
 from hearmeman_build.build import tier_parts
 from hearmeman_build.downloads import fetchers
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, free_bytes, in_nixpkgs_world, isolation, store_file
+from hearmeman_build.host import ROOT, collect, free_bytes, in_nixpkgs_world, isolation, store_file
 from hearmeman_build.prefetch import COPIES
 
 _SECONDS = 10
@@ -95,7 +95,7 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
             "disk",
             machine.free >= machine.needed,
             f"{machine.free / 1e9:.1f} GB free, {machine.needed / 1e9:.1f} needed by a first build",
-            "free some space: `nix store gc` and `make clean` give back what earlier builds left",
+            f"free some space: `{collect()}` and `make clean` give back what earlier builds left",
         ),
     ]
     if machine.github is not None:

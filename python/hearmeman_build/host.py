@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -187,11 +188,15 @@ def full_disk() -> str:
     """What to do when the disk is full; the command is for the store that is used."""
     places = {str(place): free_bytes(place) for place in (store_file("/nix/store"), WORK)}
     free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
-    collect = " ".join(["nix-store", *store_option(), "--gc"])
     return (
-        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for example, and run the same "
-        "command again, which continues from there"
+        f"the disk is full ({free}): free some space, with `{collect()}` for example, and run the same command again, "
+        "which continues with what is there"
     )
+
+
+def collect() -> str:
+    """The command that takes what nothing holds out of the store that is used."""
+    return shlex.join(["nix-store", *store_option(), "--gc"])
 
 
 def free_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from hearmeman_build.host import ROOT, nix
 
 NOT_SOURCES = ("nixpkgs", "nix2container", "poetry2nix")
 """Inputs that are not part of an image."""
-MERGED = "take one side of the merge, `git checkout --theirs flake.lock`"
+MERGED = "restore it from git, `git checkout HEAD flake.lock`, then `make lock`, which follows flake.nix"
 """What to do where flake.lock holds none."""
 
 

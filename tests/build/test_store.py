@@ -144,6 +144,40 @@ def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:
     assert store.invalid_paths([path]) == {path}
 
 
+_FULL = """
+import re, shlex, subprocess, sys
+from pathlib import Path
+from hearmeman_build import host, store
+
+def add(name):
+    Path("/dev/shm", name).write_bytes(bytes(6 << 20))
+    return host.nix("store", "add-path", f"/dev/shm/{name}")
+
+Path("/dev/shm/kept").write_text("what `make prefetch` brought")
+kept = host.nix("store", "add-path", "/dev/shm/kept")
+store.keep([kept])
+add("garbage")
+try:
+    add("wanted")
+except host.BuildError as error:
+    [command] = re.findall("free some space, with `(nix-store .*)` for example", str(error))
+    subprocess.run(shlex.split(command), check=True, stdout=sys.stderr)
+    assert Path(host.store_file(add("wanted"))).stat().st_size == 6 << 20
+    assert store.invalid_paths([kept]) == set()
+    print("freed")
+"""
+
+
+def test_space_is_freed_for_a_build_as_advised(tmp_path: Path) -> None:
+    """On a filesystem of its own, where Nix has room for its database and one of two files."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/dev/shm", "--size", str(20 << 20), "--tmpfs", str(mount)]
+    environ = {**os.environ, "HEARMEMAN_STORE": f"{mount}/store"}
+    done = subprocess.run([*inside, "--", sys.executable, "-c", _FULL], env=environ, capture_output=True, text=True)
+    assert done.stdout == "freed\n", done.stderr
+
+
 @pytest.fixture
 def layer(tmp_path: Path) -> Path:
     """A layer in a store of somebody's own: one file of 1 MB."""
