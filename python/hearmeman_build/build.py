@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, progress, sources
+from hearmeman_build import flake, lock_flake, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -86,6 +87,10 @@ def _with_inputs(*words: str) -> str:
         return nix(*words, *inputs)
     except BuildError as error:
         # Nix names an address; what is missing is an input, and that has a fix.
+        if stale := lock_flake.stale(ROOT):
+            raise BuildError(
+                f"flake.lock does not have {', '.join(stale)} as flake.nix does: run `make lock`"
+            ) from error
         unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/" in str(error)]
         if unreachable:
             raise BuildError(
@@ -107,10 +112,17 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
     """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
 
     Raises:
-        BuildError: no such tier or variant, or the build failed.
+        BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
-    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    try:
+        return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    except BuildError as error:
+        lacking = re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said)
+        if lacking is None:
+            raise
+        command = " ".join(["nix/apps/prefetch", "--tier", tier, *(f"--bake {name}" for name in baked)])
+        raise BuildError(f"{lacking[1]} is not in the store: run `{command}`, then the same command again") from error
 
 
 def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:

@@ -199,11 +199,14 @@ def free_bytes(folder: Path) -> int:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_named(path: Path, text: str) -> None:

@@ -111,7 +111,7 @@ def readme(name: str, image: str, env: Mapping[str, str]) -> str:
         "",
         f"Image: `{image}`",
         "",
-        "Create each secret in RunPod's console, under the name in its reference.",
+        "Create each secret of the column Here in RunPod's console, under the name in its reference.",
     ]
     for heading, names in GROUPS:
         rows = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import pin, sources
+from hearmeman_build import lock_flake, pin, sources
 from hearmeman_build.build import build_output
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
@@ -77,6 +77,40 @@ def test_a_wrong_pin_changes_nothing(copy: Path, name: str, commit: str, why: st
     with pytest.raises(BuildError, match=why):
         pin.pin(copy, name, commit, print)
     assert ((copy / "flake.nix").read_bytes(), (copy / "flake.lock").read_bytes()) == before
+
+
+def test_the_lock_follows_the_flakes_inputs(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = copy / "given"
+    shutil.copytree(ROOT / "tests/standin", given / "comfyui-new")
+    monkeypatch.setenv("HEARMEMAN_SOURCES", str(given))
+    flake, lock = copy / "flake.nix", copy / "flake.lock"
+    before = flake.read_text(), lock.read_text()
+    added = f'comfyui-new = {{ url = "github:them/ComfyUI-New/{COMMIT}"; flake = false; }};'
+    flake.write_text(before[0].replace("    comfyui-kjnodes = {", f"    {added}\n    comfyui-kjnodes = {{"))
+    assert lock_flake.stale(copy) == ["comfyui-new"]
+
+    lock_flake.lock(copy, print)
+    assert lock_flake.stale(copy) == []
+    assert sources.locked(copy)["comfyui-new"] == {
+        "narHash": nix("hash", "path", str(given / "comfyui-new")),
+        "type": "github",
+        "owner": "them",
+        "repo": "ComfyUI-New",
+        "rev": COMMIT,
+    }
+
+    flake.write_text(before[0])
+    lock_flake.lock(copy, print)
+    assert lock.read_text() == before[1]
+
+
+def test_an_input_without_a_commit_is_refused_and_nothing_is_written(copy: Path) -> None:
+    before = (copy / "flake.lock").read_bytes()
+    flake = copy / "flake.nix"
+    flake.write_text(flake.read_text().replace(sources.locked()["comfyui-gguf"]["rev"], "main"))
+    with pytest.raises(BuildError, match=r"comfyui-gguf the address '.*/main': write github:OWNER/REPOSITORY/COMMIT"):
+        lock_flake.lock(copy, print)
+    assert (copy / "flake.lock").read_bytes() == before
 
 
 def test_comfyuis_options_are_read_from_its_own_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build import downloads, prefetch, store
+from hearmeman_build.build import build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix, store_file
 
@@ -66,6 +67,11 @@ def test_a_damaged_file_in_the_store_is_fetched_again(own_store: Path, tmp_path:
     assert f"1 files in the store are damaged and are fetched again: {name}" in said
     assert downloads.sha256_of(there) == entry["sha256"]
     assert store.damaged([path]) == []
+
+
+def test_a_part_that_is_not_in_the_store_is_named_with_what_fetches_it(own_store: Path) -> None:
+    with pytest.raises(BuildError, match=r" is not in the store: run `nix/apps/prefetch --tier smoke`"):
+        build_image("smoke")
 
 
 def test_what_the_store_built_is_made_again_as_the_message_says(
