@@ -17,7 +17,7 @@ REAL_POD ?=
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(if $(SOURCES),$(shell realpath -m "$(SOURCES)"))
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures real-pod
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures cards real-pod
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -67,9 +67,9 @@ prefetch: ## download everything in TIER's image into the Nix store
 image: prefetch ## build TIER's image
 	@$(python) -m hearmeman_build build --tier $(TIER)
 
-image-check: ## boot TIER's full image on CPU: nodes, prompts, late imports, libraries
+image-check: ## boot TIER's full image on CPU: nodes, prompts, late imports, libraries; WRITE=1 records its node classes
 	@./setup.sh test
-	@$(python_as_root) tests/image_check.py --tier $(TIER)
+	@$(python_as_root) tests/image_check.py --tier $(TIER) $(if $(WRITE),--write-nodes)
 
 acceptance: ## as root: tests with a container engine, fresh Debian machines and the full image; takes hours, fails if a tool is missing
 	@./setup.sh test acceptance
@@ -89,6 +89,10 @@ real-pod: ## create, use and end one pod on RunPod, for under a dollar; asks fir
 pictures: ## retake docs/*.png from the current page, and the cards of our templates in ComfyUI
 	@./setup.sh test page
 	@$(python_as_root) tests/acceptance/pictures.py
+	@$(python) tests/acceptance/cards.py --all
+
+cards: ## draw the cards of workflows that are new or have a new title
+	@./setup.sh test page
 	@$(python) tests/acceptance/cards.py
 
 reproduce: ## build TIER's image in two empty stores and compare

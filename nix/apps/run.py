@@ -13,12 +13,14 @@ SOURCE = Path(__file__).resolve().parents[2]
 """This flake, in the store."""
 
 
+def is_checkout(folder: Path) -> bool:
+    """Whether `folder` holds this repository."""
+    return all((folder / name).is_file() for name in ("flake.nix", "nix/tiers.nix", "nix/apps/run.py"))
+
+
 def checkout(here: Path) -> Path:
     """The nearest folder at or above `here` that holds this repository; the flake itself where there is none."""
-    for folder in (here, *here.parents):
-        if all((folder / name).is_file() for name in ("flake.nix", "nix/tiers.nix", "nix/apps/run.py")):
-            return folder
-    return SOURCE
+    return next((folder for folder in (here, *here.parents) if is_checkout(folder)), SOURCE)
 
 
 MODULES = {"hearmeman": "hearmeman", "pod": "hearmeman_pod", "xtts-vo-gen": "hearmeman_voice.vo_gen"}
@@ -47,10 +49,12 @@ def lacking() -> list[str]:
 def main() -> None:
     """Run the command that the first word names."""
     root = Path(os.environ.setdefault("HEARMEMAN_ROOT", str(checkout(Path.cwd()))))
+    if not is_checkout(root):
+        sys.exit(f"error: HEARMEMAN_ROOT={root} holds no hearmeman: unset it, or name a checkout")
     python = locked_python(root)
     if python is not None:
         os.execv(python, [str(python), __file__, *sys.argv[1:]])
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (the machine's own python3 may be older)
         sys.exit(f"error: this is Python {sys.version.split()[0]}, and 3.11 or later is needed: install that")
     sys.path.insert(0, str(SOURCE / "python"))
     sys.dont_write_bytecode = True

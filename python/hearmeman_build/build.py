@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, lock_flake, progress, sources
+from hearmeman_build import flake, lock_flake, locks, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -115,14 +115,27 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
         BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
+    # Nix says of a lock that a merge broke only where its parser stopped.
+    locks.packages(locks.userland(ROOT), parts["userland"])
+    locks.environments(ROOT, parts["environments"])
     try:
         return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
     except BuildError as error:
-        lacking = re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said)
-        if lacking is None:
-            raise
         command = " ".join(["nix/apps/prefetch", "--tier", tier, *(f"--bake {name}" for name in baked)])
-        raise BuildError(f"{lacking[1]} is not in the store: run `{command}`, then the same command again") from error
+        raise BuildError(explained(error, command), error.said) from error
+
+
+def explained(error: BuildError, command: str) -> str:
+    """Why a build failed, and where a file is missing or damaged, that `command` fetches it."""
+    if lacking := re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said):
+        return f"{lacking[1]} is not in the store: run `{command}`, then the same command again"
+    if "failed due to signal" in error.said:
+        return (
+            f"{error}\na damaged file in the store may be the cause: run `{command}`, which fetches those again, then "
+            "the same command again"
+        )
+    # A builder does not know which image it builds for.
+    return str(error).replace("`make prefetch`", f"`{command}`")
 
 
 def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:

@@ -11,15 +11,21 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from hearmeman_build import sources
+from hearmeman_build import locks, sources
 from hearmeman_build.build import tier_parts
+from hearmeman_build.downloads import fetchers
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, free_bytes, in_nixpkgs_world, isolation, store_file
+from hearmeman_build.host import ROOT, collect, free_bytes, in_nixpkgs_world, isolation, store_file
 from hearmeman_build.prefetch import COPIES
 
 _SECONDS = 10
 _OLDEST = (2, 8)
 _GITHUB = "https://github.com"
+_FETCHERS = {
+    "apt": "pinned packages are fetched with Debian's apt; on another system build with nixpkgs: `nix run .#doctor`",
+    "pip": "run `./setup.sh demo`, which makes a .venv that has it",
+}
+"""What to do where one of them is missing."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Machine:
     """Whether GitHub answers; None where nothing is wanted from it."""
     substituters: Mapping[str, bool]
     """Whether each binary cache answers."""
+    fetchers: Mapping[str, bool]
+    """Whether apt and pip are there, which fetch where nixpkgs does not; empty with nixpkgs."""
 
 
 def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
@@ -87,7 +95,7 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
             "disk",
             machine.free >= machine.needed,
             f"{machine.free / 1e9:.1f} GB free, {machine.needed / 1e9:.1f} needed by a first build",
-            "free some space: `nix store gc` and `make clean` give back what earlier builds left",
+            f"free some space: `{collect()}` and `make clean` give back what earlier builds left",
         ),
     ]
     if machine.github is not None:
@@ -108,10 +116,15 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
                 "Nix waits for it at each path: take it out of `substituters`, or pass --option substituters ''",
             )
         )
+    found += [Finding(name, there, _installed(there), _FETCHERS[name]) for name, there in machine.fetchers.items()]
     for name, there in machine.commands.items():
         fix = f"install {name}: ./setup.sh test on Debian"
-        found.append(Finding(name, there, "installed" if there else "not installed", fix))
+        found.append(Finding(name, there, _installed(there), fix))
     return [Finding(f.what, True, f.found) if f.fine else f for f in found]
+
+
+def _installed(there: bool) -> str:
+    return "installed" if there else "not installed"
 
 
 def look(tier: str) -> Machine:
@@ -137,14 +150,14 @@ def look(tier: str) -> Machine:
         substituters={
             address: _answers(f"{address.rstrip('/')}/nix-cache-info") for address in caches if "://" in address
         },
+        fetchers={} if in_nixpkgs_world() else fetchers(),
     )
 
 
 def locked_bytes(groups: Sequence[str], environments: Sequence[str]) -> int:
     """The size of every locked file of some userland groups and environments, each once."""
-    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
-    locked = json.loads((ROOT / "nix/environments/lock.json").read_text())
-    names = {name for group in groups for name in userland["groups"][group]}
+    userland, locked = locks.userland(ROOT), locks.environments(ROOT, environments)
+    names = locks.packages(userland, groups)
     wheels = {entry["file"]: entry["size"] for name in environments for entry in locked[name]}
     total: int = sum(userland["packages"][name]["size"] for name in names) + sum(wheels.values())
     return total

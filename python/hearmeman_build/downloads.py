@@ -198,16 +198,24 @@ def _pip(entries: Sequence[Mapping[str, Any]], cache: Path, flags: Sequence[str]
         return _run(command)
 
 
+def fetchers() -> dict[str, bool]:
+    """Whether this machine has what downloads are made with."""
+    return {"apt": Path(_APT_HELPER).exists(), "pip": _OWN.exists() or importlib.util.find_spec("pip") is not None}
+
+
+_OWN = ROOT / ".venv/bin/python"
+"""The checkout's own Python, which has pip where an app runs on another."""
+
+
 def _python() -> str:
-    """A Python with pip: the checkout's own where an app runs on another.
+    """A Python with pip.
 
     Raises:
         BuildError: there is none.
     """
-    own = ROOT / ".venv/bin/python"
-    if not own.exists() and importlib.util.find_spec("pip") is None:
+    if not fetchers()["pip"]:
         raise BuildError(f"pip is not installed: run `./setup.sh demo` in {ROOT}, then the same command again")
-    return str(own) if own.exists() else sys.executable
+    return str(_OWN) if _OWN.exists() else sys.executable
 
 
 def _errors(said: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -156,9 +157,13 @@ _NOT_ISOLATED = re.compile("namespaces that are required for sandboxing|cloning 
 """What Nix 2.26 and 2.8 say where they may make no namespace."""
 
 
+_STAND_INS = re.compile(r"^warning: not writing modified lock file.*\n(?:[• ].*\n)*", re.MULTILINE)
+"""What Nix says of each override of an input: nothing that a person can do something about."""
+
+
 def failed(what: str, said: str) -> BuildError:
     """The error for a program that failed and printed `said`."""
-    last = "\n".join([f"{what} failed:", *ANSI.sub("", said).strip().splitlines()[-12:]])
+    last = "\n".join([f"{what} failed:", *_STAND_INS.sub("", ANSI.sub("", said)).strip().splitlines()[-12:]])
     if _NOT_ISOLATED.search(said):
         return BuildError(f"no build can be isolated here: {isolation()}\n{last}", said)
     if "No space left on device" in said or "Disk quota exceeded" in said:
@@ -183,11 +188,15 @@ def full_disk() -> str:
     """What to do when the disk is full; the command is for the store that is used."""
     places = {str(place): free_bytes(place) for place in (store_file("/nix/store"), WORK)}
     free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
-    collect = " ".join(["nix-store", *store_option(), "--gc"])
     return (
-        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for example, and run the same "
-        "command again, which continues from there"
+        f"the disk is full ({free}): free some space, with `{collect()}` for example, and run the same command again, "
+        "which continues with what is there"
     )
+
+
+def collect() -> str:
+    """The command that takes what nothing holds out of the store that is used."""
+    return shlex.join(["nix-store", *store_option(), "--gc"])
 
 
 def free_bytes(folder: Path) -> int:

@@ -48,10 +48,10 @@ def locked(root: Path, addresses: Mapping[str, str], say: Callable[[str], None])
     document = locks.read(root, "flake.lock", sources.MERGED)
     nodes, inputs = document["nodes"], document["nodes"]["root"]["inputs"]
     for name in [name for name in inputs if name not in (*addresses, *sources.NOT_SOURCES)]:
-        del nodes[inputs.pop(name)]
+        nodes.pop(inputs.pop(name), None)
         say(f"flake.lock: {name} is removed")
     for name, address in addresses.items():
-        node = inputs.get(name, "")
+        node = inputs.get(name, "") if inputs.get(name) in nodes else ""
         old = nodes[node]["locked"] if node else {}
         if node and _address(old) == address:
             continue

@@ -33,10 +33,7 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     write_atomically(root / "flake.nix", flake.replace(old, new).encode())
     write_atomically(root / "flake.lock", lock.encode())
     if name == "comfyui":
-        say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`,")
+        say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`, and")
         say(
-            "`make image image-check TIER=consumer`, and tests/image_check.py --write-classes for tests/comfyui/classes.txt;"
-        )
-        say(
-            "in that image `hearmeman workflows schema` writes workflows/node-schema.json, and `workflows check` what broke"
+            "`make image image-check TIER=consumer WRITE=1`, which records the node classes; `workflows check` says what broke"
         )

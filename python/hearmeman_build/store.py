@@ -134,8 +134,15 @@ def add_files(files: Mapping[str, Path]) -> None:
 
 
 def keep(paths: Sequence[str]) -> None:
-    """Hold `paths` against the garbage collector by roots under .work/roots; a store of one's own is left alone."""
-    if store_option():
+    """Hold `paths` against the garbage collector, which a full disk is a reason to run: by roots in a store of one's own,
+    by .work/roots in the machine's.
+    """
+    if own := store_option()[1:]:
+        roots = Path(*own, "nix/var/nix/gcroots/hearmeman")
+        roots.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            with contextlib.suppress(FileExistsError):
+                (roots / Path(path).name).symlink_to(path)
         return
     roots = WORK / "roots"
     roots.mkdir(parents=True, exist_ok=True)

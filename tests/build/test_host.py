@@ -182,11 +182,20 @@ def test_without_nix_run_an_app_does_the_same_at_any_path_from_anywhere(image: I
 
 
 def test_libraries_that_lack_are_named_with_what_installs_them(tmp_path: Path) -> None:
-    command = ["/usr/bin/python3", "-S", str(ROOT / "nix/apps/run.py"), "hearmeman", "models", "list"]
-    done = subprocess.run(command, env={"HEARMEMAN_ROOT": str(tmp_path)}, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "pydantic, rich, supervisor" in done.stderr
-    assert done.stderr.endswith(f": not installed here: run `./setup.sh test` in {tmp_path}, then try again\n")
+    def said(*words: str) -> str:
+        command = ["/usr/bin/python3", "-S", str(ROOT / "nix/apps/run.py"), *words]
+        done = subprocess.run(command, env={"HEARMEMAN_ROOT": str(tmp_path)}, capture_output=True, text=True)
+        assert done.returncode == 1
+        return done.stderr
+
+    # A folder that is no checkout is not taken for one, and not copied as one.
+    assert said("inspect") == f"error: HEARMEMAN_ROOT={tmp_path} holds no hearmeman: unset it, or name a checkout\n"
+    for name in ("flake.nix", "nix/tiers.nix", "nix/apps/run.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    lacking = said("hearmeman", "models", "list")
+    assert "pydantic, rich, supervisor" in lacking
+    assert lacking.endswith(f": not installed here: run `./setup.sh test` in {tmp_path}, then try again\n")
 
 
 def test_odd_folders_of_sources_are_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hearmeman_build import downloads, flake, prefetch, store
+from hearmeman_build import build, doctor, downloads, flake, prefetch, store
 from hearmeman_build.build import build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
@@ -199,6 +199,15 @@ def test_a_broken_lock_of_the_userland_is_named(tmp_path: Path, text: str, why: 
     (_stage(tmp_path) / "nix/userland/lock.json").write_text(text)
     with pytest.raises(BuildError, match=why):
         prefetch.prefetch(tmp_path, ["core"], ["runtime"])
+
+
+def test_a_build_and_the_doctor_name_a_broken_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (_stage(tmp_path) / "nix/userland/lock.json").write_text("<<<<<<< ours\n{}\n")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    for read in (lambda: build_image("smoke"), lambda: doctor.locked_bytes(["core"], ["runtime"])):
+        with pytest.raises(BuildError, match="holds the marks of a merge conflict: run `make lock`"):
+            read()
 
 
 def test_a_broken_lock_of_the_environments_is_named(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build import downloads, prefetch, store
-from hearmeman_build.build import build_image
+from hearmeman_build.build import build_image, explained
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix, store_file
+from hearmeman_build.host import ROOT, failed, nix, store_file
 
 USERLAND = json.loads((ROOT / "nix/userland/lock.json").read_text())
 
@@ -74,6 +74,33 @@ def test_a_part_that_is_not_in_the_store_is_named_with_what_fetches_it(own_store
         build_image("smoke")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "layer-x: error: a.deb is truncated: run `make prefetch`, which fetches damaged files again",
+            "run `{}`, which",
+        ),
+        ("error: builder for '/nix/store/j8j1-layer-x.drv' failed due to signal 7 (Bus error)", "the cause: run `{}`,"),
+        (
+            "unable to download 'file:///not-in-the-store/run-make-prefetch-first/a.whl'",
+            "a.whl is not in the store: run",
+        ),
+    ],
+)
+def test_a_damaged_part_is_fetched_by_a_command_for_the_image_that_is_built(said: str, told: str) -> None:
+    """`make prefetch` alone looks at the smoke image's files, and would not repair another's."""
+    command = "nix/apps/prefetch --tier consumer"
+    noise = (
+        "warning: not writing modified lock file of flake 'path:/tmp/x':\n• Updated input 'nixpkgs':\n"
+        "    'github:NixOS/nixpkgs/1' (2025-12-29)\n  → 'path:/tmp/x/nix/offline/nixpkgs' (2026-11-26)\n"
+    )
+    shown = explained(failed("nix build", noise + said), command)
+    assert told.format(command) in shown
+    assert "make prefetch" not in shown
+    assert "Updated input" not in shown
+
+
 def test_what_the_store_built_is_made_again_as_the_message_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +142,40 @@ def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:
     assert store.damaged([path]) == [path]
     store.discard([path])
     assert store.invalid_paths([path]) == {path}
+
+
+_FULL = """
+import re, shlex, subprocess, sys
+from pathlib import Path
+from hearmeman_build import host, store
+
+def add(name):
+    Path("/dev/shm", name).write_bytes(bytes(6 << 20))
+    return host.nix("store", "add-path", f"/dev/shm/{name}")
+
+Path("/dev/shm/kept").write_text("what `make prefetch` brought")
+kept = host.nix("store", "add-path", "/dev/shm/kept")
+store.keep([kept])
+add("garbage")
+try:
+    add("wanted")
+except host.BuildError as error:
+    [command] = re.findall("free some space, with `(nix-store .*)` for example", str(error))
+    subprocess.run(shlex.split(command), check=True, stdout=sys.stderr)
+    assert Path(host.store_file(add("wanted"))).stat().st_size == 6 << 20
+    assert store.invalid_paths([kept]) == set()
+    print("freed")
+"""
+
+
+def test_space_is_freed_for_a_build_as_advised(tmp_path: Path) -> None:
+    """On a filesystem of its own, where Nix has room for its database and one of two files."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/dev/shm", "--size", str(20 << 20), "--tmpfs", str(mount)]
+    environ = {**os.environ, "HEARMEMAN_STORE": f"{mount}/store"}
+    done = subprocess.run([*inside, "--", sys.executable, "-c", _FULL], env=environ, capture_output=True, text=True)
+    assert done.stdout == "freed\n", done.stderr
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_damaged_record_of_images_is_taken_from_git_again(operator: Operator) 
     record.write_text("<<<<<<< HEAD")
     code, _, err = operator(*PLAN)
     assert code
-    [advice] = re.findall(r"restore it from git \(`git (checkout \S+)`\)", err)
+    [advice] = re.findall(r"restore it from git \(`git (checkout HEAD \S+)`\)", err)
     subprocess.run([*git, *advice.split()], check=True)
     assert operator(*PLAN)[0] == 0
 

@@ -59,6 +59,17 @@ def test_a_save_of_foreign_hands_is_passed_over(r2: R2, pods: tuple[VolumeOfPod,
     assert pods[1].files() == {"user/a.json": b"a"}
 
 
+def test_a_save_of_another_version_is_left_and_an_earlier_one_restored(
+    r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]
+) -> None:
+    later = json.loads(r2.contents()[SAVE.format(2)])
+    r2.lay(SAVE.format(2), json.dumps({**later, "version": 99}).encode())
+    said = pods[1].run("restore", code=1).stderr
+    assert "(format 99): use that version, or restore an earlier one with --from" in said
+    pods[1].run("restore", "--from", "1")
+    assert pods[1].files() == {"user/a.json": b"a"}
+
+
 def test_the_list_names_the_saves(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
     [command] = re.findall(r"see `hearmeman workspace (list)`", pods[1].run("restore", "--from", "9", code=1).stderr)
     numbers = [str(row["number"]) for row in pods[1].json(command)["saves"]]  # type: ignore[attr-defined]

@@ -41,7 +41,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
         UnwritableError: the lock cannot be written.
     """
     catalogue = Path(context.settings.model_catalogue)
-    wanted = {name for model in context.models for name in model.files}
+    # Who names models wants these written, and no other entry moved.
+    models = [m for m in context.models if not args.models or m.id in args.models or is_address(m.id)]
+    wanted = {name for model in models for name in model.files}
     files = [file for file in context.plain.files if args.all or file.id in wanted]
     before = context.locked if args.out is None else read(args.out)
     asker = _Asker(context, before)
