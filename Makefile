@@ -4,6 +4,8 @@ python := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 python_as_root := PYTHONPATH=python:tests PYTHONDONTWRITEBYTECODE=1 tests/as_root.sh .venv/bin/python
 # Several processes read the same files: what one has compiled, the others need not.
 pytest := PYTHONPATH=python:tests tests/as_root.sh .venv/bin/python -m pytest
+# Tests that may take more than the ten minutes of pyproject.toml.
+pytest_long := $(pytest) -o faulthandler_timeout=0
 TIER ?= smoke
 # Minutes of each of the two soaks of the sync.
 SOAK_MINUTES ?= 60
@@ -15,7 +17,7 @@ REAL_POD ?=
 SOURCES ?= $(HEARMEMAN_SOURCES)
 export HEARMEMAN_SOURCES := $(if $(SOURCES),$(shell realpath -m "$(SOURCES)"))
 
-.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures real-pod
+.PHONY: help demo test lint bench soak prefetch image acceptance reproduce lock lock-models clean docs image-check pin page-check pictures cards real-pod
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,10 +53,10 @@ bench: ## compare speed with other tools; takes a while
 
 soak: ## long tests: fresh seeds, 200 kills each of a fetch, a sync and a batch, SOAK_MINUTES of real encoders
 	@./setup.sh test
-	@HYPOTHESIS_PROFILE=soak $(pytest) -m hypothesis
-	@KILLS=200 $(pytest) tests/models/test_models_kill.py -s -k random
-	@CRASHES=200 $(pytest) -s tests/sync/test_sync_crash.py
-	@KILLS=200 $(pytest) -s tests/workflows/test_batch.py -k killed
+	@HYPOTHESIS_PROFILE=soak $(pytest_long) -m hypothesis
+	@KILLS=200 $(pytest_long) tests/models/test_models_kill.py -s -k random
+	@CRASHES=200 $(pytest_long) -s tests/sync/test_sync_crash.py
+	@KILLS=200 $(pytest_long) -s tests/workflows/test_batch.py -k killed
 	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES)
 	@$(python_as_root) tests/soak/sync.py --minutes $(SOAK_MINUTES) --kill-every 60
 
@@ -65,20 +67,20 @@ prefetch: ## download everything in TIER's image into the Nix store
 image: prefetch ## build TIER's image
 	@$(python) -m hearmeman_build build --tier $(TIER)
 
-image-check: ## boot TIER's full image on CPU: nodes, prompts, late imports, libraries
+image-check: ## boot TIER's full image on CPU: nodes, prompts, late imports, libraries; WRITE=1 records its node classes
 	@./setup.sh test
-	@$(python_as_root) tests/image_check.py --tier $(TIER)
+	@$(python_as_root) tests/image_check.py --tier $(TIER) $(if $(WRITE),--write-nodes)
 
 acceptance: ## as root: tests with a container engine, fresh Debian machines and the full image; takes hours, fails if a tool is missing
 	@./setup.sh test acceptance
-	@$(pytest) -s tests/acceptance/page.py
-	@$(pytest) tests/acceptance/voice_fuzz.py
-	@$(pytest) tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
+	@$(pytest_long) -s tests/acceptance/page.py
+	@$(pytest_long) tests/acceptance/voice_fuzz.py
+	@$(pytest_long) tests/acceptance/docker_engine.py tests/acceptance/fresh_machines.py
 	@$(MAKE) image image-check TIER=consumer
 
 page-check: ## test the page and the login in Chromium, with real pods; takes minutes
 	@./setup.sh test page
-	@$(pytest) -s tests/acceptance/page.py
+	@$(pytest_long) -s tests/acceptance/page.py
 
 real-pod: ## create, use and end one pod on RunPod, for under a dollar; asks first, prints rows for docs/verification.md
 	@./setup.sh test
@@ -87,15 +89,19 @@ real-pod: ## create, use and end one pod on RunPod, for under a dollar; asks fir
 pictures: ## retake docs/*.png from the current page, and the cards of our templates in ComfyUI
 	@./setup.sh test page
 	@$(python_as_root) tests/acceptance/pictures.py
+	@$(python) tests/acceptance/cards.py --all
+
+cards: ## draw the cards of workflows that are new or have a new title
+	@./setup.sh test page
 	@$(python) tests/acceptance/cards.py
 
 reproduce: ## build TIER's image in two empty stores and compare
 	@./setup.sh demo
 	@$(python) -m hearmeman_build reproduce --tier $(TIER)
 
-lock: ## resolve packages.txt and the environments again
+lock: ## resolve flake.nix, packages.txt and the environments; keeps Python versions that still fit unless UPGRADE=1
 	@./setup.sh test
-	@$(python) -m hearmeman_build lock
+	@$(python) -m hearmeman_build lock $(if $(UPGRADE),--upgrade)
 
 lock-models: ## look up every model's commit, size and hash, and write them to the catalogue's lock
 	@./setup.sh test

@@ -6,7 +6,8 @@ if git diff --quiet -- images.lock.json && git ls-files --error-unmatch images.l
   echo "images.lock.json is as it was"
   exit 0
 fi
-branch="digests-${GITHUB_RUN_ID}"
+# A run that is started again has the same number.
+branch="digests-${GITHUB_RUN_ID}-${GITHUB_RUN_ATTEMPT}"
 git config user.name "github-actions[bot]"
 git config user.email "41898282+github-actions[bot]@users.noreply.github.com"
 git switch --create "$branch"
@@ -14,7 +15,7 @@ git add images.lock.json
 git commit --message "Digests of the images pushed by run ${GITHUB_RUN_ID}"
 git -c credential.helper='!gh auth git-credential' push origin "$branch"
 if ! gh pr create --head "$branch" --title "Digests of pushed images" --body "Pushed by run ${GITHUB_RUN_ID}; merge to have new pods use them."; then
-  echo "The digests are in branch $branch. To have pull requests made: Settings, Actions, General, \"Allow GitHub Actions to" \
-    "create and approve pull requests\"." >&2
+  echo "The digests are in branch $branch: open a pull request from it. To have that done: Settings, Actions, General," \
+    "\"Allow GitHub Actions to create and approve pull requests\"." >&2
   exit 1
 fi

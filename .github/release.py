@@ -10,8 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hearmeman_build import bake
+from hearmeman_build import bake, record, tags
 from hearmeman_build.errors import BuildError
+from hearmeman_build.host import ROOT
 
 BAKES = {"BAKE_WAN_480P": "wan480p"}
 """Input of the workflow -> variant of nix/variants.nix. Not wan720p, whose file no layer of ghcr.io holds, nor illustrious,
@@ -34,13 +35,20 @@ class Asked:
         self.custom = environ.get("TAG", "")
 
     def check(self) -> None:
-        """Refuse what cannot be built or stored, before anything is built.
+        """Refuse what cannot be built, stored or recorded, before anything is built.
 
         Raises:
-            BuildError: no such tier or variant, a file is not locked, or the registry does not store its layer.
+            BuildError: no such tier or variant, a file is not locked, the registry does not store its layer, the tag is
+                none, or images.lock.json is damaged.
         """
+        record.read(ROOT)
         for tier in self.tiers:
             bake.check(tier, self.baked, self.to)
+            tags.tag(tier, self.baked, self.tag(tier))
+
+    def tag(self, tier: str) -> str:
+        """The tag that was asked for; one names one image, so the other tiers carry their name in it."""
+        return self.custom if not self.custom or tier == self.tiers[0] else f"{self.custom}-{tier}"
 
     def commands(self) -> list[list[str]]:
         """The command lines: all tiers are built and checked before the first is pushed."""
@@ -52,9 +60,7 @@ class Asked:
             found.append([*python, "build", "--tier", tier, *bakes])
             found.append(["make", "image-check", f"TIER={tier}"])
         for tier in self.tiers:
-            # One custom tag names one image: the other tiers carry their name in it.
-            tag = self.custom if not self.custom or tier == self.tiers[0] else f"{self.custom}-{tier}"
-            given = ["--tag", tag] if tag else []
+            given = ["--tag", self.tag(tier)] if self.custom else []
             found.append(["nix", "run", ".#push", "--", "--tier", tier, "--to", self.to, *bakes, *given])
             found.append(["nix", "run", ".#sbom", "--", "--tier", tier, *bakes, "--output", f"sbom-{tier}.json"])
         return found

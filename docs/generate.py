@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 import events
 
 from hearmeman.door.ports import doors
+from hearmeman.errors import HearmemanError
 from hearmeman.models import catalogue, lock
 from hearmeman.models.asked import asked_for
 from hearmeman.settings import command as env_command
@@ -276,5 +277,9 @@ def render() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    for path, text in render().items():
+    try:
+        found = render()
+    except HearmemanError as wrong:
+        raise SystemExit(str(wrong)) from None
+    for path, text in found.items():
         path.write_text(text, encoding="utf-8")

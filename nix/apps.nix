@@ -15,6 +15,7 @@ let
     inspect = "an image's digest, its layers and their sizes";
     load = "puts an image into the local docker or podman";
     pod = "plans, makes, fills, runs and ends pods on RunPod";
+    prefetch = "puts what an image is made of into the Nix store; with nixpkgs, only the models to bake";
     push = "pushes an image to a registry and records its digest";
     reproduce = "builds an image in two empty stores and compares";
     sbom = "lists the parts of an image, as CycloneDX";

@@ -280,7 +280,7 @@ def print_table(image: Image, phases: Phases, keys: list[str], total: float) -> 
         *(("output", key) for key in keys),
         ("layout", str(image.layout)),
         ("its page", "make demo OPEN=1 keeps the pod until Ctrl-C and shows the address"),
-        ("for a GPU pod", "nix build .#image-consumer"),
+        ("for a GPU pod", "make image TIER=consumer"),
         ("deploy it", "docs/runpod.md, from nothing to a finished picture or video"),
     ]
     print()

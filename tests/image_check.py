@@ -19,9 +19,11 @@ from typing import Any
 
 from hearmeman.models import catalogue
 from hearmeman.users import COMFYUI, wrapped
+from hearmeman.workflows import schema_command
 from hearmeman_build.build import build_image
 from hearmeman_build.host import ROOT, WORK
 from image_graphs import SETTLE_SECONDS, check_graphs, lay_placeholders
+from image_notebook import TOKEN, run_cell
 from support.needed import unresolved
 from support.pod import Pod, unpack
 from support.ports import free_port
@@ -84,13 +86,15 @@ def fetch_text(url: str) -> str:
 
 
 def check_classes(url: str, report: Report, write: bool) -> None:
-    """Every class of tests/comfyui/classes.txt is there; `write` writes that file anew after a change of commits."""
+    """Every class of tests/comfyui/classes.txt is there; `write` writes that file and the workflows' schema anew."""
     told = fetch(f"{url}/object_info")
     there = set(told)
     path = HERE / "comfyui/classes.txt"
     if write:
-        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; image_check.py --write-classes.\n"
+        head = "# Node classes of the pinned ComfyUI and the custom nodes of nix/tiers.nix; make image-check WRITE=1.\n"
         path.write_text(head + "".join(f"{name}\n" for name in sorted(there)))
+        asked = argparse.Namespace(dir=ROOT / "workflows", url=url, out=None, check=False, json=False)
+        schema_command.run(asked, {})
     wanted = {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
     missing = sorted(wanted - there)
     report.say("classes", f"missing: {', '.join(missing)}" if missing else "", f"{len(there)}, {len(wanted)} wanted")
@@ -167,6 +171,23 @@ def check_volume(pod: Pod, report: Report) -> None:
     report.say("overlay", "" if done.returncode == 0 and landed else f"{done.stdout}\n{done.stderr}"[-1500:])
 
 
+def check_notebook(pod: Pod, port: int, report: Report) -> None:
+    """A notebook's `%pip` works as ComfyUI's user, installs into its overlay, and is bound by its constraints."""
+    wheel = make_wheel(pod.volume, "jotted", {"jotted.py": "VERSION = 1\n"})
+    cell = f"""import os
+%pip install --no-index /workspace/{wheel.name}
+import jotted
+%pip install --no-index 'numpy<2'
+print('user', os.geteuid(), jotted.__file__)"""
+    try:
+        status, said = asyncio.run(run_cell(port, cell))
+    except (TimeoutError, OSError, TypeError) as error:
+        status, said = type(error).__name__, str(error)
+    right = status == "ok" and f"user {COMFYUI.uid} /workspace/.hearmeman/comfyui/overlays/" in said
+    refused = "ResolutionImpossible" in said or "conflict" in said
+    report.say("%pip in a notebook", "" if right and refused else f"{status}: {said[-3000:]}")
+
+
 def readiness(pod: Pod, port: int) -> tuple[str, str]:
     """What the status page says of ComfyUI and its nodes: a problem, and the words for it."""
     url = f"http://127.0.0.1:{port}/readyz"
@@ -212,7 +233,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", default="consumer")
     parser.add_argument("--keep-log", type=Path, default=WORK / "image-check.log", help="where the pod's output goes")
-    parser.add_argument("--write-classes", action="store_true", help="write tests/comfyui/classes.txt anew")
+    parser.add_argument(
+        "--write-nodes", action="store_true", help="write tests/comfyui/classes.txt and workflows/node-schema.json anew"
+    )
     arguments = parser.parse_args()
     report = Report()
     image = build_image(arguments.tier)
@@ -222,7 +245,7 @@ def main() -> int:
     missing = unresolved(root)
     report.say("needed libraries", "\n".join(missing))
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        volume, port, status = Path(folder), free_port(), free_port()
+        volume, port, status, jupyter = Path(folder), free_port(), free_port(), free_port()
         pod = Pod(image, volume)
         try:
             pod.start(
@@ -231,6 +254,9 @@ def main() -> int:
                     "COMFYUI_PORT": str(port),
                     "COMFYUI_ARGS": "--cpu",
                     "STATUS_PORT": str(status),
+                    "JUPYTER_HOST": "127.0.0.1",
+                    "JUPYTER_PORT": str(jupyter),
+                    "JUPYTER_PASSWORD": TOKEN,
                     "DRY_RUN": "true",
                     "HF_HUB_OFFLINE": "1",
                 }
@@ -242,7 +268,7 @@ def main() -> int:
             report.say("comfyui answers", "", f"{seconds:.1f} s after start, version {stats.get('comfyui_version')}")
             failed = [line for line in pod.lines if "IMPORT FAILED" in line]
             report.say("nodes import", "\n".join(failed))
-            check_classes(url, report, arguments.write_classes)
+            check_classes(url, report, arguments.write_nodes)
             for name, case in json.loads((HERE / "comfyui/prompts.json").read_text()).items():
                 check_prompt(url, volume, name, case, report)
             check_workflows(url, volume, report)
@@ -250,6 +276,7 @@ def main() -> int:
             report.say("manager", "", str(fetch_text(f"{url}/v2/manager/version")))
             check_user(pod, report)
             check_volume(pod, report)
+            check_notebook(pod, jupyter, report)
             code = pod.stop()
             report.say("stop", "" if code == 0 else f"exit code {code}")
         except (TimeoutError, OSError) as error:

@@ -5,12 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hearmeman import __version__, cli, errors, overview
 from hearmeman.errors import HearmemanError
+from hearmeman_build import __main__ as build
+from hearmeman_pod import command as pod
 from support.repository import ROOT
 from support.waiting import PATIENCE
 
@@ -185,3 +189,22 @@ def test_a_processs_commands_have_its_whole_environment(tmp_path: Path, monkeypa
     assert cli._environ("models", {}) == cli._environ("env", {}) == {}
     (tmp_path / "env/sync.json").write_text("half a fi")
     assert cli._environ("upload", {"R2_BUCKET": "mine"}) == {"R2_BUCKET": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("parser", "words", "said", "usage"),
+    [
+        (pod.parser, ["pln"], "there is no command 'pln': did you mean plan?", "hearmeman-pod "),
+        (pod.parser, ["plan", "--gpo", "x"], "arguments: --gpo x: did you mean --gpu?", "hearmeman-pod plan "),
+        (pod.parser, ["volume", "lst"], "there is no command 'lst': did you mean list?", "hearmeman-pod volume "),
+        (build.parser, ["push", "--bad"], "unrecognized arguments: --bad", "hearmeman_build push "),
+    ],
+)
+def test_a_slip_on_the_host_is_named_with_the_usage_of_the_command_that_was_meant(
+    parser: Callable[[], ArgumentParser], words: list[str], said: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parser().parse_args(words)
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.startswith(f"usage: {usage}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import io
 import json
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hearmeman import __version__, overview, redact, terminal
+from hearmeman import __version__, overview, redact, slips, terminal
 from hearmeman.errors import HearmemanError
 from hearmeman.state_file import read_json
 
@@ -81,10 +80,8 @@ class _Subcommands(argparse._SubParsersAction):  # type: ignore[type-arg]
         return super().add_parser(name, **{"description": more.get("help"), **more})
 
 
-class Parser(argparse.ArgumentParser):
-    """Names what is close to a slip, and shows the usage of the command that was meant."""
-
-    deepest: argparse.ArgumentParser | None = None
+class Parser(slips.Parser):
+    """The help is ours, and every command takes --no-color."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -105,27 +102,6 @@ class Parser(argparse.ArgumentParser):
             return super().format_help()
         finally:
             self.description, self.epilog = own
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.deepest = self  # The parsers of subcommands are called after their parents'.
-        return super().parse_known_args(args, namespace)
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            parser = Parser.deepest or self
-            options = [option for action in parser._actions for option in action.option_strings]
-            near = difflib.get_close_matches(rest[0].partition("=")[0], options, n=1)
-            parser.error(f"unrecognized arguments: {' '.join(rest)}" + (f": did you mean {near[0]}?" if near else ""))
-        return found
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            what = "there is no command" if isinstance(action, argparse._SubParsersAction) else "it cannot be"
-            hint = f": did you mean {near[0]}?" if near else f": choose from {', '.join(choices)}"
-            raise argparse.ArgumentError(None if what.startswith("there") else action, f"{what} {value!r}{hint}")
 
 
 def _summaries() -> dict[str, str]:

@@ -79,9 +79,13 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: the file is missing, or is not what a build writes.
     """
-    fix = "This file is part of the image: build or pull it again, or name another with --image-file."
+    fix = "This file is part of the image: build or pull it again."
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"there is no {path}, which is part of the image: run this in the image, or name another file with --image-file"
+        ) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
         raise ImageError(f"{path} cannot be read: {reason}. {fix}") from error

@@ -21,10 +21,28 @@ def write_json(path: Path, content: Mapping[str, object], durable: bool = True) 
         OSError: it cannot be written; what was there stays, and nothing is left beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, json.dumps(redacted(content), indent=1), durable)
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write `text` to a file that a person named: whole where it is a file, and into a device or pipe such as /dev/stdout.
+
+    Raises:
+        OSError: it cannot be written; a file that was there stays, and nothing is left beside it.
+    """
+    # A rename would put a file in the place of a device, or of a link.
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        with path.open("w", encoding="utf-8") as there:
+            there.write(text)
+        return
+    _replace(path.resolve(), text, durable=True)
+
+
+def _replace(path: Path, text: str, durable: bool) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
         beside = Path(file.name)
         try:
-            json.dump(redacted(content), file, indent=1)
+            file.write(text)
             file.flush()
             if durable:
                 os.fsync(file.fileno())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from hearmeman_build import (
     bake,
     doctor,
     inspect_image,
     lock_environments,
+    lock_flake,
     lock_poetry,
     lock_userland,
     pin,
@@ -24,15 +27,30 @@ from hearmeman_build import (
 from hearmeman_build import tuner_flags as flags
 from hearmeman_build.build import build_image, prefetch_tier
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, full_disk
+from hearmeman_build.host import ROOT, full_disk, in_nixpkgs_world, write_named
 from hearmeman_build.push import load, push
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows the usage of the subcommand that was meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
 
 def parser() -> argparse.ArgumentParser:
     """Every subcommand and its arguments."""
-    top = argparse.ArgumentParser(prog="hearmeman_build", description=__doc__)
+    top = _Parser(prog="hearmeman_build", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("lock", help="solve packages.txt and the environments' toml again and write both locks")
+    command = commands.add_parser(
+        "lock", help="write all locks anew from flake.nix, packages.txt and the environments' toml"
+    )
+    command.add_argument(
+        "--upgrade", action="store_true", help="take the newest Python packages, not those locked before"
+    )
     command = commands.add_parser("pin", help="move ComfyUI to another commit: flake.nix and flake.lock")
     command.add_argument("--commit", required=True, metavar="SHA", help="the commit, 40 hexadecimal digits")
     command.add_argument("--input", default="comfyui", help="the flake input to move (default: comfyui)")
@@ -111,13 +129,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry one subcommand out."""
     match arguments.command:
         case "lock":
+            lock_flake.lock(ROOT, print)
             lock_userland.lock(ROOT)
-            lock_environments.lock(ROOT)
-            lock_poetry.lock(ROOT)
+            lock_environments.lock(ROOT, arguments.upgrade)
+            lock_poetry.lock(ROOT, arguments.upgrade)
         case "pin":
             pin.pin(ROOT, arguments.input, arguments.commit, print)
         case "prefetch":
-            if not arguments.models_only:
+            # With nixpkgs, Nix fetches the rest by itself.
+            if not (arguments.models_only or in_nixpkgs_world()):
                 prefetch_tier(arguments.tier)
             if arguments.bake:
                 bake.bake(arguments.tier, arguments.bake)
@@ -157,7 +177,10 @@ def run(arguments: argparse.Namespace) -> None:
         case "sbom":
             text = sbom.document(ROOT, arguments.tier, arguments.bake)
             if arguments.output:
-                arguments.output.write_text(text)
+                try:
+                    write_named(arguments.output, text)
+                except OSError as error:
+                    raise BuildError(f"--output {arguments.output} cannot be written: {error.strerror}") from error
             else:
                 print(text)
         case "flags":
@@ -169,6 +192,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Run one subcommand; errors are one message."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What takes minutes is followed in a file or a pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         run(parser().parse_args())
         sys.stdout.flush()

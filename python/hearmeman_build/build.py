@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearmeman_build import flake, progress, sources
+from hearmeman_build import flake, lock_flake, locks, progress, sources
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, WORK, nix, store_file
 from hearmeman_build.prefetch import prefetch
@@ -29,7 +30,7 @@ class Image:
 
 
 def tier_parts(tier: str) -> dict[str, Any]:
-    """The userland groups, environments and source inputs of a tier, from nix/tiers.nix.
+    """The userland groups, environments and source trees (folder in the image -> input) of a tier, from nix/tiers.nix.
 
     Raises:
         BuildError: there is no such tier; the message lists those there are.
@@ -42,7 +43,12 @@ def tier_parts(tier: str) -> dict[str, Any]:
 
 
 _TIERS = """
-let variants = import @ROOT@/nix/variants.nix; in
+let
+  variants = import @ROOT@/nix/variants.nix;
+  renamed = f: set: builtins.listToAttrs (
+    map (name: { name = f name; value = set.${name}; }) (builtins.attrNames set)
+  );
+in
 builtins.mapAttrs (name: tier: {
   inherit (tier) environments;
   userland = builtins.concatLists tier.userland;
@@ -50,8 +56,10 @@ builtins.mapAttrs (name: tier: {
   variants = map (v: v.suffix) (
     builtins.filter (v: if v ? tiers then builtins.elem name v.tiers else tier.comfyui != null) variants
   );
-  inputs = (if tier.comfyui == null then [ ] else [ tier.comfyui ]) ++ builtins.attrValues tier.nodes
-    ++ builtins.attrValues tier.packages;
+  trees =
+    (if tier.comfyui == null then { } else { "opt/comfyui" = tier.comfyui; })
+    // renamed (n: "opt/comfyui-nodes/${n}") tier.nodes
+    // renamed (n: "opt/env/${tier.comfyuiEnvironment}/lib/python3.11/site-packages/${n}") tier.packages;
 }) (import @ROOT@/nix/tiers.nix)
 """
 
@@ -59,7 +67,7 @@ builtins.mapAttrs (name: tier: {
 def prefetch_tier(tier: str, say: Any = print) -> None:
     """Bring the store what `tier`'s image is made of."""
     parts = tier_parts(tier)
-    if parts["inputs"]:
+    if parts["trees"]:
         # Evaluation asks for ComfyUI and the nodes: now, and not after gigabytes of packages.
         _with_inputs("eval", "--raw", f"{flake.reference()}#packages.x86_64-linux.image-{tier}.outPath")
     prefetch(ROOT, parts["userland"], parts["environments"], say)
@@ -79,6 +87,10 @@ def _with_inputs(*words: str) -> str:
         return nix(*words, *inputs)
     except BuildError as error:
         # Nix names an address; what is missing is an input, and that has a fix.
+        if stale := lock_flake.stale(ROOT):
+            raise BuildError(
+                f"flake.lock does not have {', '.join(stale)} as flake.nix does: run `make lock`"
+            ) from error
         unreachable = [name for name, lock in sources.locked().items() if f"/{lock['repo']}/" in str(error)]
         if unreachable:
             raise BuildError(
@@ -100,10 +112,30 @@ def build_image(tier: str, baked: Sequence[str] = ()) -> Image:
     """Build `tier`'s image from what is prefetched, with the models that `baked` names (nix/variants.nix).
 
     Raises:
-        BuildError: no such tier or variant, or the build failed.
+        BuildError: no such tier or variant, a part is not prefetched, or the build failed.
     """
     parts = tier_parts(tier)
-    return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    # Nix says of a lock that a merge broke only where its parser stopped.
+    locks.packages(locks.userland(ROOT), parts["userland"])
+    locks.environments(ROOT, parts["environments"])
+    try:
+        return read_image(build_output("-".join(["image", tier, *chosen(tier, parts["variants"], baked)])))
+    except BuildError as error:
+        command = " ".join(["nix/apps/prefetch", "--tier", tier, *(f"--bake {name}" for name in baked)])
+        raise BuildError(explained(error, command), error.said) from error
+
+
+def explained(error: BuildError, command: str) -> str:
+    """Why a build failed, and where a file is missing or damaged, that `command` fetches it."""
+    if lacking := re.search(r"not-in-the-store/[^/]+/([^']+)'", error.said):
+        return f"{lacking[1]} is not in the store: run `{command}`, then the same command again"
+    if "failed due to signal" in error.said:
+        return (
+            f"{error}\na damaged file in the store may be the cause: run `{command}`, which fetches those again, then "
+            "the same command again"
+        )
+    # A builder does not know which image it builds for.
+    return str(error).replace("`make prefetch`", f"`{command}`")
 
 
 def chosen(tier: str, known: Sequence[str], baked: Sequence[str]) -> list[str]:

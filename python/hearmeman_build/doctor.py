@@ -11,15 +11,21 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from hearmeman_build import sources
+from hearmeman_build import locks, sources
 from hearmeman_build.build import tier_parts
+from hearmeman_build.downloads import fetchers
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, free_bytes, in_nixpkgs_world, store_file
+from hearmeman_build.host import ROOT, collect, free_bytes, in_nixpkgs_world, isolation, store_file
 from hearmeman_build.prefetch import COPIES
 
 _SECONDS = 10
 _OLDEST = (2, 8)
 _GITHUB = "https://github.com"
+_FETCHERS = {
+    "apt": "pinned packages are fetched with Debian's apt; on another system build with nixpkgs: `nix run .#doctor`",
+    "pip": "run `./setup.sh demo`, which makes a .venv that has it",
+}
+"""What to do where one of them is missing."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Machine:
     """Whether GitHub answers; None where nothing is wanted from it."""
     substituters: Mapping[str, bool]
     """Whether each binary cache answers."""
+    fetchers: Mapping[str, bool]
+    """Whether apt and pip are there, which fetch where nixpkgs does not; empty with nixpkgs."""
 
 
 def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
@@ -81,14 +89,13 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
             "sandbox",
             machine.namespaces and (not nixpkgs_world or machine.config.get("sandbox") == "true"),
             "namespaces" if machine.namespaces else "no user namespaces",
-            "set `sandbox = true` in nix.conf; in a container run it privileged, elsewhere allow user namespaces "
-            "(sysctl kernel.unprivileged_userns_clone=1)",
+            "set `sandbox = true` in nix.conf" if machine.namespaces else isolation(),
         ),
         Finding(
             "disk",
             machine.free >= machine.needed,
             f"{machine.free / 1e9:.1f} GB free, {machine.needed / 1e9:.1f} needed by a first build",
-            "free some space: `nix store gc` and `make clean` give back what earlier builds left",
+            f"free some space: `{collect()}` and `make clean` give back what earlier builds left",
         ),
     ]
     if machine.github is not None:
@@ -109,10 +116,15 @@ def findings(machine: Machine, nixpkgs_world: bool) -> list[Finding]:
                 "Nix waits for it at each path: take it out of `substituters`, or pass --option substituters ''",
             )
         )
+    found += [Finding(name, there, _installed(there), _FETCHERS[name]) for name, there in machine.fetchers.items()]
     for name, there in machine.commands.items():
         fix = f"install {name}: ./setup.sh test on Debian"
-        found.append(Finding(name, there, "installed" if there else "not installed", fix))
+        found.append(Finding(name, there, _installed(there), fix))
     return [Finding(f.what, True, f.found) if f.fine else f for f in found]
+
+
+def _installed(there: bool) -> str:
+    return "installed" if there else "not installed"
 
 
 def look(tier: str) -> Machine:
@@ -124,28 +136,28 @@ def look(tier: str) -> Machine:
     version = _said(["nix", "--version"]).rpartition(" ")[2]
     config = _config() if version else {}
     caches = config.get("substituters", "").split() if in_nixpkgs_world() else []
-    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "inputs": []}
+    parts = tier_parts(tier) if version else {"userland": [], "environments": [], "trees": {}}
     given = sources.folder()
-    wanted = [name for name in parts["inputs"] if given is None or not (given / name).is_dir()]
+    wanted = [name for name in parts["trees"].values() if given is None or not (given / name).is_dir()]
     return Machine(
         commands={name: shutil.which(name) is not None for name in ("git", "skopeo", "zstd", "bwrap")},
         nix_version=version,
         config=config,
-        namespaces=subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False).returncode == 0,
+        namespaces=_said(["unshare", "-Ur", "echo", "made"]) == "made",
         free=free_bytes(store_file("/nix/store")),
         needed=COPIES * locked_bytes(parts["userland"], parts["environments"]),
         github=_answers(_GITHUB) if wanted or in_nixpkgs_world() else None,
         substituters={
             address: _answers(f"{address.rstrip('/')}/nix-cache-info") for address in caches if "://" in address
         },
+        fetchers={} if in_nixpkgs_world() else fetchers(),
     )
 
 
 def locked_bytes(groups: Sequence[str], environments: Sequence[str]) -> int:
     """The size of every locked file of some userland groups and environments, each once."""
-    userland = json.loads((ROOT / "nix/userland/lock.json").read_text())
-    locked = json.loads((ROOT / "nix/environments/lock.json").read_text())
-    names = {name for group in groups for name in userland["groups"][group]}
+    userland, locked = locks.userland(ROOT), locks.environments(ROOT, environments)
+    names = locks.packages(userland, groups)
     wheels = {entry["file"]: entry["size"] for name in environments for entry in locked[name]}
     total: int = sum(userland["packages"][name]["size"] for name in names) + sum(wheels.values())
     return total

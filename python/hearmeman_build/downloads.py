@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import flake
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, WORK
+from hearmeman_build.host import ROOT, WORK, nix
 from hearmeman_build.plugins.wheel import check_platform, parse
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -38,34 +42,63 @@ def _fresh(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_of(path) == sha256
 
 
-def fetch_debs(root: Path, lock: Mapping[str, Any], packages: Sequence[str]) -> dict[str, Path]:
+def fetch_debs(
+    root: Path, lock: Mapping[str, Any], packages: Sequence[str], recipe: Path | None = None
+) -> dict[str, Path]:
     """Download the named packages of the userland lock with apt; package -> file.
 
+    What the machine's mirror does not have is in the archive of the lock's day, whose address `recipe` has (default:
+    nix/fetch.nix).
+
     Raises:
-        BuildError: a file is not on the mirror, or has another hash than the lock.
+        BuildError: a file is in neither, or has another hash than the lock.
     """
-    cache = cache_folder(root)
     wanted = {name: lock["packages"][name] for name in packages}
-    files = {name: cache / store_name(entry["file"]) for name, entry in wanted.items()}
+    folder = cache_folder(root)
+    files = {name: folder / store_name(entry["file"]) for name, entry in wanted.items()}
     missing = [name for name in wanted if not _fresh(files[name], wanted[name]["sha256"])]
     if missing:
         known = mirrors()
-        arguments = []
         for name in missing:
-            entry = wanted[name]
-            mirror = known.get(entry["archive"])
-            if mirror is None:
-                raise BuildError(f"apt on this machine has no {entry['archive']} archive: add it to its sources")
             files[name].unlink(missing_ok=True)
-            arguments += [mirror + entry["file"], str(files[name]), f"SHA256:{entry['sha256']}"]
-        said = _run([_APT_HELPER, "-o", "APT::Sandbox::User=root", "-q", "download-file", *arguments])
-        for name in missing:
-            if not files[name].is_file():
-                file = f"{wanted[name]['file']} of nix/userland/lock.json"
-                raise BuildError(f"{file} could not be fetched: {reason(said, 'the Debian mirror')}\n{said[-600:]}")
+        addresses = {
+            name: known[wanted[name]["archive"]] + wanted[name]["file"]
+            for name in missing
+            if wanted[name]["archive"] in known
+        }
+        said = _apt({files[name]: (address, wanted[name]["sha256"]) for name, address in addresses.items()})
+        gone, last = {name: wanted[name] for name in missing if not files[name].is_file()}, ""
+        if gone and not _UNREACHABLE.search(said) and not _MISMATCH.search(said):
+            older = _archived(gone, lock["snapshot"], recipe or flake.folder() / "nix/fetch.nix")
+            last = _apt({files[name]: (address, wanted[name]["sha256"]) for name, address in older.items()})
+        for name, entry in gone.items():
+            if files[name].is_file():
+                continue
+            if name not in addresses:
+                raise BuildError(
+                    f"apt on this machine has no {entry['archive']} archive: add it to its sources\n{last[-600:]}"
+                )
+            file = f"{entry['file']} of nix/userland/lock.json"
+            raise BuildError(f"{file} could not be fetched: {reason(said, 'the Debian mirror')}\n{said[-600:]}")
     for name, path in files.items():
         check_file(path, wanted[name]["sha256"], "nix/userland/lock.json")
     return files
+
+
+def _apt(wanted: Mapping[Path, tuple[str, str]]) -> str:
+    """Download files, each from its address and with its sha256; what apt said."""
+    words = [word for path, (address, sha256) in wanted.items() for word in (address, str(path), f"SHA256:{sha256}")]
+    return _run([_APT_HELPER, "-o", "APT::Sandbox::User=root", "-q", "download-file", *words]) if words else ""
+
+
+def _archived(wanted: Mapping[str, Mapping[str, Any]], day: str, recipe: Path) -> dict[str, str]:
+    """Package -> its address in the archive of `day`, the last one that `recipe` names."""
+    text = json.dumps({name: {"file": entry["file"], "archive": entry["archive"]} for name, entry in wanted.items()})
+    deb = f'(import {recipe} {{ pkgs.fetchurl = wanted: wanted; }}).deb "{day}"'
+    entries = f"builtins.fromJSON ''{text}''"
+    last = f'builtins.mapAttrs (name: entry: builtins.elemAt ({deb} (entry // {{ sha256 = ""; }})).urls 1) ({entries})'
+    addresses: dict[str, str] = json.loads(nix("eval", "--impure", "--json", "--expr", last))
+    return addresses
 
 
 def check_file(path: Path, sha256: str, lock: str) -> None:
@@ -83,6 +116,7 @@ def check_file(path: Path, sha256: str, lock: str) -> None:
         )
 
 
+@cache
 def mirrors() -> dict[str, str]:
     """Archive folder -> mirror address, from this machine's apt."""
     uris = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], subprocess.DEVNULL)
@@ -164,10 +198,24 @@ def _pip(entries: Sequence[Mapping[str, Any]], cache: Path, flags: Sequence[str]
         return _run(command)
 
 
+def fetchers() -> dict[str, bool]:
+    """Whether this machine has what downloads are made with."""
+    return {"apt": Path(_APT_HELPER).exists(), "pip": _OWN.exists() or importlib.util.find_spec("pip") is not None}
+
+
+_OWN = ROOT / ".venv/bin/python"
+"""The checkout's own Python, which has pip where an app runs on another."""
+
+
 def _python() -> str:
-    """A Python with pip: the checkout's own where an app runs on another."""
-    own = ROOT / ".venv/bin/python"
-    return str(own) if own.exists() else sys.executable
+    """A Python with pip.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if not fetchers()["pip"]:
+        raise BuildError(f"pip is not installed: run `./setup.sh demo` in {ROOT}, then the same command again")
+    return str(_OWN) if _OWN.exists() else sys.executable
 
 
 def _errors(said: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,9 @@ from typing import IO, Any
 
 from hearmeman_build.build import Image, read_image
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, failed, write_atomically
+from hearmeman_build.host import WORK, write_atomically
 from hearmeman_build.inspect_image import configuration, layers
-from hearmeman_build.store import repair
+from hearmeman_build.store import inflated, repair
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _PIECE = 1 << 20
@@ -58,24 +57,15 @@ def _convert(source: Path, blobs: Path, diff_id: str) -> dict[str, Any]:
     # wbits 31: a gzip header without name and time, so the same bytes each time.
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     try:
-        with (
-            subprocess.Popen(["zstd", "-dcq", str(source)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child,
-            beside.open("wb") as file,
-        ):
-            output: IO[bytes] = child.stdout  # type: ignore[assignment]
+        with inflated(source) as output, beside.open("wb") as file:
             while piece := output.read(_PIECE):
                 inner.update(piece)
                 size += _write(file, outer, deflate.compress(piece))
             size += _write(file, outer, deflate.flush())
-            said = child.stderr.read().decode() if child.stderr else ""
             os.fsync(file.fileno())
-        if child.returncode != 0:
-            raise failed("zstd", said)
         if f"sha256:{inner.hexdigest()}" != diff_id:
             raise BuildError(f"{source} does not hold the layer {diff_id}: {repair(source)}")
         beside.replace(blobs / outer.hexdigest())
-    except FileNotFoundError as error:
-        raise BuildError("zstd is not installed: run `./setup.sh demo`") from error
     finally:
         beside.unlink(missing_ok=True)
     return {"mediaType": _LAYER, "digest": f"sha256:{outer.hexdigest()}", "size": size}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -32,6 +34,7 @@ _OPTIONS = {
     "extra-experimental-features": "nix-command flakes",
     "substituters": "",
     "sandbox": "true",
+    "sandbox-fallback": "false",
     "sandbox-paths": "",
     "warn-dirty": "false",
 }
@@ -80,15 +83,20 @@ def _daemon_answers() -> bool:
     return True
 
 
+def is_shown(store: Path) -> bool:
+    """Whether only the files of a store elsewhere are at `store`, usually /nix, as inside `nix run`: without its database."""
+    files = store / "store"
+    return not (store / "var/nix/db").exists() and files.is_dir() and any(files.iterdir())
+
+
 def may_use(store: Path) -> bool:
     """Whether this process may write the store at `store`, usually /nix.
 
-    `nix run` shows the files of a store elsewhere under /nix/store, without its database. A Nix that took that for a store of
-    its own would hold every file for a remnant, and delete it.
+    A Nix that took the files of another store for its own would hold each for a remnant, and delete it.
     """
-    database, files = store / "var/nix/db", store / "store"
-    if not database.exists() and files.is_dir() and any(files.iterdir()):
+    if is_shown(store):
         return False
+    database = store / "var/nix/db"
     places = [database, *database.parents]
     # Not by the user's number: root of a user namespace may write no more than the user who made it.
     return os.access(next(place for place in places if place.exists()), os.W_OK)
@@ -143,23 +151,52 @@ def nix(*arguments: str, program: str = "nix") -> str:
     return done.stdout.strip()
 
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Nix's colours."""
+_NOT_ISOLATED = re.compile("namespaces that are required for sandboxing|cloning builder process")
+"""What Nix 2.26 and 2.8 say where they may make no namespace."""
+
+
+_STAND_INS = re.compile(r"^warning: not writing modified lock file.*\n(?:[• ].*\n)*", re.MULTILINE)
+"""What Nix says of each override of an input: nothing that a person can do something about."""
+
+
 def failed(what: str, said: str) -> BuildError:
     """The error for a program that failed and printed `said`."""
-    last = "\n".join([f"{what} failed:", *said.strip().splitlines()[-12:]])
+    last = "\n".join([f"{what} failed:", *_STAND_INS.sub("", ANSI.sub("", said)).strip().splitlines()[-12:]])
+    if _NOT_ISOLATED.search(said):
+        return BuildError(f"no build can be isolated here: {isolation()}\n{last}", said)
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return BuildError(f"{full_disk()}\n{last}", said)
     return BuildError(last, said)
+
+
+def isolation(store: Path = Path("/nix")) -> str:
+    """What to do where no namespace can be made, which every build gets."""
+    if is_shown(store):
+        return (
+            "`nix run` from a store in your home lets the program make no user namespaces; in the checkout, "
+            "`nix/apps/NAME` does the same as `nix run .#NAME`"
+        )
+    return (
+        "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+        "kernel.apparmor_restrict_unprivileged_userns=0); a container has to be privileged"
+    )
 
 
 def full_disk() -> str:
     """What to do when the disk is full; the command is for the store that is used."""
     places = {str(place): free_bytes(place) for place in (store_file("/nix/store"), WORK)}
     free = ", ".join(f"{place} has {size / 1e6:.0f} MB free" for place, size in places.items())
-    collect = " ".join(["nix-store", *store_option(), "--gc"])
     return (
-        f"the disk is full ({free}): free some space, with `{collect}` or `make clean` for example, and run the same "
-        "command again, which continues from there"
+        f"the disk is full ({free}): free some space, with `{collect()}` for example, and run the same command again, "
+        "which continues with what is there"
     )
+
+
+def collect() -> str:
+    """The command that takes what nothing holds out of the store that is used."""
+    return shlex.join(["nix-store", *store_option(), "--gc"])
 
 
 def free_bytes(folder: Path) -> int:
@@ -171,8 +208,19 @@ def free_bytes(folder: Path) -> int:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write a file that a person named: whole, or into a device or pipe such as /dev/stdout, which stays what it is."""
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        path.write_text(text)
+    else:
+        write_atomically(path.resolve(), text.encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
+from hearmeman_build.store import inflated
 
 _FACTS = "opt/hearmeman/image.json"
 
@@ -79,10 +79,7 @@ def contents(image: Image, name: str) -> Iterator[str]:
     for layer in chosen:
         yield f"{layer.made_by}:"
         blob = (image.layout / "blobs/sha256" / layer.digest.partition(":")[2]).resolve()
-        with (
-            subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
-            tarfile.open(fileobj=child.stdout, mode="r|") as tar,
-        ):
+        with inflated(blob) as output, tarfile.open(fileobj=output, mode="r|") as tar:
             for member in tar:
                 leads = f" -> {member.linkname}" if member.linkname else ""
                 yield f"{member.mode:05o} {member.uid}:{member.gid} {member.size:12} /{member.name}{leads}"
@@ -97,15 +94,11 @@ def facts(image: Image) -> dict[str, Any]:
     # It lies in the layer of our own package, which comes last but for baked models.
     for layer in reversed(image.layers):
         blob = (image.layout / "blobs/sha256" / layer["digest"].partition(":")[2]).resolve()
-        with (
-            subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE) as child,
-            tarfile.open(fileobj=child.stdout, mode="r|") as tar,
-        ):
+        with inflated(blob) as output, tarfile.open(fileobj=output, mode="r|") as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.name == _FACTS else None
                 if content is not None:
                     found: dict[str, Any] = json.load(content)
-                    child.kill()
                     return found
     raise BuildError(f"no layer of the image holds /{_FACTS}: build it again")
 

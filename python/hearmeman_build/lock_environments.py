@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import locks
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import write_atomically
 from hearmeman_build.plugins.wheel import parse
@@ -100,10 +101,22 @@ def combined(base: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) 
     return "\n".join([*lines, f"conflicts = [[{conflicts}]]"]) + "\n"
 
 
-def resolve(project: str, extras: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def preferred(entries: Iterable[Mapping[str, Any]]) -> str:
+    """A lock of uv's that says no more than which versions to keep where the requirements still allow them."""
+    lines = ["version = 1", 'requires-python = "==3.11.*"']
+    for name, version in sorted({(entry["name"], entry["version"]) for entry in entries}):
+        lines += ["[[package]]", f"name = {json.dumps(name)}", f"version = {json.dumps(version)}"]
+        # uv asks for a source, and does not read it.
+        lines.append('source = { registry = "https://kept.invalid" }')
+    return "\n".join(lines) + "\n"
+
+
+def resolve(
+    project: str, extras: Sequence[str], keep: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, list[dict[str, Any]]]:
     """Resolve a project against the index that this machine is configured with; extra -> its packages.
 
-    Without extras the project itself, under the name "".
+    Without extras the project itself, under the name "". The versions of `keep` stay where they can.
 
     Raises:
         BuildError: the requirements contradict each other, or a package has no file for the image.
@@ -111,6 +124,7 @@ def resolve(project: str, extras: Sequence[str]) -> dict[str, list[dict[str, Any
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pyproject.toml").write_text(project)
+        (Path(folder) / "uv.lock").write_text(preferred(keep))
         _uv(folder, "lock")
         for extra in extras or [""]:
             chosen = ["--extra", extra] if extra else []
@@ -136,16 +150,17 @@ def _uv(folder: str, *arguments: str) -> None:
         raise BuildError(f"uv could not resolve the environments: {done.stderr.strip()[-1500:]}")
 
 
-def lock(root: Path) -> None:
-    """Write `root/nix/environments/lock.json`."""
+def lock(root: Path, upgrade: bool = False) -> None:
+    """Write `root/nix/environments/lock.json`; with `upgrade` the newest versions that fit, not those it has."""
     folder = root / "nix/environments"
+    before = {} if upgrade else locks.environments(root)
     base = tomllib.loads((folder / "base.toml").read_text())
     members = base["tool"]["hearmeman"]["members"]
     together = combined(base, {name: tomllib.loads((folder / f"{name}.toml").read_text()) for name in members})
-    document = resolve(together, members)
+    document = resolve(together, members, [entry for name in members for entry in before.get(name, [])])
     for path in sorted(folder.glob("*.toml")):
         if path.stem not in (*members, "base"):
-            document[path.stem] = resolve(path.read_text(), [])[""]
+            document[path.stem] = resolve(path.read_text(), [], before.get(path.stem, []))[""]
     write_atomically(folder / "lock.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
     for name, entries in sorted(document.items()):
         size = sum(entry["size"] for entry in entries)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hearmeman_build import locks
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import write_atomically
 from hearmeman_build.lock_environments import uv
@@ -27,14 +28,31 @@ _USABLE = re.compile(
 _KEYS = ("dependencies", "source", "extras", "dev-dependencies")
 
 
-def lock(root: Path) -> None:
-    """Write `root/poetry.lock`.
+def fits(root: Path) -> bool:
+    """Whether `root/poetry.lock` is of this pyproject.toml and has the image's versions."""
+    held = tomllib.loads((root / "poetry.lock").read_text())
+    versions = {_normal(package["name"]): package["version"] for package in held["package"]}
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    return held["metadata"]["content-hash"] == content_hash(project) and all(
+        versions.get(_normal(entry["name"])) == entry["version"] for entry in _runtime(root)
+    )
+
+
+def _runtime(root: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = locks.environments(root, ["runtime"])["runtime"]
+    return entries
+
+
+def lock(root: Path, upgrade: bool = False) -> None:
+    """Write `root/poetry.lock`, unless it fits as it is and no `upgrade` is asked for.
 
     Raises:
         BuildError: Poetry could not resolve pyproject.toml.
     """
+    if not upgrade and (root / "poetry.lock").exists() and fits(root):
+        return
     text = (root / "pyproject.toml").read_text()
-    locked = json.loads((root / "nix/environments/lock.json").read_text())["runtime"]
+    locked = _runtime(root)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "pyproject.toml")
         # Poetry keeps what it has locked before.
@@ -44,7 +62,8 @@ def lock(root: Path) -> None:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise BuildError(
-                    f"Poetry could not resolve pyproject.toml: {(done.stdout + done.stderr).strip()[-1500:]}"
+                    f"Poetry could not resolve pyproject.toml: {(done.stdout + done.stderr).strip()[-1500:]}\n"
+                    "The other locks are written. If your index has what Poetry does not find, name it in PIP_INDEX_URL"
                 )
         found = Path(folder, "poetry.lock").read_text()
     write_atomically(root / "poetry.lock", tidy(found, content_hash(tomllib.loads(text))).encode())

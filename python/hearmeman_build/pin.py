@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from hearmeman_build import sources
+from hearmeman_build import lock_flake
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import nix, write_atomically
+from hearmeman_build.host import write_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -24,48 +21,19 @@ def pin(root: Path, name: str, commit: str, say: Callable[[str], None]) -> None:
     """
     if not _COMMIT.fullmatch(commit):
         raise BuildError(f"{commit!r} is not a commit: give its 40 hexadecimal digits, not a tag or branch")
-    lock = json.loads((root / "flake.lock").read_text())
-    node = lock["nodes"]["root"]["inputs"].get(name, "")
-    if name in sources.NOT_SOURCES or not node:
-        known = ", ".join(sources.locked())
-        raise BuildError(f"no input {name} that is part of an image: flake.nix has {known}")
-    locked = lock["nodes"][node]["locked"]
-    found = _tree(name, locked, commit)
-    old = locked["rev"]
-    locked.pop("lastModified", None)
-    locked |= {"rev": commit, **found}
-    lock["nodes"][node]["original"]["rev"] = commit
+    addresses = lock_flake.declared(root)
+    if name not in addresses:
+        raise BuildError(f"no input {name} that is part of an image: flake.nix has {', '.join(addresses)}")
+    old = addresses[name]
+    new = f"{old.rpartition('/')[0]}/{commit}"
     flake = (root / "flake.nix").read_text()
-    address = f"github:{locked['owner']}/{locked['repo']}/"
-    if flake.count(f"{address}{old}") != 1:
-        raise BuildError(
-            f"flake.nix does not hold {address}{old} once: flake.nix and flake.lock differ, make them agree first"
-        )
-    write_atomically(root / "flake.nix", flake.replace(f"{address}{old}", f"{address}{commit}").encode())
-    write_atomically(root / "flake.lock", (json.dumps(lock, indent=2) + "\n").encode())
-    say(f"{name}: {old[:12]} -> {commit[:12]}, {found['narHash']}")
+    if flake.count(old) != 1:
+        raise BuildError(f"flake.nix does not hold {old} once: write the address of {name} out, once")
+    lock = lock_flake.locked(root, {**addresses, name: new}, say)
+    write_atomically(root / "flake.nix", flake.replace(old, new).encode())
+    write_atomically(root / "flake.lock", lock.encode())
     if name == "comfyui":
-        say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`,")
+        say("next: compare its requirements.txt with nix/environments/comfyui.toml, then `make lock`, and")
         say(
-            "`make image image-check TIER=consumer`, and tests/image_check.py --write-classes for tests/comfyui/classes.txt;"
+            "`make image image-check TIER=consumer WRITE=1`, which records the node classes; `workflows check` says what broke"
         )
-        say(
-            "in that image `hearmeman workflows schema` writes workflows/node-schema.json, and `workflows check` what broke"
-        )
-
-
-def _tree(name: str, locked: dict[str, Any], commit: str) -> dict[str, Any]:
-    """The tree's NAR hash, and its date where it is known."""
-    given = sources.folder()
-    if given is not None and (given / name).is_dir():
-        hashed = nix("hash", "path", str(given / name))
-        return {"narHash": hashed}
-    reference = f"github:{locked['owner']}/{locked['repo']}/{commit}"
-    try:
-        found = json.loads(nix("flake", "prefetch", "--json", reference))
-        dated = json.loads(nix("flake", "metadata", "--json", reference, "--no-write-lock-file"))
-    except (BuildError, subprocess.SubprocessError) as error:
-        raise BuildError(
-            f"{reference} cannot be fetched: name a folder that holds its tree as {name}/ in HEARMEMAN_SOURCES\n{error}"
-        ) from error
-    return {"narHash": found["hash"], "lastModified": dated["locked"]["lastModified"]}

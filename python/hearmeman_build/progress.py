@@ -9,16 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from hearmeman_build import host
 
-_BUILD, _BUILDS, _PROGRESS = 105, 104, 105
-"""Nix's numbers (src/libutil/logging.hh): the activity of one build, that of all of them, and the result "progress"."""
+_BUILD, _BUILDS, _LINE, _PROGRESS = 105, 104, 101, 105
+"""Nix's numbers (src/libutil/logging.hh): the activity of one build, that of all of them, and the results "a line of a
+builder's" and "progress"."""
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = "@nix "
+
+_LINES = 8
+"""How many of a builder's last lines its failure is told with."""
 
 JOB_BYTES = 1 << 30
 """Memory that one layer's builder and its compressor need at most; 600 MB were seen."""
@@ -38,6 +42,7 @@ class Reader:
         self._say = say
         self._clock = clock
         self._running: dict[int, tuple[str, float]] = {}
+        self._words: dict[str, deque[str]] = {}
         self._all: set[int] = set()
         self._done = 0
         self._expected = 0
@@ -50,10 +55,13 @@ class Reader:
         event = json.loads(line.removeprefix(_MARK))
         match event["action"]:
             case "msg":
-                self.said.append(_ANSI.sub("", event["msg"]))
+                self.said.append(host.ANSI.sub("", event["msg"]))
             case "start" if event["type"] == _BUILD:
                 name = Path(event["fields"][0]).name.partition("-")[2].removesuffix(".drv")
                 self._running[event["id"]] = (name, self._clock())
+                self._words[name] = deque(maxlen=_LINES)
+            case "result" if event["type"] == _LINE and event["id"] in self._running:
+                self._words[self._running[event["id"]][0]].append(host.ANSI.sub("", event["fields"][0]))
             case "start" if event["type"] == _BUILDS:
                 self._all.add(event["id"])
             case "result" if event["type"] == _PROGRESS and event["id"] in self._all:
@@ -63,6 +71,12 @@ class Reader:
                 seconds = self._clock() - begun
                 self._done += 1
                 self._say(f"{self._done:3} of {max(self._expected, self._done)}  {name}: {seconds:.0f} s")
+
+    def failure(self) -> str:
+        """What Nix said, and last what the builders said that failed: with this kind of log, Nix leaves that out."""
+        said = "\n".join(self.said)
+        last = [f"{name}: {line}" for name, lines in self._words.items() if f"-{name}.drv'" in said for line in lines]
+        return "\n".join([said, *last])
 
     def waiting(self) -> None:
         """Say what is being built, for when nothing ended for a while."""
@@ -102,7 +116,7 @@ def build(words: list[str], say: Callable[[str], None] | None = None, every: flo
             process.terminate()
             process.wait()
     if code != 0:
-        raise host.failed("nix build", "\n".join(reader.said))
+        raise host.failed("nix build", reader.failure())
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:

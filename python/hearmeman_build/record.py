@@ -17,7 +17,7 @@ from hearmeman_build.host import writable_checkout, write_atomically
 from hearmeman_build.inspect_image import configuration
 
 NAME = "images.lock.json"
-_CURE = f"restore it from git, `git checkout {NAME}`, or delete it; nothing was pushed"
+_CURE = f"restore it from git, `git checkout HEAD {NAME}`, or delete it; nothing was pushed"
 
 
 @dataclass(frozen=True)

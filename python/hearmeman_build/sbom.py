@@ -49,7 +49,8 @@ def document(root: Path, tier: str, baked: Sequence[str] = (), image: Image | No
 def parts(root: Path, tier: str, baked: Sequence[str], image: Image) -> Iterable[dict[str, Any]]:
     """One component for each .deb, Python package, source tree and baked file."""
     chosen = tier_parts(tier)
-    stated = licences.read(image)
+    folders = {name: folder for folder, name in chosen["trees"].items()}
+    stated = licences.read(image, sorted(folders.values()))
     userland = locks.userland(root)
     for name in locks.packages(userland, chosen["userland"]):
         entry = userland["packages"][name]
@@ -64,15 +65,18 @@ def parts(root: Path, tier: str, baked: Sequence[str], image: Image) -> Iterable
     given = sources.folder()
     replaced = set(sources.differing(given)) if given is not None else set()
     for name, lock in sorted(sources.locked().items()):
-        if name not in chosen["inputs"]:
+        if name not in folders:
             continue
+        named = stated.trees.get(folders[name], [])
         if name in replaced and given is not None:
             # Not the commit that is locked, but a folder of the operator's; its label in the image says the same.
             tree = sources.tree_hash(given / name)
-            yield _component("library", name, f"overridden-{tree[7:19]}", f"pkg:generic/{name}", _hexadecimal(tree), [])
+            yield _component(
+                "library", name, f"overridden-{tree[7:19]}", f"pkg:generic/{name}", _hexadecimal(tree), named
+            )
         else:
             purl = f"pkg:github/{lock['owner'].lower()}/{lock['repo'].lower()}@{lock['rev']}"
-            yield _component("library", name, lock["rev"], purl, _hexadecimal(lock["narHash"]), [])
+            yield _component("library", name, lock["rev"], purl, _hexadecimal(lock["narHash"]), named)
     for file in bake.files(tier, baked):
         purl = f"pkg:generic/{quote(file['id'])}?file_name={quote(file['to'])}"
         version = str(file["source"].get("revision", "")) or file["sha256"][:12]

@@ -13,6 +13,8 @@ from hearmeman_build.host import ROOT, nix
 
 NOT_SOURCES = ("nixpkgs", "nix2container", "poetry2nix")
 """Inputs that are not part of an image."""
+MERGED = "restore it from git, `git checkout HEAD flake.lock`, then `make lock`, which follows flake.nix"
+"""What to do where flake.lock holds none."""
 
 
 def folder() -> Path | None:
@@ -30,10 +32,12 @@ def folder() -> Path | None:
     return path
 
 
-def locked() -> dict[str, dict[str, str]]:
+def locked(root: Path = ROOT) -> dict[str, dict[str, str]]:
     """Input -> its locked reference, of every source that an image may hold."""
-    nodes = locks.read(ROOT, "flake.lock", "take one side of the merge, `git checkout --theirs flake.lock`")["nodes"]
-    return {name: nodes[node]["locked"] for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
+    nodes = locks.read(root, "flake.lock", MERGED)["nodes"]
+    named = {name: node for name, node in nodes["root"]["inputs"].items() if name not in NOT_SOURCES}
+    # One that a merge lost is as one that was never there: `lock_flake.stale` names both.
+    return {name: nodes[node]["locked"] for name, node in named.items() if node in nodes}
 
 
 def differing(given: Path) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
+import subprocess
+import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import WORK, nix, store_file, store_option
+from hearmeman_build.host import WORK, installed, nix, store_file, store_option
 
 
 def fixed_path(name: str, sha256: str, recursive: bool = False) -> str:
@@ -68,6 +73,29 @@ def repair(path: Path) -> str:
     )
 
 
+@contextlib.contextmanager
+def inflated(blob: Path) -> Iterator[IO[bytes]]:
+    """The tar of a layer in the store; it need not be read to its end.
+
+    Raises:
+        BuildError: zstd is not installed, or the layer is damaged.
+    """
+    with installed("zstd"):
+        child = subprocess.Popen(["zstd", "-dcq", str(blob)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        output: IO[bytes] = child.stdout  # type: ignore[assignment]
+        cut: tarfile.TarError | None = None
+        try:
+            yield output
+        except tarfile.TarError as error:
+            cut = error
+        finally:
+            output.close()
+            said = child.stderr.read().decode(errors="replace").strip() if child.stderr else ""
+    if cut is not None or child.returncode not in (0, -signal.SIGPIPE):
+        raise BuildError(f"{blob} cannot be read, {said or cut}: {repair(blob)}")
+
+
 def discard(paths: Sequence[str]) -> None:
     """Take damaged paths out of the store, so that they are fetched again.
 
@@ -106,8 +134,15 @@ def add_files(files: Mapping[str, Path]) -> None:
 
 
 def keep(paths: Sequence[str]) -> None:
-    """Hold `paths` against the garbage collector by roots under .work/roots; a store of one's own is left alone."""
-    if store_option():
+    """Hold `paths` against the garbage collector, which a full disk is a reason to run: by roots in a store of one's own,
+    by .work/roots in the machine's.
+    """
+    if own := store_option()[1:]:
+        roots = Path(*own, "nix/var/nix/gcroots/hearmeman")
+        roots.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            with contextlib.suppress(FileExistsError):
+                (roots / Path(path).name).symlink_to(path)
         return
     roots = WORK / "roots"
     roots.mkdir(parents=True, exist_ok=True)

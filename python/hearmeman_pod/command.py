@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hearmeman import slips
 from hearmeman.errors import HearmemanError
 from hearmeman_pod import cost, endpoint, files, making, options, run, template, verbs, volume
 from hearmeman_pod.errors import PodError
@@ -25,7 +26,7 @@ _CODES = (
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser."""
-    top = argparse.ArgumentParser(
+    top = slips.Parser(
         prog="hearmeman-pod",
         description="Creates and manages pods on RunPod from an image's digest.",
         epilog=_CODES,

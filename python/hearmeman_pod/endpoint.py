@@ -81,7 +81,8 @@ def _create(args: argparse.Namespace, world: World) -> int:
         found = _find(api, order)
         if found is None:
             raise PodError(
-                f"{error}. RunPod's list does not show it: check again with `hearmeman-pod endpoint list`"
+                f"{error}. RunPod's list does not show it: check again with `hearmeman-pod endpoint list`, and "
+                "if it is not there, create it again"
             ) from error
     if args.json:
         print(json.dumps(endpoint_known.facts(found), indent=1))

@@ -231,7 +231,7 @@ def update(args: argparse.Namespace, world: World) -> int:
     for what, before, after in changed:
         say(f"{what}: {before} -> {after}")
     if not body:
-        say("nothing to change: the endpoint is like that already already")
+        say("nothing to change: the endpoint is like that already")
     elif not agreed(_question(found, body), args.yes):
         return 1
     else:

@@ -176,7 +176,7 @@ class _Mover:
         size = item.path.stat().st_size
         talk = Talk(str(item.path), size)
         state = self._again(lambda courier: courier.put(item.path, item.name, sha256, self.replace, talk))
-        return Moved(str(item.path), *_other(state, size, f"{self.place}/{item.name}"))
+        return Moved(str(item.path), *_other(state, size, f"{self.place}/{item.name}", "rename yours"))
 
     def _bring(self, item: Item) -> Moved:
         if item.path.is_symlink() or (item.path.exists() and not item.path.is_file()):
@@ -188,7 +188,7 @@ class _Mover:
                     if hashlib.file_digest(file, "sha256").hexdigest() == theirs:
                         return Moved(str(item.path), "present", item.size)
             if not self.replace:
-                return Moved(str(item.path), *_other("other", item.size, str(item.path)))
+                return Moved(str(item.path), *_other("other", item.size, str(item.path), "another folder"))
         item.path.parent.mkdir(parents=True, exist_ok=True)
         version = hashlib.sha256(f"{item.path.name}/{item.size}/{item.mtime_ns}".encode(errors="surrogateescape"))
         part = item.path.parent / f"{there.PART}{version.hexdigest()[:32]}.part"
@@ -224,10 +224,10 @@ class _Mover:
             self.courier = None
 
 
-def _other(state: str, size: int, where: str) -> tuple[str, int, str]:
+def _other(state: str, size: int, where: str, way: str) -> tuple[str, int, str]:
     if state != "other":
         return state, size, ""
-    return "failed", size, f"{where} is there with different content: give --replace, or another name"
+    return "failed", size, f"{where} is there with different content: give --replace, or {way}"
 
 
 def _here(paths: list[Path], inside: bool = False) -> Iterator[Item]:
@@ -247,7 +247,9 @@ def _here(paths: list[Path], inside: bool = False) -> Iterator[Item]:
             raise UsageError(f"{path} is not a {'folder' if inside else 'file or folder'} on this machine")
         for one, name in found:
             if name in taken:
-                raise UsageError(f"{taken[name]} and {one} would both be {name} in the pod: send them one by one")
+                raise UsageError(
+                    f"{taken[name]} and {one} would both be {name} in the pod: rename one, or send it elsewhere"
+                )
             if not os.access(one, os.R_OK):
                 raise UsageError(f"{one} cannot be read")
             taken[name] = one
@@ -278,7 +280,7 @@ def _place(text: str) -> tuple[str, str]:
     if not pod or not colon or not place:
         raise UsageError(f"{text or 'nothing'} is not POD:PLACE, such as film:input or film:models/loras")
     if ".." in place.split("/") or "\0" in place:
-        raise UsageError(f"{place} leads outside: write the path itself")
+        raise UsageError(f"{place} may lead outside: write the path without ..")
     if not place.startswith("/") and place.split("/")[0] not in there.PLACES:
         raise UsageError(
             f"there is no place {place}: give {', '.join(there.PLACES)}, a folder below one such as "

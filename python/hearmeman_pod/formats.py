@@ -119,7 +119,7 @@ def _volume_gb(body: Body) -> int:
 def _refuse_unsaid(body: Body, tool: str) -> None:
     ways = {"skypilot": "SkyPilot's own `volumes`", "dstack": "dstack's own `volumes`"}
     if body.get("mounts", {}).get("network"):
-        raise UsageError(f"--as {tool} cannot name a RunPod network volume: register it as one of {ways[tool]} first")
+        raise UsageError(f"--as {tool} cannot name a RunPod network volume: use {ways[tool]}, without --network-volume")
     if body.get("registry"):
         raise UsageError(
             f"--as {tool} cannot name RunPod's registry credentials: give {tool} its own, without --registry"

@@ -68,7 +68,7 @@ def from_lock(path: Path, tier: str) -> Image:
         ) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{path} is damaged ({type(error).__name__}: {error}): restore it from git (`git checkout {path.name}`), "
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it from git (`git checkout HEAD {path.name}`), "
             f"or {push}"
         ) from error
     if not _REFERENCE.fullmatch(found.reference) or (found.cuda_floor and not _CUDA.fullmatch(found.cuda_floor)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from hearmeman.settings import GROUPS, RUNPOD_SECRETS, Settings
 from hearmeman.settings.declare import extra_of
+from hearmeman.state_file import write_named
 from hearmeman_pod import schema
 from hearmeman_pod.api import Api
 from hearmeman_pod.errors import UsageError
@@ -111,7 +111,7 @@ def readme(name: str, image: str, env: Mapping[str, str]) -> str:
         "",
         f"Image: `{image}`",
         "",
-        "Create each secret in RunPod's console, under the name in its reference.",
+        "Create each secret of the column Here in RunPod's console, under the name in its reference.",
     ]
     for heading, names in GROUPS:
         rows = [
@@ -135,17 +135,8 @@ def _row(variable: str, env: Mapping[str, str]) -> str:
 
 
 def _write(where: str, text: str) -> None:
-    beside = Path(f"{where}.part")
     try:
-        if Path(where).exists() and not Path(where).is_file():
-            # A rename would put a file in the place of a device such as /dev/null.
-            Path(where).write_text(text, encoding="utf-8")
-            return
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(where)
+        write_named(Path(where), text)
     except OSError as error:
         raise UsageError(
             f"the README cannot be written to {where}: {error.strerror}; nothing was changed in the account"

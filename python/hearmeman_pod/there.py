@@ -103,7 +103,7 @@ class Place:
         if path.is_dir() and not path.is_symlink():
             raise RefusedError(f"{path} is a folder in the pod")
         if path.is_symlink():
-            raise RefusedError(f"{path} is a link in the pod: name what it leads to")
+            raise RefusedError(f"{path} is a link in the pod: remove it there, or rename yours")
         if path.exists():
             if path.stat().st_size == order["size"] and self.digest(order["name"]) == order["sha256"]:
                 return {"state": "present"}

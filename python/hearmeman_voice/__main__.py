@@ -63,12 +63,6 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("output"), help="folder that /tts_to_file saves to (./output)"
     )
     made.add_argument("--queue", type=_within(0, 1000), default=16, help="how many requests may wait (16)")
-    made.add_argument(
-        "--origin",
-        action="append",
-        default=[],
-        help="a web page on another address that may use the API, such as https://chat.example.com",
-    )
     return made
 
 
@@ -82,7 +76,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         idle = _seconds(environ, "VOICE_IDLE_UNLOAD_SECONDS")
     except ValueError as problem:
         arguments.error(str(problem))
-    return _serve(args, spec, idle)
+    return _serve(args, spec, idle, _origins(environ.get("VOICE_ORIGINS", "")))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Web pages on other addresses that may use the API, separated by commas or spaces."""
+    return tuple(word.rstrip("/").lower() for word in text.replace(",", " ").split())
 
 
 def _seconds(environ: Mapping[str, str], name: str) -> float:
@@ -113,7 +112,7 @@ def spec_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Spec:
     return spec
 
 
-def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
+def _serve(args: argparse.Namespace, spec: Spec, idle: float, origins: Sequence[str]) -> int:
     import uvicorn
 
     from hearmeman_voice import chatterbox_api, xtts_api
@@ -125,14 +124,16 @@ def _serve(args: argparse.Namespace, spec: Spec, idle: float) -> int:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listener = socket.create_server((args.host, port), family=family, backlog=2048)
     except OSError as problem:
-        print(f"port {port} of {args.host}: {problem.strerror}: set another --host or --port", file=sys.stderr)
+        # Python adds the address to the system's words; a resolver's errors have their own.
+        why = problem.strerror if isinstance(problem, socket.gaierror) else os.strerror(problem.errno or 0)
+        print(f"port {port} of {args.host}: {why}: set another --host or --port", file=sys.stderr)
         return 1
     speaker = Speaker(spec, queue_length=args.queue, idle_unload_seconds=idle)
     store = VoiceStore(args.voices, args.builtin_voices, lambda: speaker.engine.voices)
     if args.api == "xtts":
-        app = xtts_api.app(speaker, store, args.output, args.models, args.origin)
+        app = xtts_api.app(speaker, store, args.output, args.models, origins)
     else:
-        app = chatterbox_api.app(speaker, store, args.origin)
+        app = chatterbox_api.app(speaker, store, origins)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

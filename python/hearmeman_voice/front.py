@@ -127,7 +127,7 @@ class Pages:
                 return
             error = ApiError(
                 403,
-                f"pages of {origin[:100]} may not use this server: start it with --origin to let them",
+                f"pages of {origin[:300]} may not use this server: set VOICE_ORIGINS={origin[:300]} to let them",
                 code="origin",
             )
             await JSONResponse(error.body(), error.status)(scope, receive, send)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from hearmeman_voice.errors import ApiError
@@ -19,6 +27,8 @@ class Metrics:
 
     def __init__(self, api: str, state: Callable[[], Mapping[str, Any]]) -> None:
         self._registry = CollectorRegistry()
+        # One more series for each, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=self._registry)
         counter, gauge = self._counter, self._gauge
         self.requests = Counter(

@@ -160,7 +160,7 @@ class Remote:
                 again = error.code in (429, 502, 503, 504) and error.headers.get("x-should-retry") != "false"
                 wait = min(_seconds(error.headers.get("Retry-After")) or pause, _LONGEST_PAUSE)
                 if not again or time.monotonic() + wait > end:
-                    words = self._words(error.code, str(message))
+                    words = self._words(error.code, str(message), path, error.headers.get("Location", ""))
                     if error.code in (401, 403) or 300 <= error.code < 400:
                         raise UnreachableError(words) from error
                     raise _RefusedError(error.code, words) from error
@@ -184,13 +184,14 @@ class Remote:
         inside = urllib.parse.urlsplit(self.url).hostname in _LOOPBACK
         return urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if inside else []))
 
-    def _words(self, status: int, message: str) -> str:
+    def _words(self, status: int, message: str, path: str, location: str) -> str:
         if status in (401, 403) and not self.token:
             return f"{self.url} needs a token: put the pod's ACCESS_TOKEN into the environment"
         if status in (401, 403):
             return f"{self.url} refuses this token ({status}): ACCESS_TOKEN must be the pod's own"
         if 300 <= status < 400:
-            return f"{self.url} redirects elsewhere ({status}): give that address with --url"
+            base = urllib.parse.urljoin(self.url + path, location).removesuffix(path)
+            return f"{self.url} redirects to {base} ({status}): give that address with --url"
         return f"{self.url} answered {status}: {message}"
 
 

@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     url = args.url or environ.get("VOICE_URL") or "http://127.0.0.1:8020"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         arguments.error(f"--url {url}: it must be an address such as http://127.0.0.1:8020")
-    remote = Remote(url.rstrip("/"), environ.get("ACCESS_TOKEN", "").strip(), say=_note)
+    # As OpenAI's clients are given it.
+    remote = Remote(url.rstrip("/").removesuffix("/v1"), environ.get("ACCESS_TOKEN", "").strip(), say=_note)
     try:
         return _run(args, remote)
     except RemoteError as error:
@@ -80,7 +81,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     except OSError as error:
         print(f"xtts-vo-gen: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("xtts-vo-gen: stopped; run the same command again to continue", file=sys.stderr)
+        # Any other command starts over.
+        goes_on = args.file is not None and not args.force
+        print(f"xtts-vo-gen: stopped{'; run the same command again to continue' if goes_on else ''}", file=sys.stderr)
         return 130
     return 1
 
@@ -106,9 +109,10 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error("--output-dir is for --file: use --output for one text")
     if args.file is not None and args.output:
         arguments.error("--output is for one text: use --output-dir with --file")
-    # The file is renamed into place, which would replace a device such as /dev/null.
-    if args.output and not (args.output.is_file() or (not args.output.exists() and args.output.parent.is_dir())):
-        arguments.error(f"--output {args.output}: it must be a file in an existing folder; --stream writes to stdout")
+    if args.output and not _is_file_to_be(args.output):
+        arguments.error(
+            f"--output {args.output}: it must be a file, not a link, in an existing folder; --stream writes to stdout"
+        )
     if args.text is not None and not args.text.strip():
         arguments.error("TEXT is empty")
     if Path(args.prefix).name != args.prefix or args.prefix in ("", ".", ".."):
@@ -117,6 +121,11 @@ def _check(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> None
         arguments.error(f"--speaker {args.speaker}: there is no such recording")
     if args.file is not None and str(args.file) != "-" and not args.file.is_file():
         arguments.error(f"--file {args.file}: there is no such file")
+
+
+def _is_file_to_be(path: Path) -> bool:
+    """Whether a file can be renamed into place; that would replace a device such as /dev/null, or a link to one."""
+    return not path.is_symlink() and (path.is_file() or (not path.exists() and path.parent.is_dir()))
 
 
 def _found(chosen: Sequence[str]) -> str:

@@ -112,7 +112,7 @@ class VoiceStore:
         alias = check_name(alias)
         with self._changing() as (notes, _):
             if alias in {voice.id for voice in self.list()}:
-                raise NameTaken(f"there is a voice called {alias!r}")
+                raise self._taken(alias)
             notes["aliases"][alias] = self.get(name).id
 
     def remove_alias(self, alias: str) -> None:
@@ -127,7 +127,7 @@ class VoiceStore:
         sound = _usable(data)
         with self._changing() as (notes, change):
             if path.stem in {voice.id for voice in self.list()}:
-                raise NameTaken(f"there is a voice called {path.stem!r}: choose another name, or replace that one")
+                raise self._taken(path.stem, ", or replace that one")
             change.write(path, [sound])
             notes["voices"][path.stem] = language
             return Voice(path.stem, path, language)
@@ -145,7 +145,7 @@ class VoiceStore:
             voice, old = self._changeable(name)
             path = wanted or old
             if path != old and path.stem in {other.id for other in self.list()}:
-                raise NameTaken(f"there is a voice called {path.stem!r}")
+                raise self._taken(path.stem)
             if sound is not None:
                 change.write(path, [sound])
             if path != old:
@@ -175,9 +175,16 @@ class VoiceStore:
         voice = self.get(name)
         if voice.clip is None or voice.id in self._builtin():
             raise ReadOnlyVoice(
-                f"{voice.id!r} belongs to the image and cannot be changed; upload a voice under another name"
+                f"{voice.id!r} belongs to the image and cannot be changed or removed; upload your own under another "
+                "name"
             )
         return voice, voice.clip
+
+    def _taken(self, name: str, otherwise: str = "") -> NameTaken:
+        """Say that a name is taken; `otherwise` is what else can be done if that voice was uploaded."""
+        if name in self._builtin():
+            return NameTaken(f"there is a voice called {name!r}, which belongs to the image: choose another name")
+        return NameTaken(f"there is a voice called {name!r}: choose another name{otherwise}")
 
     def _path(self, name: str) -> Path:
         return safe_child(self.folder, f"{check_name(name)}.wav")

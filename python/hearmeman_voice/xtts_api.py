@@ -225,13 +225,21 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
     @router.post("/set_output", tags=["settings"], responses={400: REFUSALS[400]})
     def set_output(asked: Output) -> dict[str, str]:
         """From now on, save into this folder inside the output folder."""
-        spoken.output = _folder(spoken.base, asked.output_folder, "output_folder")
+        found = _folder(spoken.base, asked.output_folder)
+        if found is None:
+            raise ApiError(
+                400,
+                f"output_folder: name {spoken.base} or an existing folder inside it",
+                param="output_folder",
+                code="invalid_value",
+            )
+        spoken.output = found
         return {"message": f"Output folder set to {asked.output_folder}"}
 
     @router.post("/set_speaker_folder", tags=["settings"], responses={400: REFUSALS[400]})
     def set_speaker_folder(asked: Folder) -> dict[str, str]:
         """Confirm the speakers' folder; both APIs share it, and it cannot change while they run."""
-        if _folder(here.store.folder, asked.speaker_folder, "speaker_folder") != here.store.folder.resolve():
+        if _folder(here.store.folder, asked.speaker_folder) != here.store.folder.resolve():
             raise ApiError(
                 400,
                 f"speaker_folder: the speakers are in {here.store.folder}; upload others with POST /voices",
@@ -272,16 +280,13 @@ def _own(here: Served, output: Path, models: Path) -> APIRouter:
     return router
 
 
-def _folder(base: Path, name: str, param: str) -> Path:
-    """A folder inside `base`, or `base` itself, by relative or absolute path.
-
-    Raises:
-        ApiError: it is elsewhere, or there is none.
-    """
+def _folder(base: Path, name: str) -> Path | None:
+    """A folder inside `base`, or `base` itself, by relative or absolute path; None if it is elsewhere or does not exist."""
     try:
-        found = (base / name).resolve()
-        if found.is_relative_to(base.resolve()) and found.is_dir():
+        base, found = base.resolve(), (base / name).resolve()
+        # The base itself is made with the first file in it.
+        if found == base or (found.is_relative_to(base) and found.is_dir()):
             return found
     except (OSError, ValueError):
         pass
-    raise ApiError(400, f"{param}: name a folder inside {base}", param=param, code="invalid_value")
+    return None

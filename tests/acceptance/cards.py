@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from html import escape
 from pathlib import Path
 
@@ -59,11 +60,19 @@ def draw(browser: Browser, workflow: Workflow, path: Path) -> None:
         path.write_bytes(with_title(seen.page.screenshot(type="jpeg", quality=QUALITY), workflow.title))
 
 
+def is_current(workflow: Workflow, path: Path) -> bool:
+    """Whether its card has the title of today."""
+    return path.exists() and path.read_bytes().startswith(with_title(b"\xff\xd8", workflow.title))
+
+
 def main() -> None:
-    """Draw every card."""
+    """Draw the cards that are missing or have another title than their workflow's; with --all every card."""
     with chromium() as browser:
         for workflow in library.load(ROOT / "workflows").values():
-            draw(browser, workflow, FOLDER / f"{workflow.name}.jpg")
+            path = FOLDER / f"{workflow.name}.jpg"
+            if "--all" in sys.argv[1:] or not is_current(workflow, path):
+                draw(browser, workflow, path)
+                print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

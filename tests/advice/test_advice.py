@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import functools
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -54,5 +55,10 @@ def test_what_a_row_names_is_a_test() -> None:
         if row.followed.startswith(("needs ", "judge")) or row.followed in ("no advice", "open"):
             continue
         file, _, name = row.followed.partition("::")
-        tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, row
+        assert name in functions(TESTS / file), row
+
+
+@functools.cache
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

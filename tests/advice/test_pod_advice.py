@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from hearmeman.cli import main
 from hearmeman.users import COMFYUI, wrapped
 from hearmeman_build.build import Image
+from support.planning import KEY
 from support.pod import Pod
 from support.ports import free_port
+from support.repository import ROOT
 from support.waiting import PATIENCE, wait_for
 
 HEARMEMAN = "/opt/env/runtime/bin/hearmeman"
@@ -27,7 +32,7 @@ HERE = {"COMFYUI_HOST": "127.0.0.1", "STATUS_HOST": "127.0.0.1", "HF_ENDPOINT": 
 def pod(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     running = Pod(image, tmp_path_factory.mktemp("volume"))
     try:
-        running.start(HERE)
+        running.start({**HERE, "PUBLIC_KEY": KEY})
         running.wait_line("pod.ready")
         yield running
     finally:
@@ -69,6 +74,34 @@ def test_a_restart_is_run_as_root_as_it_says(pod: Pod) -> None:
     assert refused.returncode and "run this in the pod, as root" in refused.stderr, refused.stderr
     assert inside(pod, *words).returncode == 0
     wait_for(lambda: status(pod)["ready"], "ComfyUI")
+
+
+def test_an_overlay_that_was_set_aside_is_replaced_by_the_restart_that_is_advised(pod: Pod) -> None:
+    done = inside(pod, HEARMEMAN, "overlay", "reset")
+    assert done.returncode == 0, done.stderr
+    restarted = inside(pod, *advised(done.stdout, r"set aside as \S+; restart ComfyUI: (hearmeman restart comfyui)"))
+    assert restarted.returncode == 0, restarted.stderr
+    wait_for(lambda: status(pod)["ready"], "ComfyUI")
+    assert json.loads(inside(pod, HEARMEMAN, "overlay", "list", "--json").stdout)["packages"] == {}
+
+
+def test_logs_are_read_in_the_pod_as_it_says_elsewhere(
+    pod: Pod, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["logs", "--run-dir", str(tmp_path)], {}) == 1
+    assert "run this in the pod" in capsys.readouterr().err
+    read = inside(pod, HEARMEMAN, "logs")
+    assert read.returncode == 0 and "comfyui" in read.stdout, read.stderr
+
+
+def test_a_pod_without_sshd_needs_an_image_with_it(pod: Pod) -> None:
+    words = ("sshd", "--run-dir", "/run/hearmeman", "--keys-dir", "/tmp/keys")
+    here = [*["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/usr/sbin", "--"], sys.executable, "-m", "hearmeman", *words]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python")}
+    refused = subprocess.run(here, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert refused.returncode == 1 and "use an image with openssh-server" in refused.stderr, refused.stderr
+    # This image has it.
+    wait_for(lambda: "Server listening" in inside(pod, HEARMEMAN, "logs", "sshd").stdout, "sshd")
 
 
 def _code(port: int, **headers: str) -> tuple[int, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from hearmeman import cli, settings
 from hearmeman import image as boot_image
-from hearmeman.boot import execute, output, plan
+from hearmeman.boot import execute, output, owners, plan
 from hearmeman.boot import sshd as ssh_command
 from hearmeman.boot.environments import guarded
 from hearmeman.boot.shell import shell_file
@@ -24,27 +26,38 @@ from hearmeman.boot.supervise import verdict
 from hearmeman.image import ImageError, read_image
 from hearmeman.users import COMFYUI, DOOR, FETCH, JUPYTER, ROOT, SYNC, USERS, why_not_separate, wrapped
 from hearmeman_build.plugins import fixups
-from support.planning import IMAGE, TUNING, machine
+from support.planning import IMAGE, KEY, TUNING, machine, planned
 from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read: No such file"),
         ("{", "not JSON"),
         ("[]", "is not a JSON object"),
         ('{"tier": "smoke"}', "lacks or has wrong comfyui_rev"),
     ],
 )
-def test_an_image_file_that_cannot_be_used(tmp_path: Path, content: str | None, said: str) -> None:
+def test_an_image_file_that_cannot_be_used_is_good_again_once_the_image_is_built_anew(
+    tmp_path: Path, content: str, said: str
+) -> None:
     path = tmp_path / "image.json"
-    if content is not None:
-        path.write_text(content)
+    path.write_text(content)
     with pytest.raises(ImageError) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
-    assert said in str(caught.value)
+    assert said in str(caught.value) and "build or pull it again" in str(caught.value)
+    path.write_text(json.dumps(dataclasses.asdict(IMAGE)))
+    assert read_image(path).tier == IMAGE.tier
+
+
+def test_outside_the_image_another_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing, there = tmp_path / "missing.json", tmp_path / "image.json"
+    there.write_text(json.dumps(dataclasses.asdict(IMAGE)))
+    environ = {"VOLUME_DIR": str(tmp_path)}
+    assert cli.main(["overlay", "--image-file", str(missing), "list"], environ) == 1
+    [option] = re.findall(r"run this in the image, or name another file with (\S+)", capsys.readouterr().err)
+    assert cli.main(["overlay", option, str(there), "list"], environ) == 0
 
 
 def test_a_tier_that_is_new_in_nix_needs_no_change_here(tmp_path: Path) -> None:
@@ -202,10 +215,74 @@ def test_a_host_key_is_made_once(tmp_path: Path) -> None:
         ssh_command.host_key(tmp_path / "ssh")
         assert key.stat().st_uid == 0
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        ssh_command.SshError, match="cannot be created: .*: set STATE_DIR to a folder that root can write"
-    ):
-        ssh_command.host_key(tmp_path / "file" / "ssh")
+    # The advice followed: STATE_DIR is where the key is looked for, and without PUBLIC_KEY nobody looks.
+    with pytest.raises(ssh_command.SshError, match="cannot be created: .*: set STATE_DIR to .*, or unset PUBLIC_KEY"):
+        ssh_command.host_key(_keys_of(PUBLIC_KEY=KEY, STATE_DIR=str(tmp_path / "file"))[0])
+    [folder] = _keys_of(PUBLIC_KEY=KEY, STATE_DIR=str(tmp_path / "state"))
+    assert ssh_command.host_key(folder).is_relative_to(tmp_path / "state")
+    assert _keys_of(STATE_DIR=str(tmp_path / "file")) == []
+
+
+def _keys_of(**environ: str) -> list[Path]:
+    """The folders of host keys in a pod with these variables."""
+    started = [process.argv for process in planned(environ).processes if process.name == "sshd"]
+    return [Path(argv[argv.index("--keys-dir") + 1]) for argv in started]
+
+
+FULL = """
+import sys
+import tempfile
+from pathlib import Path
+from hearmeman.boot import execute, sshd
+from hearmeman.errors import HearmemanError
+place, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
+with filler.open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+steps = lambda: sshd.host_key(place), lambda: execute.write_state(place / "boot.json", {})
+for step in steps:
+    try:
+        step()
+    except HearmemanError as error:
+        print(error)
+filler.unlink()
+for step in steps:
+    step()
+"""
+
+
+def test_on_a_full_disk_the_start_asks_for_space_and_goes_on_with_it(tmp_path: Path) -> None:
+    command = ["bwrap", "--dev-bind", "/", "/", "--size", "32768", "--tmpfs", str(tmp_path), "--", sys.executable]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run([*command, "-c", FULL, str(tmp_path)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [
+        re.findall("No space left on device: .*free some space", line) != [] for line in done.stdout.splitlines()
+    ] == [
+        True,
+        True,
+    ], done.stdout
+
+
+def test_folders_are_given_to_comfyui_by_root_and_only_where_it_has_a_user(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="run-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "models/loras").mkdir(parents=True)
+        words = ["owners", "--run-dir", name, f"{folder}/models"]
+        assert cli.main(words, {}) == 1
+        assert "no pod runs here whose processes have users of their own" in capsys.readouterr().err
+        (folder / "comfyui.json").write_text(json.dumps({"separate": True}))
+        with owners.acting_as_comfyui():
+            assert cli.main(words, {}) == 1
+        assert "run this as root of the pod" in capsys.readouterr().err
+        assert cli.main(words, {}) == 0
+        assert (folder / "models/loras").stat().st_uid == COMFYUI.uid
 
 
 def test_a_host_key_of_another_owner_serves_where_root_may_not_take_it_back(tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def test_voices_are_data() -> None:
 
 def test_a_voice_api_is_given_what_its_engine_looks_for_and_no_packages_of_a_person() -> None:
     environ = {**TOS, "VOICE_GPU": "0", "VOICE_IDLE_UNLOAD_SECONDS": "5", "PYTHONPATH": "/mine", "PYTHONHOME": "/mine"}
+    environ["VOICE_ORIGINS"] = "https://Chat.example.com/ http://10.0.0.1:81"
     env = next(p.env for p in planned(environ, image=VOICES, memory=GPU).processes if p.name == "xtts")
     wanted = {
         "PYTHONPATH": "/opt/hearmeman/voice",
@@ -239,6 +240,7 @@ def test_a_voice_api_is_given_what_its_engine_looks_for_and_no_packages_of_a_per
         "ORT_DISABLE_TELEMETRY": "1",
         "CHATTERBOX_MODEL": "multilingual",
         "VOICE_IDLE_UNLOAD_SECONDS": "5",
+        "VOICE_ORIGINS": "https://chat.example.com,http://10.0.0.1:81",
         "CUDA_VISIBLE_DEVICES": "0",
         "COQUI_TOS_AGREED": "1",
     }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from hearmeman.users import COMFYUI
 from hearmeman_build.build import Image
 from support.gated import JUPYTER_TOKEN, GatedPod
+from support.ports import listens
 from support.waiting import PATIENCE
 
 KERNEL = """
@@ -30,13 +29,6 @@ import time
 time.sleep(600)
 """
 """Stands for ipykernel, which the smoke image lacks."""
-
-
-def listens(port: int) -> bool:
-    """Whether something answers there."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 @pytest.fixture(scope="module")

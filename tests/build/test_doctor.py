@@ -19,6 +19,7 @@ GOOD = Machine(
     needed=20 * 10**9,
     github=True,
     substituters={"https://cache.example": True},
+    fetchers={},
 )
 
 
@@ -42,6 +43,8 @@ def test_a_machine_that_has_everything() -> None:
         ({"github": False}, "github", "HEARMEMAN_SOURCES=FOLDER"),
         ({"substituters": {"https://cache.example": False}}, "cache https://cache.example", "substituters"),
         ({"commands": {"skopeo": False}}, "skopeo", "install skopeo"),
+        ({"fetchers": {"apt": False, "pip": True}}, "apt", "`nix run .#doctor`"),
+        ({"fetchers": {"apt": True, "pip": False}}, "pip", "./setup.sh demo"),
     ],
 )
 def test_what_is_missing_is_named_with_its_fix(changes: dict[str, Any], what: str, fix: str) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes.python_index import served
 from hearmeman_build.build import build_output
 from hearmeman_build.downloads import batches, fetch_wheels
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT
-from hearmeman_build.lock_environments import choose, combined
+from hearmeman_build.lock_environments import choose, combined, resolve
 from hearmeman_build.plugins.environment import Environment, plan
 from hearmeman_build.plugins.layer import Entry
 from hearmeman_build.plugins.sdist import build_wheel
@@ -59,8 +60,10 @@ def test_the_bases_commands_start_the_environments_python(tmp_path: Path) -> Non
 @pytest.mark.parametrize("above", ["part/__init__.py", "part/two.py"])
 def test_a_package_in_both_base_and_environment_is_refused(tmp_path: Path, above: str) -> None:
     base = make_wheel(tmp_path, "one", {"part/__init__.py": "", "part/one.py": "1"})
-    with pytest.raises(BuildError, match="package part has parts in both the base and the environment"):
-        plan(DELTA, [make_wheel(tmp_path, "two", {above: ""})], [base])
+    two = make_wheel(tmp_path, "two", {above: ""})
+    with pytest.raises(BuildError, match="package part has parts in both the base .*: keep all of it in the base"):
+        plan(DELTA, [two], [base])
+    assert f"opt/env/e/{SITE}/_base.pth" in plan(DELTA, [], [base, two])
 
 
 def test_a_namespace_may_lie_in_both(tmp_path: Path) -> None:
@@ -133,6 +136,21 @@ def test_environments_are_resolved_as_one_project() -> None:
     assert project["project"]["optional-dependencies"] == {"one": ["torch==2.8.0", "x"], "two": ["torch==2.8.0", "y<2"]}
     assert project["tool"]["uv"]["conflicts"] == [[{"extra": "one"}, {"extra": "two"}]]
     assert project["tool"]["uv"]["package"] is False
+
+
+def test_a_locked_version_stays_where_it_still_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = [make_wheel(tmp_path, name, {}, version=version) for name in ("old", "new") for version in ("1.0", "2.0")]
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with served(wheels) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index)
+
+        def versions(*requirements: str) -> dict[str, str]:
+            project = f'[project]\nname = "p"\nversion = "0"\nrequires-python = "==3.11.*"\ndependencies = {json.dumps(requirements)}\n'
+            found = resolve(project, [], [{"name": "old", "version": "1.0"}, {"name": "gone", "version": "1.0"}])[""]
+            return {entry["name"]: entry["version"] for entry in found}
+
+        assert versions("old", "new") == {"old": "1.0", "new": "2.0"}
+        assert versions("old>1", "new") == {"old": "2.0", "new": "2.0"}
 
 
 def test_a_batch_holds_one_version_of_a_package() -> None:

@@ -6,14 +6,19 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hearmeman_build import flake
 from hearmeman_build.build import Image
-from hearmeman_build.host import ROOT, choose_store, may_use, nix_settings, store_option, work_folder
+from hearmeman_build.host import ROOT, choose_store, isolation, may_use, nix_settings, store_option, work_folder
 from support.plain_user import ODD
+
+TRIVIAL = 'derivation { name = "t"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; }'
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,38 @@ def test_a_store_whose_files_are_shown_without_its_database_is_left_alone(tmp_pa
     assert not may_use(tmp_path / "nix")
     (tmp_path / "nix/var/nix/db").mkdir(parents=True)
     assert may_use(tmp_path / "nix")
+
+
+def test_a_build_that_cannot_be_isolated_is_refused_with_what_to_do() -> None:
+    """In a chroot nobody may make a user namespace; Nix alone would build without any, and may get other bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for made in (folder, folder / "root", folder / "home"):
+            made.mkdir(exist_ok=True)
+            made.chmod(0o755)
+        shutil.chown(folder / "home", "nobody")
+        words = ["build", "--impure", "--no-link", "--expr", TRIVIAL]
+        script = (
+            f"from hearmeman_build import host\ntry: host.nix(*{words})\nexcept host.BuildError as error: print(error)"
+        )
+        enter = 'mount --rbind / "$0"; cd /; exec chroot "$0" setpriv --reuid nobody --clear-groups "$@"'
+        command = ["unshare", "--mount", "sh", "-c", enter, str(folder / "root"), sys.executable, "-c", script]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": f"{folder}/home",
+            "PYTHONPATH": f"{ROOT}/python",
+            "USER": "nobody",
+        }
+        environment |= {"HEARMEMAN_STORE": f"{folder}/home/store", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("no build can be isolated here: allow user namespaces"), done.stdout + done.stderr
+
+
+def test_inside_nix_run_from_a_store_of_ones_own_the_way_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store/x-file").mkdir(parents=True)
+    assert "in the checkout, `nix/apps/NAME` does the same" in isolation(tmp_path)
+    (tmp_path / "var/nix/db").mkdir(parents=True)
+    assert "unprivileged_userns_clone=1" in isolation(tmp_path)
 
 
 def test_a_socket_that_nobody_serves_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,24 +139,63 @@ def test_git_and_no_git_agree_about_the_repository(tmp_path: Path) -> None:
         assert flake.files(tmp_path) == sorted(flake.files(ROOT))
 
 
-@pytest.mark.parametrize("where", ["", "docs", "/"])
-def test_an_app_runs_from_the_checkout_from_a_subfolder_and_from_anywhere(
-    image: Image, tmp_path: Path, where: str
-) -> None:
-    """In a checkout at a plain path, since `nix run` itself takes no other."""
-    checkout = tmp_path / "checkout"
-    for name in flake.files(ROOT):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
-    command = ["nix", "run", *store_option(), f"path:{checkout}#inspect", *flake.offline_inputs()]
-    environment = {**os.environ, "NIX_CONFIG": nix_settings(False, os.geteuid() == 0), "XDG_CACHE_HOME": str(tmp_path)}
-    for name in ("HEARMEMAN_ROOT", "PYTHONPATH"):
+@pytest.fixture(scope="module")
+def checkout(image: Image) -> Iterator[Path]:
+    """A checkout of its own at a plain path, and beside it the home of a person who followed the README's line about flakes."""
+    with tempfile.TemporaryDirectory() as name:
+        for file in flake.files(ROOT):
+            (Path(name, "checkout") / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, Path(name, "checkout") / file, follow_symlinks=False)
+        [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if "/nix.conf" in line]
+        subprocess.run(["sh", "-euc", line], env={**os.environ, "HOME": f"{name}/home"}, check=True)
+        yield Path(name, "checkout")
+
+
+def _shown(checkout: Path, *command: str) -> str:
+    """What an app prints that is called below `checkout` or elsewhere, in the home beside it."""
+    # The README turns flakes on; the rest is for this machine, whose Nix has neither build users nor the network.
+    settings = "\n".join(line for line in nix_settings(False, os.geteuid() == 0).splitlines() if "features" not in line)
+    environment = {**os.environ, "NIX_CONFIG": settings, "HOME": str(checkout.parent / "home")}
+    for name in ("HEARMEMAN_ROOT", "PYTHONPATH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
-    done = subprocess.run(command, cwd=checkout / where, env=environment, capture_output=True, text=True)
+    environment.setdefault("HEARMEMAN_STORE", "".join(store_option()[1:]))
+    done = subprocess.run(["sh", "-euc", *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert image.digest in done.stdout
-    made = tmp_path / "hearmeman" if where == "/" else checkout / ".work"
+    return done.stdout
+
+
+@pytest.mark.parametrize("where", ["docs", "/"])
+def test_an_app_runs_from_a_subfolder_of_the_checkout_and_from_anywhere(
+    image: Image, checkout: Path, where: str
+) -> None:
+    """At a plain path, since Nix 2.8 itself takes no other."""
+    words = ["nix", "run", *store_option(), f"path:{checkout}#inspect", *flake.offline_inputs()]
+    assert image.digest in _shown(checkout, 'cd "$0"; exec "$@"', str(checkout / where), *words)
+    made = checkout.parent / "home/.cache/hearmeman" if where == "/" else checkout / ".work"
     assert (made / "results/image-smoke").is_symlink()
+
+
+def test_without_nix_run_an_app_does_the_same_at_any_path_from_anywhere(image: Image, checkout: Path) -> None:
+    odd = checkout.with_name(ODD)
+    shutil.copytree(checkout, odd, symlinks=True)
+    assert image.digest in _shown(checkout, 'cd /; exec "$0"', str(odd / "nix/apps/inspect"))
+
+
+def test_libraries_that_lack_are_named_with_what_installs_them(tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        command = ["/usr/bin/python3", "-S", str(ROOT / "nix/apps/run.py"), *words]
+        done = subprocess.run(command, env={"HEARMEMAN_ROOT": str(tmp_path)}, capture_output=True, text=True)
+        assert done.returncode == 1
+        return done.stderr
+
+    # A folder that is no checkout is not taken for one, and not copied as one.
+    assert said("inspect") == f"error: HEARMEMAN_ROOT={tmp_path} holds no hearmeman: unset it, or name a checkout\n"
+    for name in ("flake.nix", "nix/tiers.nix", "nix/apps/run.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    lacking = said("hearmeman", "models", "list")
+    assert "pydantic, rich, supervisor" in lacking
+    assert lacking.endswith(f": not installed here: run `./setup.sh test` in {tmp_path}, then try again\n")
 
 
 def test_odd_folders_of_sources_are_read(tmp_path: Path) -> None:

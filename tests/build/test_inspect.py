@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hearmeman_build import inspect_image
-from hearmeman_build.build import Image
+from hearmeman_build.build import Image, build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.plugins.layer import file_entry, write_layer
 
@@ -34,6 +34,13 @@ def test_the_files_of_a_layer(image: Image) -> None:
     assert [line for line in listed if line.startswith("00644 0:0") and line.endswith("/opt/comfyui/main.py")]
     with pytest.raises(BuildError, match="no layer of the image is described by 'nothing'"):
         list(inspect_image.contents(image, "nothing"))
+
+
+def test_an_image_without_its_facts_is_built_again(image: Image) -> None:
+    older = replace(image, layers=image.layers[:-1])
+    with pytest.raises(BuildError, match="no layer of the image holds /opt/hearmeman/image.json: build it again"):
+        inspect_image.facts(older)
+    assert inspect_image.facts(build_image("smoke"))["tier"] == "smoke"
 
 
 def _of_another_tier(image: Image, folder: Path) -> Image:

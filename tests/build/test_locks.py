@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import json
+import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-from hearmeman_build import downloads, flake, prefetch, store
+from hearmeman_build import build, doctor, downloads, flake, prefetch, store
 from hearmeman_build.build import build_image
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, nix
@@ -75,6 +80,30 @@ def test_a_truncated_download_is_fetched_again(tmp_path: Path) -> None:
     assert downloads.fetch_debs(tmp_path, USERLAND, ["tini"])["tini"].read_bytes() == whole
 
 
+@pytest.mark.parametrize("archive", ["debian", "an-archive-that-apt-does-not-know"])
+def test_a_deb_that_the_mirror_lacks_is_fetched_from_the_archive_of_the_locks_day(tmp_path: Path, archive: str) -> None:
+    """As after a point release, and on a system whose apt has no archive of Debian's."""
+    file, data = "pool/main/t/tini/tini_0.0.1-gone_amd64.deb", os.urandom(1000)
+    kept = tmp_path / "served/archive" / archive / "20260102T000000Z" / file
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(data)
+    entry = {"file": file, "archive": archive, "sha256": hashlib.sha256(data).hexdigest()}
+    lock = {"packages": {"tini": entry}, "snapshot": "20260102T000000Z"}
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        recipe = tmp_path / "fetch.nix"
+        text = (ROOT / "nix/fetch.nix").read_text()
+        recipe.write_text(re.sub(r"https://[a-z.]+/archive/", f"http://127.0.0.1:{server.server_port}/archive/", text))
+        assert downloads.fetch_debs(_stage(tmp_path), lock, ["tini"], recipe)["tini"].read_bytes() == data
+        if archive != "debian":
+            lock["snapshot"] = "20260103T000000Z"
+            (tmp_path / ".work/prefetch" / kept.name).unlink()
+            with pytest.raises(BuildError, match=f"has no {archive} archive: add it to its sources"):
+                downloads.fetch_debs(tmp_path, lock, ["tini"], recipe)
+        server.shutdown()
+
+
 def test_an_unknown_tier_lists_the_known_ones() -> None:
     with pytest.raises(BuildError, match=r"no tier 'huge': nix/tiers\.nix has .*smoke"):
         build_image("huge")
@@ -84,14 +113,6 @@ def test_the_flake_says_so_too() -> None:
     reference = f"{flake.reference()}#lib.image"
     with pytest.raises(BuildError, match=r"no tier huge: nix/tiers\.nix has"):
         nix("eval", reference, *flake.offline_inputs(), "--apply", 'image: (image "huge").outPath')
-
-
-def test_a_missing_store_path_says_what_to_run() -> None:
-    pkgs = f"((import {flake.folder()}/nix/offline/nixpkgs/flake.nix).outputs {{ self = null; }}).legacyPackages.x86_64-linux"
-    expression = f"(import {flake.folder()}/nix/fetch.nix {{ pkgs = {pkgs}; }}).wheel"
-    wheel = '{ file = "gone-1.0-py3-none-any.whl"; sha256 = "' + "1" * 64 + '"; }'
-    with pytest.raises(BuildError, match=r"run-make-prefetch-first/gone-1\.0-py3-none-any\.whl"):
-        nix("build", "--impure", "--no-link", "--expr", f"{expression} {wheel}")
 
 
 def test_a_wheel_for_another_platform_ends_evaluation() -> None:
@@ -153,6 +174,7 @@ def test_a_failed_download_says_why(said: str, why: str) -> None:
 
 
 def test_without_apt_the_other_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads.mirrors.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="apt-get is not on this machine: .*`nix build .#image-TIER`"):
         downloads.fetch_debs(_stage(tmp_path), USERLAND, ["tini"])
@@ -177,6 +199,15 @@ def test_a_broken_lock_of_the_userland_is_named(tmp_path: Path, text: str, why: 
     (_stage(tmp_path) / "nix/userland/lock.json").write_text(text)
     with pytest.raises(BuildError, match=why):
         prefetch.prefetch(tmp_path, ["core"], ["runtime"])
+
+
+def test_a_build_and_the_doctor_name_a_broken_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (_stage(tmp_path) / "nix/userland/lock.json").write_text("<<<<<<< ours\n{}\n")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    for read in (lambda: build_image("smoke"), lambda: doctor.locked_bytes(["core"], ["runtime"])):
+        with pytest.raises(BuildError, match="holds the marks of a merge conflict: run `make lock`"):
+            read()
 
 
 def test_a_broken_lock_of_the_environments_is_named(tmp_path: Path) -> None:

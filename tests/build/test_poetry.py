@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
+from pathlib import Path
 
 from hearmeman_build import lock_poetry
 from hearmeman_build.host import ROOT
@@ -27,6 +29,18 @@ def test_a_machine_of_ones_own_has_the_images_versions() -> None:
     assert {name: here.get(name) for name in (_normal(entry["name"]) for entry in image)} == {
         _normal(entry["name"]): entry["version"] for entry in image
     }
+
+
+def test_a_lock_that_fits_is_left_alone_and_another_is_not(tmp_path: Path) -> None:
+    (tmp_path / "nix/environments").mkdir(parents=True)
+    for name in ("poetry.lock", "pyproject.toml", "nix/environments/lock.json"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert lock_poetry.fits(tmp_path)
+    lock = tmp_path / "nix/environments/lock.json"
+    document = json.loads(lock.read_text())
+    document["runtime"][0]["version"] = "0.0.1"
+    lock.write_text(json.dumps(document))
+    assert not lock_poetry.fits(tmp_path)
 
 
 def test_every_wheel_is_for_a_processor_that_poetry2nix_knows() -> None:

@@ -12,9 +12,10 @@ from hearmeman_build import locks, postinst, prefetch
 from hearmeman_build.downloads import store_name
 from hearmeman_build.errors import BuildError
 from hearmeman_build.host import ROOT, store_file
+from hearmeman_build.lock_userland import read_packages
 from hearmeman_build.store import flat_path
 
-GROUPS = ["core", "speech", "media", "build", "shell"]
+GROUPS = sorted(read_packages((ROOT / "nix/userland/packages.txt").read_text()).keys() - {"buildroot"})
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,9 @@ def test_a_real_build_is_followed_line_by_line(image: Image, capsys: pytest.Capt
 
 
 def test_a_failed_build_says_what_the_builder_said() -> None:
-    system = '{ name = "fails"; system = "x86_64-linux"; builder = "/bin/no-such-program"; }'
-    with pytest.raises(BuildError, match=r"nix build failed:[\s\S]*fails\.drv"):
-        progress.build(["--impure", "--no-link", "--expr", f"derivation {system}"])
+    fetch = (
+        'builder = "builtin:fetchurl"; system = "builtin"; url = "file:///gone"; unpack = false; executable = false;'
+    )
+    hashed = f'outputHash = "sha256-{"A" * 43}="; outputHashMode = "flat"; outputHashAlgo = "sha256";'
+    with pytest.raises(BuildError, match=r"nix build failed:[\s\S]*fails: .*unable to download 'file:///gone'"):
+        progress.build(["--impure", "--no-link", "--expr", f'derivation {{ name = "fails"; {fetch} {hashed} }}'])

@@ -10,11 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fakes.picky_registry import PickyRegistry
 from hearmeman_build import push as pushing
-from hearmeman_build import skopeo
+from hearmeman_build import record, skopeo
 from hearmeman_build.build import Image
 from hearmeman_build.errors import BuildError
 from support.registry import Registry
@@ -83,6 +85,8 @@ def test_a_persons_tag_is_replaced_only_when_asked_and_a_tiers_tag_moves_with_a_
     monkeypatch.setattr(pushing, "ROOT", tmp_path)
     to = f"{registry.address}/moves"
     other = {registry.lay("moves", tag) for tag in ("mine", "smoke")}.pop()
+    with pytest.raises(BuildError, match=f"--to {to}:mine .*: give REGISTRY/NAME, and the tag by --tag"):
+        pushing.push("smoke", f"{to}:mine", plain_http=True)
     with pytest.raises(BuildError, match=f"moves:mine is another image, {other}: .*give --move-tag"):
         pushing.push("smoke", to, "mine", plain_http=True)
     assert pushing.push("smoke", to, "mine", plain_http=True, move_tag=True).digest == image.digest
@@ -97,9 +101,43 @@ def test_a_damaged_record_is_noticed_before_anything_is_sent(
     monkeypatch.setattr(pushing, "ROOT", tmp_path)
     for text in ("<<<<<<< HEAD\n[]\n", '{"tier": "smoke"}', '[{"tier": "smoke"}]'):
         (tmp_path / "images.lock.json").write_text(text)
-        with pytest.raises(BuildError, match=r"images.lock.json .*git checkout images.lock.json.*nothing was pushed"):
+        with pytest.raises(BuildError, match=r"images.lock.json .*git checkout .*nothing was pushed"):
             pushing.push("smoke", f"{registry.address}/x", plain_http=True)
     assert registry.uploads() == 0
+
+
+def conflicted(folder: Path, *names: str) -> None:
+    """A checkout in the middle of a merge that cannot be done, in each of the files."""
+
+    def git(*words: str) -> int:
+        return subprocess.run(["git", "-C", str(folder), *_AUTHOR, *words], stdout=subprocess.DEVNULL).returncode
+
+    git("init", "-q", "-b", "main")
+    for branch, text in (("main", "[]\n"), ("theirs", "[1]\n"), ("main", "[2]\n")):
+        git("checkout", "-q", *(["-b"] if branch == "theirs" else []), branch)
+        for name in names:
+            (folder / name).write_text(text)
+        git("add", ".")
+        git("commit", "-qm", text)
+    assert git("merge", "-q", "theirs") == 1
+
+
+def test_a_damaged_record_is_restored_from_git_or_deleted(tmp_path: Path) -> None:
+    """Also in the middle of a merge, where git takes no other word for it."""
+    conflicted(tmp_path, "images.lock.json")
+    with pytest.raises(BuildError, match="marks of a merge conflict") as caught:
+        record.read(tmp_path)
+    [command] = re.findall("`(git .*)`, or delete it", str(caught.value))
+    (tmp_path / "images.lock.json").unlink()
+    assert record.read(tmp_path) == []
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "images.lock.json").read_text() == "[2]\n"
+
+
+def test_a_push_is_recorded_inside_a_checkout(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="is kept in the checkout: run this inside one; nothing was pushed"):
+        record.read(Path("/nix/store/00000000000000000000000000000000-source"))
+    assert record.read(tmp_path) == []
 
 
 def test_a_refusal_names_the_login_which_then_helps(
@@ -117,6 +155,40 @@ def test_a_refusal_names_the_login_which_then_helps(
         login = [*advice.split(), "--username", "me", "--password-stdin"]
         subprocess.run(login, input="secret-of-the-test", text=True, check=True, stdout=subprocess.DEVNULL)
         assert pushing.push("smoke", f"{registry.address}/mine", plain_http=True).digest == image.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "more"),
+    [
+        (
+            b"tar+zstd",
+            "manifest invalid.*\nthe registry may take no zstd: give --compression gzip",
+            {"compression": "gzip"},
+        ),
+        (
+            b"artifactType",
+            "the image is pushed and recorded, .*manifest invalid.*\nif .* takes no such lists, give --no-sbom",
+            {"list_parts": False},
+        ),
+    ],
+)
+def test_what_a_registry_does_not_take_is_left_out_as_the_refusal_says(
+    image: Image,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: bytes,
+    said: str,
+    more: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    with PickyRegistry(registry.address, words) as picky:
+        with pytest.raises(BuildError, match=said):
+            pushing.push("smoke", f"{picky.address}/x", plain_http=True)
+        assert (tmp_path / "images.lock.json").exists() == (words == b"artifactType")
+        pushed = pushing.push("smoke", f"{picky.address}/x", plain_http=True, **more)
+    [entry] = json.loads((tmp_path / "images.lock.json").read_text())
+    assert entry["digest"] == pushed.digest
 
 
 def test_a_layer_that_the_registry_does_not_store_is_refused_before_it_is_sent(image: Image) -> None:
@@ -141,11 +213,6 @@ def test_an_archive_for_docker_is_written(image: Image, tmp_path: Path) -> None:
         manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
     assert manifest[0]["RepoTags"][0].endswith("hearmeman:smoke")
     assert len(manifest[0]["Layers"]) == len(image.layers)
-
-
-def test_a_push_to_a_tag_is_refused() -> None:
-    with pytest.raises(BuildError, match="give REGISTRY/NAME, and the tag by --tag"):
-        pushing.push("smoke", "127.0.0.1:5000/hearmeman:latest")
 
 
 def test_a_refused_push_says_why(image: Image, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +71,49 @@ def test_no_tier_and_an_unknown_one_are_refused_before_anything_is_built() -> No
         _commands(TIERS="  ", IMAGE="r/n")
     with pytest.raises(BuildError, match="no tier huge: |no tier 'huge': "):
         _release().Asked({"TIERS": "huge", "IMAGE": "r/n"}).check()
+
+
+def test_a_broken_record_and_a_tag_that_is_none_are_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = _release()
+    with pytest.raises(BuildError, match="'my tag' is not a tag: use letters"):
+        release.Asked({"TIERS": "smoke", "IMAGE": "r/n", "TAG": "my tag"}).check()
+    release.Asked({"TIERS": "smoke", "IMAGE": "r/n", "TAG": "my-tag"}).check()
+    (tmp_path / "images.lock.json").write_text("<<<<<<< ours\n")
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    with pytest.raises(BuildError, match=r"images.lock.json holds the marks of a merge conflict: restore it"):
+        release.Asked({"TIERS": "smoke", "IMAGE": "r/n"}).check()
+
+
+def test_digests_are_proposed_once_more_by_a_run_that_is_started_again(tmp_path: Path) -> None:
+    """With real git; what stands for `gh` takes the branch only if it is at the remote, and makes a pull request at the second try."""
+    (tmp_path / "bin").mkdir()
+    gh = tmp_path / "bin/gh"
+    gh.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3" = "pr create --head" ] && git ls-remote --exit-code origin "refs/heads/$4" >&2 '
+        f"&& echo $4 >>{tmp_path}/made && [ $GITHUB_RUN_ATTEMPT != 1 ]\n"
+    )
+    gh.chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    environ = {"PATH": path, "HOME": str(tmp_path), "GITHUB_RUN_ID": "7"}
+
+    def run(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, cwd=tmp_path, env={**environ, **more}, capture_output=True, text=True, check=False)
+
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org")
+    run(*git, "init", "-q", "--bare", "origin")
+    said = []
+    for attempt in ("1", "2"):
+        checkout = f"checkout-{attempt}"
+        run(*git, "clone", "-q", "origin", checkout)
+        run(*git, "-C", checkout, "commit", "-q", "--allow-empty", "-m", attempt)
+        (tmp_path / checkout / "images.lock.json").write_text("[]\n")
+        script = ROOT / ".github/propose-digests.sh"
+        said.append(run("sh", "-c", f"cd {checkout} && {script}", GITHUB_RUN_ATTEMPT=attempt))
+    assert [done.returncode for done in said] == [1, 0], said
+    assert 'Allow GitHub Actions to create and approve pull requests".' in said[0].stderr
+    assert (tmp_path / "made").read_text().split() == ["digests-7-1", "digests-7-2"]
 
 
 def test_a_file_that_the_registry_does_not_store_is_refused_by_its_size() -> None:

@@ -7,14 +7,16 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hearmeman_build import downloads, prefetch, store
+from hearmeman_build.build import build_image, explained
 from hearmeman_build.errors import BuildError
-from hearmeman_build.host import ROOT, nix, store_file
+from hearmeman_build.host import ROOT, failed, nix, store_file
 
 USERLAND = json.loads((ROOT / "nix/userland/lock.json").read_text())
 
@@ -67,6 +69,38 @@ def test_a_damaged_file_in_the_store_is_fetched_again(own_store: Path, tmp_path:
     assert store.damaged([path]) == []
 
 
+def test_a_part_that_is_not_in_the_store_is_named_with_what_fetches_it(own_store: Path) -> None:
+    with pytest.raises(BuildError, match=r" is not in the store: run `nix/apps/prefetch --tier smoke`"):
+        build_image("smoke")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "layer-x: error: a.deb is truncated: run `make prefetch`, which fetches damaged files again",
+            "run `{}`, which",
+        ),
+        ("error: builder for '/nix/store/j8j1-layer-x.drv' failed due to signal 7 (Bus error)", "the cause: run `{}`,"),
+        (
+            "unable to download 'file:///not-in-the-store/run-make-prefetch-first/a.whl'",
+            "a.whl is not in the store: run",
+        ),
+    ],
+)
+def test_a_damaged_part_is_fetched_by_a_command_for_the_image_that_is_built(said: str, told: str) -> None:
+    """`make prefetch` alone looks at the smoke image's files, and would not repair another's."""
+    command = "nix/apps/prefetch --tier consumer"
+    noise = (
+        "warning: not writing modified lock file of flake 'path:/tmp/x':\n• Updated input 'nixpkgs':\n"
+        "    'github:NixOS/nixpkgs/1' (2025-12-29)\n  → 'path:/tmp/x/nix/offline/nixpkgs' (2026-11-26)\n"
+    )
+    shown = explained(failed("nix build", noise + said), command)
+    assert told.format(command) in shown
+    assert "make prefetch" not in shown
+    assert "Updated input" not in shown
+
+
 def test_what_the_store_built_is_made_again_as_the_message_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +142,74 @@ def test_a_damaged_tree_is_found(own_store: Path, tmp_path: Path) -> None:
     assert store.damaged([path]) == [path]
     store.discard([path])
     assert store.invalid_paths([path]) == {path}
+
+
+_FULL = """
+import re, shlex, subprocess, sys
+from pathlib import Path
+from hearmeman_build import host, store
+
+def add(name):
+    Path("/dev/shm", name).write_bytes(bytes(6 << 20))
+    return host.nix("store", "add-path", f"/dev/shm/{name}")
+
+Path("/dev/shm/kept").write_text("what `make prefetch` brought")
+kept = host.nix("store", "add-path", "/dev/shm/kept")
+store.keep([kept])
+add("garbage")
+try:
+    add("wanted")
+except host.BuildError as error:
+    [command] = re.findall("free some space, with `(nix-store .*)` for example", str(error))
+    subprocess.run(shlex.split(command), check=True, stdout=sys.stderr)
+    assert Path(host.store_file(add("wanted"))).stat().st_size == 6 << 20
+    assert store.invalid_paths([kept]) == set()
+    print("freed")
+"""
+
+
+def test_space_is_freed_for_a_build_as_advised(tmp_path: Path) -> None:
+    """On a filesystem of its own, where Nix has room for its database and one of two files."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    inside = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/dev/shm", "--size", str(20 << 20), "--tmpfs", str(mount)]
+    environ = {**os.environ, "HEARMEMAN_STORE": f"{mount}/store"}
+    done = subprocess.run([*inside, "--", sys.executable, "-c", _FULL], env=environ, capture_output=True, text=True)
+    assert done.stdout == "freed\n", done.stderr
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A layer in a store of somebody's own: one file of 1 MB."""
+    blob = tmp_path / "nix/store/x-layer/layer.tar.zst"
+    blob.parent.mkdir(parents=True)
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    subprocess.run(["tar", "-C", str(tmp_path), "--zstd", "-cf", str(blob), "file"], check=True)
+    return blob
+
+
+def test_a_layer_is_read_whole_or_in_part(layer: Path) -> None:
+    with store.inflated(layer) as output, tarfile.open(fileobj=output, mode="r|") as tar:
+        assert [member.size for member in tar] == [1 << 20]
+    with store.inflated(layer) as output:
+        assert output.read(4) == b"file"
+
+
+@pytest.mark.parametrize("content", [b"", b"no layer"])
+def test_a_damaged_layer_is_told_with_what_repairs_it(layer: Path, tmp_path: Path, content: bytes) -> None:
+    layer.write_bytes(content or layer.read_bytes()[:500_000])
+    with (
+        pytest.raises(BuildError, match=f"`nix-store --store {tmp_path} --repair-path /nix/store/x-layer`"),
+        store.inflated(layer) as output,
+        tarfile.open(fileobj=output, mode="r|") as tar,
+    ):
+        tar.getmembers()
+
+
+def test_without_zstd_a_layer_asks_for_it(layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError, match=r"zstd is not installed: run `./setup.sh demo`"), store.inflated(layer):
+        pass
 
 
 def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:

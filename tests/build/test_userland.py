@@ -61,8 +61,9 @@ def test_merge_keeps_content_and_refuses_a_file_shipped_twice(tmp_path: Path) ->
 
     assert fixups.content(tree, "usr/bin/same") == b"1"
     assert tree["bin"].target == "usr/bin"
-    with pytest.raises(BuildError, match="/usr/bin/same is in both one and two"):
+    with pytest.raises(BuildError, match="/usr/bin/same is in both one and two: drop one of them"):
         userland.merge({"one": one, "two": two})
+    assert fixups.content(userland.merge({"two": two}), "usr/bin/same") == b"2"
 
 
 @pytest.mark.parametrize("cut", [40, 100, 400])

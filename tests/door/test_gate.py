@@ -60,9 +60,10 @@ def ask(
 
 def routes() -> list[tuple[str, str]]:
     """Every route of the stand-in ComfyUI."""
-    app = standin.Server.app(standin.Server.__new__(standin.Server))
+    server = standin.Server.__new__(standin.Server)
+    server.upload_mb = 1
     found = []
-    for route in app.router.routes():
+    for route in server.app().router.routes():
         assert route.resource is not None
         found.append((route.method, re.sub(r"\{\w+\}", "x", route.resource.canonical)))
     return found

@@ -65,7 +65,7 @@ def _film(output: Path, given: Mapping[str, Any]) -> tuple[Any, list[nodes.Pendi
     assert size is not None
     width, height, frames = size
     seed = max(_seeds(given))
-    if seed == 666:
+    if seed == 666 and not (output.parent / "mended").exists():
         raise RuntimeError("a tensor has the wrong shape")
     folder, name, subfolder, counter = nodes.place(output, given["filename_prefix"], width, height, time.time())
     file = f"{name}_{counter:05}.mp4"

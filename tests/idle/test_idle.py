@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.runpod import KEY, RunPod
+from hearmeman.cli import main
 from hearmeman.idle import rest
 from hearmeman.idle.activity import Activity, Places, measures, to_send
 from hearmeman.idle.rules import Clock, Limits, Look, judge, moved
 from hearmeman.idle.watch import Orders, Watch, World
 from hearmeman.status import collect
+from support.ctrl_c import ctrl_c
 from support.ports import free_port
 
 BODY = {"name": "p", "image": "r/i@sha256:" + "0" * 64, "gpu": {"id": "NVIDIA L40S", "count": 1}}
@@ -156,6 +158,20 @@ def test_a_stop_that_runpod_refuses_is_tried_again_and_reported(case: Case, caps
     assert pauses[:3] == [10, 30, 60]
     assert "401" in problems[0] and "costs money" in problems[0]
     assert KEY not in capsys.readouterr().err
+
+
+def test_a_pod_that_can_only_be_terminated_is_so_as_the_refusal_advises(case: Case) -> None:
+    case.runpod.actions.extend(["409"] * 9)
+    problems: list[str] = []
+    case.time.planned = [(700, lambda: problems.append(case.shown["problem"]))]
+    case.time.until = 1800
+    case.watch(idle=600).run()
+    assert case.status == "RUNNING"
+    [action] = re.findall(r"can only be terminated: set IDLE_ACTION=(\w+)", problems[0])
+    case.runpod.actions.clear()
+    case.time.until = 10_000
+    case.watch(idle=600, action=action).run()
+    assert case.status == "TERMINATED"
 
 
 def test_outputs_on_their_way_are_sent_before_the_stop(case: Case) -> None:
@@ -310,9 +326,19 @@ def test_the_key_never_travels_in_the_open() -> None:
         rest.act("http://api.example", "p", KEY, "stop")
 
 
-def test_the_process_asks_for_limits_and_a_key() -> None:
-    command = [sys.executable, "-P", "-m", "hearmeman", "idle"]
-    env = {"PYTHONPATH": str(Path(collect.__file__).parents[2])}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert "IDLE_STOP_MINUTES" in done.stderr
+def test_the_process_asks_for_limits_and_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, environ = ["idle", "--run-dir", str(tmp_path)], {"STATE_DIR": str(tmp_path / "state")}
+    assert main(words, environ) == 1
+    [names] = re.findall(r"no limit is set: set (\w+ or \w+)", capsys.readouterr().err)
+    pod = {"RUNPOD_POD_ID": "a", "RUNPOD_API_KEY": KEY}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for name in names.split(" or "):
+            assert main(words, environ | {name: "9"}) == 1
+            assert "RunPod gives it RUNPOD_POD_ID and RUNPOD_API_KEY" in capsys.readouterr().err
+            shown = tmp_path / "idle/idle.json"
+            shown.unlink(missing_ok=True)
+            with ctrl_c(shown.exists, number=signal.SIGTERM):
+                assert main(words, environ | pod | {name: "9"}) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)

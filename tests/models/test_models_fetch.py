@@ -245,7 +245,7 @@ def test_civitai_with_its_redirect_and_a_key_for_its_own_host(tmp_path: Path) ->
     assert done.code == 3
     assert (case.folder / "checkpoints/first.safetensors").read_bytes() == model
     assert (case.folder / "checkpoints/named.safetensors").read_bytes() == other
-    assert "that version has no such file; it has m.safetensors, o.safetensors" in done.err
+    assert "that version has no such file; its files are m.safetensors, o.safetensors" in done.err
     assert "civitai model 1 version 8: CivitAI has no version 8" in done.err
     assert wrong.code == 3
     stored = [request for request in site.requests if request.host == "storage"]

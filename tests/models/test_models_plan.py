@@ -260,7 +260,7 @@ def test_each_toggle_asks_for_its_models_and_all_that_they_need(
 
 def test_every_system_of_the_catalogue_says_what_loads_it_or_why_nothing_does(full: Catalogue) -> None:
     for model in full.models:
-        assert bool(model.nodes) != bool(model.no_node), model.id
+        assert bool(model.nodes) != bool(model.no_node), f"{model.id}: list the node classes that load it as `nodes`"
     assert not [model.id for model in full.models if model.no_node]
 
 
@@ -294,7 +294,7 @@ def test_every_model_that_a_toggle_asks_for_says_how_much_gpu_memory_it_wants(fu
     files = {file.id: file for file in full.files}
     for model in full.models:
         if model.when and not weights & {files[name].to.partition("/")[0] for name in model.files}:
-            assert model.vram_gb, model.id
+            assert model.vram_gb, f"{model.id}: give the GPU memory that it wants as `vram_gb`"
 
 
 def test_the_shipped_lock_pins_every_confirmed_file_to_a_commit_and_says_what_the_catalogue_says(

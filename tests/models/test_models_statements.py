@@ -91,6 +91,17 @@ def test_the_main_branch_is_recorded_at_the_first_fetch_and_kept(case: Case, hub
     assert place.read_bytes() == OTHER.data, "`models lock` takes the new one"
 
 
+def test_a_named_model_is_locked_alone(case: Case, hub: Hub) -> None:
+    case.add("x", HF)
+    case.add("y", HF)
+    assert case.run("lock", "x").code == 0
+    lock = json.loads((case.volume / "catalogue.lock.json").read_text())
+    assert set(lock["files"]) == {"x"}
+    assert case.run("lock").code == 0
+    lock = json.loads((case.volume / "catalogue.lock.json").read_text())
+    assert set(lock["files"]) == {"x", "y"}
+
+
 def test_a_plain_address_is_pinned_by_the_hash_of_what_was_fetched(tmp_path: Path) -> None:
     with Web({"x.bin": RIGHT}) as web:
         case = Case(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,18 +166,25 @@ def test_comfyui_starts_without_an_overlay_that_breaks_it(pod: Pod) -> None:
 
 def test_a_new_image_says_what_must_be_installed_again_and_does_it(pod: Pod) -> None:
     pod.start()
-    pod.pip(pod.overlay.python, str(pod.toy("good")))
+    other = make_wheel(pod.wheels, "other", {"other.py": ""})
+    pod.pip(pod.overlay.python, str(pod.toy("good")), str(other))
     pod.image("two")
     found, said = pod.start()
     assert found["toy"] == ""
-    assert "overlay.left_behind packages=toy==1.0" in said.replace('"', "")
-    assert "hearmeman overlay install" in said
+    assert "overlay.left_behind packages=other==1.0, toy==1.0" in said.replace('"', "")
+    [words] = re.findall(r"run `hearmeman overlay (\w+)` to install them again", said)
 
-    done = pod.run("install")
+    # One that is nowhere to be had keeps no other back.
+    other.rename(pod.folder / other.name)
+    done = pod.run(words)
+    assert done.returncode == 3 and "pip could not install other; what it printed above says why" in done.stderr
+    assert "No matching distribution found for other" in done.stderr
+    assert pod.start()[0]["toy"] == "good"
+
+    (pod.folder / other.name).rename(other)
+    done = pod.run(words)
     assert done.returncode == 0, done.stderr
-    found, said = pod.start()
-    assert found["toy"] == "good"
-    assert "left_behind" not in said
+    assert "left_behind" not in pod.start()[1]
 
 
 def test_a_volume_that_cannot_be_written_is_no_obstacle(pod: Pod) -> None:

@@ -22,7 +22,7 @@ from hearmeman.door.server import Door, serve
 from hearmeman.page import stream as stream_of_page
 from hearmeman.page.comfyui import Job
 from support.page import run_folder, served
-from support.ports import free_port
+from support.ports import free_port, listens
 from support.repository import ROOT
 from support.waiting import PATIENCE, wait_for
 
@@ -208,8 +208,7 @@ def test_an_open_tab_holds_up_no_stop(running: ComfyUI, tmp_path: Path) -> None:
     async def stopped_after() -> float:
         door = Door(run_dir, json.loads((run_dir / "boot.json").read_text()), None)
         serving = asyncio.create_task(serve(door, run_dir / "gate/door.sock", [("127.0.0.1", port)]))
-        while not (run_dir / "gate/door.sock").exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, lambda: listens(port), "the page's port")
         answer = await asyncio.to_thread(stream, f"http://127.0.0.1:{port}")
         await asyncio.to_thread(answer.readline)
         begun = time.monotonic()

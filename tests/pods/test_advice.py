@@ -8,9 +8,13 @@ import subprocess
 import pytest
 
 from fakes.runpod import RunPod
+from hearmeman.settings import Settings
 from hearmeman_pod.endpoint_plan import POOLS
+from hearmeman_pod.errors import NoCapacityError
+from hearmeman_pod.gpus import Gpu
 
 from .conftest import Operator
+from .test_plan import planned
 from .test_verbs import BODY
 
 PLAN = ("plan", "--set", "WAN_480P=true")
@@ -18,6 +22,14 @@ NEW = ("create", "--name", "mine", "--set", "WAN_480P=true")
 POOLED = ("endpoint", "plan", "--name", "films", "--set", "WAN_480P=true")
 TEMPLATE = ("template", "--name", "t", "--json", "--readme")
 ENDPOINT = ("endpoint", "create", "--name", "films", "--set", "WAN_480P=true")
+
+OWN = tuple(word for number in range(40) for word in ("--set", f"MINE_{number}=x"))
+DIFFERENT = tuple(
+    word
+    for name, variable in Settings.model_fields.items()
+    if name.startswith("enable_") and variable.default is False and name not in ("enable_r2_sync", "enable_xtts")
+    for word in ("--set", f"{name.upper()}=true")
+)
 
 LITERAL = [
     (("plan", "--set", "WAN_720P=true"), ("--volume", "15"), r"give (--volume \d+)"),
@@ -65,6 +77,20 @@ FOLLOWED = [
     ),
     (("status", "twin"), "give an id, pod1 or pod2", ("status", "pod1")),
     ((*TEMPLATE, "-"), "give --readme a file", (*TEMPLATE, "/dev/null")),
+    ((*PLAN, "--network-volume", "v"), "give an id, vol1 or vol2", (*PLAN, "--network-volume", "vol2")),
+    (("endpoint", "status", "e"), "give an id, ep0 or ep1", ("endpoint", "status", "ep1")),
+    (
+        (*PLAN, "--as", "dstack", "--registry", "r"),
+        "give dstack its own, without --registry",
+        (*PLAN, "--as", "dstack"),
+    ),
+    (
+        (*PLAN, "--as", "skypilot", "--network-volume", "vol1"),
+        "use SkyPilot's own `volumes`, without --network-volume",
+        (*PLAN, "--as", "skypilot"),
+    ),
+    ((*PLAN, *OWN, *DIFFERENT), "leave some at their defaults", (*PLAN, *OWN)),
+    ((*POOLED, *OWN, *DIFFERENT), "leave some at their defaults", (*POOLED, *OWN)),
 ]
 """(the command, its advice, the command that follows it)."""
 
@@ -75,6 +101,10 @@ def test_the_command_is_given_again_as_advised(
 ) -> None:
     for name in ("mine", "twin", "twin"):
         runpod.made({**BODY, "name": name}, "RUNNING")
+    runpod.volumes["vol2"] = {**runpod.volumes["vol1"], "id": "vol2"}
+    if words[:2] == ("endpoint", "status"):
+        assert operator("endpoint", "create", "--name", "e")[0] == 0
+        runpod.endpoints["ep1"] = {**runpod.endpoints["ep0"], "id": "ep1"}
     code, _, err = operator(*words)
     assert code and advice in err, err
     code, out, err = operator(*then)
@@ -138,7 +168,7 @@ def test_a_damaged_record_of_images_is_taken_from_git_again(operator: Operator) 
     record.write_text("<<<<<<< HEAD")
     code, _, err = operator(*PLAN)
     assert code
-    [advice] = re.findall(r"restore it from git \(`git (checkout \S+)`\)", err)
+    [advice] = re.findall(r"restore it from git \(`git (checkout HEAD \S+)`\)", err)
     subprocess.run([*git, *advice.split()], check=True)
     assert operator(*PLAN)[0] == 0
 
@@ -185,3 +215,30 @@ def test_an_endpoint_is_updated_as_advised(operator: Operator, runpod: RunPod) -
         assert code == 2 and advice in err, err
         code, out, err = operator(*update, *right)
         assert code == 0, out + err
+    runpod.endpoints["ep0"]["scaling"] = {"type": "REQUEST_COUNT", "requestCount": 4}
+    code, _, err = operator(*update, "--queue-delay", "3")
+    assert code == 2 and "give --requests" in err, err
+    assert operator(*update, "--requests", "3")[0] == 0
+    runpod.patches.append("500-before")
+    code, _, err = operator(*update, "--requests", "2")
+    assert code == 1 and "The endpoint is as it was: give the same command again" in err, err
+    assert operator(*update, "--requests", "2")[0] == 0
+    assert runpod.endpoints["ep0"]["scaling"]["requestCount"] == 2
+
+
+def test_an_endpoint_whose_create_got_lost_is_looked_for_as_advised(operator: Operator, runpod: RunPod) -> None:
+    runpod.creates.append("500-before")
+    code, _, err = operator(*ENDPOINT)
+    assert code == 1, err
+    [command] = re.findall(r"check again with `hearmeman-pod ([\w ]+)`, and if it is not there, create it again", err)
+    code, out, err = operator(*command.split())
+    assert code == 0 and "films" not in out, out + err
+    assert operator(*ENDPOINT)[0] == 0 and len(runpod.endpoints) == 1
+
+
+def test_the_models_are_fewer_or_a_gpu_is_named_where_none_is_large_enough() -> None:
+    small = (Gpu("NVIDIA GeForce RTX 3070", 8, 0.1, "HIGH", ("US-KS-2",), 8),)
+    wan = {"WAN_720P": "true"}
+    with pytest.raises(NoCapacityError, match="enable fewer or smaller models, or name a GPU with --gpu"):
+        planned(small, variables=wan)
+    assert planned(small).choices == planned(small, variables=wan, gpus=("RTX 3070",)).choices == small

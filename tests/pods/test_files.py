@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ class Laptop:
     """A machine with a key, and the pod that takes it."""
 
     pod: Pod
+    key: Path
     runpod: RunPod
     folder: Path
     capsys: pytest.CaptureFixture[str]
@@ -91,7 +94,7 @@ def laptop(
     (tmp_path / "config").write_text(f"Host *\nIdentityFile {key}\nIdentitiesOnly yes\nUserKnownHostsFile {known}\n")
     with RunPod(ssh_port=port) as runpod:
         runpod.made({"name": "film", "image": "i@sha256:" + "a" * 64, "gpu": {"id": "g", "count": 1}}, "RUNNING")
-        yield Laptop(pod, runpod, tmp_path, capsys)
+        yield Laptop(pod, key, runpod, tmp_path, capsys)
         assert runpod.invalid == []
     assert list(pod.volume.rglob(f"{there.PART}*")) == [], "what is half there fills the volume"
 
@@ -126,9 +129,12 @@ def test_another_file_of_the_name_is_kept_until_it_is_to_be_replaced(laptop: Lap
     assert laptop.states("put", "b.png", "film:input") == ["sent"]
     (laptop.folder / "b.png").write_bytes(b"two")
     code, _, err = laptop("put", "b.png", "c.png", "film:input")
-    assert code == 3 and "--replace" in err
+    assert code == 3 and "give --replace, or rename yours" in err
     assert (laptop.comfyui / "input/b.png").read_bytes() == b"one"
     assert (laptop.comfyui / "input/c.png").read_bytes() == b"other"
+    (laptop.folder / "b.png").rename(laptop.folder / "b2.png")
+    assert laptop.states("put", "b2.png", "film:input") == ["sent"]
+    (laptop.folder / "b2.png").rename(laptop.folder / "b.png")
     assert laptop.states("put", "b.png", "film:input", "--replace") == ["sent"]
     assert (laptop.comfyui / "input/b.png").read_bytes() == b"two"
 
@@ -146,7 +152,10 @@ def test_outputs_come_home_and_only_what_is_new(laptop: Laptop) -> None:
     assert laptop.states("sync", "film:output", "home") == ["present", "present"]
     assert (laptop.folder / "home/film/a.png").read_bytes() == b"A" * 100
     (laptop.folder / "home/film/a.png").write_bytes(b"mine")
-    assert laptop("get", "film:output", "home")[0] == 3, "nothing of one's own is written over"
+    code, _, err = laptop("get", "film:output", "home")
+    assert code == 3 and "give --replace, or another folder" in err, "nothing of one's own is written over"
+    assert laptop.states("get", "film:output", "another") == ["sent", "sent"]
+    assert sorted(laptop.states("get", "film:output", "home", "--replace")) == ["present", "sent"]
     assert laptop.states("get", "film:output/film/b.png", "one") == ["sent"]
     assert (laptop.folder / "one/b.png").read_bytes() == b"b"
     assert not (laptop.folder / "home/film/link.png").exists()
@@ -187,7 +196,7 @@ def test_what_was_half_sent_goes_on_and_what_is_damaged_does_not_count(laptop: L
     began: list[int] = []
     with Courier(laptop.argv(), "input", "pod0") as talk:
         if damaged:
-            with pytest.raises(FileError, match="was not kept"):
+            with pytest.raises(FileError, match="was not kept: send it again"):
                 talk.put(path, "half.bin", digest, False, lambda done: None)
             assert not (laptop.comfyui / "input/half.bin").exists()
         assert talk.put(path, "half.bin", digest, False, began.append) == "sent"
@@ -238,10 +247,60 @@ def test_links_of_the_pod_lead_nowhere(laptop: Laptop) -> None:
     (laptop.comfyui / "input/d.png").symlink_to("/etc/hostname")
     assert laptop("put", "d.png", "film:input/away")[0] == 1
     code, _, err = laptop("put", "d.png", "film:input", "--replace")
-    assert code == 1 and "is a link" in err
+    assert code == 1 and "is a link in the pod: remove it there, or rename yours" in err
     assert list(outside.iterdir()) == []
+    (laptop.folder / "d.png").rename(laptop.folder / "d2.png")
+    assert laptop.states("put", "d2.png", "film:input") == ["sent"]
     for name in ("away", "d.png"):
         (laptop.comfyui / "input" / name).unlink()
+    (laptop.folder / "d2.png").rename(laptop.folder / "d.png")
+    assert laptop.states("put", "d.png", "film:input") == ["sent"]
+
+
+def test_files_are_sent_as_advised(laptop: Laptop) -> None:
+    for name in ("h.png", "x/h.png"):
+        (laptop.folder / name).parent.mkdir(exist_ok=True)
+        (laptop.folder / name).write_bytes(name.encode())
+    code, _, err = laptop("put", "h.png", "x/h.png", "film:input")
+    assert code == 2 and "rename one, or send it elsewhere" in err
+    (laptop.folder / "x/h.png").rename(laptop.folder / "x/i.png")
+    assert laptop.states("put", "h.png", "x/i.png", "film:input") == ["sent", "sent"]
+    code, _, err = laptop("put", "h.png", "film:input/h.png")
+    assert code == 2 and "input/h.png is a file in the pod: name the folder that it lies in" in err
+    assert laptop.states("put", "h.png", "film:input") == ["present"]
+    code, _, err = laptop("put", "h.png", "film:models/../input")
+    assert code == 2 and "write the path without .." in err
+    assert laptop.states("put", "h.png", f"film:{os.path.normpath('models/../input')}") == ["present"]
+
+
+def test_a_place_is_one_that_the_sentence_names(laptop: Laptop) -> None:
+    (laptop.folder / "j.png").write_bytes(b"j")
+    _, _, err = laptop("put", "j.png", "film:pictures")
+    named = re.search(r"give ([\w, ]+), a folder below one such as (\S+), or a path on the volume such as (\S+)", err)
+    assert named is not None, err
+    assert named[1].split(", ") == [*there.PLACES]
+    for place in ("user", named[2], named[3]):  # Other tests send to the other places.
+        assert laptop.states("put", "j.png", f"film:{place}") == ["sent"], place
+
+
+def test_what_is_being_written_is_fetched_again(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = laptop.comfyui / "output/writing.mp4"
+    source.write_bytes(b"a" * 1000)
+    listed = Courier.files
+
+    def grows(self: Courier) -> list[tuple[str, int, int]]:
+        found = listed(self)
+        with source.open("ab") as file:
+            file.write(b"b")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Courier, "files", grows)
+        code, _, err = laptop("get", "film:output/writing.mp4", "home")
+    assert code == 1 and "it is being written in the pod: fetch it again" in err
+    assert laptop.states("get", "film:output/writing.mp4", "home") == ["sent"]
+    assert (laptop.folder / "home/writing.mp4").read_bytes() == b"a" * 1000 + b"b"
+    source.unlink()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +308,7 @@ def test_links_of_the_pod_lead_nowhere(laptop: Laptop) -> None:
     [
         (("put", "e.png", "film:inptu"), "there is no place inptu"),
         (("put", "e.png", "film"), "POD:PLACE"),
-        (("put", "e.png", "film:input/../.."), "leads outside"),
+        (("put", "e.png", "film:input/../.."), "may lead outside"),
         (("put", "gone.png", "film:input"), "gone.png is not a file"),
         (("put", "e.png", "other:input"), "there is no pod other"),
         (("put", "e.png", "x/e.png", "film:input"), "both be e.png"),
@@ -296,12 +355,17 @@ def test_a_pod_that_cannot_be_reached_says_why(laptop: Laptop, monkeypatch: pyte
     )
     code, _, err = laptop(*put)
     assert code == 1 and "SSH public keys" in err
+    [option] = re.findall(r"(--\w+) FILE names another key", err)
+    assert laptop("put", "g.png", "film:user", option, str(laptop.key))[0] == 0
     config.write_text(key)
     wrong = other.with_suffix(".pub").read_text()
     (laptop.folder / "known_hosts").write_text(f"runpod-pod0 {wrong}")
     code, _, err = laptop(*put)
-    assert code == 1 and "ssh-keygen -R runpod-pod0" in err
+    assert code == 1
+    [advice] = re.findall(r"(ssh-keygen -R \S+)", err)
     assert not (laptop.comfyui / "input/g.png").exists()
+    subprocess.run([*shlex.split(advice), "-f", str(laptop.folder / "known_hosts")], check=True, capture_output=True)
+    assert laptop.states(*put) == ["sent"], "the same command again"
 
 
 def test_a_pods_names_lead_nowhere_here(tmp_path: Path) -> None:

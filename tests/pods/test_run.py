@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from fakes import film_comfyui
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.runpod import KEY, RunPod
+from hearmeman_pod.run import LARGEST_UPLOAD
+from support.media import picture
 from support.repository import ROOT
 from support.waiting import PATIENCE, wait_for
 
@@ -103,6 +107,39 @@ def test_what_is_wrong_is_said_before_anything_is_paid_for(
     code, _, err = ready(*words(tmp_path / "out", *more))
     assert code == 2 and says in err
     assert runpod.pods == {}
+
+
+def test_a_token_of_ones_own_is_given_as_advised(ready: Operator, tmp_path: Path) -> None:
+    code, _, err = ready(*words(tmp_path / "out", "--keep"))
+    [option] = re.findall(r"--keep needs (--secret ACCESS_TOKEN)", err)
+    code, _, err = ready(*words(tmp_path / "out", "--keep", *option.split()))
+    [name] = re.findall(r"put the secret's value into the variable (\w+) here as well", err)
+    assert (code, name) == (2, "ACCESS_TOKEN")
+    ready.token = ready.runpod.gate = "the-secret-of-this-account"
+    code, _, err = ready(*words(tmp_path / "out", "--keep", *option.split()))
+    assert code == 0, err
+
+
+def test_a_picture_that_the_proxy_does_not_take_is_made_smaller(
+    operator: Operator, runpod: RunPod, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "workflows", operator.root / "workflows")
+    large = picture(tmp_path)
+    size = large.stat().st_size
+    os.truncate(large, LARGEST_UPLOAD + 1)
+    graph = json.loads((ROOT / "workflows/smoke-image.json").read_text())
+    graph["3"] = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
+    graph["4"] = {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}
+    (tmp_path / "mine.json").write_text(json.dumps(graph))
+    order = ("run", str(tmp_path / "mine.json"), "--set", f"3.image={large}", "--out", str(tmp_path / "out"))
+    code, _, err = operator(*order)
+    assert code == 2 and "does not let through: make it smaller" in err and runpod.pods == {}
+    os.truncate(large, size)
+    with comfyui(tmp_path / "films", main=Path(film_comfyui.__file__)) as server:
+        runpod.comfyui = server.url
+        code, _, err = operator(*order)
+        assert code == 0, err
+        assert (server.base / "input" / large.name).read_bytes() == large.read_bytes()
 
 
 def test_a_batch_runs_on_one_pod_and_goes_on_with_another(ready: Operator, runpod: RunPod, tmp_path: Path) -> None:

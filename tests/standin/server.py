@@ -30,8 +30,10 @@ _FLAGS = (_HERE / "cli-flags.json", _HERE.parents[1] / "python/hearmeman/tune/cl
 class Server:
     """Answers the API over one engine."""
 
-    def __init__(self, engine: Engine, folders: dict[str, Path], version: str, argv: list[str]) -> None:
-        self.engine, self.folders, self.version, self.argv = engine, folders, version, argv
+    def __init__(
+        self, engine: Engine, folders: dict[str, Path], version: str, argv: list[str], upload_mb: float
+    ) -> None:
+        self.engine, self.folders, self.version, self.argv, self.upload_mb = engine, folders, version, argv, upload_mb
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.number = 0
         self._outbox: asyncio.Queue[tuple[str, Json, str | None]] = asyncio.Queue()
@@ -39,7 +41,7 @@ class Server:
 
     def app(self) -> web.Application:
         """The application with every route twice."""
-        app = web.Application(client_max_size=100 << 20)
+        app = web.Application(client_max_size=round(self.upload_mb * (1 << 20)))
         routes: list[tuple[str, str, Handler]] = [
             ("GET", "/system_stats", self.system_stats),
             ("GET", "/object_info", self.object_info),
@@ -261,7 +263,7 @@ async def _serve(args: argparse.Namespace, version: str, argv: list[str]) -> int
         keep_metadata=not args.disable_metadata,
         keep_cache=not args.cache_none,
     )
-    server = Server(engine, folders, version, argv)
+    server = Server(engine, folders, version, argv, args.max_upload_size)
     runner = web.AppRunner(server.app(), access_log=None)
     await runner.setup()
     for host in args.listen.split(","):

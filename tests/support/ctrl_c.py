@@ -1,4 +1,4 @@
-"""Ctrl-C at a chosen moment, pressed on the test's own process while a command runs in it."""
+"""Ctrl-C, or another signal, at a chosen moment: to the test's own process while a command runs in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from support.waiting import wait_for
 
 
 @contextlib.contextmanager
-def ctrl_c(moment: Callable[[], object], then: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Press Ctrl-C once `moment` holds, then do `then`, such as let go what has kept the command from ending by itself."""
+def ctrl_c(
+    moment: Callable[[], object], then: Callable[[], object] = lambda: None, number: int = signal.SIGINT
+) -> Iterator[None]:
+    """Press it once `moment` holds, then do `then`, such as let go what has kept the command from ending by itself."""
 
     def press() -> None:
         wait_for(moment, "the moment for Ctrl-C")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         then()
 
     thread = threading.Thread(target=press, daemon=True)

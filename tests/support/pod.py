@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,22 +18,17 @@ from pathlib import Path
 from typing import IO
 
 from hearmeman_build.build import Image
-from hearmeman_build.host import WORK
+from hearmeman_build.host import ROOT, WORK
 from support.ports import free_port
 from support.waiting import PATIENCE, wait_for
 
-# By hand: the demo does without the libraries that the settings need. tests/boot/test_pod.py compares.
-PORTS = (
-    "COMFYUI_PORT",
-    "COMFYUI_INNER_PORT",
-    "STATUS_PORT",
-    "SSH_PORT",
-    "JUPYTER_PORT",
-    "XTTS_PORT",
-    "XTTS_INNER_PORT",
-    "CHATTERBOX_PORT",
-    "CHATTERBOX_INNER_PORT",
-)
+# As text: the demo does without the libraries that the settings need. tests/boot/test_pod.py compares.
+PORTS = [
+    name.upper()
+    for name in re.findall(
+        r"^    (\w+_port): ", (ROOT / "python/hearmeman/settings/groups.py").read_text(), re.MULTILINE
+    )
+]
 """Every variable that names a port which something in the pod listens on."""
 
 _held: dict[Path, IO[bytes]] = {}

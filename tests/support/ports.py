@@ -29,6 +29,13 @@ def free_port() -> int:
     raise OSError("no port is free")
 
 
+def listens(port: int) -> bool:
+    """Whether something on this machine takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def _claim(port: int) -> bool:
     """Lock byte `port` of a file that all test processes share; the kernel lets go of it when this process ends."""
     claims = _claims(os.getpid())

@@ -11,14 +11,16 @@ from hashlib import sha256
 from pathlib import Path
 
 
-def make_wheel(folder: Path, name: str, files: Mapping[str, str], method: int = zipfile.ZIP_STORED) -> Path:
-    """A wheel `name`-1.0 of `files`, packed by `method`."""
-    info = f"{name}-1.0.dist-info"
-    path = folder / f"{name}-1.0-py3-none-any.whl"
+def make_wheel(
+    folder: Path, name: str, files: Mapping[str, str], method: int = zipfile.ZIP_STORED, version: str = "1.0"
+) -> Path:
+    """A wheel `name`-`version` of `files`, packed by `method`."""
+    info = f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", method) as archive:
         for file, text in files.items():
             archive.writestr(file, text)
-        archive.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: toy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )

@@ -62,27 +62,35 @@ def answers(url: str, status: int = 200) -> bool:
 
 
 @contextlib.contextmanager
-def voice_process(api: str, folder: Path, within: Sequence[str] = ()) -> Iterator[str]:
+def voice_process(
+    api: str, folder: Path, within: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run `python -m hearmeman_voice` with hibari in `folder`; give its address once it is ready.
 
     `within` is a command that runs another, such as bwrap's.
     """
-    with running(api, folder, within) as (url, process):
+    with running(api, folder, within, environ) as (url, process):
         yield url
         assert process.poll() is None, f"the server has ended:\n{(folder / f'{api}.log').read_text()}"
 
 
 @contextlib.contextmanager
 def running(
-    api: str, folder: Path, within: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    api: str,
+    folder: Path,
+    within: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Do the same for a test that ends it; give its process too."""
+    """Do the same for a test that ends it; give its process too. `environ` is for this server alone."""
     builtin = folder / "builtin"
     builtin.mkdir(parents=True, exist_ok=True)
     for name in SPEAKERS:
         tone(builtin / f"{name}.wav")
-    port = free_port()
-    command = [*within, sys.executable, "-m", "hearmeman_voice", api, "--engine", "hibari", "--port", str(port)]
+    port = port or free_port()
+    command = [*within, sys.executable, "-m", "hearmeman_voice", api, "--engine", "hibari"]
+    command += ["--host", host, "--port", str(port)]
     for name, place in (
         ("voices", "voices"),
         ("builtin-voices", "builtin"),
@@ -93,7 +101,7 @@ def running(
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder), **(environ or {})}
     log = folder / f"{api}.log"
     with log.open("wb") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=folder) as process:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{host}:{port}"
         try:
             wait_for(lambda: process.poll() is not None or answers(f"{url}/ready"), f"{api} is ready")
             assert process.poll() is None, log.read_text()

@@ -53,7 +53,7 @@ class Wrong:
         match request.text.split()[0]:
             case "assert":
                 raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
-            case "memory":
+            case "memory" if len(request.text) > 20 or (self._models / "held").exists():
                 raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             case "refuse":
                 raise Refused("voice", "this recording is too short for the engine")

@@ -15,11 +15,14 @@ import pytest
 
 from fakes.comfyui import ComfyUI, comfyui
 from fakes.r2 import R2
+from fakes.serving import Stored
+from fakes.web import Web
 from hearmeman.cli import main
 from hearmeman.models.plan import Record
 from hearmeman.models.store import Store
 from hearmeman.sync import provenance
 from hearmeman.workflows import provenance as made_of
+from support.fetching import Case
 from support.repository import ROOT
 from support.sync_process import Sync
 
@@ -34,6 +37,12 @@ GRAPH = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     with comfyui(tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with Web({"tiny.bin": Stored(b"right")}) as running:
         yield running
 
 
@@ -200,13 +209,15 @@ def test_without_provenance_nothing_is_kept(r2: R2, server: ComfyUI, tmp_path: P
 
 @pytest.mark.parametrize("what", ["missing", "another", "input missing", "input another"])
 def test_rerun_refuses_other_models_and_inputs(
-    server: ComfyUI, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+    server: ComfyUI, web: Web, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalogue = str(ROOT / "python/hearmeman/models/catalogue.toml")
-    given = {"COMFYUI_PORT": str(server.port), "VOLUME_DIR": str(tmp_path / "volume"), "MODEL_CATALOGUE": catalogue}
-    volume = tmp_path / "volume/ComfyUI"
+    case, volume = Case(tmp_path / "volume"), tmp_path / "volume/ComfyUI"
+    case.volume.mkdir()
+    source = {"kind": "url", "url": f"{web.url}/tiny.bin"}
+    case.add("tiny", source, to="checkpoints/tiny.bin", size=5, sha256=hashlib.sha256(b"right").hexdigest())
+    given = case.environ(MODELS="", COMFYUI_PORT=str(server.port))
     store = Store(volume / "models")
-    name = "vae/qwen_image_vae.safetensors"
+    name = "checkpoints/tiny.bin"
     wanted, picture = note(store, name, b"right"), hashlib.sha256(b"cat").hexdigest()
     (volume / "input").mkdir()
     (volume / "input/cat.png").write_bytes(b"cat")
@@ -227,11 +238,17 @@ def test_rerun_refuses_other_models_and_inputs(
     assert main(words, given) == 1
     said = capsys.readouterr().err
     assert {
-        "missing": f"the model {name} is missing\nFetch: hearmeman models fetch ",
+        "missing": f"the model {name} is missing\nFetch: hearmeman models fetch tiny",
         "another": f"the model {name} is a different one: its sha256 is ",
-        "input missing": "the input cat.png is missing",
+        "input missing": "the input cat.png is missing: put it into ComfyUI's input folder",
         "input another": "the input cat.png is a different file",
     }[what] in said
+    # What is advised is done.
+    if what == "missing":
+        assert case.run(*said.rpartition("hearmeman models ")[2].split(), MODELS="").code == 0
+    elif what == "input missing":
+        (volume / "input/cat.png").write_bytes(b"cat")
+    assert main(words, given) == ("another" in what)
 
 
 def test_the_graph_is_read_from_every_kind_of_text_in_a_png(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 
 from fakes.r2 import R2
 from fakes.s3 import S3
+from hearmeman.cli import main
 from support.outputs import png
 from support.sync_process import Sync
 
@@ -95,7 +100,13 @@ def test_a_second_daemon_of_one_pod_is_refused(r2: R2, tmp_path: Path) -> None:
         first.wait_said("sync.started")
         second = Sync(tmp_path, r2.environ()).start()
         assert second.ended() == 1
-        assert f"a sync is already running (pid {first.process.pid})" in second.log()
+        [pid, words] = re.findall(
+            r"a sync is already running \(pid (\d+)\): see `hearmeman (sync status)`", second.log()
+        )[0]
+        assert int(pid) == first.process.pid
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            assert main([*words.split(), "--json"], first.environ) == 0
+        assert (json.loads(shown.getvalue())["running"], json.loads(shown.getvalue())["pid"]) == (True, int(pid))
         assert first.stop() == 0
     finally:
         first.kill()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hearmeman.cli import main
 from hearmeman.overlay import sage
 from hearmeman.tune import check, gpu_probe
 from hearmeman.tune.check import Finding
@@ -173,6 +174,14 @@ def test_the_command_reports_for_the_status(tmp_path: Path) -> None:
     typed = subprocess.run(words, **run)  # type: ignore[call-overload]
     assert typed.returncode == 1
     assert "UNSOUND" in typed.stdout
+
+
+def test_a_report_takes_the_place_of_no_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main(["check", "--report", str(pipe)], {"VOLUME_DIR": str(tmp_path)}) == 2
+    assert f"--report {pipe} is not a file: name one, or give --json" in capsys.readouterr().err
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import pytest
 
 from support.voice import voice_process
 
+PAGE = "https://chat.example.com"
+"""A web page elsewhere that may use the Chatterbox API."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that use the servers on one worker."""
@@ -26,7 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chatterbox(served: Path) -> Iterator[str]:
     """Address of the Chatterbox API."""
-    with voice_process("chatterbox", served) as url:
+    with voice_process("chatterbox", served, environ={"VOICE_ORIGINS": f"https://a.example, {PAGE}/"}) as url:
         yield url
 
 

@@ -209,6 +209,29 @@ def test_waiting_is_not_charged_to_a_requests_own_time(hand: Hand) -> None:
         run(work(speaker))
 
 
+def test_a_text_that_takes_too_long_is_sent_in_parts(hand: Hand) -> None:
+    clock = Clock()
+    parts = [
+        "The first sentence is long enough to be one, and so it is.",
+        "The second sentence is as long as the first.",
+    ]
+
+    async def say(speaker: Speaker, text: str) -> int:
+        made = len(hand.made())
+        task = asyncio.create_task(all_of(speaker.speak(Request(text, Voice("nobody")))))
+        for number in range(3 * text.count(".")):
+            hand.allow(1)
+            await until(lambda number=number: len(hand.made()) > made + number or task.done())
+            clock.now += 3
+        return len(await task)
+
+    with running(Spec(ENGINE, hand.folder), job_seconds=10, clock=clock) as speaker:
+        with pytest.raises(Failed, match="longer than 10 s and was stopped; send the text in parts"):
+            run(say(speaker, " ".join(parts)))
+        hand.begin_anew()
+        assert [run(say(speaker, part)) for part in parts] == [7200, 7200]
+
+
 def test_idle_memory_goes_back_and_asking_how_it_is_is_no_use(hand: Hand) -> None:
     clock = Clock()
     with running(Spec(ENGINE, hand.folder), idle_unload_seconds=60, clock=clock) as speaker:
@@ -273,7 +296,8 @@ def test_weights_that_cannot_be_loaded_break_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("error", Failed), ("memory", Failed), ("refuse", Refused), ("silence", Refused)]
+    ("text", "error"),
+    [("error", Failed), ("memory for a long text", Failed), ("refuse", Refused), ("silence", Refused)],
 )
 def test_a_failure_of_one_request_costs_no_other(faulty: Speaker, text: str, error: type[Exception]) -> None:
     pid = faulty.state()["pid"]
@@ -281,6 +305,19 @@ def test_a_failure_of_one_request_costs_no_other(faulty: Speaker, text: str, err
         run(all_of(faulty.speak(wrong(text=text))))
     assert len(run(all_of(faulty.speak(wrong())))) == 2400
     assert faulty.state()["pid"] == pid and not faulty.broken.is_set()
+
+
+def test_where_memory_ran_out_it_is_tried_again_or_with_a_shorter_text(faulty: Speaker, tmp_path: Path) -> None:
+    """The engine has room for short texts, and for none while something else holds it."""
+    advice = "something else is using it; try again, or with a shorter text"
+    (tmp_path / "held").touch()
+    with pytest.raises(Failed, match=advice):
+        run(all_of(faulty.speak(wrong(text="memory"))))
+    (tmp_path / "held").unlink()
+    assert len(run(all_of(faulty.speak(wrong(text="memory"))))) == 2400
+    with pytest.raises(Failed, match=advice):
+        run(all_of(faulty.speak(wrong(text="memory for a long text"))))
+    assert len(run(all_of(faulty.speak(wrong(text="memory"))))) == 2400
 
 
 @pytest.mark.parametrize(("text", "why"), [("assert", "device-side assert"), ("crash", "status 11")])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,21 +19,42 @@ from pathlib import Path
 
 import pytest
 
+from hearmeman_voice import vo_gen
 from hearmeman_voice.audio import decode
 from support.repository import ROOT
 from support.voice import tone
+from support.waiting import PATIENCE
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 GEN = ROOT / "nix/apps/xtts-vo-gen"
 
 
-def call(
-    folder: Path, *words: str, stdin: bytes = b"", within: Sequence[str] = (), **environ: str
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command in `folder`; `within` is a command that runs another, such as bwrap's."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder), **environ}
+def call(folder: Path, *words: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in `folder`, in this process: to start one takes longer than most of what it does."""
+    given, out, err = io.TextIOWrapper(io.BytesIO(stdin)), *(io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    before = sys.stdin
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        sys.stdin = given
+        try:
+            code = vo_gen.main(words, environ)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            sys.stdin = before
+    for stream in (out, err):
+        stream.flush()
+    printed, said = (stream.buffer.getvalue() for stream in (out, err))
+    return subprocess.CompletedProcess(words, code, printed, said)
+
+
+@contextmanager
+def started(folder: Path, *words: str, within: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command as a process; `within` is a command that runs another, such as bwrap's."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), "HOME": str(folder)}
     command = [*within, sys.executable, "-m", "hearmeman_voice.vo_gen", *words]
-    return subprocess.run(command, env=env, cwd=folder, input=stdin, capture_output=True, timeout=240, check=False)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        yield process
 
 
 def seconds(sound: bytes) -> float:
@@ -98,7 +122,7 @@ def test_lists(url: str, tmp_path: Path) -> None:
     assert {"male", "female", "calm_female"} <= set(
         call(tmp_path, "--list-speakers", "--url", url).stdout.decode().split()
     )
-    assert "en" in call(tmp_path, "--list-languages", "--url", url).stdout.decode().split()
+    assert "en" in call(tmp_path, "--list-languages", "--url", f"{url}/v1/").stdout.decode().split()
     assert "female" in json.loads(call(tmp_path, "--list-speakers", "--json", "--url", url).stdout)["speakers"]
     assert "en" in json.loads(call(tmp_path, "--list-languages", "--json", "--url", url).stdout)["languages"].values()
 
@@ -174,6 +198,104 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(words: tuple[st
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "advice", "then"),
+    [
+        ((), "give one of TEXT, --file, --list-speakers and --list-languages", ("one",)),
+        ((), "give one of TEXT, --file, --list-speakers and --list-languages", ("--file", "-")),
+        ((), "give one of TEXT, --file, --list-speakers and --list-languages", ("--list-speakers",)),
+        (("one", "-f", "-"), "--list-languages, not TEXT and --file at once", ("--list-languages",)),
+        (("one", "-d", "folder"), "use --output for one text", ("one", "--output", "one.wav")),
+        (("-f", "-", "-o", "one.wav"), "use --output-dir with --file", ("-f", "-", "--output-dir", "folder")),
+    ],
+    ids=str,
+)
+def test_the_option_that_is_named_is_given(
+    xtts: str, words: tuple[str, ...], advice: str, then: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = call(tmp_path, *words, "--url", xtts, stdin=b"One.")
+    assert done.returncode == 2 and advice in done.stderr.decode(), done.stderr
+    done = call(tmp_path, *then, "--url", xtts, stdin=b"One.")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", ["/speakers_list", "/tts_to_audio/"])
+def test_where_no_voice_api_answers_the_address_is_checked(xtts: str, path: str, tmp_path: Path) -> None:
+    """A page of something else is there, at every address or at that of speech."""
+
+    def other(handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, 200, b"<html>" if handler.path == path else b'["female"]')
+
+    with server(other) as url:
+        done = call(tmp_path, "Hi", "--url", url)
+    assert done.returncode == 1 and b": check --url\n" in done.stderr, done.stderr
+    assert call(tmp_path, "Hi", "--url", xtts).returncode == 0
+
+
+def test_the_address_that_a_server_redirects_to_is_given(xtts: str, tmp_path: Path) -> None:
+    with server(lambda handler: reply(handler, 301, b"", Location=xtts + handler.path)) as url:
+        done = call(tmp_path, "Hi", "--url", url)
+    [there] = re.findall(r"redirects to (\S+) \(301\): give that address with --url", done.stderr.decode())
+    assert done.returncode == 1
+    assert call(tmp_path, "Hi", "--url", there).returncode == 0
+
+
+def test_where_no_recordings_are_taken_a_speaker_is_named(tmp_path: Path) -> None:
+    """As xtts-api-server: speakers, and no address to upload one."""
+    sound = (ROOT / "voices/male.wav").read_bytes()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        found = {"/speakers_list": b'["narrator"]', "/tts_to_audio/": sound}.get(handler.path)
+        reply(handler, 200 if found else 404, found or b'{"detail": "Not Found"}')
+
+    tone(tmp_path / "me.wav")
+    with server(answer) as url:
+        done = call(tmp_path, "Hi", "-s", "me.wav", "--url", url)
+        assert done.returncode == 1 and b": name one of its own speakers" in done.stderr
+        [speaker] = call(tmp_path, "--list-speakers", "--url", url).stdout.decode().split()
+        assert call(tmp_path, "Hi", "-s", speaker, "--url", url).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("-f", "script.txt", "-d", "out"), "; run the same command again to continue"),
+        (("-f", "script.txt", "-d", "out", "--force"), ""),
+        (("One text",), ""),
+    ],
+    ids=["script", "anew", "text"],
+)
+def test_a_script_that_was_stopped_is_continued_by_the_same_command(
+    words: tuple[str, ...], advice: str, tmp_path: Path
+) -> None:
+    sound = (ROOT / "voices/male.wav").read_bytes()
+    (tmp_path / "script.txt").write_text("The first.\nThe second.\n")
+    asked: list[str] = []
+    is_held, is_stopped = threading.Event(), threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/speakers_list":
+            reply(handler, 200, b'["female"]')
+            return
+        asked.append(handler.path)
+        if len(asked) == (2 if "-f" in words else 1):
+            is_held.set()
+            is_stopped.wait(PATIENCE)
+        with contextlib.suppress(OSError):
+            reply(handler, 200, sound)
+
+    with server(answer) as url:
+        with started(tmp_path, *words, "--url", url) as process:
+            assert is_held.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+        is_stopped.set()
+        assert process.returncode == 130 and err.decode().endswith(f"xtts-vo-gen: stopped{advice}\n"), err
+        if advice:
+            done = call(tmp_path, *words, "--json", "--url", url)
+            assert [output["status"] for output in json.loads(done.stdout)["outputs"]] == ["kept", "made"]
+
+
 def test_nobody_there_ends_a_batch_at_once(tmp_path: Path) -> None:
     done = call(tmp_path, "-f", "-", "--url", "http://127.0.0.1:9", "--json", stdin=b"one\ntwo\n")
     assert done.returncode == 1
@@ -200,7 +322,7 @@ def test_the_token_goes_to_the_server_that_was_named_and_into_no_output(tmp_path
     assert [done.returncode for done in (without, wrong, right)] == [1, 1, 1]
     assert b"put the pod's ACCESS_TOKEN into the environment" in without.stderr
     assert b"must be the pod's own" in wrong.stderr
-    assert b"redirects elsewhere" in right.stderr
+    assert f"redirects to {elsewhere} (302)".encode() in right.stderr
     assert seen == []
     assert b"token-12" not in wrong.stderr + right.stderr
 
@@ -243,13 +365,14 @@ def test_a_full_disk_ends_a_batch_and_says_which_lines_are_missing(tmp_path: Pat
     (tmp_path / "out").mkdir()
     room = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/"]
     room += ["--size", str(len(sound) * 3 // 2), "--tmpfs", str(tmp_path / "out")]
-    with server(answer) as url:
-        done = call(tmp_path, "-f", "-", "-d", "out", "--json", "--url", url, stdin=b"one\ntwo\nthree\n", within=room)
-    assert done.returncode == 3, done.stderr
-    outputs = json.loads(done.stdout)["outputs"]
+    words = ("-f", "-", "-d", "out", "--json")
+    with server(answer) as url, started(tmp_path, *words, "--url", url, within=room) as process:
+        out, err = process.communicate(b"one\ntwo\nthree\n", PATIENCE)
+    assert process.returncode == 3, err
+    outputs = json.loads(out)["outputs"]
     assert [output["status"] for output in outputs] == ["made", "failed", "failed"]
     assert {output["error"] for output in outputs[1:]} == {"out/line_002.wav: No space left on device"}
-    assert b"Traceback" not in done.stderr
+    assert b"Traceback" not in err
 
 
 @pytest.mark.parametrize(("file", "name"), [("script.txt", "script.txt"), ("-", "stdin")])

@@ -172,18 +172,6 @@ def test_half_a_json_is_refused(chatterbox: str, xtts: str, body: bytes) -> None
         is_error(CLIENT.post(url, content=body, headers={"Content-Type": "application/json"}), 400)
 
 
-def test_a_body_without_its_content_type_is_refused_with_what_to_send(chatterbox: str, xtts: str) -> None:
-    for url, body in (
-        (f"{chatterbox}/v1/audio/speech", b'{"input": "Hi."}'),
-        (f"{chatterbox}/tts", b'{"text": "Hi."}'),
-        (f"{xtts}/tts_to_audio/", b'{"text": "Hi."}'),
-    ):
-        # As curl sends it, unless it is given a header.
-        answer = CLIENT.post(url, content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
-        is_error(answer, 400)
-        assert "Content-Type: application/json" in answer.json()["error"]["message"]
-
-
 def test_a_json_of_megabytes_is_refused(chatterbox: str) -> None:
     is_error(CLIENT.post(f"{chatterbox}/v1/audio/speech", json={"input": "Hi.", "instructions": "x" * (2 << 20)}), 413)
 

@@ -134,6 +134,7 @@ def test_measures_are_prometheus_and_grow(chatterbox: str) -> None:
         }
 
     before = read()
+    assert not [name for name in before if name.endswith("_created")]
     assert CLIENT.post(f"{chatterbox}/v1/audio/speech", json={"input": "Count this, please."}).status_code == 200
     # The answer's last byte may come before the count.
     wait_for(lambda: read()["voice_realtime_factor_count"] > before["voice_realtime_factor_count"], "the count")

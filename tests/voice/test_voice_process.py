@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
 
-from support.repository import ROOT
+from hearmeman_voice.__main__ import main
 from support.voice import CLIENT, running
 from support.waiting import PATIENCE, wait_for
 
 LONG = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes. " * 25
-
-
-def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "python"), **environ}
-    words = [sys.executable, "-m", "hearmeman_voice", *arguments]
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.parametrize(
@@ -38,24 +30,29 @@ def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
     ],
     ids=str,
 )
-def test_arguments_that_make_no_sense_are_named(arguments: list[str], environ: dict[str, str], word: str) -> None:
-    done = command(*arguments, **environ)
-    assert done.returncode == 2
-    assert word in done.stderr
-    assert "Traceback" not in done.stderr
+def test_arguments_that_make_no_sense_are_named(
+    arguments: list[str], environ: dict[str, str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments, environ)
+    assert word in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with running("chatterbox", tmp_path) as (url, process):
-        port = url.rpartition(":")[2]
-        done = command("chatterbox", "--engine", "hibari", "--port", port, "--voices", str(tmp_path / "v"))
-        assert done.returncode == 1
-        assert port in done.stderr
-        assert "Traceback" not in done.stderr
-        engine = CLIENT.get(f"{url}/health").json()["pid"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-        wait_for(lambda: not Path(f"/proc/{engine}").exists(), "the engine's process is gone")
+def test_where_a_port_is_taken_another_host_is_set_and_it_ends_when_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["chatterbox", "--engine", "hibari", "--port", port, "--voices", str(tmp_path / "v")], {}) == 1
+        assert capsys.readouterr().err == (
+            f"port {port} of 127.0.0.1: Address already in use: set another --host or --port\n"
+        )
+        # Every other test sets another port.
+        with running("chatterbox", tmp_path, host="127.0.0.2", port=int(port)) as (url, process):
+            engine = CLIENT.get(f"{url}/health").json()["pid"]
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+            wait_for(lambda: not Path(f"/proc/{engine}").exists(), "the engine's process is gone")
 
 
 def test_it_ends_when_its_engine_is_gone_so_that_it_is_started_again(tmp_path: Path) -> None:

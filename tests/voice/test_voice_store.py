@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,28 @@ def test_a_bad_name_is_refused_and_nothing_is_written(store: VoiceStore, name: s
     assert files(store) == set()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\0", "x" * 201, "\ud800"], ids=range(8))
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("x" * 81, "x" * 80),
+        ("日" * 81, "日" * 80),
+        ("a/b", "a (b) - @home_1.5 o'neil"),
+        ("-9 lives", "9 lives-"),
+        ("x.", "x.y"),
+        ("🎉", "हिन्दी आवाज़"),
+        ("Default", "Default one"),
+    ],
+    ids=range(7),
+)
+def test_a_name_that_is_refused_is_chosen_as_the_error_says(store: VoiceStore, bad: str, good: str) -> None:
+    says = r"use up to 80 letters, digits, spaces and \. _ - @ \( \) ', with a letter or digit first and no dot last"
+    with pytest.raises(BadName, match=says):
+        store.add(bad, clip())
+    assert store.add(good, clip()).id == unicodedata.normalize("NFC", good)
+    assert files(store) == {f"{unicodedata.normalize('NFC', good)}.wav"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\0", "x" * 249, "\ud800"], ids=range(8))
 def test_a_child_is_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadName):
         safe_child(tmp_path, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_the_catalogue_brings_what_the_engine_reads(model: str, folder: str, fil
     places = {file.id: file.to for file in CATALOGUE.files}
     wanted = next(one for one in CATALOGUE.models if one.id == model)
     assert {places[name] for name in wanted.files} == {f"{folder}/{name}" for name in files}
+
+
+def test_xtts_is_there_once_its_licence_is_accepted_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COQUI_TOS_AGREED", raising=False)
+    for name in xtts.FILES:
+        (tmp_path / "xtts/v2").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "xtts/v2" / name).touch()
+    engine = xtts.Xtts(tmp_path)
+    [(name, value)] = re.findall(r"set (\w+)=(\w+)$", engine.missing() or "")
+    monkeypatch.setenv(name, value)
+    assert engine.missing() is None
 
 
 def test_an_engine_finds_its_files_where_the_fetch_puts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

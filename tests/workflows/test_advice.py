@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from fakes.comfyui import ComfyUI, comfyui
+from fakes.comfyui import ComfyUI, busy, comfyui
 from fakes.remote_pod import RemotePod
 from hearmeman.cli import main
 from hearmeman.errors import UsageError
-from hearmeman.workflows import library, run_command
+from hearmeman.workflows import answers, client, library, run_command
 from support.ctrl_c import ctrl_c
 from support.repository import ROOT
+from support.waiting import PATIENCE, wait_for
 
 FOLDER = ROOT / "workflows"
 
@@ -126,6 +130,39 @@ def test_the_graph_alone_is_given_in_api_format(
     assert advice in " ".join(capsys.readouterr().err.split())
     file.write_text(json.dumps(graph))
     assert run(*words, name=str(file)) == 0
+
+
+def test_a_run_that_was_interrupted_is_run_again(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = ("--dir", str(FOLDER), "--url", server.url, "--out", str(tmp_path), "--set", "count=8")
+
+    def interrupt() -> None:
+        wait_for(lambda: busy(server.url), "the run")
+        urllib.request.urlopen(urllib.request.Request(f"{server.url}/interrupt", b"{}"), timeout=PATIENCE).close()
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    assert run(*order) == 1
+    interrupting.join()
+    assert "run it again if that was not meant" in capsys.readouterr().err
+    assert run(*order) == 0
+
+
+def test_a_file_that_is_too_large_is_taken_where_the_limit_is_raised(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(bytes((1 << 20) + 10**5))
+
+    async def upload(url: str) -> str:
+        async with client.Client(url) as comfy:
+            return await comfy.upload(path)
+
+    raised = pytest.raises(answers.RefusedError, match="raise --max-upload-size in COMFYUI_ARGS")
+    with comfyui(tmp_path / "a", more=("--max-upload-size", "1")) as small, raised as caught:
+        asyncio.run(upload(small.url))
+    [option] = re.findall(r"raise (--\S+)", str(caught.value))
+    with comfyui(tmp_path / "b", more=(option, "2")) as larger:
+        assert asyncio.run(upload(larger.url)) == "large.png"
 
 
 def test_the_index_is_corrected(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from fakes.comfyui import ComfyUI, comfyui
+from fakes.remote_pod import remote_pod
 from hearmeman.cli import main
-from hearmeman.workflows import batch
+from hearmeman.workflows import batch, client
 from support.repository import ROOT
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, wait_for
 
 FOLDER = ROOT / "workflows"
 
@@ -147,9 +149,10 @@ def test_two_batches_in_one_folder_do_not_meet(
     journal.open()
     try:
         assert main(words(server, path, out, "--resume"), {}) == 2
+        assert main(words(server, path, tmp_path / "another"), {}) == 0
     finally:
         journal.close()
-    assert "another batch is running" in capsys.readouterr().err
+    assert "wait for it, or give another --out" in capsys.readouterr().err
     assert main(words(server, path, out, "--resume"), {}) == 0
 
 
@@ -199,6 +202,39 @@ def test_a_file_of_rows_that_is_none_is_explained(tmp_path: Path, name: str, tex
     (tmp_path / name).write_text(text)
     with pytest.raises(batch.BatchError, match=words):
         batch.read_rows(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "text"), [("jobs.csv", "width,height\n64,65\n"), ("jobs.jsonl", '{"width": 1}')])
+def test_a_row_has_one_value_for_each_column(tmp_path: Path, name: str, text: str) -> None:
+    wrong = {"jobs.csv": "width\n64,65\n", "jobs.jsonl": '{"width": [1, 2]}'}[name]
+    (tmp_path / name).write_text(wrong)
+    with pytest.raises(batch.BatchError, match="row 1: give one value for each column"):
+        batch.read_rows(tmp_path / name)
+    (tmp_path / name).write_text(text)
+    assert len(batch.read_rows(tmp_path / name)) == 1
+
+
+def test_a_batch_whose_pod_went_away_goes_on_by_the_same_command_with_resume(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.3)
+    path, out = tmp_path / "jobs.csv", tmp_path / "out"
+    path.write_text("count,color\n1,1\n5,2\n")
+    with remote_pod(server.url) as pod:
+        order = [pod.url if word == server.url else word for word in words(server, path, out, "--at-once", "1")]
+
+        def leave() -> None:
+            wait_for(lambda: sent(out) == 2, "the second row")
+            pod.failing = 10**6
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        assert main(order, {"ACCESS_TOKEN": pod.token}) == 1
+        leaving.join()
+        assert "Finished rows are kept: run the same command with --resume to continue" in capsys.readouterr().err
+        pod.failing = 0
+        assert main([*order, "--resume"], {"ACCESS_TOKEN": pod.token}) == 0
+    assert (len(list(out.glob("row-*"))), prompts(server)) == (6, 2)
 
 
 def test_a_row_that_fails_leaves_the_others(server: ComfyUI, tmp_path: Path) -> None:

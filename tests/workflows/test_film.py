@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,10 +107,32 @@ def test_a_shot_that_fails_ends_the_film_and_the_next_run_goes_on_there(
     count, out = len(seen(server)), tmp_path / "out"
     broken = written(tmp_path, scene={"settings": [{"seed": 90}, {"seed": 666}, None]})
     assert film(server, broken, out) == 3
-    assert "shot 2 of 3 failed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "shot 2 of 3 failed" in said and "run the same command with --resume to continue there" in said
     assert len(seen(server)) == count + 1 and not (out / "film.mp4").exists()
-    assert film(server, written(tmp_path, scene={"settings": [{"seed": 90}, {"seed": 91}, None]}), out, "--resume") == 0
+    (server.base / "mended").touch()
+    assert film(server, broken, out, "--resume") == 0
     assert len(seen(server)) == count + 3
+
+
+def test_a_story_is_corrected_as_advised(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hero, path = picture(tmp_path), os.environ["PATH"]
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    one = {"video_prompts": ["a street"], "cut": [True]}
+    for scene, more, advice in (
+        (one | {"memory": [[hero.name]]}, (), "there is nothing to remember yet; give it no memory"),
+        (one, ("--set", "format=webp"), "give format=mp4"),
+        (one, ("--set", "format=mp4"), "ffprobe is not on this machine; install ffmpeg"),
+    ):
+        monkeypatch.setenv("PATH", str(tools) if "ffmpeg" in advice else path)
+        assert film(server, written(tmp_path, scene=scene), tmp_path / "out", *more) in (1, 2)
+        assert advice in capsys.readouterr().err
+    for name in ("ffmpeg", "ffprobe"):
+        (tools / name).symlink_to(shutil.which(name, path=path) or "")
+    assert film(server, written(tmp_path, scene=one), tmp_path / "out", *more, "--resume") == 0
 
 
 def test_a_first_picture_memories_by_hand_and_motion(server: ComfyUI, tmp_path: Path) -> None:

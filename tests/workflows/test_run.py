@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -201,8 +202,11 @@ def test_image_is_the_picture_of_a_workflow(tmp_path: Path) -> None:
     assert prepare.picture_setting(WORKFLOWS["steadydancer"], path, FOLDER) == f"image={path}"
     with pytest.raises(UsageError, match="takes no picture"):
         prepare.picture_setting(WORKFLOWS["z-image-turbo"], path, FOLDER)
-    with pytest.raises(UsageError, match="more than one picture: give --set first=.* or --set last="):
+    with pytest.raises(UsageError, match="more than one picture: give each by its name") as caught:
         prepare.picture_setting(WORKFLOWS["wan22-flf2v"], path, FOLDER)
+    ways = re.findall(r"--set (\w+)=FILE", str(caught.value))
+    _, files = prepare.prepared(WORKFLOWS["wan22-flf2v"], [f"{way}={path}" for way in ways], FOLDER, {})
+    assert len(files) == 2
 
 
 def test_a_file_of_another_kind_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
@@ -291,9 +295,42 @@ def test_fetch_brings_what_is_missing_first(server: ComfyUI, tmp_path: Path) -> 
         assert done.returncode == 1 and "tiny could not be fetched, so nothing was sent" in done.stderr
 
 
-def test_fetch_is_for_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words("https://pod.example", "--fetch"), {}) == 2
-    assert "--fetch fetches onto this machine" in capsys.readouterr().err
+def test_models_are_fetched_as_show_and_run_advise(
+    server: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another machine lacks is fetched there."""
+    folder, content = tmp_path / "workflows", b"0" * 100
+    folder.mkdir()
+    for name in ("smoke-image.json", schema.FILE):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    index = '[[workflow]]\nname = "mine"\ntitle = "mine"\nfile = "smoke-image.json"\nmodels = ["tiny"]\n'
+    (folder / "index.toml").write_text(index)
+    case, shows = Case(tmp_path / "volume"), ["workflows", "show", "mine", "--dir", str(folder)]
+    case.volume.mkdir()
+    with Web({"tiny.bin": Stored(content)}) as web:
+        source = {"kind": "url", "url": f"{web.url}/tiny.bin"}
+        place = case.add("tiny", source, size=len(content), sha256=Stored(content).sha256)
+        environ = case.environ(MODELS="")
+        order = ["workflows", "run", "mine", "--dir", str(folder), "--url", server.url, "--out", str(tmp_path / "out")]
+        for words, pattern in (
+            (shows, "missing: tiny; fetch: hearmeman (models fetch tiny)"),
+            ([*order, "--fetch"], "run `hearmeman (models fetch tiny)` there, and this without --fetch"),
+        ):
+            place.unlink(missing_ok=True)
+            assert main(words, environ) == (0 if words == shows else 2)
+            said = capsys.readouterr()
+            [command] = re.findall(pattern, " ".join((said.out + said.err).split()))
+            done = case.run(*command.split()[1:], MODELS="")
+            assert done.code == 0 and place.read_bytes() == content, done.err
+    assert main(shows, environ) == 0
+    assert "all its models are here" in capsys.readouterr().out
+    assert main(order, environ) == 0
+
+
+def test_a_workflow_without_models_is_run_without_fetch(server: ComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(server.url, "--fetch"), {}) == 2
+    assert "leave out --fetch" in capsys.readouterr().err
+    assert main(words(server.url), {}) == 0
 
 
 def test_an_out_folder_that_cannot_be_written_is_said(

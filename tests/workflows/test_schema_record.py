@@ -119,8 +119,8 @@ def test_the_command_writes_beside_and_says_what_changed(
     assert main([*words, "--check", "--out", str(tmp_path / "a.json")], {}) == 1
     assert list(tmp_path.iterdir()) == []
     assert "- KSampler" in json.loads(capsys.readouterr().out)["changes"]
+    assert main([*words, "--out", str(tmp_path / "no/a.json")], {}) == 1
+    assert "give another place with --out" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "a.json")], {}) == 0
     assert "EmptyImage" in schema.read(tmp_path / "a.json").nodes
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert main([*words, "--out", str(tmp_path / "no/a.json")], {}) == 1
-    assert "give another place with --out" in capsys.readouterr().err

@@ -17,19 +17,20 @@ MOST_BYTES = 12_000
 
 
 def test_every_workflow_is_a_template_and_nothing_else_is() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {
-        f"{name}.{kind}" for name in WORKFLOWS for kind in ("json", "jpg")
-    }
+    wanted = {f"{name}.{kind}" for name in WORKFLOWS for kind in ("json", "jpg")}
+    assert {path.name for path in FOLDER.iterdir()} == wanted, "make docs writes the graphs, make cards the cards"
     # ComfyUI's page takes no other characters in an address (?template=NAME).
     assert all(name.replace("-", "").replace(".", "").replace("_", "").isalnum() for name in WORKFLOWS)
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_a_template_has_a_small_card_with_its_title_of_today(name: str) -> None:
-    card = (FOLDER / f"{name}.jpg").read_bytes()
+    path = FOLDER / f"{name}.jpg"
+    assert path.exists(), "it has no card: make cards"
+    card = path.read_bytes()
     assert card[:2] == b"\xff\xd8"
     assert len(card) < MOST_BYTES
-    assert WORKFLOWS[name].title.encode() in card, "its title has changed: make pictures"
+    assert WORKFLOWS[name].title.encode() in card, "its title has changed: make cards"
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))

@@ -215,9 +215,27 @@ def test_what_is_masked_in_a_video_is_masked_in_each_of_its_frames() -> None:
         masks = graph[graph["vace"]["inputs"]["control_masks"][0]]
         every = graph[masks["inputs"]["image"][0]]
         assert every["class_type"] == "RepeatImageBatch"
-        asked = library.apply(WORKFLOWS[name], library.graph(WORKFLOWS[name]), ["frames=33"])
-        assert {entry["inputs"].get("amount", 33) for entry in asked.values()} == {33}
-        assert asked["vace"]["inputs"]["length"] == asked["video"]["inputs"]["frame_load_cap"] == 33
+        assert every["inputs"]["amount"] == graph["vace"]["inputs"]["length"]
+
+
+def test_a_film_after_a_video_is_as_long_as_what_was_read_of_it() -> None:
+    """The nodes say nothing of a video with fewer frames: the rest of the film would be without poses, or made up."""
+    seen = 0
+    for workflow in WORKFLOWS.values():
+        graph = library.graph(workflow)
+        asked = workflow.inputs.get("frames")
+        if asked is None or ("video", "frame_load_cap") not in asked.places:
+            continue
+        lengths = [
+            entry["inputs"][key]
+            for entry in graph.values()
+            for key in ("length", "num_frames")
+            if key in entry["inputs"] and entry["class_type"] != "ImageFromBatch"
+        ]
+        assert lengths == [["video", 1]], workflow.name
+        assert asked.places == (("video", "frame_load_cap"),), workflow.name
+        seen += 1
+    assert seen == 7
 
 
 def test_scail_is_shown_poses_of_half_the_size_and_in_the_characters_own_proportions() -> None:

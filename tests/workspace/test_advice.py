@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -57,6 +59,17 @@ def test_a_save_of_foreign_hands_is_passed_over(r2: R2, pods: tuple[VolumeOfPod,
     assert pods[1].files() == {"user/a.json": b"a"}
 
 
+def test_a_save_of_another_version_is_left_and_an_earlier_one_restored(
+    r2: R2, pods: tuple[VolumeOfPod, VolumeOfPod]
+) -> None:
+    later = json.loads(r2.contents()[SAVE.format(2)])
+    r2.lay(SAVE.format(2), json.dumps({**later, "version": 99}).encode())
+    said = pods[1].run("restore", code=1).stderr
+    assert "(format 99): use that version, or restore an earlier one with --from" in said
+    pods[1].run("restore", "--from", "1")
+    assert pods[1].files() == {"user/a.json": b"a"}
+
+
 def test_the_list_names_the_saves(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
     [command] = re.findall(r"see `hearmeman workspace (list)`", pods[1].run("restore", "--from", "9", code=1).stderr)
     numbers = [str(row["number"]) for row in pods[1].json(command)["saves"]]  # type: ignore[attr-defined]
@@ -83,6 +96,21 @@ def test_an_object_of_other_content_is_deleted_and_saved_again(r2: R2, pods: tup
     pods[0].run("save")
     pods[1].run("restore")
     assert pods[1].files() == pods[0].files()
+
+
+def test_space_is_freed_for_a_restore(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:
+    """On a filesystem of its own, which a file fills."""
+    place = str(pods[1].volume)
+    script = (
+        'cp -a "$0/." "$1"; cd "$1"; shift; fallocate -l 60M full; "$@" && exit 9; rm full; "$@" && cat ComfyUI/user/*'
+    )
+    with tempfile.TemporaryDirectory(prefix="copy-", dir="/dev/shm") as copy:
+        shutil.copytree(place, copy, dirs_exist_ok=True, copy_function=shutil.copy2)
+        inside = ["bwrap", "--dev-bind", "/", "/", *(["--cap-add", "ALL"] if os.geteuid() == 0 else [])]
+        inside += ["--perms", "0755", "--size", str(300 << 20), "--tmpfs", place]
+        done = pods[1].run("restore", before=(*inside, "--", "sh", "-c", script, copy, place))
+    assert "nothing was fetched; free some space, or use a larger volume" in done.stderr
+    assert done.stdout.endswith("ab")
 
 
 def test_nodes_are_installed_after_a_restore(pods: tuple[VolumeOfPod, VolumeOfPod]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,12 @@ class VolumeOfPod:
         return {"VOLUME_DIR": str(self.volume), "RUNPOD_POD_ID": self.name, **self.server.environ()}
 
     def run(
-        self, *words: str, code: int = 0, command: str = "workspace", **environ: str
+        self,
+        *words: str,
+        code: int = 0,
+        command: str = "workspace",
+        before: Sequence[str] = (),
+        **environ: str,
     ) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": os.environ["PATH"],
@@ -73,7 +79,7 @@ class VolumeOfPod:
             **environ,
         }
         argv = [sys.executable, "-m", "hearmeman", command, *words]
-        argv = as_user(argv, WORKSPACE if command == "workspace" else COMFYUI)
+        argv = [*before, *as_user(argv, WORKSPACE if command == "workspace" else COMFYUI)]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done
@@ -229,10 +235,14 @@ def test_an_empty_volume_is_not_saved_over_a_full_one(r2: R2, tmp_path: Path) ->
 
 
 def test_a_start_without_a_bucket_does_not_hold_the_pod_up(r2: R2, tmp_path: Path) -> None:
-    pod = VolumeOfPod(tmp_path, r2, "one")
+    first, pod = VolumeOfPod(tmp_path, r2, "one"), VolumeOfPod(tmp_path, r2, "two")
+    first.write(user__a_json="a")
+    first.run("save")
     done = pod.run("restore", "--at-start", "1", code=3, R2_ENDPOINT="http://127.0.0.1:9")
-    assert "ComfyUI starts without it" in done.stderr
     assert done.stderr.count("workspace.waiting") == 1
+    [command] = re.findall(r"ComfyUI starts without it; run `hearmeman workspace (\w+)` later", done.stderr)
+    pod.run(command)
+    assert pod.files() == {"user/a.json": b"a"}
 
 
 def test_a_file_that_did_not_come_at_the_start_is_fetched_again(r2: R2, tmp_path: Path) -> None:

@@ -61,10 +61,7 @@ def prepare(plan: BootPlan, run_dir: Path, environ: Mapping[str, str], python: s
     except owners.PlantedError as error:
         raise BootError(f"{error.filename}: {error.strerror}: nothing was started; remove that link") from error
     except OSError as error:
-        raise BootError(
-            f"{error.filename or run_dir} cannot be written: {error.strerror}: nothing was started; "
-            "free some space or mount a writable volume"
-        ) from error
+        raise _unwritable(error.filename or run_dir, error) from error
     return config
 
 
@@ -207,7 +204,13 @@ def write_state(path: Path, content: Mapping[str, object]) -> None:
     try:
         write_json(path, content)
     except OSError as error:
-        raise BootError(f"{path} cannot be written: {error.strerror}: nothing was started; free some space") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> BootError:
+    return BootError(
+        f"{path} cannot be written: {error.strerror}: nothing was started; free some space or mount a writable volume"
+    )
 
 
 def _write_private(path: Path, text: str, group: int = -1) -> None:

@@ -36,11 +36,12 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman import users
     from hearmeman.boot import owners
 
-    if os.geteuid() != 0 or not users.is_separate(args.run_dir):
+    if not users.is_separate(args.run_dir):
         raise OwnersError(
-            "only root can give folders to ComfyUI, in a pod that runs its processes as separate users: see "
-            "`hearmeman status`"
+            "no pod runs here whose processes have users of their own: there is nobody to give folders to"
         )
+    if os.geteuid() != 0:
+        raise OwnersError("only root can give folders to ComfyUI: run this as root of the pod")
     if not args.then:
         with contextlib.suppress(OSError):
             os.nice(10)

@@ -151,9 +151,7 @@ def make_plan(
     processes = []
     for process in Table(settings, machine, image, tuning, base, theirs, run_dir, python).processes():
         if any("\n" in word for word in process.argv):
-            raise BootError(
-                f"the command of {process.name} contains a line break: remove it from the variables that name paths"
-            )
+            raise BootError(f"the command of {process.name} contains a line break: remove it from COMFYUI_ARGS")
         secrets = {name: alias for name, alias in process.secrets.items() if environ.get(name)}
         user = ROOT if machine.not_separate else process.user
         processes.append(replace(process, secrets=secrets, user=user))

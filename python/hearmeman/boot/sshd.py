@@ -84,15 +84,9 @@ def host_key(folder: Path) -> Path:
                     with contextlib.suppress(PermissionError):
                         os.chown(path, 0, 0)
     except (OSError, subprocess.CalledProcessError) as error:
-        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
-        raise SshError(
-            f"the SSH host key {key} cannot be created: {why}: {_fix(error)}, or unset PUBLIC_KEY"
-        ) from error
+        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error.strerror)
+        # ssh-keygen says it in words alone.
+        is_full = any(os.strerror(number) in why for number in (errno.ENOSPC, errno.EDQUOT))
+        fix = "free some space" if is_full else "set STATE_DIR to a folder that root can write"
+        raise SshError(f"the SSH host key {key} cannot be created: {why}: {fix}, or unset PUBLIC_KEY") from error
     return key
-
-
-def _fix(error: OSError | subprocess.CalledProcessError) -> str:
-    code = error.errno if isinstance(error, OSError) else None
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space"
-    return "set STATE_DIR to a folder that root can write"

@@ -72,6 +72,7 @@ def environment(theirs: Mapping[str, str], settings: Settings) -> dict[str, str]
         "ORT_DISABLE_TELEMETRY": "1",
         "CHATTERBOX_MODEL": settings.chatterbox_model,
         "VOICE_IDLE_UNLOAD_SECONDS": f"{settings.voice_idle_unload_seconds:g}",
+        "VOICE_ORIGINS": ",".join(settings.voice_origins),
     }
     if settings.voice_gpu:
         own["CUDA_VISIBLE_DEVICES"] = settings.voice_gpu

@@ -31,8 +31,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     settings = load(environ)
     key = settings.runpod_api_key
+    if not settings.idle_stop_minutes and not settings.max_minutes:
+        raise HearmemanError("no limit is set: set IDLE_STOP_MINUTES or MAX_MINUTES")
     if not settings.ends_by_itself or key is None:
-        raise HearmemanError("set IDLE_STOP_MINUTES or MAX_MINUTES; RunPod gives RUNPOD_API_KEY to its pods")
+        raise HearmemanError("only a pod of RunPod's can end itself: RunPod gives it RUNPOD_POD_ID and RUNPOD_API_KEY")
     ends = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ends.set())
     orders = Orders(

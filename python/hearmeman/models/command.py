@@ -59,7 +59,8 @@ def _which(action: str) -> dict[str, Any]:
             "metavar": "ADDRESS",
             "help": "civitai:VERSION@FOLDER, hf:OWNER/REPO/PATH@FOLDER, https://…@FOLDER",
         }
-    return {"nargs": "*", "metavar": "MODEL", "help": "ids or addresses, besides those that the settings enable"}
+    asked = "instead of" if action == "lock" else "besides"
+    return {"nargs": "*", "metavar": "MODEL", "help": f"ids or addresses, {asked} those that the settings enable"}
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -17,8 +17,9 @@ from hearmeman.models.http import Http
 from hearmeman.models.lock import Lock, Locked, place, read
 from hearmeman.models.sources import Sources
 from hearmeman.models.statements import Statements
+from hearmeman.redact import redacted
 from hearmeman.settings import Settings
-from hearmeman.state_file import write_json
+from hearmeman.state_file import write_named
 
 IMAGE_CATALOGUE = Settings.model_fields["model_catalogue"].default
 """The catalogue that the image brings: what is written beside it would be lost with the pod."""
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
         UnwritableError: the lock cannot be written.
     """
     catalogue = Path(context.settings.model_catalogue)
-    wanted = {name for model in context.models for name in model.files}
+    # Who names models wants these written, and no other entry moved.
+    models = [m for m in context.models if not args.models or m.id in args.models or is_address(m.id)]
+    wanted = {name for model in models for name in model.files}
     files = [file for file in context.plain.files if args.all or file.id in wanted]
     before = context.locked if args.out is None else read(args.out)
     asker = _Asker(context, before)
@@ -70,7 +73,8 @@ def _write(asker: _Asker, files: list[File], out: Path | None, context: Context)
     here = [file for file in files if out is None or file.id not in known]
     try:
         if out is not None:
-            write_json(out, asker.lock(leaving=[file.id for file in here]).written())
+            lock = redacted(asker.lock(leaving=[file.id for file in here]).written())
+            write_named(out, json.dumps(lock, indent=1))
         for file in here:
             if found := asker.files.get(file.id):
                 context.store.note_stated(file, found.model_copy(update={"source": str(file.source), "chosen": True}))

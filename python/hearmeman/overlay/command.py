@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hearmeman.errors import HearmemanError
+from hearmeman.errors import HearmemanError, PartlyDoneError
 from hearmeman.image import IMAGE_FILE, read_image
 from hearmeman.log import log
 from hearmeman.overlay import sage, venv
@@ -144,21 +144,29 @@ def _list(overlay: venv.Overlay, as_json: bool) -> int:
 
 
 def _install(overlay: venv.Overlay, environ: Mapping[str, str]) -> int:
-    """Install again what another image's overlay held.
+    """Install again what another image's overlay held: all at once, so that they fit each other, else one by one.
 
     Raises:
-        OverlayError: pip could not.
+        OverlayError: pip could install none of them.
+        PartlyDoneError: it could not install some of them.
     """
     venv.make(overlay)
     behind = venv.left_behind(overlay)
     if not behind:
         print("nothing is left behind in another image's overlay")
         return 0
-    # Names without versions: those of another image need not go with this one's packages.
-    command = [str(overlay.python), "-m", "pip", "install", *behind]
     env = {**environ, **pip_variables(overlay)}
-    if subprocess.run(command, env=env, check=False).returncode != 0:
-        raise OverlayError("pip could not install them all: install them one by one with " + " ".join(command[:4]))
+
+    def installs(*names: str) -> bool:
+        # Names without versions: those of another image need not go with this one's packages.
+        command = [str(overlay.python), "-m", "pip", "install", *names]
+        return subprocess.run(command, env=env, check=False).returncode == 0
+
+    if not installs(*behind):
+        failed = [name for name in behind if not installs(name)]
+        if failed:
+            kind = OverlayError if len(failed) == len(behind) else PartlyDoneError
+            raise kind(f"pip could not install {', '.join(failed)}; what it printed above says why")
     return 0
 
 

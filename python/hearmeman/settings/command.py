@@ -10,6 +10,7 @@ from typing import Any
 
 from hearmeman import terminal
 from hearmeman.image import IMAGE_FILE, RUN_DIR, read_image
+from hearmeman.state_file import write_named
 
 MOST_VARIABLES = 50
 """As many as RunPod takes."""
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.settings.running import with_given
 
     if args.docs:
-        args.docs.write_text(markdown(), encoding="utf-8")
+        write_named(args.docs, markdown())
         return 0
     image = read_image(args.image_file) if args.image_file.exists() else None
     image_env = image.env if image else {}

@@ -20,6 +20,7 @@ from hearmeman.settings.values import (
     Host,
     Hosts,
     Ids,
+    Origins,
     PodName,
     Prefix,
     Unit,
@@ -149,6 +150,10 @@ class Voices(_Group):
     voice_queue: int = var(16, "requests that may wait for each voice engine; further ones are refused", ge=0, le=1000)
     voice_idle_unload_seconds: Seconds = var(
         900, "seconds without a request after which a voice engine gives its GPU memory back; 0: never", ge=0, le=_DAY
+    )
+    voice_origins: Origins = var(
+        (),
+        "web pages on other addresses that may use the voice APIs through a tunnel; those on your own machine always may",
     )
 
 

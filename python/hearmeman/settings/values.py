@@ -94,6 +94,13 @@ def _host(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    found = text.lower().rstrip("/")
+    if not re.fullmatch(r"\*|null|https?://(\[[0-9a-f:]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", found):
+        raise ValueError
+    return found
+
+
 def _pod(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
         raise ValueError
@@ -148,6 +155,9 @@ Prefix = Annotated[
 CacheUrl = Annotated[str, Shape("s3://BUCKET or s3://BUCKET/PREFIX", _cache)]
 Hosts = Annotated[tuple[str, ...], Shape("addresses to listen on, such as 0.0.0.0,::", _host)]
 Host = Annotated[str, Shape("an address to listen on, such as 0.0.0.0 or 127.0.0.1", _host)]
+Origins = Annotated[
+    tuple[str, ...], Shape("web pages without a path, such as https://chat.example.com, or * for all", _origin)
+]
 PodName = Annotated[str, Shape("letters, digits, dots, hyphens and underscores", _pod)]
 Digits = Annotated[str, Shape("digits", _digits)]
 Ids = Annotated[str, Shape("names separated by commas", _ids)]

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hearmeman.sync.tree import Names
 
 ATTEMPTS = 3
+LOOK_SECONDS = 0.2
+"""How long a signal may go unheard."""
 _PASSING = ("slow-down", "server", "connection", "unreachable", "upload-lost")
 
 
@@ -119,7 +121,11 @@ def _until_a_signal(work: Callable[[threading.Event], list[dict[str, Any]]]) -> 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="upload") as thread:
-            rows = thread.submit(work, stopped).result()
+            running = thread.submit(work, stopped)
+            # Not for ever at once: Python hears of a signal that comes just before such a wait when the wait is over.
+            while not wait([running], LOOK_SECONDS).done:
+                pass
+            rows = running.result()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

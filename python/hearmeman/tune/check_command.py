@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from hearmeman.errors import UsageError
 from hearmeman.image import IMAGE_FILE, read_image
 
 
@@ -32,6 +33,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from hearmeman.tune import check
 
     settings = load(environ)
+    if args.report and args.report.exists() and not args.report.is_file():
+        # It is put there by a rename, which would take the place of a device such as /dev/null.
+        raise UsageError(f"--report {args.report} is not a file: name one, or give --json to print it")
     python = read_image(args.image_file).comfyui_python
     probe = [python, "-I", str(Path(__file__).with_name("gpu_probe.py"))]
     began = time.monotonic()

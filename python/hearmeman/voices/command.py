@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def _add(api: str, args: argparse.Namespace) -> Any:
         content = args.file.read_bytes()
     except OSError as error:
         raise UsageError(f"{args.file} cannot be read: {error.strerror}") from error
-    name = args.name or args.file.stem
+    # As the API spells it, so that the voice to replace is found.
+    name = unicodedata.normalize("NFC", args.name or args.file.stem).strip()
     # The file's name does not matter there, and a header cannot hold every byte.
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", args.file.name)[:100]
     fields: dict[str, Any] = {"voice_name": name, "voice_file": (plain, content, "application/octet-stream")}

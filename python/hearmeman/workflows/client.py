@@ -47,9 +47,9 @@ def new_id() -> str:
 class Client(Connection):
     """One ComfyUI at `url`, possibly behind a gate that needs `token`; use it with `async with`."""
 
-    def __init__(self, url: str, token: str = "", patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, url: str, token: str = "", patience: float | None = None) -> None:
         super().__init__(url, token)
-        self._patience = patience
+        self._patience = PATIENCE_SECONDS if patience is None else patience
 
     async def object_info(self) -> dict[str, Any]:
         """Every node class of this ComfyUI, as in /object_info."""
@@ -105,7 +105,10 @@ class Client(Connection):
             async with self.call("POST", "/upload/image", data=form) as response:
                 text = await response.text(errors="replace")
         if response.status == 413:
-            raise RefusedError(f"{path} is larger than ComfyUI accepts: raise --max-upload-size in COMFYUI_ARGS")
+            raise RefusedError(
+                f"{path} is larger than ComfyUI accepts: raise --max-upload-size in COMFYUI_ARGS; "
+                "RunPod's proxy lets at most 100 MB through"
+            )
         try:
             body = json.loads(text)
             return "/".join(filter(None, [str(body.get("subfolder", "")), str(body["name"])]))

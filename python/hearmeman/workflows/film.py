@@ -24,8 +24,17 @@ def suits(workflow: Workflow) -> None:
     Raises:
         StoryError: it does not.
     """
-    if not {"memory", "remember", "image", "video", "seed"} <= set(workflow.inputs) or "shot" not in workflow.choices:
+    if (
+        not {"memory", "remember", "image", "video", "seed", "format"} <= set(workflow.inputs)
+        or "shot" not in workflow.choices
+    ):
         raise story.StoryError(f"{workflow.name} makes no shots of a story: `workflows batch storymem STORY.json` does")
+
+
+def makes_film(workflow: Workflow, graph: Graph) -> bool:
+    """Tell whether the format that a shot is saved in is a film's: pictures in a row remember nothing."""
+    kinds = [graph[node]["inputs"][key] for node, key in workflow.inputs["format"].places]
+    return not any(kind.startswith("image/") or kind.endswith(("gif", "png")) for kind in kinds)
 
 
 def settings_of(
@@ -120,5 +129,5 @@ async def run(
 def _film_of(journal: batch.Journal, number: int) -> Path:
     names: list[str] = [name for name in journal.events[number]["files"] if name.endswith(_FILMS)]
     if not names:
-        raise HearmemanError(f"shot {number} made no film: give format=mp4")
+        raise HearmemanError(f"shot {number} made no film, and a film is what the next one remembers")
     return journal.path.parent / names[0]

@@ -21,7 +21,7 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
-    url, token = run_command.checked(args, environ)
+    url, token = run_command.checked(workflow, args, environ)
     film.suits(workflow)
     told = story.read(args.rows)
     if args.image:
@@ -78,6 +78,8 @@ def _check(
             options = library.chosen(workflow, settings, environ)
             graph = library.apply(workflow, library.choose(library.graph(workflow), workflow, options), settings)
             wrong += [f"shot {shot.number}: {one}" for one in schema.mistakes(schema.reachable(graph, nodes), nodes)]
+            if not film.makes_film(workflow, graph):
+                wrong.append(f"shot {shot.number}: its format is not a film's: give format=mp4")
         except HearmemanError as error:
             wrong.append(f"shot {shot.number}: {error}")
     if wrong:

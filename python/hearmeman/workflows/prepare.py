@@ -153,5 +153,5 @@ def picture_setting(workflow: Workflow, path: str, folder: Path) -> str:
         return f"{'image' if 'image' in pictures else pictures[0]}={path}"
     if not pictures:
         raise UsageError(f"--image {path}: {workflow.name} takes no picture")
-    ways = " or ".join(f"--set {key}={path}" for key in pictures)
-    raise UsageError(f"--image {path}: {workflow.name} takes more than one picture: give {ways}")
+    ways = ", ".join(f"--set {key}=FILE" for key in pictures)
+    raise UsageError(f"--image {path}: {workflow.name} takes more than one picture: give each by its name, {ways}")

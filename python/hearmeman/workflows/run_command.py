@@ -102,7 +102,7 @@ def run(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[s
     Raises:
         HearmemanError: one of its leaves, with what happened and what to do.
     """
-    url, token = checked(args, environ)
+    url, token = checked(workflow, args, environ)
     folder = Path(args.dir)
     graph, files = prepared(workflow, _settings(workflow, args), folder, environ)
     if args.fetch:
@@ -139,7 +139,7 @@ def batch(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping
     from hearmeman.workflows import ram
     from hearmeman.workflows.client import Client
 
-    url, token = checked(args, environ)
+    url, token = checked(workflow, args, environ)
     if args.at_once < 1:
         raise UsageError(f"--at-once {args.at_once}: it takes a number above 0")
 
@@ -190,7 +190,7 @@ def sayer(events: Events | None, rows: int) -> Callable[[int, str, Any], None]:
     return say
 
 
-def checked(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+def checked(workflow: library.Workflow, args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
     """ComfyUI's address and its gate's token.
 
     Raises:
@@ -199,9 +199,11 @@ def checked(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, 
     if not args.timeout > 0:
         raise UsageError(f"--timeout {args.timeout:g}: it takes a number of seconds above 0")
     if args.fetch and args.url:
-        raise UsageError(
-            "--fetch fetches onto this machine, and --url names another: run `hearmeman models fetch` there"
+        needs = " ".join(workflow.needs(library.chosen(workflow, args.settings, environ)))
+        instead = (
+            f"run `hearmeman models fetch {needs}` there, and this without --fetch" if needs else "leave out --fetch"
         )
+        raise UsageError(f"--fetch fetches onto this machine, and --url names another: {instead}")
     return address(args.url, environ)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hearmeman.errors import HearmemanError
+from hearmeman.state_file import write_named
 from hearmeman.workflows import record, run_command, schema
 
 
@@ -44,12 +45,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.check:
         return 1 if found else 0
     target = args.out or path
-    beside = target.with_name(f".{target.name}.new")
     try:
-        beside.write_text(record.rendered(after), encoding="utf-8")
-        beside.replace(target)
+        write_named(target, record.rendered(after))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UnwritableError(f"{target} cannot be written: {error.strerror}: give another place with --out") from error
     return 0
 

@@ -18,6 +18,7 @@ from hearmeman.terminal import Bar, age, bars, count, size, table
 
 if TYPE_CHECKING:
     from hearmeman.settings import Settings
+    from hearmeman.workspace.contents import Save
     from hearmeman.workspace.space import Space
 
 SHOWN = 20
@@ -118,11 +119,21 @@ def _tops(args: argparse.Namespace) -> tuple[str, ...]:
     return (args.only,) if args.only else FOLDERS
 
 
+def _is_newest(space: Space, save: Save) -> bool:
+    """Whether no later save can be used; one of another version is later."""
+    from hearmeman.workspace.contents import SaveError
+
+    try:
+        return space.store.latest()[0].number == save.number
+    except SaveError:
+        return False
+
+
 def _restore(space: Space, args: argparse.Namespace) -> int:
     from hearmeman.workspace import restore
 
-    latest, _ = space.store.latest()
-    found = latest if args.number is None else space.store.read(args.number)
+    # One that is asked for by its number is had even where the newest is of another version.
+    found = space.store.latest()[0] if args.number is None else space.store.read(args.number)
     if not found.number:
         print(json.dumps({"number": 0}) if args.json else f"there is no save in {space.address}")
         return 0
@@ -131,7 +142,7 @@ def _restore(space: Space, args: argparse.Namespace) -> int:
         failed: dict[str, str] = {}
         if not args.dry_run:
             with _bar("fetching", wanted.bytes, shown=not args.json) as progress:
-                failed = restore.execute(space, wanted, found.number == latest.number, progress)
+                failed = restore.execute(space, wanted, args.number is None or _is_newest(space, found), progress)
             space.note_added(found)
     if args.json:
         told = {"number": found.number, "dry_run": args.dry_run, "bytes": wanted.bytes, "there": wanted.there}

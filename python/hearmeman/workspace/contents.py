@@ -121,7 +121,8 @@ def parse(content: bytes, where: str) -> Save:
         raw = json.loads(content)
         if raw["version"] != FORMAT:
             raise SaveError(
-                f"{where} was written by another version of hearmeman (format {raw['version']}): use that version"
+                f"{where} was written by another version of hearmeman (format {raw['version']}): use that version, "
+                "or restore an earlier one with --from"
             )
         files = {path: Entry(str(e["sha256"]), int(e["size"]), int(e["mtime_ns"])) for path, e in raw["files"].items()}
         nodes = {name: Node(*(str(n[key]) for key in ("url", "commit", "version"))) for name, n in raw["nodes"].items()}

@@ -13,7 +13,10 @@ class Serverless(Answers):
 
     def _serverless(self, method: str, words: list[str], body: Any) -> None:
         fake = self.fake
-        if method == "POST":
+        if method == "POST" and fake.creates and fake.creates[0] == "500-before":
+            fake.creates.popleft()
+            self._problem(500, "Internal Server Error", "upstream failed")
+        elif method == "POST":
             made_id = f"ep{len(fake.endpoints)}"
             kept = {key: value for key, value in body.items() if key != "ports"}
             defaults = {"dataCenterIds": [], "networkVolumes": [], "createdAt": "2026-11-25T12:00:00Z"}
