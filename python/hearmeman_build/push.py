@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from hearmeman_build.inspect_image import facts, layers
 from hearmeman_build.registries import check_layer
 
 _PLACES = {"docker": "docker-daemon:", "podman": "containers-storage:"}
+_NO_MANIFEST = re.compile(r"manifest invalid|media ?type", re.IGNORECASE)
+"""What registries say of a manifest that they do not take."""
 _WITHOUT_ZSTD = ("docker-daemon:", "docker-archive:")
 """Transports of docker's own format, which has no zstd."""
 
@@ -76,13 +79,25 @@ def push(
         say(f"{full} moves from {before} to {image.digest}")
     # Else skopeo may reuse a layer that it once sent there as gzip, in place of ours.
     flags = ["--preserve-digests", *(["--dest-tls-verify=false"] if plain_http else [])]
-    copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
+    try:
+        copied = skopeo.copy(_source(image), destination, _digests(image), flags, _teller(image, say))
+    except BuildError as error:
+        if compression == "zstd" and _NO_MANIFEST.search(error.said):
+            raise BuildError(f"{error}\nthe registry may take no zstd: give --compression gzip", error.said) from error
+        raise
     if copied.digest != image.digest:
         raise BuildError(f"{to} holds {copied.digest}, built was {image.digest}: the registry changed the manifest")
     record.write(ROOT, "-".join([tier, *baked]), to, full, image, compression, about)
     if list_parts:
         parts = sbom.document(host.ROOT, tier, baked, image)
-        attach(to, image, sbom.MEDIA_TYPE, parts, plain_http, record.origin(ROOT))
+        try:
+            attach(to, image, sbom.MEDIA_TYPE, parts, plain_http, record.origin(ROOT))
+        except BuildError as error:
+            raise BuildError(
+                f"the image is pushed and recorded, the list of its parts is not attached: {error}\n"
+                "if the registry takes no such lists, give --no-sbom",
+                error.said,
+            ) from error
         say("attached the list of its parts (CycloneDX) as a referrer")
     sizes = {layer["digest"]: layer["size"] for layer in image.layers}
     sent = sum(size for digest, size in sizes.items() if digest in copied.sent)

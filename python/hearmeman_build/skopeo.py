@@ -95,8 +95,11 @@ _UNREACHABLE = re.compile(r"connection refused|no such host|network is unreachab
 
 def refused(place: str, words: str, plain_http: bool = False) -> BuildError:
     """The error for a skopeo that failed at `place` and printed `words`."""
-    fatal = [line for line in words.splitlines() if "fatal" in line] or words.splitlines()[-3:]
-    said = " ".join(fatal).strip()[-800:]
+    # To a terminal it writes FATA[0001], elsewhere level=fatal.
+    at = words.find("FATA[")
+    fatal = [words[at:]] if at >= 0 else [line for line in words.splitlines() if "fatal" in line]
+    said = " ".join(" ".join(fatal or words.splitlines()[-3:]).split())
+    said = said if len(said) <= 800 else f"{said[:550]} … {said[-230:]}"
     cure = ""
     registry = place.removeprefix("docker://").partition("/")[0]
     if place.startswith("docker://") and _LOGIN.search(words):

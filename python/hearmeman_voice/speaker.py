@@ -24,6 +24,9 @@ __all__ = ["Broken", "Failed", "Full", "NotReady", "Refused", "Speaker"]
 HELPER_SECONDS = 60.0
 """How long an idle second process of an engine is kept."""
 
+_LOOK_SECONDS = 0.5
+"""How often it looks for missing weights."""
+
 JOB_SECONDS = 900.0
 """How long speaking one request may take, once its turn comes."""
 
@@ -254,7 +257,7 @@ class Speaker:
         """Wait for the weights, which another process fetches; False once closed."""
         while self.engine.missing():
             with self._change:
-                if self._change.wait_for(lambda: self._is_closed, timeout=2.0):
+                if self._change.wait_for(lambda: self._is_closed, timeout=_LOOK_SECONDS):
                     return False
         return not self._is_closed
 

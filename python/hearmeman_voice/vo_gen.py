@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     url = args.url or environ.get("VOICE_URL") or "http://127.0.0.1:8020"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         arguments.error(f"--url {url}: it must be an address such as http://127.0.0.1:8020")
-    remote = Remote(url.rstrip("/"), environ.get("ACCESS_TOKEN", "").strip(), say=_note)
+    # As OpenAI's clients are given it.
+    remote = Remote(url.rstrip("/").removesuffix("/v1"), environ.get("ACCESS_TOKEN", "").strip(), say=_note)
     try:
         return _run(args, remote)
     except RemoteError as error:

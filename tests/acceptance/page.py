@@ -144,7 +144,7 @@ def test_when_it_is_ready(browser: Browser, ready: Shown) -> None:
 
 def test_when_it_fails(browser: Browser, failing: Shown) -> None:
     says = ["ComfyUI does not stay up", "No module named 'torchsde'", "hearmeman restart comfyui", "tiny-vae"]
-    says += ["correct the catalogue", "outputs", "Restart comfyui"]
+    says += ["correct its path", "outputs", "Restart comfyui"]
     _every_way(browser, "failing", failing.page, says)
     with tab(browser) as seen:
         seen.page.goto(failing.page)

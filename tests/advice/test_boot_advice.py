@@ -146,6 +146,16 @@ SET: list[tuple[str, dict[str, str], dict[str, str]]] = [
         {"R2_ENDPOINT": "https://<account>.r2.cloudflarestorage.com"},
         {"R2_ENDPOINT": R2},
     ),
+    (
+        "put your own name in the place of <...>",
+        {"HF_ENDPOINT": "https://<mirror>.example.org"},
+        {"HF_ENDPOINT": "https://mine.example.org"},
+    ),
+    (
+        "leave out the login, and everything from '?' or '#'",
+        {"HF_ENDPOINT": "https://me:word@example.org/hub?a=b#c"},
+        {"HF_ENDPOINT": "https://example.org/hub"},
+    ),
     ("close the quote", {"COMFYUI_ARGS": '--preview-method "auto'}, {"COMFYUI_ARGS": '--preview-method "auto"'}),
     (
         "name the origin, as in https://example.org",

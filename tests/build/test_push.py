@@ -10,9 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fakes.picky_registry import PickyRegistry
 from hearmeman_build import push as pushing
 from hearmeman_build import record, skopeo
 from hearmeman_build.build import Image
@@ -153,6 +155,40 @@ def test_a_refusal_names_the_login_which_then_helps(
         login = [*advice.split(), "--username", "me", "--password-stdin"]
         subprocess.run(login, input="secret-of-the-test", text=True, check=True, stdout=subprocess.DEVNULL)
         assert pushing.push("smoke", f"{registry.address}/mine", plain_http=True).digest == image.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "more"),
+    [
+        (
+            b"tar+zstd",
+            "manifest invalid.*\nthe registry may take no zstd: give --compression gzip",
+            {"compression": "gzip"},
+        ),
+        (
+            b"artifactType",
+            "the image is pushed and recorded, .*manifest invalid.*\nif .* takes no such lists, give --no-sbom",
+            {"list_parts": False},
+        ),
+    ],
+)
+def test_what_a_registry_does_not_take_is_left_out_as_the_refusal_says(
+    image: Image,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: bytes,
+    said: str,
+    more: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(pushing, "ROOT", tmp_path)
+    with PickyRegistry(registry.address, words) as picky:
+        with pytest.raises(BuildError, match=said):
+            pushing.push("smoke", f"{picky.address}/x", plain_http=True)
+        assert (tmp_path / "images.lock.json").exists() == (words == b"artifactType")
+        pushed = pushing.push("smoke", f"{picky.address}/x", plain_http=True, **more)
+    [entry] = json.loads((tmp_path / "images.lock.json").read_text())
+    assert entry["digest"] == pushed.digest
 
 
 def test_a_layer_that_the_registry_does_not_store_is_refused_before_it_is_sent(image: Image) -> None:

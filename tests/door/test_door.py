@@ -85,7 +85,8 @@ PAGE = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 )
 def test_a_cookie_does_not_work_for_other_sites_pages(headers: dict[str, str], passes: bool) -> None:
     lock = Lock("t" * 12, ("p1-8188.proxy.runpod.net",))
-    assert lock.judge(headers, {"hearmeman": lock.session(0)}, 1).passes is passes
+    verdict = lock.judge(headers, {"hearmeman": lock.session(0)}, 1)
+    assert (verdict.passes, verdict.why.endswith("open the pod's own page")) == (passes, not passes)
     # A token in a header is never sent by a browser on its own.
     assert lock.judge({**headers, "Authorization": "Bearer " + "t" * 12}, {}, 1).passes
 

@@ -45,6 +45,8 @@ class Repo:
     commit: str = COMMIT
     gated: bool = False
     """Whether it is open only to `Hub.token`."""
+    private: bool = False
+    """Whether nobody else is told that it exists."""
     xet: bool = False
     """Whether its large files lie in Xet storage too."""
     older: Mapping[str, Mapping[str, Stored]] = field(default_factory=dict)
@@ -143,7 +145,7 @@ class _HubHandler(Handler):
         """The repository, if it and its revision exist and it is open to the asker; else the refusal was sent."""
         repo = self.hub.repos.get(name)
         authorization = self.headers.get("Authorization")
-        if repo is None:
+        if repo is None or (repo.private and authorization in (None, f"Bearer {self.hub.unaccepted}")):
             self.refuse(401 if not authorization else 404, "RepoNotFound", "Repository not found")
         elif repo.gated and self.hub.unaccepted and authorization == f"Bearer {self.hub.unaccepted}":
             self.refuse(

@@ -160,6 +160,20 @@ def test_a_stop_that_runpod_refuses_is_tried_again_and_reported(case: Case, caps
     assert KEY not in capsys.readouterr().err
 
 
+def test_a_pod_that_can_only_be_terminated_is_so_as_the_refusal_advises(case: Case) -> None:
+    case.runpod.actions.extend(["409"] * 9)
+    problems: list[str] = []
+    case.time.planned = [(700, lambda: problems.append(case.shown["problem"]))]
+    case.time.until = 1800
+    case.watch(idle=600).run()
+    assert case.status == "RUNNING"
+    [action] = re.findall(r"can only be terminated: set IDLE_ACTION=(\w+)", problems[0])
+    case.runpod.actions.clear()
+    case.time.until = 10_000
+    case.watch(idle=600, action=action).run()
+    assert case.status == "TERMINATED"
+
+
 def test_outputs_on_their_way_are_sent_before_the_stop(case: Case) -> None:
     case.write("sync.json", backlog_files=3, failing_files=0)
     case.time.planned = [(700, lambda: case.write("sync.json", backlog_files=0))]

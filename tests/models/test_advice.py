@@ -101,6 +101,57 @@ def test_a_file_whose_source_names_it_badly_is_given_a_name(case: Case) -> None:
     assert (case.folder / place[1:]).read_bytes() == TINY
 
 
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        (f"hf:{REPO}/nothing.safetensors@vae", "does not exist in that repository (404): correct its path"),
+        (f"hf:{REPO}s/{PATH}@vae", "check its name"),
+        ("{web}/nothing.safetensors@vae", "check its address"),
+        ("{web}/round/x.safetensors@vae", "redirects endlessly: check the address"),
+    ],
+)
+def test_an_address_of_nothing_is_corrected(case: Case, address: str, advice: str) -> None:
+    with Web({"x.safetensors": Stored(TINY)}) as web:
+        done = case.run("add", address.format(web=web.url))
+        assert done.code == 1 and advice in done.err, done.err
+        right = f"hf:{REPO}/{PATH}@vae" if address.startswith("hf:") else f"{web.url}/x.safetensors@vae"
+        assert case.run("add", right).code == 0
+
+
+def test_a_private_repository_is_read_with_a_token_that_may(case: Case, hub: Hub) -> None:
+    hub.repos[REPO] = Repo(hub.repos[REPO].files, private=True)
+    hub.unaccepted = "hf_another"
+    for token, advice in (("", "if it is private, set HF_TOKEN"), ("hf_another", "check that HF_TOKEN may read it")):
+        done = case.run("fetch", HF_TOKEN=token)
+        assert done.code == 1 and advice in done.err, done.err
+    assert case.run("fetch", HF_TOKEN=hub.token).code == 0
+
+
+def test_hf_endpoint_is_corrected(case: Case, hub: Hub) -> None:
+    done = case.run("fetch", HF_ENDPOINT=f"{hub.url}/mirror/of/it")
+    assert done.code and f"{hub.url}/mirror/of/it answered 404: check HF_ENDPOINT" in done.err, done.err
+    assert case.run("fetch", HF_ENDPOINT=hub.url).code == 0
+
+
+def test_a_snapshots_patterns_are_corrected(case: Case) -> None:
+    source = {"kind": "huggingface-snapshot", "repo": REPO, "include": ["*.bin"]}
+    case.add("parts", source, "vae/parts")
+    done = case.run("fetch", MODELS="parts")
+    assert done.code == 1 and "check the catalogue's patterns" in done.err, done.err
+    case.files[-1]["source"] = source | {"include": ["*.safetensors"]}
+    assert case.run("fetch", MODELS="parts").code == 0
+
+
+def test_a_misspelt_model_and_variable_are_corrected(case: Case) -> None:
+    done = case.run("fetch", MODELS="tinny")
+    [right] = re.findall(r"no model 'tinny' \(did you mean (\w+)\?\): .*; correct MODELS", done.err)
+    assert case.run("fetch", MODELS=right).code == 0
+    case.models[0]["when"] = {"ENABLE_INFCAN": "true"}
+    [right] = re.findall(r"is not a variable \(did you mean (\w+).*: correct it", case.run("fetch").err)
+    case.models[0]["when"] = {right: "true"}
+    assert case.run("fetch").code == 0
+
+
 @pytest.mark.parametrize("named", ["MODELS=tiny", "models fetch tiny"])
 def test_a_model_of_the_catalogue_is_not_added_but_enabled(case: Case, named: str) -> None:
     done = case.run("add", "tiny", MODELS="")

@@ -212,3 +212,7 @@ def test_a_receiver_that_refuses_is_not_asked_again_and_a_look_that_fails_ends_n
     assert len(Refusing.asked) == 1
     said = capsys.readouterr().err
     assert "notify.look_failed" in said and "secret-topic" not in said
+    assert 'means="check NOTIFY_URL"' in said
+    Receiver.bodies = [({}, b"an earlier one")]
+    with Host([(Receiver, 0)]) as host:
+        assert asyncio.run(Notifier(host.address(), "p1", found).send(Message("ready", "p1", "It is ready.")))

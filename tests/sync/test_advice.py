@@ -42,6 +42,26 @@ def test_a_file_is_sent_under_a_shorter_name(r2: R2, tmp_path: Path, capsys: pyt
     assert upload(r2, file.rename(tmp_path / "short.png")) == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("https://127.0.0.1:{port}", "no secure connection"),
+        ("http://no-such-host.invalid", "is not known"),
+        ("http://127.0.0.1:9", "cannot be reached"),
+    ],
+)
+def test_a_file_is_sent_to_the_corrected_endpoint(
+    r2: R2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str, says: str
+) -> None:
+    monkeypatch.setattr("hearmeman.sync.patience.pause_after", lambda attempt: 0.0)
+    file = tmp_path / "a.png"
+    file.write_bytes(b"content")
+    assert main(["upload", str(file)], r2.environ() | {"R2_ENDPOINT": wrong.format(port=r2.port)}) == 1
+    said = capsys.readouterr().err
+    assert says in said and "check R2_ENDPOINT" in said
+    assert upload(r2, file) == 0
+
+
 def test_a_file_is_sent_once_it_may_be_read(r2: R2, capsys: pytest.CaptureFixture[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="outputs-") as folder:
         Path(folder).chmod(0o755)

@@ -122,7 +122,7 @@ def test_lists(url: str, tmp_path: Path) -> None:
     assert {"male", "female", "calm_female"} <= set(
         call(tmp_path, "--list-speakers", "--url", url).stdout.decode().split()
     )
-    assert "en" in call(tmp_path, "--list-languages", "--url", url).stdout.decode().split()
+    assert "en" in call(tmp_path, "--list-languages", "--url", f"{url}/v1/").stdout.decode().split()
     assert "female" in json.loads(call(tmp_path, "--list-speakers", "--json", "--url", url).stdout)["speakers"]
     assert "en" in json.loads(call(tmp_path, "--list-languages", "--json", "--url", url).stdout)["languages"].values()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -129,7 +130,8 @@ def test_nodes_and_packages_come_back_as_they_were(folder: Path, server: str, co
     done = install()
     assert done.returncode == 3, done.stderr
     assert "not fetched: Gone, Other-Commit" in done.stderr
-    assert "node.not_restored name=by_hand version=1.2" in done.stderr
+    assert re.search(r"node.not_restored name=by_hand version=1.2 why=.*: install it again", done.stderr)
+    assert "by_hand" in install("--dry-run").stdout
     assert sorted(path.name for path in custom_nodes.iterdir()) == ["A-Node", "There"]
     assert (custom_nodes / "A-Node/node.py").read_text() == "VERSION = 1\n"
     assert [path.name for path in (custom_nodes / "There").iterdir()] == ["mine.py"]
@@ -138,5 +140,7 @@ def test_nodes_and_packages_come_back_as_they_were(folder: Path, server: str, co
     assert not (site / "already.py").exists()
     if os.geteuid() == 0:
         assert (custom_nodes / "A-Node/node.py").stat().st_uid == COMFYUI.uid
+    (custom_nodes / "by_hand").mkdir()
+    assert "by_hand" not in install("--dry-run").stdout
     again = install()
     assert (again.returncode, "node.restored" in again.stderr) == (3, False)

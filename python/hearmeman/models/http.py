@@ -235,7 +235,7 @@ def _forbidden(status: int, where: str, said: str) -> str:
 
 
 def _nothing_there(status: int, where: str) -> str:
-    return f"{where} has no such file ({status}): check the catalogue, or lock it again"
+    return f"{where} has no such file ({status}): check its address, or lock it again"
 
 
 def _is_passing(status: int) -> bool:

@@ -133,7 +133,7 @@ def _verdict(error: Exception, status: int, repo: str, page: str, token: str, en
         case hub.RevisionNotFoundError():
             return NotFoundError("that revision no longer exists there: lock the file again")
         case hub.RemoteEntryNotFoundError():
-            return NotFoundError("it does not exist in that repository (404): correct the catalogue, or lock it")
+            return NotFoundError("it does not exist in that repository (404): correct its path")
         case hub.RepositoryNotFoundError():
             fix = "check that HF_TOKEN may read it" if token else "if it is private, set HF_TOKEN"
             return NotFoundError(f"the repository {repo} does not exist or is private: check its name; {fix}")
