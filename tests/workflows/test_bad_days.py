@@ -191,11 +191,7 @@ def test_models_that_are_missing_are_named_with_the_way(tmp_path: Path) -> None:
         (["run", "wan21-t2v-14b", "--set", "cfg=1000"], "1000 is not within 0 to 100"),
         (["run", "wan21-t2v-14b", "--set", "frames=80"], "80 is not 4n+1; the nearest are 77 and 81"),
         (["run", "wan21-t2v-14b", "--set", "sampler=unipc"], "nearest are uni_pc"),
-        (
-            ["run", "wan22-i2v", "--set", f"image={FOLDER / 'index.toml'}"],
-            "it takes a picture, but this is not a kind of file",
-        ),
-        (["run", "steadydancer", "--set", "frames=82"], "82 is not 4n+1; the nearest are 81 and 85"),
+        (["run", "wan22-i2v", "--set", f"image={FOLDER / 'index.toml'}"], "but this is not a kind of file"),
         (["run", "vace-v2v", "--set", "width=725"], "a multiple of 16; the nearest are 720 and 736"),
         (["show", "vace-t2w"], "did you mean vace-t2v?"),
     ],
@@ -204,8 +200,7 @@ def test_what_is_asked_wrongly_is_refused_before_comfyui_is_looked_for(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     more = ["--url", "http://127.0.0.1:9"] if words[0] == "run" else []
-    if words[1] in ("steadydancer", "vace-v2v"):
-        key = "image" if words[1] == "steadydancer" else "reference"
-        more += ["--set", f"{key}={picture(tmp_path)}", "--set", f"video={film(tmp_path)}"]
+    if words[1] == "vace-v2v":
+        more += ["--set", f"reference={picture(tmp_path)}", "--set", f"video={film(tmp_path)}"]
     assert main(["workflows", *words, *more, "--dir", str(FOLDER)], {}) == 2
     assert said in capsys.readouterr().err
