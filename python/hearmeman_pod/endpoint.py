@@ -248,7 +248,7 @@ def add(sub: argparse.ArgumentParser, wishes: Any) -> None:
                 "--minutes", type=options.positive, default=60.0, metavar="M", help="how long to wait for it (60)"
             )
         if name == "batch":
-            made.add_argument("file", type=Path, help="a .jsonl with one job's input a line")
+            made.add_argument("file", type=Path, help="a .jsonl with one job's input per line")
             made.add_argument("--retry", action="store_true", help="queue failed rows again")
         if name in ("run", "collect", "retry", "batch"):
             made.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for the files (out)")

@@ -38,7 +38,7 @@ def add_arguments(sub: argparse.ArgumentParser, many: bool) -> None:
     sub.add_argument("workflow", help="name of a workflow, or the path of a graph of your own (API format)")
     if many:
         sub.add_argument(
-            "rows", type=Path, help="a .csv whose header names the inputs, or a .jsonl with an object a line"
+            "rows", type=Path, help="a .csv whose header names the inputs, or a .jsonl with one object per line"
         )
         sub.add_argument("--resume", action="store_true", help="continue the batch in DIR, on a new pod")
         sub.add_argument("--at-once", type=int, default=2, metavar="N", help="rows to queue in ComfyUI at a time (2)")

@@ -90,7 +90,8 @@ def test_an_object_of_other_content_is_deleted_and_saved_again(r2: R2, pods: tup
     key = next(key for key, content in r2.contents().items() if content == b"a")
     r2.lay(key, b"x")
     [named] = re.findall(
-        r"(\S+) holds other content .*: delete that object, and save again", pods[1].run("restore", code=3).stderr
+        r"the content of (\S+) does not match its name: delete that object, and save again",
+        pods[1].run("restore", code=3).stderr,
     )
     r2.objects.pop(named)
     pods[0].run("save")

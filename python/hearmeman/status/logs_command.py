@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "-n", "--lines", type=int, metavar="N", help=f"the last N lines (all with --since, else {LINES})"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a line: at (Unix seconds), name, text"
+        "--json", action="store_true", help="print one JSON object per line: at (Unix seconds), name, text"
     )
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="boot's run folder")
 
