@@ -101,9 +101,9 @@ def combined(base: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) 
     return "\n".join([*lines, f"conflicts = [[{conflicts}]]"]) + "\n"
 
 
-def preferred(entries: Iterable[Mapping[str, Any]]) -> str:
-    """A lock of uv's that says no more than which versions to keep where the requirements still allow them."""
-    lines = ["version = 1", 'requires-python = "==3.11.*"']
+def preferred(entries: Iterable[Mapping[str, Any]], python: str) -> str:
+    """A uv.lock for `python` (a version specifier) that only says which versions to keep where they still fit."""
+    lines = ["version = 1", f"requires-python = {json.dumps(python)}"]
     for name, version in sorted({(entry["name"], entry["version"]) for entry in entries}):
         lines += ["[[package]]", f"name = {json.dumps(name)}", f"version = {json.dumps(version)}"]
         # uv asks for a source, and does not read it.
@@ -124,7 +124,8 @@ def resolve(
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pyproject.toml").write_text(project)
-        (Path(folder) / "uv.lock").write_text(preferred(keep))
+        python = tomllib.loads(project)["project"]["requires-python"]
+        (Path(folder) / "uv.lock").write_text(preferred(keep, python))
         _uv(folder, "lock")
         for extra in extras or [""]:
             chosen = ["--extra", extra] if extra else []
@@ -145,7 +146,12 @@ def uv() -> str:
 
 
 def _uv(folder: str, *arguments: str) -> None:
-    done = subprocess.run([uv(), *arguments, "-q", "--python", "3.11"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([uv(), *arguments, "-q"], cwd=folder, capture_output=True, text=True)
+    if any(words in done.stderr for words in ("No interpreter found", "python-build-standalone")):
+        raise BuildError(
+            "uv needs the image's version of Python to resolve for it, found none here and could not fetch one: "
+            "install it, or run this on Debian 12"
+        )
     if done.returncode != 0:
         raise BuildError(f"uv could not resolve the environments: {done.stderr.strip()[-1500:]}")
 

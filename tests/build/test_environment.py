@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -144,13 +145,24 @@ def test_a_locked_version_stays_where_it_still_fits(tmp_path: Path, monkeypatch:
     with served(wheels) as index:
         monkeypatch.setenv("UV_DEFAULT_INDEX", index)
 
+        # The one that every machine has, which need not be the image's.
+        python = ">={}.{}".format(*sys.version_info)
+
         def versions(*requirements: str) -> dict[str, str]:
-            project = f'[project]\nname = "p"\nversion = "0"\nrequires-python = "==3.11.*"\ndependencies = {json.dumps(requirements)}\n'
+            project = f'[project]\nname = "p"\nversion = "0"\nrequires-python = "{python}"\ndependencies = {json.dumps(requirements)}\n'
             found = resolve(project, [], [{"name": "old", "version": "1.0"}, {"name": "gone", "version": "1.0"}])[""]
             return {entry["name"]: entry["version"] for entry in found}
 
         assert versions("old", "new") == {"old": "1.0", "new": "2.0"}
         assert versions("old>1", "new") == {"old": "2.0", "new": "2.0"}
+
+
+def test_a_missing_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    with pytest.raises(
+        BuildError, match="found none here and could not fetch one: install it, or run this on Debian 12"
+    ):
+        resolve('[project]\nname = "p"\nversion = "0"\nrequires-python = "==3.5.*"\ndependencies = []\n', [])
 
 
 def test_a_batch_holds_one_version_of_a_package() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hearmeman.models.address import AddressError, parse, with_addresses
 from hearmeman.models.catalogue import Catalogue
 from support.ctrl_c import ctrl_c
 from support.fetching import Case
+from support.waiting import wait_for
 
 DEST = "checkpoints/tiny.safetensors"
 TINY = tiny_safetensors()
@@ -184,9 +186,13 @@ def test_what_a_passing_cause_kept_away_comes_with_the_same_command(case: Case, 
 @pytest.mark.parametrize("words", [("fetch",), ("add", ADDRESS)])
 def test_after_ctrl_c_the_same_command_goes_on(case: Case, hub: Hub, words: tuple[str, ...]) -> None:
     held = hub.faults[Stored(TINY).sha256] = Fault("hold", times=1)
-    with ctrl_c(held.held.is_set, held.release.set):
-        done = case.run(*words)
-    assert done.code == 130 and "what has arrived is kept; run the same command again to continue" in done.err, done.err
+    # A process of its own: what its threads still do ends with it.
+    process = case.start(*words)
+    wait_for(held.held.is_set, "the file to be on its way", over=lambda: process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    held.release.set()
+    assert process.returncode == 130 and "what has arrived is kept; run the same command again to continue" in err, err
     assert case.run(*words).code == 0
 
 
