@@ -149,8 +149,8 @@ def _uv(folder: str, *arguments: str) -> None:
     done = subprocess.run([uv(), *arguments, "-q"], cwd=folder, capture_output=True, text=True)
     if any(words in done.stderr for words in ("No interpreter found", "python-build-standalone")):
         raise BuildError(
-            "uv needs the image's version of Python to resolve for it, found none here and could not fetch one: "
-            "install it, or run this on Debian 12"
+            "uv found no Python of the image's version on this machine and could not download one: install it, or run "
+            "this on Debian 12"
         )
     if done.returncode != 0:
         raise BuildError(f"uv could not resolve the environments: {done.stderr.strip()[-1500:]}")
