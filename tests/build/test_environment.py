@@ -159,9 +159,7 @@ def test_a_locked_version_stays_where_it_still_fits(tmp_path: Path, monkeypatch:
 
 def test_a_missing_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
-    with pytest.raises(
-        BuildError, match="could not download one: install it, or run this on Debian 12"
-    ):
+    with pytest.raises(BuildError, match="could not download one: install it, or run this on Debian 12"):
         resolve('[project]\nname = "p"\nversion = "0"\nrequires-python = "==3.5.*"\ndependencies = []\n', [])
 
 
